@@ -1,0 +1,146 @@
+"""Overlays and what became of them, as plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+ChangeKind = Literal["modify", "add", "delete", "rename", "copy", "mode"]
+
+
+@dataclass(frozen=True)
+class Hunk:
+    """One hunk. Lines keep their marker (` `, `-`, `+`) and lose their line end; a missing final newline is a flag."""
+
+    old_start: int
+    old_count: int
+    new_start: int
+    new_count: int
+    lines: tuple[bytes, ...]
+    old_missing_newline: bool = False
+    new_missing_newline: bool = False
+    diff_line: int = 0
+    """1-based line of the `@@` line in the diff that the hunk was read from."""
+
+
+@dataclass(frozen=True)
+class FileChange:
+    """What a diff does to one file. `old_path` is None for a new file, `new_path` for a deleted one. Modes are as git prints them, `100644`."""
+
+    kind: ChangeKind
+    old_path: str | None
+    new_path: str | None
+    hunks: tuple[Hunk, ...] = ()
+    old_mode: str | None = None
+    new_mode: str | None = None
+    diff_line: int = 0
+
+    @property
+    def path(self) -> str:
+        path = self.new_path or self.old_path
+        assert path is not None  # noqa: S101  the parser never makes a change without a path
+        return path
+
+
+@dataclass(frozen=True)
+class Diff:
+    """A parsed diff, with the digest that identifies it."""
+
+    changes: tuple[FileChange, ...]
+    canonical: bytes
+    """The canonical form: what is vendored, and what `patch` gets to see."""
+    digest: str
+    """SHA-256 of `canonical`, 64 hexadecimal digits."""
+
+
+@dataclass(frozen=True)
+class Overlay:
+    """One overlay of a stack, ready to apply."""
+
+    id: str
+    """`vllm-project/vllm#39931`, or the path of the local file as the recipe has it."""
+    diff: Diff
+    where: str
+    """How messages name the diff: the path of the vendored copy, relative to the project root."""
+    fuzz: int = 0
+    accept_undelivered: Mapping[str, str] = field(default_factory=dict)
+    """Path or glob of a change that a text overlay cannot deliver -> why that is all right."""
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A file of a diff that does not enter the image."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class AppliedHunk:
+    """Where a hunk went. `offset` is in lines, `fuzz` in context lines that were ignored."""
+
+    path: str
+    number: int
+    diff_line: int
+    line: int
+    offset: int = 0
+    fuzz: int = 0
+
+
+@dataclass(frozen=True)
+class AppliedOverlay:
+    """What one overlay did."""
+
+    id: str
+    digest: str
+    files: tuple[str, ...]
+    hunks: tuple[AppliedHunk, ...]
+    dropped: tuple[Dropped, ...]
+
+
+@dataclass(frozen=True)
+class StackFile:
+    """One file of the package before and after the whole stack. `before` is None when it is new, `after` when it is deleted."""
+
+    path: str
+    before: bytes | None
+    after: bytes | None
+    mode: int
+    """Permission bits of the result, 0o644 or 0o755."""
+    overlays: tuple[str, ...]
+    """The ids of the overlays that touched it, in order."""
+
+
+@dataclass(frozen=True)
+class StackResult:
+    """The outcome of a stack that applied completely."""
+
+    files: tuple[StackFile, ...]
+    """Sorted by path; a file that ends as it began is not in it."""
+    overlays: tuple[AppliedOverlay, ...]
+    disjoint: bool
+    """Whether no file is touched by two overlays, so that their order does not matter to the result."""
+
+
+HunkCause = Literal[
+    "missing-file", "exists", "context", "already-in-base", "already-supplied", "differs", "type", "blocked"
+]
+
+
+@dataclass(frozen=True)
+class HunkFailure:
+    """Why one hunk (or a whole-file change, number 0) of an overlay did not apply."""
+
+    path: str
+    number: int
+    diff_line: int
+    cause: HunkCause
+    explanation: str
+    """One line for people."""
+    wanted: tuple[str, ...] = ()
+    wanted_line: int = 0
+    found: tuple[str, ...] = ()
+    found_line: int = 0
+    supplied_by: str | None = None
+    """For `already-supplied`: the id of the earlier overlay whose result has this hunk."""

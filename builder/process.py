@@ -1,0 +1,85 @@
+"""The one way in which this tool starts other programs.
+
+A fixed locale and a scrubbed environment make their output and their behaviour the same on every machine: no `GIT_*`,
+`PATCH_*`, `POSIXLY_CORRECT`, `QUILT_*` or `SIMPLE_BACKUP_SUFFIX` of the caller reaches them.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from builder.errors import InputError, UnreachableError
+
+_KEPT = frozenset({
+    "PATH", "HOME", "USER", "LOGNAME", "TMPDIR", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "SSH_AUTH_SOCK",
+    "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE",
+    "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy",
+})  # fmt: skip
+_KEPT_PREFIXES = ("DOCKER_", "BUILDX_", "BUILDKIT_", "CONTAINERS_", "REGISTRY_AUTH")
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A program that ended: its argument vector, exit code and what it printed."""
+
+    argv: tuple[str, ...]
+    returncode: int
+    stdout: bytes
+    stderr: bytes
+
+    @property
+    def output(self) -> str:
+        """Standard output and standard error as text, for messages."""
+        return (self.stdout + self.stderr).decode("utf-8", "replace").strip()
+
+
+def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The scrubbed environment of a child process, with `extra` on top."""
+    kept = {name: value for name, value in os.environ.items() if name in _KEPT or name.startswith(_KEPT_PREFIXES)}
+    return kept | {"LC_ALL": "C", "LANG": "C", "TZ": "UTC"} | dict(extra or {})
+
+
+def find(program: str, *, hint: str) -> str:
+    """The full path of `program`, or an `InputError` with `hint` when this machine does not have it."""
+    found = shutil.which(program)
+    if found is None:
+        raise InputError(f"{program} is not installed", hint=hint)
+    return found
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    cwd: Path | None = None,
+    stdin: bytes | None = None,
+    extra_env: Mapping[str, str] | None = None,
+    timeout: float = 600.0,
+) -> Finished:
+    """Run a program to its end and return what came out, whatever its exit code; the caller judges it.
+
+    Raises `InputError` when the program is not there, `UnreachableError` when it is not done after `timeout` seconds.
+    """
+    try:
+        done = subprocess.run(
+            list(argv),
+            cwd=cwd,
+            input=stdin if stdin is not None else b"",
+            env=environment(extra_env),
+            capture_output=True,
+            timeout=timeout,
+            check=False,
+        )
+    except FileNotFoundError as error:
+        raise InputError(f"cannot start {argv[0]}: {error.strerror}", hint=f"install {argv[0]}") from error
+    except subprocess.TimeoutExpired as error:
+        raise UnreachableError(
+            f"{argv[0]} did not end within {timeout:g} s",
+            details=[("command", " ".join(argv))],
+            hint="see whether the service that it talks to answers, then try again",
+        ) from error
+    return Finished(tuple(argv), done.returncode, done.stdout, done.stderr)

@@ -1,0 +1,19 @@
+"""Fixtures for all tests. The builder's cache and the user's settings are never those of the person who runs them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+_FOREIGN = ("GITHUB_TOKEN", "HF_TOKEN", "HF_ENDPOINT", "SOURCE_DATE_EPOCH")
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name in _FOREIGN or (name.startswith("BUILDER_") and name not in {"BUILDER_REQUIRE_SERVICES", "BUILDER_TEST_CACHE"}):
+            monkeypatch.delenv(name)
+    cache: Path = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("BUILDER_CACHE_DIR", str(cache))
