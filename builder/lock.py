@@ -1,0 +1,142 @@
+"""Locks: `images/NAME.lock.yaml`, everything that was looked up, with digests. A build reads nothing that it does not pin."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from builder.errors import InputError
+from builder.files import sha256, write_file
+from builder.recipe import Commit, Frozen, Requirements, Sha256
+from builder.serving.profile import Profile
+from builder.yamlfile import validate
+
+HEADER = "# Made by `builder lock`. Do not edit: change the recipe and run `builder lock` again.\n"
+SCHEMA = 1
+
+
+class LockedOverlay(Frozen):
+    """An overlay at a fixed state. `digest` is the SHA-256 of the diff's canonical form."""
+
+    id: str
+    diff: str = Field(description="The vendored diff, relative to the project root.")
+    digest: Sha256
+    head: Commit | None = None
+    merge_base: Commit | None = None
+    fuzz: int = 0
+    accept_undelivered: dict[str, str] = {}
+    requires: Requirements | None = None
+    url: str | None = None
+    title: str | None = None
+    author: str | None = None
+    state: str | None = Field(default=None, description="The pull request's state when it was locked.")
+    base_branch: str | None = None
+    why: str | None = None
+    drop_when: str | None = None
+
+
+class LockedFile(Frozen):
+    """One file that the stack reads or writes. Digests are SHA-256; `before` is absent for a new file, `after` for a
+    deleted one; equal ones mean that a later overlay took back what an earlier one did."""
+
+    path: str
+    before: Sha256 | None = None
+    after: Sha256 | None = None
+    overlays: tuple[str, ...]
+
+
+class LockedDistribution(Frozen):
+    name: str
+    version: str
+    dist_info: str
+    record: Sha256 | None = Field(default=None, description="SHA-256 of the base's RECORD.")
+
+
+class LockedPlatform(Frozen):
+    """The base for one platform, and what the stack makes of its package."""
+
+    manifest: str
+    manifest_size: int
+    manifest_type: str
+    config: str
+    root: str
+    python: str
+    distribution: LockedDistribution
+    directories: tuple[str, ...] = Field(description="Folders that the base has among the parents of the layer's files.")
+    bytecode: tuple[str, ...] = Field(default=(), description="Stale __pycache__ entries of changed modules.")
+    files: tuple[LockedFile, ...]
+
+
+class LockedBase(Frozen):
+    reference: str
+    digest: str
+    wheel: str | None = Field(default=None, description="File name of the wheel, whose SHA-256 is the digest.")
+    platforms: dict[str, LockedPlatform]
+
+
+class LockedCheckpointFile(Frozen):
+    path: str
+    size: int
+    sha256: Sha256
+
+
+class LockedCheckpoint(Frozen):
+    """The checkpoint. `digest` as docs/checkpoint.md defines it; `files` when its parts were seen."""
+
+    digest: Sha256
+    repo: str | None = None
+    revision: str | None = None
+    path: str | None = None
+    files: tuple[LockedCheckpointFile, ...] = ()
+
+
+class Lock(Frozen):
+    """Everything that a build needs."""
+
+    schema_version: Literal[1] = Field(default=1, alias="schema")
+    name: str
+    recipe: Sha256 = Field(description="SHA-256 of the recipe's content, to notice that it has changed since.")
+    package: str
+    base: LockedBase
+    overlays: tuple[LockedOverlay, ...]
+    checkpoint: LockedCheckpoint | None = None
+    profiles: tuple[Profile, ...] = ()
+    default_profile: str | None = None
+    description: str = ""
+    entrypoint: Sha256 = Field(description="SHA-256 of /opt/builder/serve.")
+    epoch: int = Field(ge=1, description="The one time of all entries, in seconds since 1970: when the base was created.")
+
+    def document(self) -> dict[str, object]:
+        return self.model_dump(mode="json", by_alias=True, exclude_defaults=True) | {"schema": SCHEMA}
+
+    @property
+    def inputs(self) -> str:
+        """SHA-256 over the lock's content, independent of YAML's spelling: the second part of immutable tags."""
+        return sha256(json.dumps(self.document(), sort_keys=True, separators=(",", ":")).encode())
+
+    def dump(self) -> bytes:
+        """The lock as YAML, always the same bytes for the same content."""
+        import yaml
+
+        ordered = {"schema": SCHEMA, **self.document()}
+        text = yaml.safe_dump(ordered, sort_keys=False, allow_unicode=True, width=120, default_flow_style=False)
+        return (HEADER + str(text)).encode()
+
+
+def read_lock(path: Path) -> Lock:
+    """Read a lock. Raises `InputError` when it is missing or was edited into something else."""
+    if not path.is_file():
+        raise InputError(f"there is no lock {path.name}", hint="run `builder lock` on the recipe first")
+    return validate(Lock, path)
+
+
+def write_lock(path: Path, lock: Lock) -> bool:
+    """Write the lock when it says something new; whether it did."""
+    data = lock.dump()
+    if path.is_file() and path.read_bytes() == data:
+        return False
+    write_file(path, data)
+    return True

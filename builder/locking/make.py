@@ -1,0 +1,151 @@
+"""Making a lock: looks everything up once, keeps what an earlier lock has pinned, and writes nothing itself."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from builder.base.model import Base
+from builder.base.open import open_base
+from builder.console import Console
+from builder.errors import MismatchError
+from builder.files import ContentCache, file_sha256, sha256, write_file
+from builder.layout import Project
+from builder.lock import Lock, LockedBase, LockedPlatform, read_lock, write_lock
+from builder.locking.base import epoch_of, lock_platform
+from builder.locking.checkpoint import resolve_checkpoint
+from builder.locking.overlays import ResolvedOverlay, resolve_overlay
+from builder.oci import Platform, Reference
+from builder.overlay.model import Overlay, StackResult
+from builder.overlay.stack import apply_stack
+from builder.recipe import Recipe
+from builder.serving import entrypoint
+from builder.serving.profile import Profile, load_profile
+
+ENTRYPOINT_SOURCE = Path(entrypoint.__file__)
+
+
+@dataclass(frozen=True)
+class Made:
+    """A lock that was made, the diffs to vendor by path, and what the stack did on each platform."""
+
+    lock: Lock
+    diffs: Mapping[str, bytes]
+    results: Mapping[str, StackResult] = field(repr=False)
+
+    def changes(self, project: Project) -> list[str]:
+        """The files of the project that `write` would change, relative to its root."""
+        wanted = {project.lock_path: self.lock.dump()}
+        wanted |= {project.root / name: data for name, data in self.diffs.items()}
+        return sorted(
+            project.show(path) for path, data in wanted.items() if not path.is_file() or path.read_bytes() != data
+        )
+
+    def write(self, project: Project) -> None:
+        """Write the vendored diffs, then the lock that names them."""
+        for name, data in self.diffs.items():
+            path = project.root / name
+            if not path.is_file() or path.read_bytes() != data:
+                write_file(path, data)
+        write_lock(project.lock_path, self.lock)
+
+
+def load_profiles(project: Project, names: Sequence[str]) -> tuple[Profile, ...]:
+    """The profiles of a recipe, in its order."""
+    return tuple(load_profile(project.profiles / f"{name}.yaml") for name in names)
+
+
+def make_lock(
+    project: Project,
+    recipe: Recipe,
+    previous: Lock | None,
+    *,
+    console: Console,
+    offline: bool = False,
+    update: Collection[str] = (),
+) -> Made:
+    """Resolve a recipe. What `previous` pins stays pinned, except the overlays named in `update` and, for `base`, the base.
+
+    Raises `ApplyError` when the stack does not apply, `MismatchError` when a pin of the recipe is not met,
+    `UnreachableError` when something cannot be looked up.
+    """
+    cache = ContentCache()
+    profiles = load_profiles(project, recipe.profiles)
+    pinned = {overlay.id: overlay for overlay in previous.overlays} if previous else {}
+    resolved = [
+        resolve_overlay(
+            project, spec, None if spec.id in update else pinned.get(spec.id), console=console, offline=offline
+        )
+        for spec in recipe.overlays
+    ]
+    base = _open(project, recipe, previous if "base" not in update else None, console=console, offline=offline)
+    platforms: dict[str, LockedPlatform] = {}
+    results: dict[str, StackResult] = {}
+    digest, epoch, wheel = "", 1, None
+    for name in recipe.platforms:
+        platform = Platform.parse(name)
+        image = base.image(platform)
+        tree = base.tree(platform, recipe.package)
+        results[name] = apply_stack([each.overlay for each in resolved], tree, recipe.package)
+        _check_after(recipe, resolved, base, platform)
+        platforms[name] = lock_platform(image, tree, results[name], cache)
+        digest, epoch = image.digest, max(epoch, epoch_of(image))
+        wheel = image.wheel[0] if image.wheel else None
+    checkpoint = resolve_checkpoint(
+        project, recipe.checkpoint, previous.checkpoint if previous and "checkpoint" not in update else None,
+        console=console, offline=offline,
+    )  # fmt: skip
+    lock = Lock(
+        name=recipe.name,
+        recipe=recipe.digest,
+        package=recipe.package,
+        base=LockedBase(reference=recipe.base, digest=digest, wheel=wheel, platforms=platforms),
+        overlays=tuple(each.locked for each in resolved),
+        checkpoint=checkpoint,
+        profiles=profiles,
+        default_profile=recipe.default_profile,
+        description=recipe.description,
+        entrypoint=file_sha256(ENTRYPOINT_SOURCE),
+        epoch=epoch,
+    )
+    diffs = {each.locked.diff: each.vendor for each in resolved if each.vendor is not None}
+    return Made(lock, diffs, results)
+
+
+def _open(project: Project, recipe: Recipe, previous: Lock | None, *, console: Console, offline: bool) -> Base:
+    reference = recipe.base
+    if previous is not None and previous.base.reference == recipe.base and _is_registry(reference):
+        reference = str(Reference.parse(reference).with_digest(previous.base.digest))
+    return open_base(reference, root=project.root, console=console, offline=offline)
+
+
+def _is_registry(reference: str) -> bool:
+    return not reference.startswith(("oci:", "docker:", "wheel:"))
+
+
+def _check_after(recipe: Recipe, resolved: Sequence[ResolvedOverlay], base: Base, platform: Platform) -> None:
+    """Compare the digests that the recipe pins after an overlay with what the stack up to there gives."""
+    for index, spec in enumerate(recipe.overlays):
+        if not spec.after:
+            continue
+        overlays: list[Overlay] = [each.overlay for each in resolved[: index + 1]]
+        result = apply_stack(overlays, base.tree(platform, recipe.package), recipe.package)
+        found = {file.path: sha256(file.after) for file in result.files if file.after is not None}
+        for path, wanted in spec.after.items():
+            if found.get(path) != wanted:
+                raise MismatchError(
+                    f"{path} is not what the recipe pins after {spec.id}",
+                    details=[("wanted", wanted), ("found", found.get(path, "the overlay does not change this file"))],
+                    hint="the base or the pull request is another one than when the digest was written down",
+                )
+
+
+def lock_or_make(project: Project, recipe: Recipe, *, console: Console, offline: bool = False) -> Lock:
+    """The recipe's lock; without one, make and write it, and say so."""
+    if project.lock_path.is_file():
+        return read_lock(project.lock_path)
+    console.say(f"there is no {project.show(project.lock_path)} yet: making it")
+    made = make_lock(project, recipe, None, console=console, offline=offline)
+    made.write(project)
+    return made.lock

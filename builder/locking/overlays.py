@@ -1,0 +1,129 @@
+"""Overlays of a recipe -> overlays of a lock, with their diffs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from builder.console import Console
+from builder.errors import InputError, MismatchError
+from builder.layout import Project
+from builder.lock import LockedOverlay
+from builder.overlay.diff import parse
+from builder.overlay.model import Diff, Overlay
+from builder.recipe import OverlaySpec
+
+
+@dataclass(frozen=True)
+class ResolvedOverlay:
+    """An overlay that is ready to apply, its entry in the lock, and the canonical diff to vendor (None: already there)."""
+
+    locked: LockedOverlay
+    overlay: Overlay
+    vendor: bytes | None = None
+
+
+def vendored_name(spec: OverlaySpec) -> str:
+    """Where the canonical diff of a pull request is kept: `overlays/vllm-project-vllm-41365.diff`."""
+    return f"overlays/{spec.repository.replace('/', '-')}-{spec.number}.diff"
+
+
+def read_overlay(project: Project, locked: LockedOverlay) -> Overlay:
+    """The locked overlay from its vendored copy. Raises `MismatchError` when the copy is not what was locked."""
+    path = project.root / locked.diff
+    overlay = _overlay(locked, parse(_read_diff(path, locked.diff), locked.diff))
+    if overlay.diff.digest != locked.digest:
+        raise MismatchError(
+            f"{locked.diff} is not the diff that was locked",
+            details=[("overlay", locked.id), ("wanted", locked.digest), ("found", overlay.diff.digest)],
+            hint="put the locked diff back (git checkout), or take the new one with `builder lock`",
+        )
+    return overlay
+
+
+def resolve_overlay(
+    project: Project, spec: OverlaySpec, previous: LockedOverlay | None, *, console: Console, offline: bool
+) -> ResolvedOverlay:
+    """Look one overlay up. A pull request that `previous` has pinned, with its copy intact, is taken as it is."""
+    if spec.file is not None:
+        return _from_file(project, spec)
+    if previous is not None and _still_pinned(spec, previous):
+        locked = _entry(
+            spec, diff=previous.diff, digest=previous.digest, head=previous.head, merge_base=previous.merge_base,
+            url=previous.url, title=previous.title, author=previous.author, state=previous.state,
+            base_branch=previous.base_branch,
+        )  # fmt: skip
+        if (project.root / previous.diff).is_file():
+            return ResolvedOverlay(locked, read_overlay(project, locked))
+    return _from_pull(project, spec, previous, console=console, offline=offline)
+
+
+def _still_pinned(spec: OverlaySpec, previous: LockedOverlay) -> bool:
+    return spec.head in (None, previous.head) and spec.merge_base in (None, previous.merge_base)
+
+
+def _from_file(project: Project, spec: OverlaySpec) -> ResolvedOverlay:
+    name = spec.id
+    path = project.root / name
+    if Path(name).is_absolute() or not path.resolve().is_relative_to(project.root):
+        raise InputError(
+            f"overlay {name} is outside the project", hint=f"put the diff below {project.root} so that others can build it"
+        )
+    diff = parse(_read_diff(path, name), name)
+    locked = _entry(spec, diff=name, digest=diff.digest, title=spec.title)
+    return ResolvedOverlay(locked, _overlay(locked, diff))
+
+
+def _from_pull(
+    project: Project, spec: OverlaySpec, previous: LockedOverlay | None, *, console: Console, offline: bool
+) -> ResolvedOverlay:
+    from builder.overlay.source import fetch_pull
+
+    if spec.head is None and previous is not None and previous.head is not None:
+        head, merge_base = previous.head, previous.merge_base
+    else:
+        head, merge_base = spec.head, spec.merge_base
+    console.say(f"fetching {spec.id}" + (f" at {head[:12]}" if head else ""))
+    pull = fetch_pull(spec.repository, spec.number, head=head, merge_base=merge_base, console=console, offline=offline)
+    name = vendored_name(spec)
+    # Read back from the canonical form, so that line numbers in messages are those of the vendored copy.
+    diff = parse(parse(pull.diff, spec.id).canonical, name)
+    locked = _entry(
+        spec, diff=name, digest=diff.digest, head=pull.head, merge_base=pull.merge_base, url=pull.url,
+        title=pull.title, author=pull.author, state=pull.state, base_branch=pull.base_branch,
+    )  # fmt: skip
+    return ResolvedOverlay(locked, _overlay(locked, diff), vendor=diff.canonical)
+
+
+def _entry(spec: OverlaySpec, **found: str | None) -> LockedOverlay:
+    return LockedOverlay.model_validate(
+        {
+            "id": spec.id,
+            "fuzz": spec.fuzz,
+            "accept_undelivered": spec.accept_undelivered,
+            "requires": spec.requires,
+            "why": spec.why,
+            "drop_when": spec.drop_when,
+            **found,
+        }
+    )
+
+
+def _overlay(locked: LockedOverlay, diff: Diff) -> Overlay:
+    return Overlay(
+        id=locked.id,
+        diff=diff,
+        where=locked.diff,
+        fuzz=locked.fuzz,
+        accept_undelivered=dict(locked.accept_undelivered),
+    )
+
+
+def _read_diff(path: Path, name: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(
+            f"cannot read the diff {name}: {error.strerror}",
+            hint="the vendored copy belongs in the repository; `builder lock` fetches a pull request's again",
+        ) from error

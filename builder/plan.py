@@ -1,0 +1,144 @@
+"""From a lock to what goes into the image: nothing is looked up here, everything is checked against the lock."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+
+from builder.base.locked import read_locked
+from builder.base.model import BaseFile, Distribution, EntryKind, PackageTree
+from builder.base.open import open_base
+from builder.console import Console
+from builder.errors import MismatchError
+from builder.files import ContentCache, file_sha256, sha256
+from builder.image.rootfs import Rootfs, compose
+from builder.layout import Project
+from builder.lock import Lock, LockedPlatform
+from builder.locking.base import OWN_FOLDER
+from builder.locking.make import ENTRYPOINT_SOURCE, load_profiles
+from builder.locking.overlays import read_overlay
+from builder.oci import Platform, Reference
+from builder.overlay.model import StackResult
+from builder.overlay.stack import apply_stack
+from builder.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class LockedTree:
+    """The part of a base's package that a lock knows, as a `PackageTree`."""
+
+    root: str
+    python: str
+    distribution: Distribution
+    files: Mapping[str, bytes]
+
+    def read(self, paths: Collection[str]) -> Mapping[str, BaseFile]:
+        return {path: BaseFile(path, "file", 0o644, self.files[path]) for path in paths if path in self.files}
+
+    def children(self, folder: str) -> Mapping[str, EntryKind]:
+        prefix = f"{folder}/" if folder else ""
+        below = (path.removeprefix(prefix).split("/") for path in self.files if path.startswith(prefix))
+        return {parts[0]: "file" if len(parts) == 1 else "directory" for parts in below}
+
+    def outside(self, paths: Collection[str]) -> Mapping[str, BaseFile]:  # noqa: ARG002
+        return {}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one platform's layer holds, and the stack that it comes from."""
+
+    platform: Platform
+    locked: LockedPlatform
+    result: StackResult
+    rootfs: Rootfs = field(repr=False)
+    record: bytes = field(repr=False)
+
+
+def check_fresh(project: Project, recipe: Recipe, lock: Lock) -> None:
+    """Raise `MismatchError` when recipe, profiles or entrypoint have changed since the lock was made."""
+    changed: list[str] = []
+    if lock.recipe != recipe.digest:
+        changed.append(project.show(project.recipe_path))
+    locked = {profile.name: profile for profile in lock.profiles}
+    changed += [
+        project.show(project.profiles / f"{profile.name}.yaml")
+        for profile in load_profiles(project, recipe.profiles)
+        if locked.get(profile.name) != profile
+    ]
+    if file_sha256(ENTRYPOINT_SOURCE) != lock.entrypoint:
+        changed.append("the serve entrypoint (another version of builder)")
+    if changed:
+        raise MismatchError(
+            f"{project.show(project.lock_path)} is older than what it locks",
+            details=[("changed", name) for name in changed],
+            hint=f"run `builder lock {recipe.name}` and look at the difference before you commit it",
+        )
+
+
+def make_plan(
+    project: Project, lock: Lock, platform: Platform, *, console: Console, offline: bool = False
+) -> Plan:
+    """Apply the locked stack to the locked files and compose the layer's content.
+
+    Raises `MismatchError` when anything is not as the lock has it, `ApplyError` when the stack does not apply.
+    """
+    locked = lock.base.platforms[str(platform)]
+    overlays = [read_overlay(project, overlay) for overlay in lock.overlays]
+    distribution = Distribution(locked.distribution.name, locked.distribution.version, locked.distribution.dist_info)
+    record_path = f"{distribution.dist_info}/RECORD"
+    wanted = {file.path: file.before for file in locked.files if file.before is not None}
+    if locked.distribution.record is not None:
+        wanted[record_path] = locked.distribution.record
+
+    def tree() -> PackageTree:
+        return open_base(pinned_reference(lock), root=project.root, console=console, offline=offline).tree(
+            platform, lock.package
+        )
+
+    contents = dict(
+        read_locked(
+            wanted,
+            cache=ContentCache(),
+            wheel=(distribution.name, distribution.version),
+            tree=tree,
+            console=console,
+            offline=offline,
+        )
+    )
+    installed_record = contents.pop(record_path, b"")
+    result = apply_stack(overlays, LockedTree(locked.root, locked.python, distribution, contents), lock.package)
+    _check_result(locked, result)
+    record = make_record(lock, locked)
+    rootfs = compose(
+        result,
+        root=locked.root,
+        distribution=distribution,
+        record=installed_record,
+        bytecode=locked.bytecode,
+        existing_directories=locked.directories,
+        extra={
+            f"{OWN_FOLDER}/serve": (ENTRYPOINT_SOURCE.read_bytes(), 0o755),
+            f"{OWN_FOLDER}/record.json": (record, 0o644),
+        },
+    )
+    return Plan(platform, locked, result, rootfs, record)
+
+
+def pinned_reference(lock: Lock) -> str:
+    """The base with its digest, for bases that have a registry."""
+    if lock.base.reference.startswith(("oci:", "docker:", "wheel:")):
+        return lock.base.reference
+    return str(Reference.parse(lock.base.reference).with_digest(lock.base.digest))
+
+
+def _check_result(locked: LockedPlatform, result: StackResult) -> None:
+    wanted = {file.path: file.after for file in locked.files if file.before != file.after}
+    found = {file.path: sha256(file.after) if file.after is not None else None for file in result.files}
+    for path in sorted(wanted.keys() | found.keys()):
+        if wanted.get(path) != found.get(path):
+            raise MismatchError(
+                f"the stack does not give the {path} that was locked",
+                details=[("wanted", str(wanted.get(path))), ("found", str(found.get(path)))],
+                hint="an overlay, or the tool, has changed: run `builder lock` and look at the difference",
+            )
