@@ -1,0 +1,61 @@
+# Every target sets itself up; nothing but Python, GNU patch and make must be there before.
+PYTHON ?= python3
+RECIPE ?= qwen3.6-27b-fp8-vocab
+PROFILE ?=
+VENV := .venv
+BUILDER := $(VENV)/bin/builder
+SETUP := $(VENV)/.setup
+TESTS ?= tests
+WORKERS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo build check lock test lint bench publish run clean
+
+help: ## Show this help
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+	@echo "  RECIPE=$(RECIPE)  a name under images/ or a path; for build, check, lock, publish, run"
+	@echo "  PROFILE=NAME  for run"
+
+setup: $(SETUP) ## Make .venv with the builder command
+
+$(SETUP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not ((3, 11) <= sys.version_info[:2] <= (3, 13)))' \
+		|| { echo "error: $(PYTHON) is not Python 3.11 to 3.13; name one with: make PYTHON=python3.12" >&2; exit 2; }
+	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: $(SETUP) ## Build a patched vLLM image with no Docker, no GitHub and no GPU
+	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" sh docs/demo.sh
+
+build: $(SETUP) ## Build RECIPE: with Docker when a daemon answers, else as an OCI layout in dist/
+	@$(BUILDER) build $(RECIPE)
+
+check: $(SETUP) ## Apply RECIPE's overlays to the base's real files and lint its profiles; build nothing
+	@$(BUILDER) check $(RECIPE)
+
+lock: $(SETUP) ## Resolve RECIPE and write its lock and vendored diffs
+	@$(BUILDER) lock $(RECIPE)
+
+test: $(SETUP) ## Run all tests
+	@$(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile -q $(TESTS)
+
+lint: $(SETUP) ## Run ruff and mypy
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/mypy
+
+bench: $(SETUP) ## Measure speed side by side with peers, as ratios
+	@$(VENV)/bin/python -m bench
+
+publish: $(SETUP) ## Build RECIPE and push it, with tags and evidence
+	@$(BUILDER) publish $(RECIPE)
+
+run: $(SETUP) ## Run RECIPE's image with PROFILE
+	@test -n "$(PROFILE)" || { echo "error: name a profile: make run PROFILE=smoke" >&2; exit 2; }
+	@$(BUILDER) run $(RECIPE) $(PROFILE)
+
+clean: ## Remove .venv and dist
+	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
