@@ -12,7 +12,6 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 from builder.errors import InputError
 from builder.files import sha256
 from builder.oci import Platform, Reference
-from builder.serving.model_shape import ModelShape
 from builder.yamlfile import validate
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -126,7 +125,7 @@ class Recipe(Frozen):
     package: str = Field(default="vllm", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="The package that overlays may change.")
     overlays: tuple[OverlaySpec, ...] = ()
     checkpoint: CheckpointSpec | None = None
-    model: ModelShape | None = Field(default=None, description="The model's shape, for `builder profile fit`.")
+
     envelope: Envelope | None = Field(default=None, description="What at least one profile must be able to serve.")
     profiles: tuple[Name, ...] = ()
     default_profile: Name | None = None
