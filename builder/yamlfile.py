@@ -77,8 +77,9 @@ def read_yaml(path: Path, *, name: str | None = None) -> Document:
 
 def parse_yaml(text: str, name: str) -> Document:
     """Parse YAML text; `name` stands for the file in messages."""
-    loader = yaml.SafeLoader(text)
+    loader = None
     try:
+        loader = yaml.SafeLoader(text)
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
             if isinstance(event, yaml.AliasEvent):
                 raise _error(name, event.start_mark, "aliases are not taken", "write the value out")
@@ -91,7 +92,8 @@ def parse_yaml(text: str, name: str) -> Document:
     except RecursionError as error:
         raise InputError(f"{name} is nested too deeply") from error
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
     document = Document(name, None)
     document.value = _build(node, (), document) if node is not None else None
     return document
