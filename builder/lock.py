@@ -45,6 +45,7 @@ class LockedFile(Frozen):
     path: str
     before: Sha256 | None = None
     after: Sha256 | None = None
+    executable: bool = Field(default=False, description="Whether the base's file is executable.")
     overlays: tuple[str, ...]
 
 

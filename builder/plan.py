@@ -31,9 +31,14 @@ class LockedTree:
     python: str
     distribution: Distribution
     files: Mapping[str, bytes]
+    executable: Collection[str] = ()
 
     def read(self, paths: Collection[str]) -> Mapping[str, BaseFile]:
-        return {path: BaseFile(path, "file", 0o644, self.files[path]) for path in paths if path in self.files}
+        return {
+            path: BaseFile(path, "file", 0o755 if path in self.executable else 0o644, self.files[path])
+            for path in paths
+            if path in self.files
+        }
 
     def children(self, folder: str) -> Mapping[str, EntryKind]:
         prefix = f"{folder}/" if folder else ""
@@ -100,14 +105,17 @@ def make_plan(
         read_locked(
             wanted,
             cache=ContentCache(),
-            wheel=(distribution.name, distribution.version),
+            release=(distribution.name, distribution.version),
+            platform=platform,
             tree=tree,
             console=console,
             offline=offline,
         )
     )
     installed_record = contents.pop(record_path, b"")
-    result = apply_stack(overlays, LockedTree(locked.root, locked.python, distribution, contents), lock.package)
+    executable = {file.path for file in locked.files if file.executable}
+    known = LockedTree(locked.root, locked.python, distribution, contents, executable)
+    result = apply_stack(overlays, known, lock.package)
     _check_result(locked, result)
     record = make_record(lock, locked)
     rootfs = compose(
@@ -133,12 +141,15 @@ def pinned_reference(lock: Lock) -> str:
 
 
 def _check_result(locked: LockedPlatform, result: StackResult) -> None:
-    wanted = {file.path: file.after for file in locked.files if file.before != file.after}
+    wanted = {file.path: file for file in locked.files}
     found = {file.path: sha256(file.after) if file.after is not None else None for file in result.files}
     for path in sorted(wanted.keys() | found.keys()):
-        if wanted.get(path) != found.get(path):
+        locked_file = wanted.get(path)
+        # A file that ends as it began is not among the results.
+        expected = locked_file.after if locked_file is not None else None
+        if path in found and found[path] != expected or path not in found and (locked_file is None or expected != locked_file.before):
             raise MismatchError(
                 f"the stack does not give the {path} that was locked",
-                details=[("wanted", str(wanted.get(path))), ("found", str(found.get(path)))],
+                details=[("wanted", str(expected)), ("found", str(found.get(path)))],
                 hint="an overlay, or the tool, has changed: run `builder lock` and look at the difference",
             )

@@ -65,22 +65,27 @@ def _locked_files(tree: PackageTree, result: StackResult, cache: ContentCache) -
     changed = {file.path: file for file in result.files}
     touched = {path for overlay in result.overlays for path in overlay.files}
     # Files that a later overlay put back are read by a build too, though it does not write them.
-    restored = tree.read(sorted(touched - changed.keys()))
-    locked = [
-        LockedFile(
-            path=path,
-            before=cache.put(file.before) if file.before is not None else None,
-            after=sha256(file.after) if file.after is not None else None,
-            overlays=file.overlays,
+    found = tree.read(sorted(touched))
+    locked = []
+    for path in sorted(touched):
+        entry = found.get(path)
+        before = cache.put(entry.data) if entry is not None else None
+        after = before
+        if path in changed:
+            data = changed[path].after
+            after = sha256(data) if data is not None else None
+        if before is None and after is None:
+            continue
+        locked.append(
+            LockedFile(
+                path=path,
+                before=before,
+                after=after,
+                executable=entry is not None and bool(entry.mode & 0o100),
+                overlays=tuple(overlay.id for overlay in result.overlays if path in overlay.files),
+            )
         )
-        for path, file in changed.items()
-    ]
-    for path, entry in restored.items():
-        if entry.kind == "file":
-            digest = cache.put(entry.data)
-            owners = tuple(overlay.id for overlay in result.overlays if path in overlay.files)
-            locked.append(LockedFile(path=path, before=digest, after=digest, overlays=owners))
-    return tuple(sorted(locked, key=lambda file: file.path))
+    return tuple(locked)
 
 
 def _existing_directories(tree: PackageTree, paths: Collection[str]) -> tuple[str, ...]:

@@ -35,6 +35,9 @@ class FileChange:
     old_mode: str | None = None
     new_mode: str | None = None
     diff_line: int = 0
+    binary: bool = False
+    special: str = ""
+    """What the file is when it is no regular file: `a symbolic link` or `a submodule`."""
 
     @property
     def path(self) -> str:

@@ -1,0 +1,67 @@
+"""The layer: one uncompressed tar, the same bytes on every machine.
+
+Compressors differ between machines and Python versions, so the layer is stored as it is; it is kilobytes. The tar is
+plain USTAR; a PAX header stands only where a path does not fit USTAR or is not ASCII.
+"""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+
+from builder.files import sha256
+from builder.image.rootfs import Entry, Rootfs
+
+WHITEOUT = ".wh."
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer's bytes. Uncompressed, so that its digest is its diff id too."""
+
+    data: bytes = field(repr=False)
+
+    @property
+    def digest(self) -> str:
+        return f"sha256:{sha256(self.data)}"
+
+    @property
+    def size(self) -> int:
+        return len(self.data)
+
+
+def make_layer(rootfs: Rootfs, *, epoch: int) -> Layer:
+    """The layer of `rootfs`. All entries get the time `epoch` (seconds since 1970) and belong to root."""
+    members = sorted(((_name(entry), entry) for entry in rootfs.entries), key=lambda pair: pair[0].encode())
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT, bufsize=tarfile.BLOCKSIZE) as archive:
+        for name, entry in members:
+            info = tarfile.TarInfo(name)
+            info.mtime = epoch
+            info.mode = entry.mode if entry.kind != "whiteout" else 0o644
+            if entry.kind == "directory":
+                info.type = tarfile.DIRTYPE
+            info.size = len(entry.data) if entry.kind == "file" else 0
+            archive.format = tarfile.USTAR_FORMAT if _fits_ustar(info) else tarfile.PAX_FORMAT
+            archive.addfile(info, io.BytesIO(entry.data) if entry.kind == "file" else None)
+    return Layer(buffer.getvalue())
+
+
+def _name(entry: Entry) -> str:
+    if entry.kind != "whiteout":
+        return entry.path
+    path = PurePosixPath(entry.path)
+    return str(path.with_name(f"{WHITEOUT}{path.name}"))
+
+
+def _fits_ustar(info: tarfile.TarInfo) -> bool:
+    """Whether a path fits USTAR's name and prefix fields. tarfile itself adds the slash of a folder."""
+    if not info.name.isascii():
+        return False
+    try:
+        info.tobuf(tarfile.USTAR_FORMAT)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,139 @@
+"""Manifest and config of the new image: the base's own, with one layer and our part added."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from builder.base.model import BaseImage
+from builder.errors import InputError
+from builder.files import sha256
+from builder.image.layer import Layer
+from builder.oci import (
+    DOCKER_LAYER,
+    DOCKER_MANIFEST,
+    OCI_CONFIG,
+    OCI_INDEX,
+    OCI_LAYER,
+    OCI_MANIFEST,
+    Descriptor,
+    Platform,
+)
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image of one platform: manifest, config and our layer are at hand, the base's layers are named only."""
+
+    platform: Platform
+    base: BaseImage
+    layer: Layer
+    manifest: Descriptor
+    manifest_bytes: bytes = field(repr=False)
+    config: Descriptor
+    config_bytes: bytes = field(repr=False)
+    base_layers: tuple[Descriptor, ...]
+
+    @property
+    def own_blobs(self) -> dict[str, bytes]:
+        """Digest -> bytes of everything that the base does not have."""
+        return {
+            self.layer.digest: self.layer.data,
+            self.config.digest: self.config_bytes,
+            self.manifest.digest: self.manifest_bytes,
+        }
+
+
+def timestamp(epoch: int) -> str:
+    """Seconds since 1970 as RFC 3339 text in UTC, as image configs have it."""
+    return datetime.fromtimestamp(epoch, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def encode(document: Mapping[str, Any]) -> bytes:
+    """JSON with one spelling: keys in the order given, no spaces, UTF-8."""
+    return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def assemble(
+    base: BaseImage,
+    layer: Layer,
+    *,
+    labels: Mapping[str, str],
+    entrypoint: Sequence[str],
+    epoch: int,
+    created_by: str,
+) -> Image:
+    """Add `layer` to `base`. Labels of the base stay unless ours have the same key; CMD is emptied with ENTRYPOINT.
+
+    The manifest is of the base's family (OCI or Docker), so that a registry that mounted the base takes it.
+    """
+    manifest = _json(base.manifest_bytes, "manifest", base.reference)
+    config = _json(base.config_bytes, "config", base.reference)
+    docker = base.manifest.media_type == DOCKER_MANIFEST
+    settings = dict(config.get("config") or {})
+    settings["Labels"] = {**(settings.get("Labels") or {}), **labels}
+    settings["Entrypoint"] = list(entrypoint)
+    settings["Cmd"] = None
+    rootfs = config.get("rootfs") or {"type": "layers", "diff_ids": []}
+    new_config = {
+        **config,
+        "created": timestamp(epoch),
+        "config": settings,
+        "rootfs": {**rootfs, "diff_ids": [*rootfs.get("diff_ids", []), layer.digest]},
+        "history": [
+            *(config.get("history") or []),
+            {"created": timestamp(epoch), "created_by": created_by, "comment": "overlay-image-builder"},
+        ],
+    }
+    config_bytes = encode(new_config)
+    config_type = manifest["config"]["mediaType"] if manifest.get("config") else OCI_CONFIG
+    config_descriptor = Descriptor(config_type, f"sha256:{sha256(config_bytes)}", len(config_bytes))
+    base_layers = tuple(Descriptor.from_json(each) for each in manifest.get("layers", []))
+    layer_descriptor = Descriptor(DOCKER_LAYER if docker else OCI_LAYER, layer.digest, layer.size)
+    new_manifest = {
+        **manifest,
+        "schemaVersion": 2,
+        "mediaType": base.manifest.media_type,
+        "config": config_descriptor.as_json(),
+        "layers": [each.as_json() for each in (*base_layers, layer_descriptor)],
+    }
+    manifest_bytes = encode(new_manifest)
+    return Image(
+        platform=base.platform,
+        base=base,
+        layer=layer,
+        manifest=Descriptor(base.manifest.media_type, f"sha256:{sha256(manifest_bytes)}", len(manifest_bytes)),
+        manifest_bytes=manifest_bytes,
+        config=config_descriptor,
+        config_bytes=config_bytes,
+        base_layers=base_layers,
+    )
+
+
+def _json(data: bytes, what: str, reference: str) -> dict[str, Any]:
+    try:
+        document = json.loads(data)
+    except ValueError as error:
+        raise InputError(f"the {what} of {reference} is not JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise InputError(f"the {what} of {reference} is not a JSON object")
+    return document
+
+
+def make_index(images: Sequence[Image]) -> tuple[Descriptor, bytes]:
+    """The OCI index of one image per platform, sorted by platform."""
+    manifests = []
+    for image in sorted(images, key=lambda each: each.platform):
+        config = json.loads(image.config_bytes)
+        platform = {"architecture": image.platform.architecture, "os": image.platform.os}
+        variant = image.platform.variant or config.get("variant")
+        if variant:
+            platform["variant"] = variant
+        manifests.append({**image.manifest.as_json(), "platform": platform})
+    data = encode({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": manifests})
+    return Descriptor(OCI_INDEX, f"sha256:{sha256(data)}", len(data)), data
+
+

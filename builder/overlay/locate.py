@@ -1,0 +1,91 @@
+"""Finding where a hunk would stand, without changing anything: the ground on which reports stand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from builder.overlay.gnupatch import Placed
+from builder.overlay.hunks import Text, new_lines, old_index, old_lines, places, stands_at
+from builder.overlay.model import FileChange, Hunk
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """The place that resembles a block most: its index from 0, how many lines agree, and the first that does not."""
+
+    index: int
+    agreeing: int
+    differs_at: int
+
+
+def locate(text: Text, hunk: Hunk, *, drift: int = 0) -> int | None:
+    """Where the hunk's old lines stand (index from 0), nearest to where the diff expects them; None when nowhere."""
+    block = old_lines(hunk)
+    expected = old_index(hunk) + drift
+    if not block:
+        return expected if 0 <= expected <= len(text.lines) else None
+    if stands_at(text, block, expected, missing_newline=hunk.old_missing_newline):
+        return expected
+    found = places(text, block, missing_newline=hunk.old_missing_newline)
+    return min(found, key=lambda index: abs(index - expected), default=None)
+
+
+def locate_all(text: Text, hunks: Sequence[Hunk]) -> list[int | None]:
+    """Where each hunk stands in the file as it is, before any of them is applied."""
+    spots: list[int | None] = []
+    drift = 0
+    for hunk in hunks:
+        index = locate(text, hunk, drift=drift)
+        if index is not None:
+            drift = index - old_index(hunk)
+        spots.append(index)
+    return spots
+
+
+def placed(text: Text, change: FileChange) -> list[Placed] | None:
+    """The places of all hunks in the form that `apply_change` takes, or None when one stands nowhere."""
+    spots = locate_all(text, change.hunks)
+    if any(spot is None for spot in spots):
+        return None
+    return [
+        Placed(0, number, 0, (spot or 0) - old_index(hunk), 0)
+        for number, (hunk, spot) in enumerate(zip(change.hunks, spots, strict=True), 1)
+    ]
+
+
+def has_result(text: Text, hunk: Hunk) -> bool:
+    """Whether what the hunk leaves stands in the text already, and what it finds does not."""
+    block = new_lines(hunk)
+    if not block or locate(text, hunk) is not None:
+        return False
+    return bool(places(text, block, missing_newline=hunk.new_missing_newline))
+
+
+def nearest(text: Text, block: Sequence[bytes], expected: int) -> Nearest | None:
+    """The place where most lines of `block` agree; of equal ones the nearest to `expected`."""
+    where: Mapping[bytes, list[int]] = _positions(text)
+    votes: dict[int, int] = {}
+    for offset, line in enumerate(block):
+        # Blank lines and lone brackets stand everywhere and say nothing about the place.
+        for position in where.get(line, []) if len(line.strip()) > 1 else []:
+            votes[position - offset] = votes.get(position - offset, 0) + 1
+    if not votes:
+        return None
+    index = max(votes, key=lambda start: (votes[start], -abs(start - expected)))
+    differs = next(
+        (
+            offset
+            for offset, line in enumerate(block)
+            if not 0 <= index + offset < len(text.lines) or text.lines[index + offset] != line
+        ),
+        0,
+    )
+    return Nearest(index, votes[index], differs)
+
+
+def _positions(text: Text) -> dict[bytes, list[int]]:
+    where: dict[bytes, list[int]] = {}
+    for number, line in enumerate(text.lines):
+        where.setdefault(line, []).append(number)
+    return where
