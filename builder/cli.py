@@ -21,7 +21,16 @@ from builder.console import Console
 from builder.errors import EXIT_BUG, EXIT_INPUT, EXIT_INTERRUPTED, BuilderError
 
 # Name -> (module with an attribute `command`, one line of help). In the order in which a user meets them.
-COMMANDS: dict[str, tuple[str, str]] = {}
+COMMANDS: dict[str, tuple[str, str]] = {
+    "lock": ("builder.commands.lock", "Resolve a recipe and pin everything that a build needs."),
+    "check": ("builder.commands.check", "Apply the overlays to the base's real files; build nothing."),
+    "render": ("builder.commands.render", "Write a Docker context that plain `docker build` builds."),
+    "build": ("builder.commands.build", "Make the image."),
+    "verify": ("builder.commands.verify", "Compare an image with its record and its lock."),
+    "run": ("builder.commands.run", "Run the image with a profile."),
+    "profile": ("builder.commands.profile", "List and show serving profiles."),
+    "schema": ("builder.commands.schema", "Print the JSON Schema of recipes or profiles."),
+}
 
 
 class LazyGroup(click.Group):
@@ -152,7 +161,9 @@ def run(arguments: list[str] | None = None) -> int:
         traceback.print_exc(file=console.stderr)
         report = _report_bug(error)
         console.say(f"error: this is a bug in builder\n  next  open an issue and paste {report}")
-        console.document({"error": {"kind": "Bug", "message": repr(error), "exit_code": EXIT_BUG, "report": str(report)}})
+        console.document(
+            {"error": {"kind": "Bug", "message": repr(error), "exit_code": EXIT_BUG, "report": str(report)}}
+        )
         return EXIT_BUG
     return 0
 

@@ -42,7 +42,8 @@ def cache_dir(*parts: str) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(
-            f"cannot make the cache folder {folder}: {error.strerror}", hint="set BUILDER_CACHE_DIR to a writable folder"
+            f"cannot make the cache folder {folder}: {error.strerror}",
+            hint="set BUILDER_CACHE_DIR to a writable folder",
         ) from error
     return folder
 

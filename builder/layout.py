@@ -46,7 +46,9 @@ def find_project(recipe: str, *, cwd: Path | None = None) -> Project:
     The root is the parent of the `images/` folder that the recipe stands in, else the recipe's own folder.
     """
     here = cwd or Path.cwd()
-    candidates = [here / recipe] if recipe.endswith((".yaml", ".yml")) else [here / "images" / f"{recipe}.yaml", here / recipe]
+    candidates = (
+        [here / recipe] if recipe.endswith((".yaml", ".yml")) else [here / "images" / f"{recipe}.yaml", here / recipe]
+    )
     for candidate in candidates:
         if candidate.is_file():
             path = candidate.resolve()

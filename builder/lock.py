@@ -66,7 +66,9 @@ class LockedPlatform(Frozen):
     root: str
     python: str
     distribution: LockedDistribution
-    directories: tuple[str, ...] = Field(description="Folders that the base has among the parents of the layer's files.")
+    directories: tuple[str, ...] = Field(
+        description="Folders that the base has among the parents of the layer's files."
+    )
     bytecode: tuple[str, ...] = Field(default=(), description="Stale __pycache__ entries of changed modules.")
     files: tuple[LockedFile, ...]
 
@@ -108,7 +110,9 @@ class Lock(Frozen):
     default_profile: str | None = None
     description: str = ""
     entrypoint: Sha256 = Field(description="SHA-256 of /opt/builder/serve.")
-    epoch: int = Field(ge=1, description="The one time of all entries, in seconds since 1970: when the base was created.")
+    epoch: int = Field(
+        ge=1, description="The one time of all entries, in seconds since 1970: when the base was created."
+    )
 
     def document(self) -> dict[str, object]:
         return self.model_dump(mode="json", by_alias=True, exclude_defaults=True) | {"schema": SCHEMA}

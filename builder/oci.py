@@ -123,7 +123,9 @@ class Reference:
         if "@" in rest:
             rest, digest = rest.split("@", 1)
             if not is_digest(digest):
-                raise InputError(f"{text!r} is not an image reference", hint="a digest is sha256: and 64 hexadecimal digits")
+                raise InputError(
+                    f"{text!r} is not an image reference", hint="a digest is sha256: and 64 hexadecimal digits"
+                )
         tag = None
         if ":" in rest.rsplit("/", 1)[-1]:
             rest, tag = rest.rsplit(":", 1)
@@ -136,7 +138,9 @@ class Reference:
         if registry == "docker.io" and "/" not in repository:
             repository = f"library/{repository}"
         if not _HOST.fullmatch(registry) or not _REPOSITORY.fullmatch(repository):
-            raise InputError(f"{text!r} is not an image reference", hint="write it as [REGISTRY/]REPOSITORY[:TAG][@DIGEST]")
+            raise InputError(
+                f"{text!r} is not an image reference", hint="write it as [REGISTRY/]REPOSITORY[:TAG][@DIGEST]"
+            )
         if tag is None and digest is None:
             tag = "latest"
         return cls(registry, repository, tag, digest)

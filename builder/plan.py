@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from builder.base.locked import read_locked
-from builder.base.model import BaseFile, Distribution, EntryKind, PackageTree
+from builder.base.model import BaseFile, BaseImage, Distribution, EntryKind, PackageTree
 from builder.base.open import open_base
 from builder.console import Console
 from builder.errors import MismatchError
@@ -17,10 +18,11 @@ from builder.lock import Lock, LockedPlatform
 from builder.locking.base import OWN_FOLDER
 from builder.locking.make import ENTRYPOINT_SOURCE, load_profiles
 from builder.locking.overlays import read_overlay
-from builder.oci import Platform, Reference
+from builder.oci import Descriptor, Platform, Reference
 from builder.overlay.model import StackResult
 from builder.overlay.stack import apply_stack
 from builder.recipe import Recipe
+from builder.serving.record import make_record
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ class Plan:
 
     platform: Platform
     locked: LockedPlatform
+    base: BaseImage
     result: StackResult
     rootfs: Rootfs = field(repr=False)
     record: bytes = field(repr=False)
@@ -81,9 +84,7 @@ def check_fresh(project: Project, recipe: Recipe, lock: Lock) -> None:
         )
 
 
-def make_plan(
-    project: Project, lock: Lock, platform: Platform, *, console: Console, offline: bool = False
-) -> Plan:
+def make_plan(project: Project, lock: Lock, platform: Platform, *, console: Console, offline: bool = False) -> Plan:
     """Apply the locked stack to the locked files and compose the layer's content.
 
     Raises `MismatchError` when anything is not as the lock has it, `ApplyError` when the stack does not apply.
@@ -117,7 +118,8 @@ def make_plan(
     known = LockedTree(locked.root, locked.python, distribution, contents, executable)
     result = apply_stack(overlays, known, lock.package)
     _check_result(locked, result)
-    record = make_record(lock, locked)
+    base = base_image(project, lock, platform, console=console, offline=offline)
+    record = make_record(lock, str(platform), base_config=json.loads(base.config_bytes).get("config") or {})
     rootfs = compose(
         result,
         root=locked.root,
@@ -130,7 +132,35 @@ def make_plan(
             f"{OWN_FOLDER}/record.json": (record, 0o644),
         },
     )
-    return Plan(platform, locked, result, rootfs, record)
+    return Plan(platform, locked, base, result, rootfs, record)
+
+
+def base_image(project: Project, lock: Lock, platform: Platform, *, console: Console, offline: bool) -> BaseImage:
+    """The locked base: manifest and config by their digests, from the cache when they are there, else from the base."""
+    locked = lock.base.platforms[str(platform)]
+    cache = ContentCache()
+    manifest = cache.get(locked.manifest.removeprefix("sha256:"))
+    config = cache.get(locked.config.removeprefix("sha256:"))
+    if manifest is not None and config is not None:
+        return BaseImage(
+            reference=lock.base.reference,
+            digest=lock.base.digest,
+            manifest=Descriptor(locked.manifest_type, locked.manifest, locked.manifest_size),
+            manifest_bytes=manifest,
+            config_bytes=config,
+            platform=platform,
+            wheel=(lock.base.wheel, lock.base.digest.removeprefix("sha256:")) if lock.base.wheel else None,
+        )
+    image = open_base(pinned_reference(lock), root=project.root, console=console, offline=offline).image(platform)
+    if image.manifest.digest != locked.manifest or image.digest != lock.base.digest:
+        raise MismatchError(
+            f"the base {lock.base.reference} is not the one that was locked",
+            details=[("wanted", locked.manifest), ("found", image.manifest.digest)],
+            hint="run `builder lock` and look at the difference",
+        )
+    cache.put(image.manifest_bytes)
+    cache.put(image.config_bytes)
+    return image
 
 
 def pinned_reference(lock: Lock) -> str:
@@ -147,7 +177,12 @@ def _check_result(locked: LockedPlatform, result: StackResult) -> None:
         locked_file = wanted.get(path)
         # A file that ends as it began is not among the results.
         expected = locked_file.after if locked_file is not None else None
-        if path in found and found[path] != expected or path not in found and (locked_file is None or expected != locked_file.before):
+        if (
+            path in found
+            and found[path] != expected
+            or path not in found
+            and (locked_file is None or expected != locked_file.before)
+        ):
             raise MismatchError(
                 f"the stack does not give the {path} that was locked",
                 details=[("wanted", str(expected)), ("found", str(found.get(path)))],

@@ -16,7 +16,7 @@ from builder.yamlfile import validate
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Commit = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
-RelativePath = Annotated[str, StringConstraints(min_length=1, pattern=r"^[^\0\n]+$")]
+RelativePath = Annotated[str, StringConstraints(min_length=1, pattern=r"^[^\x00-\x1f]+$")]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(?:[._-]+[a-z0-9]+)*$", max_length=100)]
 
 _PULL = re.compile(r"(?P<owner>[A-Za-z0-9][A-Za-z0-9-]*)/(?P<repo>[A-Za-z0-9._-]+)#(?P<number>[1-9][0-9]{0,9})")
@@ -47,9 +47,13 @@ class OverlaySpec(Frozen):
 
     pull: str | None = Field(default=None, description="OWNER/REPOSITORY#NUMBER")
     file: RelativePath | None = Field(default=None, description="A diff, relative to the project root.")
-    head: Commit | None = Field(default=None, description="The pull request's head commit. Pinned by the lock when left out.")
+    head: Commit | None = Field(
+        default=None, description="The pull request's head commit. Pinned by the lock when left out."
+    )
     merge_base: Commit | None = Field(default=None, description="Where the pull request leaves its base branch.")
-    fuzz: int = Field(default=0, ge=0, le=3, description="Context lines that GNU patch may ignore. 0 unless you have looked.")
+    fuzz: int = Field(
+        default=0, ge=0, le=3, description="Context lines that GNU patch may ignore. 0 unless you have looked."
+    )
     accept_undelivered: dict[str, str] = Field(
         default={}, description="Path or glob of a change that a text overlay cannot deliver: why that is all right."
     )
@@ -94,7 +98,9 @@ class OverlaySpec(Frozen):
 class CheckpointSpec(Frozen):
     """The checkpoint that the image serves, whose digest names the image."""
 
-    repo: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][\w.-]*/[\w.-]+$", description="OWNER/NAME on the Hub.")
+    repo: str | None = Field(
+        default=None, pattern=r"^[A-Za-z0-9][\w.-]*/[\w.-]+$", description="OWNER/NAME on the Hub."
+    )
     revision: str | None = Field(default=None, description="Commit, branch or tag; the lock pins the commit.")
     path: RelativePath | None = Field(default=None, description="A local folder, relative to the project root.")
     digest: Sha256 | None = Field(default=None, description="The checkpoint digest, when it is known.")
@@ -122,7 +128,9 @@ class Recipe(Frozen):
 
     name: Name
     base: str = Field(description="REGISTRY/REPOSITORY:TAG, oci:DIR, docker:REF or wheel:vllm==VERSION.")
-    package: str = Field(default="vllm", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="The package that overlays may change.")
+    package: str = Field(
+        default="vllm", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="The package that overlays may change."
+    )
     overlays: tuple[OverlaySpec, ...] = ()
     checkpoint: CheckpointSpec | None = None
 
@@ -145,14 +153,15 @@ class Recipe(Frozen):
         try:
             for platform in self.platforms:
                 Platform.parse(platform)
-            if self.publish is not None and (Reference.parse(self.publish).digest or ":" in self.publish.rsplit("/", 1)[-1]):
+            if self.publish is not None and (
+                Reference.parse(self.publish).digest or ":" in self.publish.rsplit("/", 1)[-1]
+            ):
                 raise ValueError("'publish' names a repository, without tag and digest")
         except InputError as error:
             raise ValueError(error.message) from error
         if not self.platforms or len(set(self.platforms)) != len(self.platforms):
             raise ValueError("'platforms' lists each platform once, and at least one")
         return self
-
 
     @property
     def digest(self) -> str:

@@ -120,7 +120,9 @@ def _mapping(node: yaml.MappingNode, location: Location, document: Document) -> 
         place = (key_node.start_mark.line + 1, key_node.start_mark.column + 1)
         if key in found:
             first = document.keys[(*location, key)]
-            raise _error(document.name, key_node.start_mark, f"{key!r} stands twice", f"it first stands in line {first[0]}")
+            raise _error(
+                document.name, key_node.start_mark, f"{key!r} stands twice", f"it first stands in line {first[0]}"
+            )
         document.keys[(*location, key)] = place
         found[key] = _build(value_node, (*location, key), document)
     return found
@@ -130,7 +132,9 @@ def _scalar(node: yaml.ScalarNode, name: str) -> Any:
     text = str(node.value)
     if node.style is not None:
         return text
-    if node.tag not in ("tag:yaml.org,2002:" + kind for kind in ("str", "null", "bool", "int", "float", "timestamp", "merge", "value")):
+    if node.tag not in (
+        "tag:yaml.org,2002:" + kind for kind in ("str", "null", "bool", "int", "float", "timestamp", "merge", "value")
+    ):
         raise _error(name, node.start_mark, f"the tag {node.tag} is not taken", "write a plain value")
     if text in ("", "~", "null"):
         return None

@@ -13,7 +13,9 @@ _FOREIGN = ("GITHUB_TOKEN", "HF_TOKEN", "HF_ENDPOINT", "SOURCE_DATE_EPOCH")
 @pytest.fixture(autouse=True)
 def _own_environment(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
-        if name in _FOREIGN or (name.startswith("BUILDER_") and name not in {"BUILDER_REQUIRE_SERVICES", "BUILDER_TEST_CACHE"}):
+        if name in _FOREIGN or (
+            name.startswith("BUILDER_") and name not in {"BUILDER_REQUIRE_SERVICES", "BUILDER_TEST_CACHE"}
+        ):
             monkeypatch.delenv(name)
     cache: Path = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("BUILDER_CACHE_DIR", str(cache))

@@ -27,7 +27,9 @@ class Outer(BaseModel):
 
 
 def test_values_stay_what_was_written() -> None:
-    value = parse_yaml("a: on\nb: 010\nc: 1:30\nd: 2026-01-02\ne: 0.90\nf: 12\ng: true\nh: ~\ni: 'true'\nj: 0x10\n", "f").value
+    value = parse_yaml(
+        "a: on\nb: 010\nc: 1:30\nd: 2026-01-02\ne: 0.90\nf: 12\ng: true\nh: ~\ni: 'true'\nj: 0x10\n", "f"
+    ).value
     assert value == {
         "a": "on", "b": "010", "c": "1:30", "d": "2026-01-02", "e": 0.9, "f": 12, "g": True, "h": None, "i": "true", "j": "0x10",
     }  # fmt: skip

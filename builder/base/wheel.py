@@ -151,7 +151,9 @@ def _choose(name: str, version: str, platform: Platform) -> WheelLink:
         with PyPISimple(endpoint) as client:
             page = client.get_project_page(name, timeout=_TIMEOUT)
     except NoSuchProjectError as error:
-        raise InputError(f"the package index has no project {name!r}", hint="check the name in the recipe's base") from error
+        raise InputError(
+            f"the package index has no project {name!r}", hint="check the name in the recipe's base"
+        ) from error
     except requests.RequestException as error:
         raise UnreachableError(
             f"the package index does not answer: {type(error).__name__}",
@@ -261,7 +263,9 @@ class WheelTree:
                 for path in wanted:
                     self._known[path] = self._checked(path, archive.read(path))
         found = {
-            path: BaseFile(path, "file", 0o755 if members[path].external_attr >> 16 & 0o100 else 0o644, self._known[path])
+            path: BaseFile(
+                path, "file", 0o755 if members[path].external_attr >> 16 & 0o100 else 0o644, self._known[path]
+            )
             for path in paths
             if path in members
         }
@@ -292,7 +296,9 @@ class WheelTree:
                 (name.split("/")[0] for name in members if re.fullmatch(r"[^/]+\.dist-info/RECORD", name)), None
             )
             if dist_info is None or f"{self._package}/__init__.py" not in members:
-                raise InputError(f"{self._link.filename} has no package {self._package!r}", hint="check the recipe's 'package'")
+                raise InputError(
+                    f"{self._link.filename} has no package {self._package!r}", hint="check the recipe's 'package'"
+                )
             record = archive.read(f"{dist_info}/RECORD")
             self._known[f"{dist_info}/RECORD"] = record
         self._digests = {row[0]: row[1] for row in csv.reader(io.StringIO(record.decode())) if len(row) > 1}
@@ -311,5 +317,3 @@ class WheelTree:
                 hint="try again; if it stays, the index or a proxy changes files",
             )
         return data
-
-

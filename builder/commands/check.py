@@ -15,7 +15,7 @@ from builder.console import Console
 @common_options
 def command(recipe: str, show_diff: bool, offline: bool, console: Console) -> None:
     """Apply RECIPE's stack to the base's real files, on a copy, and report what it does."""
-    from builder.commands.common import open_recipe
+    from builder.opened import open_recipe
     from builder.overlay.show import rows, unified_diff
 
     opened = open_recipe(recipe, console=console, offline=offline)
@@ -44,7 +44,13 @@ def command(recipe: str, show_diff: bool, offline: bool, console: Console) -> No
                         "digest": overlay.digest,
                         "files": list(overlay.files),
                         "hunks": [
-                            {"path": hunk.path, "hunk": hunk.number, "line": hunk.line, "offset": hunk.offset, "fuzz": hunk.fuzz}
+                            {
+                                "path": hunk.path,
+                                "hunk": hunk.number,
+                                "line": hunk.line,
+                                "offset": hunk.offset,
+                                "fuzz": hunk.fuzz,
+                            }
                             for hunk in overlay.hunks
                         ],
                         "dropped": [{"path": dropped.path, "reason": dropped.reason} for dropped in overlay.dropped],

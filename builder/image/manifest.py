@@ -135,5 +135,3 @@ def make_index(images: Sequence[Image]) -> tuple[Descriptor, bytes]:
         manifests.append({**image.manifest.as_json(), "platform": platform})
     data = encode({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": manifests})
     return Descriptor(OCI_INDEX, f"sha256:{sha256(data)}", len(data)), data
-
-

@@ -38,6 +38,7 @@ def lock_platform(image: BaseImage, tree: PackageTree, result: StackResult, cach
 
     The content of what a build will read goes into the cache, so that a build on this machine reads nothing twice.
     """
+    cache.put(image.manifest_bytes)
     record_path = f"{tree.distribution.dist_info}/RECORD"
     files = _locked_files(tree, result, cache)
     record = tree.read([record_path]).get(record_path)
@@ -110,5 +111,9 @@ def _stale_bytecode(tree: PackageTree, paths: Sequence[str]) -> tuple[str, ...]:
         if module.suffix != ".py":
             continue
         folder = str(module.parent / "__pycache__")
-        stale += [f"{folder}/{name}" for name in tree.children(folder) if name.startswith(f"{module.stem}.") and name.endswith(".pyc")]
+        stale += [
+            f"{folder}/{name}"
+            for name in tree.children(folder)
+            if name.startswith(f"{module.stem}.") and name.endswith(".pyc")
+        ]
     return tuple(sorted(stale))

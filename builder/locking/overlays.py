@@ -67,7 +67,8 @@ def _from_file(project: Project, spec: OverlaySpec) -> ResolvedOverlay:
     path = project.root / name
     if Path(name).is_absolute() or not path.resolve().is_relative_to(project.root):
         raise InputError(
-            f"overlay {name} is outside the project", hint=f"put the diff below {project.root} so that others can build it"
+            f"overlay {name} is outside the project",
+            hint=f"put the diff below {project.root} so that others can build it",
         )
     diff = parse(_read_diff(path, name), name)
     locked = _entry(spec, diff=name, digest=diff.digest, title=spec.title)

@@ -41,7 +41,9 @@ def parse(data: bytes, where: str) -> Diff:
     if not changes:
         page = data.lstrip()[:200].lower()
         if page.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
-            raise DiffError(f"{where} is an HTML page, not a diff", hint="the server answered with a page; fetch it again")
+            raise DiffError(
+                f"{where} is an HTML page, not a diff", hint="the server answered with a page; fetch it again"
+            )
         raise DiffError(f"{where} has no diff in it", hint="a unified diff has lines `--- a/FILE` and `+++ b/FILE`")
     rendered = canonical(changes)
     return Diff(changes, rendered, sha256(rendered))
@@ -137,7 +139,9 @@ class _Parser:
 
     def _text(self, line: bytes) -> None:
         if line.startswith(b"Prereq:"):
-            raise self._fail("a 'Prereq:' line asks for another version", hint="remove the line if the diff is meant for this base")
+            raise self._fail(
+                "a 'Prereq:' line asks for another version", hint="remove the line if the diff is meant for this base"
+            )
         if line.startswith((b"GIT binary patch", b"Binary files ")):
             raise self._fail("a binary change without a `diff --git` line")
         if line.startswith(b"@@ "):
@@ -276,7 +280,9 @@ class _Parser:
             old_path, new_path = shown
             path = new_path if new_path is not None else old_path or ""
             if (old_path is None) != added or (new_path is None) != deleted:
-                raise self._fail("/dev/null and the 'new file' or 'deleted file' mark contradict each other", line=start)
+                raise self._fail(
+                    "/dev/null and the 'new file' or 'deleted file' mark contradict each other", line=start
+                )
             if not added and not deleted and old_path != new_path:
                 raise self._fail("two paths, but no 'rename' or 'copy' mark", line=start)
         if added and deleted:
@@ -316,10 +322,16 @@ class _Parser:
             if mode not in _REGULAR and mode not in _OTHER_MODES:
                 raise self._fail(f"mode {mode} is not taken, only 100644 and 100755", line=start)
         special = next((_OTHER_MODES[mode] for mode in modes if mode in _OTHER_MODES), "")
-        if any(line.startswith((b"-Subproject commit ", b"+Subproject commit ")) for hunk in change.hunks for line in hunk.lines):
+        if any(
+            line.startswith((b"-Subproject commit ", b"+Subproject commit "))
+            for hunk in change.hunks
+            for line in hunk.lines
+        ):
             special = _OTHER_MODES["160000"]
         if change.kind == "mode" and (change.old_mode is None or change.new_mode is None):
-            raise self._fail("a file section without a change", line=start, hint="the diff is cut, or holds an ed script")
+            raise self._fail(
+                "a file section without a change", line=start, hint="the diff is cut, or holds an ed script"
+            )
         if change.kind == "add" and len(change.hunks) > 1 or change.kind == "delete" and len(change.hunks) > 1:
             raise self._fail("a new or deleted file has one hunk", line=start)
         for hunk in change.hunks:
@@ -343,7 +355,8 @@ class _Parser:
             hunks.append(hunk)
         if not hunks:
             raise self._fail(
-                "no hunk follows the `---` and `+++` lines", hint="only unified diffs are taken, no ed scripts and no context diffs"
+                "no hunk follows the `---` and `+++` lines",
+                hint="only unified diffs are taken, no ed scripts and no context diffs",
             )
         return tuple(hunks)
 
@@ -391,9 +404,7 @@ class _Parser:
             raise self._fail("the hunk changes nothing", line=start)
         if not self._complete and following is None and lines and not (missing["old"] or missing["new"]):
             raise self._fail("the diff's last line has no newline: it is cut", line=len(self._lines) - 1)
-        return Hunk(
-            old_start, old_count, new_start, new_count, tuple(lines), missing["old"], missing["new"], start + 1
-        )
+        return Hunk(old_start, old_count, new_start, new_count, tuple(lines), missing["old"], missing["new"], start + 1)
 
     def _continues(self, line: bytes) -> bool:
         """Whether a line behind a complete hunk looks like a part of it. `-- ` begins a mail's signature."""

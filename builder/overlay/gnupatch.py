@@ -78,7 +78,11 @@ def read_placed(output: bytes) -> tuple[Placed, ...]:
         elif match := _HUNK.match(line):
             placed.append(
                 Placed(
-                    section, int(match["number"]), int(match["line"]), int(match["offset"] or 0), int(match["fuzz"] or 0)
+                    section,
+                    int(match["number"]),
+                    int(match["line"]),
+                    int(match["offset"] or 0),
+                    int(match["fuzz"] or 0),
                 )
             )
     return tuple(placed)

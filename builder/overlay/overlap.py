@@ -22,7 +22,9 @@ def advice(
     """What to do next, in one or two lines."""
     causes = Counter(failure.cause for failure in failures)
     if total and causes["already-in-base"] == total:
-        return f"all of it ({_of(total, total)}) is already in the base: merged upstream in this base; drop {overlay.id}"
+        return (
+            f"all of it ({_of(total, total)}) is already in the base: merged upstream in this base; drop {overlay.id}"
+        )
     supplied = Counter(failure.supplied_by for failure in failures if failure.supplied_by)
     if supplied:
         owner, count = supplied.most_common(1)[0]
@@ -54,13 +56,14 @@ def _carried(selection: Selection, steps: Sequence[Step], owner: str) -> str | N
     It does when it applies where the earlier one was applied, and every hunk's result of the earlier one is there then.
     """
     step = next(step for step in steps if step.overlay.id == owner)
-    tree: Tree | None = step.before
+    tree: Tree = step.before
     for change in selection.changes:
         source = tree.get(change.old_path) if change.old_path is not None else None
         spots = placed(Text.of(source.data if source else b""), change)
-        tree = apply_change(tree, change, spots) if spots is not None else None
-        if tree is None:
+        outcome = apply_change(tree, change, spots) if spots is not None else None
+        if outcome is None:
             return None
+        tree = outcome
     count = 0
     for change in step.selection.changes:
         content = tree.get(change.path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 
-from builder.overlay.hunks import Text, old_index, old_lines
+from builder.overlay.hunks import Text, new_lines, old_index, old_lines, places
 from builder.overlay.locate import has_result, locate_all, nearest, placed
 from builder.overlay.model import FileChange, Hunk, HunkFailure, Overlay
 from builder.overlay.overlap import advice
@@ -64,7 +64,7 @@ def find_failures(
         outcome = apply_change(tree, change, spots) if spots is not None else None
         if outcome is not None:
             tree = outcome
-    return tuple(failures)
+    return tuple(_with_doubles(selection, before, failures))
 
 
 def _change_failures(
@@ -84,9 +84,41 @@ def _change_failures(
         for number, (hunk, spot) in enumerate(zip(change.hunks, locate_all(text, change.hunks), strict=True), 1)
         if spot is None
     ]
-    if not failures and change.kind == "delete" and len(text.lines) != len(old_lines(change.hunks[0]) if change.hunks else ()):
+    if (
+        not failures
+        and change.kind == "delete"
+        and len(text.lines) != len(old_lines(change.hunks[0]) if change.hunks else ())
+    ):
         failures.append(replace(whole, cause="differs", explanation="the file has more lines than the diff deletes"))
     return failures
+
+
+def _with_doubles(selection: Selection, before: Tree, failures: Sequence[HunkFailure]) -> list[HunkFailure]:
+    """Add the hunks that would fit a second time although their result is there, when all that fails is there already."""
+    known = {failure.diff_line: failure for failure in failures}
+    already = next((failure for failure in failures if failure.cause in ("already-in-base", "already-supplied")), None)
+    if already is None or any(failure.cause != already.cause for failure in failures):
+        return list(failures)
+    ordered: list[HunkFailure] = []
+    for change in selection.changes:
+        source = before.get(change.old_path or "")
+        text = Text.of(source.data if source else b"")
+        if change.diff_line in known:
+            ordered.append(known[change.diff_line])
+        for number, hunk in enumerate(change.hunks, 1):
+            if hunk.diff_line in known:
+                ordered.append(known[hunk.diff_line])
+            elif change.diff_line not in known and places(
+                text, new_lines(hunk), missing_newline=hunk.new_missing_newline
+            ):
+                path = change.old_path or change.path
+                ordered.append(
+                    replace(
+                        already, path=path, number=number, diff_line=hunk.diff_line, wanted=_shown(old_lines(hunk)),
+                        wanted_line=max(hunk.old_start, 1), found=(), found_line=0,
+                    )
+                )  # fmt: skip
+    return ordered
 
 
 def _exists(change: FileChange, whole: HunkFailure, tree: Tree, base: Tree, steps: Sequence[Step]) -> HunkFailure:
@@ -94,14 +126,23 @@ def _exists(change: FileChange, whole: HunkFailure, tree: Tree, base: Tree, step
     same = wanted is not None and wanted[change.path].data == tree[change.path].data
     if change.path in base:
         if same and base[change.path].data == tree[change.path].data:
-            return replace(whole, cause="already-in-base", explanation="the base has this new file already, with the same content")
-        return replace(whole, cause="exists", explanation="the diff makes this file, but the base has one with other content")
+            return replace(
+                whole, cause="already-in-base", explanation="the base has this new file already, with the same content"
+            )
+        return replace(
+            whole, cause="exists", explanation="the diff makes this file, but the base has one with other content"
+        )
     owner = next(step.overlay.id for step in steps if change.path in step.after)
     if same:
         return replace(
-            whole, cause="already-supplied", supplied_by=owner, explanation=f"{owner} has already made this file, with the same content"
+            whole,
+            cause="already-supplied",
+            supplied_by=owner,
+            explanation=f"{owner} has already made this file, with the same content",
         )
-    return replace(whole, cause="exists", explanation=f"the diff makes this file, but {owner} has already made another one")
+    return replace(
+        whole, cause="exists", explanation=f"the diff makes this file, but {owner} has already made another one"
+    )
 
 
 def _missing(
@@ -112,9 +153,16 @@ def _missing(
     verb = "deletes" if change.kind == "delete" else "changes"
     if change.kind == "delete":
         if remover is not None:
-            return replace(whole, cause="already-supplied", supplied_by=remover, explanation=f"{remover} has already deleted {path}")
+            return replace(
+                whole,
+                cause="already-supplied",
+                supplied_by=remover,
+                explanation=f"{remover} has already deleted {path}",
+            )
         if path not in base:
-            return replace(whole, cause="already-in-base", explanation=f"the diff deletes {path}, which the base does not have")
+            return replace(
+                whole, cause="already-in-base", explanation=f"the diff deletes {path}, which the base does not have"
+            )
     if remover is not None:
         return replace(whole, cause="missing-file", explanation=f"the diff {verb} {path}, which {remover} deleted")
     maker = next(
@@ -135,10 +183,21 @@ def _hunk_failure(
     failure = HunkFailure(
         path, number, hunk.diff_line, "context", "", wanted=_shown(wanted), wanted_line=max(hunk.old_start, 1)
     )
+    # First of all the order: a hunk that takes back what a later overlay adds looks as if the base had it already.
+    maker = _later_maker(path, wanted, text, later)
+    if maker is not None:
+        said = f"these lines come from {maker}, which is later in the stack: it must come first"
+        return _with_nearest(replace(failure, cause="blocked", explanation=said), text, wanted, old_index(hunk))
     if has_result(text, hunk):
         if path in base and has_result(Text.of(base[path].data), hunk):
-            return replace(failure, cause="already-in-base", explanation="the hunk's result is already in the base: merged upstream")
-        owner = next((s.overlay.id for s in steps if path in s.after and has_result(Text.of(s.after[path].data), hunk)), None)
+            return replace(
+                failure,
+                cause="already-in-base",
+                explanation="the hunk's result is already in the base: merged upstream",
+            )
+        owner = next(
+            (s.overlay.id for s in steps if path in s.after and has_result(Text.of(s.after[path].data), hunk)), None
+        )
         if owner is not None:
             position = next(i for i, s in enumerate(steps, 1) if s.overlay.id == owner)
             return replace(
@@ -151,12 +210,9 @@ def _hunk_failure(
         original = Text.of(base[path].data)
         if locate_all(original, [hunk])[0] is not None:
             owner = next(step.overlay.id for step in steps if step.before.get(path) != step.after.get(path))
-            failure = replace(failure, cause="context", explanation=f"it fits the bare base, but {owner} changed these lines")
-    maker = _later_maker(path, wanted, text, later)
-    if maker is not None:
-        return replace(
-            failure, cause="blocked", explanation=f"these lines come from {maker}, which is later in the stack: it must come first"
-        )
+            failure = replace(
+                failure, cause="context", explanation=f"it fits the bare base, but {owner} changed these lines"
+            )
     return _with_nearest(failure, text, wanted, old_index(hunk))
 
 
@@ -201,8 +257,12 @@ def _details(overlay: Overlay, failure: HunkFailure) -> list[tuple[str, str]]:
     hunk = f", hunk {failure.number}" if failure.number else ""
     details = [("where", f"{failure.path}{hunk} (line {failure.diff_line} of {overlay.where})")]
     if failure.wanted:
-        details.append(("wanted", "\n".join([f"at line {failure.wanted_line}:", *(f"  {line}" for line in failure.wanted)])))
+        details.append(
+            ("wanted", "\n".join([f"at line {failure.wanted_line}:", *(f"  {line}" for line in failure.wanted)]))
+        )
     details.append(("found", failure.explanation))
     if failure.found:
-        details.append(("there", "\n".join([f"at line {failure.found_line}:", *(f"  {line}" for line in failure.found)])))
+        details.append(
+            ("there", "\n".join([f"at line {failure.found_line}:", *(f"  {line}" for line in failure.found)]))
+        )
     return details

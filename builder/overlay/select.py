@@ -11,7 +11,14 @@ from builder.overlay.model import Dropped, FileChange, Overlay
 
 # Changes that matter to the installed package and that a text overlay cannot deliver: they need a compiler, or pip.
 _UNDELIVERABLE_FOLDERS = ("csrc", "cmake", "requirements", "rust")
-_UNDELIVERABLE_NAMES = ("CMakeLists.txt", "setup.py", "setup.cfg", "pyproject.toml", "MANIFEST.in", "use_existing_torch.py")
+_UNDELIVERABLE_NAMES = (
+    "CMakeLists.txt",
+    "setup.py",
+    "setup.cfg",
+    "pyproject.toml",
+    "MANIFEST.in",
+    "use_existing_torch.py",
+)
 _UNDELIVERABLE_ENDINGS = (
     ".c", ".cc", ".cpp", ".cu", ".cuh", ".cxx", ".h", ".hpp", ".pyx", ".pxd", ".rs", ".so", ".dll", ".dylib", ".a", ".o", ".pyc",
     ".cmake",

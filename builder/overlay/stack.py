@@ -111,9 +111,7 @@ def _read_base(overlays: Sequence[Overlay], selections: Sequence[Selection], tre
     return {path: Content(entry.data, bool(entry.mode & 0o100)) for path, entry in found.items()}
 
 
-def _not_a_file(
-    path: str, entry: BaseFile, overlays: Sequence[Overlay], selections: Sequence[Selection]
-) -> StackError:
+def _not_a_file(path: str, entry: BaseFile, overlays: Sequence[Overlay], selections: Sequence[Selection]) -> StackError:
     def concerns(change: FileChange) -> bool:
         return any(each == path or (each or "").startswith(f"{path}/") for each in (change.old_path, change.new_path))
 
@@ -284,9 +282,7 @@ def _result(applied: Sequence[AppliedOverlay], base: Tree, after: Tree) -> Stack
             continue
         owners = tuple(overlay.id for overlay in applied if path in overlay.files)
         files.append(
-            StackFile(
-                path, old.data if old else None, new.data if new else None, new.mode if new else 0o644, owners
-            )
+            StackFile(path, old.data if old else None, new.data if new else None, new.mode if new else 0o644, owners)
         )
     seen: set[str] = set()
     disjoint = True
@@ -294,4 +290,3 @@ def _result(applied: Sequence[AppliedOverlay], base: Tree, after: Tree) -> Stack
         disjoint = disjoint and seen.isdisjoint(overlay.files)
         seen |= set(overlay.files)
     return StackResult(tuple(files), tuple(applied), disjoint)
-

@@ -1,4 +1,4 @@
-"""What several commands do first: find the recipe, its lock, and its plans."""
+"""A recipe that was opened: what every command begins with. Its lock, and its plans."""
 
 from __future__ import annotations
 

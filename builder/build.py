@@ -1,0 +1,121 @@
+"""Building: plans become an image, with one of the two engines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from builder.base.open import open_base, parse_reference
+from builder.opened import Opened
+from builder.console import Console
+from builder.errors import InputError
+from builder.files import sha256
+from builder.image.layer import make_layer
+from builder.image.manifest import Image, assemble, make_index
+from builder.image.tags import Tags, make_tags
+from builder.lock import Lock
+from builder.oci import Descriptor
+from builder.plan import Plan, pinned_reference
+from builder.store.layout import Layout, write_layout
+
+ENTRYPOINT = ("/opt/builder/serve",)
+RECORD_LABEL = "dev.overlay-image-builder.record"
+INPUTS_LABEL = "dev.overlay-image-builder.inputs"
+
+
+@dataclass(frozen=True)
+class Built:
+    """Images of a recipe, one per platform, and the index over them when there are several."""
+
+    images: Mapping[str, Image]
+    top: Descriptor
+    index: bytes | None
+    tags: Tags
+
+
+def image_tags(lock: Lock) -> Tags:
+    return make_tags(lock.checkpoint.digest if lock.checkpoint else None, lock.inputs)
+
+
+def image_labels(lock: Lock, plan: Plan) -> dict[str, str]:
+    """Labels in the OCI's names, and the digests that tie the image to its record and its lock."""
+    labels = {
+        "org.opencontainers.image.title": lock.name,
+        "org.opencontainers.image.description": lock.description,
+        "org.opencontainers.image.version": lock.inputs[:12],
+        "org.opencontainers.image.base.name": lock.base.reference,
+        "org.opencontainers.image.base.digest": lock.base.digest,
+        RECORD_LABEL: f"sha256:{sha256(plan.record)}",
+        INPUTS_LABEL: f"sha256:{lock.inputs}",
+    }
+    return {key: text for key, text in labels.items() if text}
+
+
+def build_images(lock: Lock, plans: Sequence[Plan]) -> Built:
+    """Put layers and bases together. Nothing is read or written."""
+    images = {
+        str(plan.platform): assemble(
+            plan.base,
+            make_layer(plan.rootfs, epoch=lock.epoch),
+            labels=image_labels(lock, plan),
+            entrypoint=ENTRYPOINT,
+            epoch=lock.epoch,
+            created_by=f"builder: {', '.join(overlay.id for overlay in lock.overlays) or 'profiles only'}",
+        )
+        for plan in plans
+    }
+    if len(images) == 1:
+        return Built(images, next(iter(images.values())).manifest, None, image_tags(lock))
+    top, data = make_index(list(images.values()))
+    return Built(images, top, data, image_tags(lock))
+
+
+def write_oci(opened: Opened, built: Built, folder: Path, *, with_base: bool, console: Console, offline: bool) -> bool:
+    """Write the image as an OCI layout; whether the layout is complete (has the base's layers too).
+
+    A base that is an OCI layout itself is hard-linked. A registry's layers stay there unless `with_base` asks for them.
+    """
+    lock = opened.lock
+    base = open_base(pinned_reference(lock), root=opened.project.root, console=console, offline=offline)
+    blobs: dict[str, bytes] = {}
+    for image in built.images.values():
+        blobs |= image.own_blobs
+    if built.index is not None:
+        blobs[built.top.digest] = built.index
+    layers = {each.digest: each for image in built.images.values() for each in image.base_layers}
+    kind = parse_reference(lock.base.reference)
+    local = Layout(base.folder) if kind == "oci" and hasattr(base, "folder") else None
+    complete = not layers or local is not None or with_base
+    owner = {each.digest: image for image in built.images.values() for each in image.base_layers}
+    with console.progress("base layers", total=sum(each.size for each in layers.values())) as bar:
+        write_layout(
+            folder,
+            [(built.top, built.tags.all)],
+            blobs,
+            list(layers.values()) if complete else [],
+            (lambda descriptor: base.blob(owner[descriptor.digest].base, descriptor)) if with_base else None,
+            local=local,
+            advance=bar.advance,
+        )
+    return complete
+
+
+def docker_base(opened: Opened) -> str:
+    """What FROM names: the registry's digest, or the name of an image that is in the daemon."""
+    reference = opened.lock.base.reference
+    kind = parse_reference(reference)
+    if kind == "registry":
+        return pinned_reference(opened.lock)
+    if kind == "docker":
+        return reference.removeprefix("docker:")
+    if kind == "oci":
+        from builder.store.docker import base_name
+
+        return base_name(opened.lock)
+    raise InputError(
+        "a wheel base has no image to build on with Docker",
+        hint="use --engine oci, or a base such as vllm/vllm-openai:v0.20.0",
+    )
+
+

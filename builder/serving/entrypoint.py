@@ -1,0 +1,324 @@
+#!/usr/bin/env -S python3 -I -S
+"""The entrypoint of an overlay image. Standard library only; it ends in exec, so that vLLM is PID 1 and gets the signals.
+
+Usage:
+  IMAGE                              the default profile
+  IMAGE PROFILE [FLAGS]              a named profile; FLAGS win over the profile's own
+  IMAGE profiles | show PROFILE      what is in the image
+  IMAGE verify [--json]              every patched file against the record
+  IMAGE ANYTHING ELSE                the base image's own entrypoint, unchanged
+
+  --print, before or behind a profile's name, prints the command instead of running it.
+
+Environment:
+  BUILDER_PROFILE           the profile when no arguments are given
+  BUILDER_MODEL             the model that a profile serves (default /model)
+  BUILDER_EXTRA_ARGS        further flags for a profile, split as a shell does
+  BUILDER_CHECKPOINT_CHECK  quick (default: names, sizes, config, tensors), full (every byte) or off
+"""
+
+import json
+import os
+import sys
+
+OK, INPUT, MISMATCH = 0, 2, 4
+HERE = os.path.dirname(os.path.realpath(__file__))
+# /opt/builder/serve -> /; in a test the same two folders below another root.
+ROOT = os.path.dirname(os.path.dirname(HERE))
+
+
+class Refused(Exception):
+    """An error that the user can mend: what, details (label, text), next, exit code."""
+
+    def __init__(self, code, message, details=(), hint=""):
+        super().__init__(message)
+        self.code, self.message, self.details, self.hint = code, message, details, hint
+
+
+def load_record():
+    try:
+        with open(os.path.join(HERE, "record.json"), encoding="utf-8") as stream:
+            record = json.load(stream)
+    except FileNotFoundError:
+        raise Refused(MISMATCH, "this image has no record", [("where", HERE)], "the layer is damaged: rebuild or pull again")
+    except ValueError as error:
+        raise Refused(MISMATCH, "the record is not JSON: %s" % error, [("where", HERE)], "rebuild the image, or pull it again")
+    if record.get("schema") != 1:
+        raise Refused(MISMATCH, "the record has an unknown schema", [("found", repr(record.get("schema")))], "rebuild the image")
+    return record
+
+
+def digest_of(path):
+    import hashlib
+
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        for piece in iter(lambda: stream.read(1 << 20), b""):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def wrong_files(record):
+    """(path, what is wrong) of every patched file that is not as the record has it."""
+    folder = os.path.join(ROOT, record["package"]["root"])
+    wrong = []
+    for entry in record["files"]:
+        path = os.path.join(folder, entry["path"])
+        if entry["after"] is None:
+            if os.path.lexists(path):
+                wrong.append((entry["path"], "should have been deleted"))
+            continue
+        try:
+            found = digest_of(path)
+        except OSError as error:
+            wrong.append((entry["path"], error.strerror or str(error)))
+            continue
+        if found != entry["after"]:
+            what = "is the base's own: the overlay is not in it" if found == entry["before"] else "has other content"
+            wrong.append((entry["path"], "%s (sha256 %s, recorded %s)" % (what, found, entry["after"])))
+    wrong += [(name, "is stale bytecode") for name in record["removed"] if os.path.lexists(os.path.join(folder, name))]
+    return wrong
+
+
+def verify(record, arguments):
+    wrong = wrong_files(record)
+    if digest_of(os.path.realpath(__file__)) != record["entrypoint"]:
+        wrong.append(("/opt/builder/serve", "is another entrypoint than the recorded one"))
+    if "--json" in arguments:
+        problems = [{"path": path, "problem": what} for path, what in wrong]
+        print(json.dumps({"name": record["name"], "ok": not wrong, "files": len(record["files"]), "problems": problems}, indent=2))
+    elif not wrong:
+        print("%s: %d files are as recorded" % (record["name"], len(record["files"])))
+    if wrong and "--json" not in arguments:
+        raise Refused(MISMATCH, "the image is not what its record says", wrong, "pull the image again, or rebuild it")
+    return MISMATCH if wrong else OK
+
+
+def show_profiles(record):
+    width = max([len(name) for name in record["profiles"]] or [0])
+    for name, profile in record["profiles"].items():
+        mark = "*" if name == record["default_profile"] else " "
+        print("%s %-*s  %s" % (mark, width, name, profile.get("description", "")))
+    if record["default_profile"]:
+        print("* runs when no profile is named")
+    return OK
+
+
+def show_profile(record, arguments):
+    if len(arguments) != 1 or arguments[0] not in record["profiles"]:
+        raise Refused(INPUT, "show takes the name of a profile", [("profiles", ", ".join(record["profiles"]) or "none")])
+    print(json.dumps(record["profiles"][arguments[0]], indent=2, ensure_ascii=False))
+    return OK
+
+
+def flag_of(argument):
+    """The plain name of a flag: `--no_enable_x=1` and `--enable-x` are both `enable-x`; None for a value."""
+    if not argument.startswith("--") or len(argument) == 2:
+        return None
+    name = argument[2:].split("=", 1)[0].replace("_", "-")
+    return name[3:] if name.startswith("no-") else name
+
+
+def merge(profile, caller):
+    """The profile's flags without those that the caller gives in any form, then the caller's."""
+    given = {flag_of(argument) for argument in caller} - {None}
+    kept, keep = [], True
+    for argument in profile:
+        name = flag_of(argument)
+        if name is not None:
+            keep = name not in given
+        if keep:
+            kept.append(argument)
+    return kept + list(caller)
+
+
+def serve_command(record, name, caller):
+    import shlex
+
+    extra = os.environ.get("BUILDER_EXTRA_ARGS", "")
+    try:
+        flags = merge(record["profiles"][name]["argv"], shlex.split(extra) + list(caller))
+    except ValueError as error:
+        raise Refused(INPUT, "BUILDER_EXTRA_ARGS cannot be split: %s" % error, [("found", extra)], "close the quotes")
+    start = record["base"]["entrypoint"]
+    if not start:
+        raise Refused(INPUT, "the base image has no entrypoint to serve with", [], "this image holds package files only")
+    return list(start) + [os.environ.get("BUILDER_MODEL") or record["model"]] + flags
+
+
+def check_checkpoint(record, model, how):
+    """Refuse a checkpoint that this vLLM would load into garbage. A model that is no folder (a Hub name) is not looked at."""
+    rules = record["checkpoint"].get("requires") or {}
+    if how == "off" or not os.path.isabs(model):
+        return
+    if not os.path.isdir(model):
+        raise Refused(INPUT, "there is no model at %s" % model, [], "mount it: docker run -v /path/to/checkpoint:%s:ro ..." % model)
+    try:
+        with open(os.path.join(model, "config.json"), encoding="utf-8") as stream:
+            config = json.load(stream)
+    except (OSError, ValueError) as error:
+        raise Refused(INPUT, "cannot read %s/config.json: %s" % (model, error), [], "mount the checkpoint's own folder")
+    problems = opt_in_problems(config, rules) + tensor_problems(model, rules) + file_problems(record, model, how)
+    if problems:
+        raise Refused(
+            MISMATCH,
+            "the checkpoint at %s is not one that this image can serve" % model,
+            problems,
+            "make it with `builder checkpoint quantize`, or set BUILDER_CHECKPOINT_CHECK=off if you know better",
+        )
+
+
+def opt_in_problems(config, rules):
+    quantization = config.get("quantization_config") or (config.get("text_config") or {}).get("quantization_config") or {}
+    problems = [
+        ("config.json", "quantization_config.%s is not true: the overlay's path stays off" % name)
+        for name in rules.get("opt_ins", [])
+        if quantization.get(name) is not True
+    ]
+    kept = quantization.get("modules_to_not_convert") or []
+    for tensor in rules.get("tensors", {}):
+        module = tensor.rsplit(".", 1)[0]
+        if module in kept:
+            problems.append(("config.json", "modules_to_not_convert lists %s: its scale would be ignored" % module))
+    return problems
+
+
+def tensor_problems(model, rules):
+    wanted = rules.get("tensors") or {}
+    if not wanted:
+        return []
+    try:
+        with open(os.path.join(model, "model.safetensors.index.json"), encoding="utf-8") as stream:
+            shards = json.load(stream)["weight_map"]
+    except FileNotFoundError:
+        shards = dict.fromkeys(wanted, "model.safetensors")
+    except (OSError, ValueError, KeyError) as error:
+        return [("model.safetensors.index.json", "cannot be read: %r" % error)]
+    problems, headers = [], {}
+    for name, rule in wanted.items():
+        shard = shards.get(name)
+        if shard is None:
+            problems.append((name, "is not in the checkpoint"))
+            continue
+        try:
+            if shard not in headers:
+                headers[shard] = read_header(os.path.join(model, shard))
+            found = headers[shard].get(name)
+        except (OSError, ValueError) as error:
+            problems.append((shard, "cannot be read: %s" % error))
+            continue
+        if found is None:
+            problems.append((name, "is not in %s, though the index says so" % shard))
+        elif found.get("dtype") != rule["dtype"] or list(found.get("shape", [])) != list(rule["shape"]):
+            problems.append((name, "is %s %s, not %s %s" % (found.get("dtype"), found.get("shape"), rule["dtype"], rule["shape"])))
+    return problems
+
+
+def read_header(path):
+    """The header of a safetensors file: an 8-byte little-endian length, then JSON."""
+    with open(path, "rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        if not 2 <= length <= 100_000_000:
+            raise ValueError("no safetensors header")
+        header = json.loads(stream.read(length))
+    if not isinstance(header, dict):
+        raise ValueError("no safetensors header")
+    return header
+
+
+def file_problems(record, model, how):
+    problems = []
+    for entry in record["checkpoint"].get("files", []):
+        path = os.path.join(model, entry["path"])
+        try:
+            size = os.path.getsize(path)
+        except OSError:
+            problems.append((entry["path"], "is missing"))
+            continue
+        if size != entry["size"]:
+            problems.append((entry["path"], "has %d bytes, locked were %d" % (size, entry["size"])))
+        elif (how == "full" or entry["path"].endswith(".json")) and digest_of(path) != entry["sha256"]:
+            problems.append((entry["path"], "has other content than the locked checkpoint"))
+    return problems
+
+
+def run(command, printing, as_json):
+    if printing:
+        import shlex
+
+        print(json.dumps(command) if as_json else " ".join(shlex.quote(part) for part in command))
+        return OK
+    sys.stdout.flush()
+    sys.stderr.flush()
+    try:
+        os.execvp(command[0], command)
+    except OSError as error:
+        raise Refused(INPUT, "cannot start %s: %s" % (command[0], error.strerror), [], "the base image should have it on its PATH")
+
+
+def serve(record, name, arguments):
+    printing = "--print" in arguments
+    as_json = printing and "--json" in arguments
+    caller = [each for each in arguments if each != "--print" and not (as_json and each == "--json")]
+    command = serve_command(record, name, caller)
+    if printing:
+        return run(command, True, as_json)
+    how = os.environ.get("BUILDER_CHECKPOINT_CHECK", "quick")
+    if how not in ("quick", "full", "off"):
+        raise Refused(INPUT, "BUILDER_CHECKPOINT_CHECK is %r" % how, [], "use quick, full or off")
+    wrong = wrong_files(record)
+    if wrong:
+        raise Refused(MISMATCH, "the image is not what its record says", wrong, "pull the image again, or rebuild it")
+    check_checkpoint(record, command[len(record["base"]["entrypoint"])], how)
+    return run(command, False, False)
+
+
+def near(word, names):
+    import difflib
+
+    return difflib.get_close_matches(word, names, n=1, cutoff=0.75)
+
+
+def main(arguments):
+    record = load_record()
+    profiles = record["profiles"]
+    leading = [each for each in arguments[:2] if each in ("--print", "--json")]
+    rest = arguments[len(leading) :] if arguments[: len(leading)] == leading else arguments
+    if not arguments or (leading and not rest):
+        name = os.environ.get("BUILDER_PROFILE") or record["default_profile"]
+        if name is None:
+            return run(record["base"]["entrypoint"] + record["base"]["cmd"], bool(leading), "--json" in leading)
+        if name not in profiles:
+            raise Refused(INPUT, "there is no profile %r" % name, [("profiles", ", ".join(profiles) or "none")], "see BUILDER_PROFILE")
+        return serve(record, name, arguments)
+    if rest[0] in profiles:
+        return serve(record, rest[0], leading + rest[1:])
+    first = arguments[0]
+    if first == "profiles" and len(arguments) == 1:
+        return show_profiles(record)
+    if first == "show":
+        return show_profile(record, arguments[1:])
+    if first == "verify" and set(arguments[1:]) <= {"--json"}:
+        return verify(record, arguments[1:])
+    similar = near(first, profiles) if "/" not in first and not first.startswith("-") else []
+    if similar and not os.path.exists(first):
+        raise Refused(INPUT, "there is no profile %r" % first, [("profiles", ", ".join(profiles))], "did you mean %s?" % similar[0])
+    return run(record["base"]["entrypoint"] + arguments, False, False)
+
+
+def entry():
+    try:
+        return main(sys.argv[1:])
+    except Refused as error:
+        lines = ["error: %s" % error.message]
+        lines += ["  %-6s  %s" % (label, text) for label, text in error.details]
+        if error.hint:
+            lines.append("  %-6s  %s" % ("next", error.hint))
+        print("\n".join(lines), file=sys.stderr)
+        return error.code
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(entry())

@@ -1,0 +1,149 @@
+"""Comparing an image with its own record, and the record with the lock."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
+
+from builder.build import ENTRYPOINT, INPUTS_LABEL, RECORD_LABEL
+from builder.errors import MismatchError
+from builder.files import sha256
+from builder.image.layer import WHITEOUT
+from builder.lock import Lock
+from builder.locking.base import OWN_FOLDER
+from builder.oci import INDEX_TYPES, Descriptor
+from builder.store.layout import Layout
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that differs: where, and what was wanted and found."""
+
+    where: str
+    wanted: str
+    found: str
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What an image's own layer holds: files by path from `/`, and the paths that it removes."""
+
+    record: Mapping[str, Any]
+    record_bytes: bytes = field(repr=False)
+    files: Mapping[str, bytes] = field(repr=False)
+    removed: frozenset[str]
+
+
+def manifests(layout: Layout, top: Descriptor) -> list[Descriptor]:
+    """The image manifests below `top`, one per platform."""
+    if top.media_type not in INDEX_TYPES:
+        return [top]
+    return [Descriptor.from_json(each) for each in layout.read_json(top.digest)["manifests"]]
+
+
+def read_layer(data: bytes) -> Contents:
+    """Take our layer apart. Raises `MismatchError` when it is not one of ours."""
+    files: dict[str, bytes] = {}
+    removed: set[str] = set()
+    try:
+        with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+            for member in archive:
+                path = PurePosixPath(member.name)
+                if path.name.startswith(WHITEOUT):
+                    removed.add(str(path.with_name(path.name.removeprefix(WHITEOUT))))
+                elif member.isfile():
+                    stream = archive.extractfile(member)
+                    files[member.name] = stream.read() if stream else b""
+        record_bytes = files[f"{OWN_FOLDER}/record.json"]
+        record = json.loads(record_bytes)
+    except (tarfile.TarError, KeyError, ValueError) as error:
+        raise MismatchError(
+            "the image's last layer is not one that this tool made",
+            details=[("why", repr(error))],
+            hint="name an image that `builder build` or `builder publish` made",
+        ) from error
+    return Contents(record, record_bytes, files, frozenset(removed))
+
+
+def compare_record(contents: Contents, config: Mapping[str, Any]) -> list[Problem]:
+    """Config and layer against the record that is in the layer."""
+    problems: list[Problem] = []
+    settings = config.get("config") or {}
+    labels = settings.get("Labels") or {}
+    record = contents.record
+
+    def expect(where: str, wanted: object, found: object) -> None:
+        if wanted != found:
+            problems.append(Problem(where, str(wanted), str(found)))
+
+    expect(f"label {RECORD_LABEL}", f"sha256:{sha256(contents.record_bytes)}", labels.get(RECORD_LABEL))
+    expect(f"label {INPUTS_LABEL}", f"sha256:{record.get('inputs')}", labels.get(INPUTS_LABEL))
+    expect("label org.opencontainers.image.base.digest", record["base"]["digest"], labels.get("org.opencontainers.image.base.digest"))
+    expect("config ENTRYPOINT", list(ENTRYPOINT), settings.get("Entrypoint"))
+    expect("config CMD", [], settings.get("Cmd") or [])
+    serve = contents.files.get(f"{OWN_FOLDER}/serve", b"")
+    expect(f"/{OWN_FOLDER}/serve", record.get("entrypoint"), sha256(serve))
+    root = record["package"]["root"]
+    for file in record["files"]:
+        path = f"{root}/{file['path']}"
+        if file["after"] is None:
+            expect(f"/{path}", "deleted", "deleted" if path in contents.removed else "not deleted")
+        elif path in contents.files:
+            expect(f"/{path}", file["after"], sha256(contents.files[path]))
+        elif file["before"] != file["after"]:
+            expect(f"/{path}", file["after"], "not in the layer")
+    known = {f"{root}/{file['path']}" for file in record["files"]} | {f"{OWN_FOLDER}/serve", f"{OWN_FOLDER}/record.json"}
+    for path in sorted(contents.files.keys() - known):
+        if not path.endswith(".dist-info/RECORD"):
+            expect(f"/{path}", "not in the record", "in the layer")
+    return problems
+
+
+def compare_lock(contents: Contents, lock: Lock, platform: str) -> list[Problem]:
+    """The record against the lock that the image should come from."""
+    from builder.serving.record import make_record
+
+    base = contents.record["base"]
+    wanted = json.loads(
+        make_record(lock, platform, base_config={"Entrypoint": base["entrypoint"], "Cmd": base["cmd"]})
+    )
+    problems = []
+    for key in sorted(wanted.keys() | contents.record.keys()):
+        if wanted.get(key) != contents.record.get(key):
+            problems.append(Problem(f"record {key}", _short(wanted.get(key)), _short(contents.record.get(key))))
+    return problems
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 200 else f"{text[:200]}…"
+
+
+def verify_layout(layout: Layout, top: Descriptor, lock: Lock | None) -> tuple[list[Problem], list[dict[str, Any]]]:
+    """Every platform of an image in a layout: what differs, and a summary per platform."""
+    problems: list[Problem] = []
+    summary: list[dict[str, Any]] = []
+    for descriptor in manifests(layout, top):
+        manifest = layout.read_json(descriptor.digest)
+        config = layout.read_json(manifest["config"]["digest"])
+        layer = Descriptor.from_json(manifest["layers"][-1])
+        data = layout.read_blob(layer.digest)
+        platform = f"{config.get('os')}/{config.get('architecture')}"
+        contents = read_layer(data)
+        problems += compare_record(contents, config)
+        diff_ids = config.get("rootfs", {}).get("diff_ids", [])
+        if len(diff_ids) != len(manifest["layers"]) or diff_ids[-1] != f"sha256:{sha256(data)}":
+            problems.append(Problem("config rootfs.diff_ids", f"… sha256:{sha256(data)}", str(diff_ids[-1:])))
+        if lock is not None:
+            recorded = contents.record.get("platform", platform)
+            if recorded in lock.base.platforms:
+                problems += compare_lock(contents, lock, recorded)
+            else:
+                problems.append(Problem("platform", ", ".join(lock.base.platforms), str(recorded)))
+        summary.append({"platform": platform, "digest": descriptor.digest, "files": len(contents.record["files"])})
+    return problems, summary
