@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from builder.base.open import open_base, parse_reference
-from builder.opened import Opened
 from builder.console import Console
 from builder.errors import InputError
 from builder.files import sha256
@@ -16,6 +15,7 @@ from builder.image.manifest import Image, assemble, make_index
 from builder.image.tags import Tags, make_tags
 from builder.lock import Lock
 from builder.oci import Descriptor
+from builder.opened import Opened
 from builder.plan import Plan, pinned_reference
 from builder.store.layout import Layout, write_layout
 
@@ -117,5 +117,3 @@ def docker_base(opened: Opened) -> str:
         "a wheel base has no image to build on with Docker",
         hint="use --engine oci, or a base such as vllm/vllm-openai:v0.20.0",
     )
-
-

@@ -64,7 +64,7 @@ class LazyGroup(click.Group):
 
             near = difflib.get_close_matches(args[0], self.table, n=1)
             if near:
-                error.message += f" Did you mean '{near[0]}'?"
+                raise click.UsageError(f"{error.message} Did you mean '{near[0]}'?", ctx) from error
             raise
 
 

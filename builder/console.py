@@ -49,21 +49,21 @@ class Console:
     def say(self, text: str) -> None:
         """A message about what is going on, on standard error, unless `--quiet`."""
         if self.verbosity >= 0:
-            print(text, file=self.stderr, flush=True)  # noqa: T201
+            print(text, file=self.stderr, flush=True)
 
     def detail(self, text: str) -> None:
         """A message only for `--verbose`."""
         if self.verbosity >= 1:
-            print(text, file=self.stderr, flush=True)  # noqa: T201
+            print(text, file=self.stderr, flush=True)
 
     def warn(self, text: str) -> None:
         """A warning, on standard error, also with `--quiet`."""
-        print(f"warning: {text}", file=self.stderr, flush=True)  # noqa: T201
+        print(f"warning: {text}", file=self.stderr, flush=True)
 
     def out(self, text: str) -> None:
         """A line of the command's result for people; not printed with `--json`."""
         if not self.json_mode:
-            print(text, file=self.stdout, flush=True)  # noqa: T201
+            print(text, file=self.stdout, flush=True)
 
     def document(self, value: Any) -> None:
         """The command's result as its one JSON document; printed with `--json` only."""
@@ -105,7 +105,7 @@ class Console:
             first, *rest = error.hint.splitlines()
             lines.append(f"  {'next':<{width}}  {first}")
             lines += [f"  {'':<{width}}  {line}" for line in rest]
-        print("\n".join(lines), file=self.stderr, flush=True)  # noqa: T201
+        print("\n".join(lines), file=self.stderr, flush=True)
         self.document(error.as_json())
 
     @contextmanager

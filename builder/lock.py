@@ -27,7 +27,7 @@ class LockedOverlay(Frozen):
     head: Commit | None = None
     merge_base: Commit | None = None
     fuzz: int = 0
-    accept_undelivered: dict[str, str] = {}
+    accept_undelivered: dict[str, str] = Field(default={})
     requires: Requirements | None = None
     url: str | None = None
     title: str | None = None

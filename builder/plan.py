@@ -177,11 +177,8 @@ def _check_result(locked: LockedPlatform, result: StackResult) -> None:
         locked_file = wanted.get(path)
         # A file that ends as it began is not among the results.
         expected = locked_file.after if locked_file is not None else None
-        if (
-            path in found
-            and found[path] != expected
-            or path not in found
-            and (locked_file is None or expected != locked_file.before)
+        if (path in found and found[path] != expected) or (
+            path not in found and (locked_file is None or expected != locked_file.before)
         ):
             raise MismatchError(
                 f"the stack does not give the {path} that was locked",

@@ -83,7 +83,11 @@ def compare_record(contents: Contents, config: Mapping[str, Any]) -> list[Proble
 
     expect(f"label {RECORD_LABEL}", f"sha256:{sha256(contents.record_bytes)}", labels.get(RECORD_LABEL))
     expect(f"label {INPUTS_LABEL}", f"sha256:{record.get('inputs')}", labels.get(INPUTS_LABEL))
-    expect("label org.opencontainers.image.base.digest", record["base"]["digest"], labels.get("org.opencontainers.image.base.digest"))
+    expect(
+        "label org.opencontainers.image.base.digest",
+        record["base"]["digest"],
+        labels.get("org.opencontainers.image.base.digest"),
+    )
     expect("config ENTRYPOINT", list(ENTRYPOINT), settings.get("Entrypoint"))
     expect("config CMD", [], settings.get("Cmd") or [])
     serve = contents.files.get(f"{OWN_FOLDER}/serve", b"")
@@ -97,7 +101,10 @@ def compare_record(contents: Contents, config: Mapping[str, Any]) -> list[Proble
             expect(f"/{path}", file["after"], sha256(contents.files[path]))
         elif file["before"] != file["after"]:
             expect(f"/{path}", file["after"], "not in the layer")
-    known = {f"{root}/{file['path']}" for file in record["files"]} | {f"{OWN_FOLDER}/serve", f"{OWN_FOLDER}/record.json"}
+    known = {f"{root}/{file['path']}" for file in record["files"]} | {
+        f"{OWN_FOLDER}/serve",
+        f"{OWN_FOLDER}/record.json",
+    }
     for path in sorted(contents.files.keys() - known):
         if not path.endswith(".dist-info/RECORD"):
             expect(f"/{path}", "not in the record", "in the layer")
@@ -109,9 +116,7 @@ def compare_lock(contents: Contents, lock: Lock, platform: str) -> list[Problem]
     from builder.serving.record import make_record
 
     base = contents.record["base"]
-    wanted = json.loads(
-        make_record(lock, platform, base_config={"Entrypoint": base["entrypoint"], "Cmd": base["cmd"]})
-    )
+    wanted = json.loads(make_record(lock, platform, base_config={"Entrypoint": base["entrypoint"], "Cmd": base["cmd"]}))
     problems = []
     for key in sorted(wanted.keys() | contents.record.keys()):
         if wanted.get(key) != contents.record.get(key):

@@ -147,7 +147,7 @@ def _scalar(node: yaml.ScalarNode, name: str) -> Any:
     return text
 
 
-def _error(name: str, mark: yaml.Mark | None, what: str, hint: str) -> InputError:
+def _error(name: str, mark: Any, what: str, hint: str) -> InputError:
     place = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark is not None else name
     return InputError(f"{place}: {what}", hint=hint)
 

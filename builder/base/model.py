@@ -39,11 +39,17 @@ class PackageTree(Protocol):
     All paths are relative to `root` with `/` between parts, such as `vllm/engine/arg_utils.py`.
     """
 
-    root: str
-    """The folder that holds the package, without a leading slash: `usr/local/lib/python3.12/dist-packages`."""
-    python: str
-    """The base's Python, `3.12`."""
-    distribution: Distribution
+    @property
+    def root(self) -> str:
+        """The folder that holds the package, without a leading slash: `usr/local/lib/python3.12/dist-packages`."""
+
+    @property
+    def python(self) -> str:
+        """The base's Python, `3.12`."""
+
+    @property
+    def distribution(self) -> Distribution:
+        """The distribution that owns the package."""
 
     def read(self, paths: Collection[str]) -> Mapping[str, BaseFile]:
         """The entries among `paths` that exist, read in one go.
@@ -78,8 +84,9 @@ class BaseImage:
 class Base(Protocol):
     """A base, opened. Cheap to make; the network or disk is asked when a method needs it."""
 
-    reference: str
-    kind: Literal["registry", "oci", "docker", "wheel"]
+    @property
+    def reference(self) -> str:
+        """As the recipe has it, with the digest when it is pinned."""
 
     def image(self, platform: Platform) -> BaseImage: ...
 

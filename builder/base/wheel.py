@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from builder.base.model import BaseFile, BaseImage, Distribution, EntryKind
@@ -44,8 +44,6 @@ class WheelLink:
 
 class WheelBase:
     """`wheel:NAME==VERSION` from the package index, or `wheel:PATH` for a local file."""
-
-    kind: Literal["wheel"] = "wheel"
 
     def __init__(self, reference: str, *, root: Path, console: Console, offline: bool) -> None:
         self.reference = reference
@@ -133,9 +131,9 @@ def index_endpoint() -> str | None:
     configured = os.environ.get("PIP_INDEX_URL") or os.environ.get("UV_INDEX_URL") or os.environ.get("UV_DEFAULT_INDEX")
     if configured:
         return configured
-    from builder.process import run
-
     import sys
+
+    from builder.process import run
 
     done = run([sys.executable, "-m", "pip", "config", "get", "global.index-url"], timeout=60)
     return done.stdout.decode().strip() or None if done.returncode == 0 else None

@@ -65,7 +65,9 @@ def _served_files(folder: Path) -> Iterator[str]:
         for name in names:
             path = (Path(parent) / name).relative_to(folder).as_posix()
             if "\n" in path:
-                raise InputError(f"a file's name has a line break: {path!r}", hint="no checkpoint needs that: rename it")
+                raise InputError(
+                    f"a file's name has a line break: {path!r}", hint="no checkpoint needs that: rename it"
+                )
             if is_served(path):
                 yield path
 
@@ -82,7 +84,11 @@ def _hash(folder: Path, path: str, bar: Progress) -> tuple[str, str, int]:
                 bar.advance(len(piece))
             after = os.fstat(stream.fileno())
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}", hint="a checkpoint's files must all be readable") from error
+        raise InputError(
+            f"cannot read {path}: {error.strerror}", hint="a checkpoint's files must all be readable"
+        ) from error
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-        raise InputError(f"{path} changed while it was read", hint="wait until the checkpoint is written, then try again")
+        raise InputError(
+            f"{path} changed while it was read", hint="wait until the checkpoint is written, then try again"
+        )
     return path, digest.hexdigest(), after.st_size

@@ -10,10 +10,10 @@ import click
 
 from builder.build import ENTRYPOINT, Built, build_images, docker_base, image_labels, image_tags, write_oci
 from builder.cli import common_options
-from builder.opened import Opened, open_recipe
 from builder.console import Console
 from builder.errors import InputError
 from builder.oci import Platform
+from builder.opened import Opened, open_recipe
 from builder.plan import Plan, pinned_reference
 from builder.store.layout import Layout
 
@@ -24,7 +24,9 @@ from builder.store.layout import Layout
     "--engine", type=click.Choice(["oci", "docker"]),
     help="Who puts the image together. Default: docker when a daemon answers and the base is an image, else oci.",
 )  # fmt: skip
-@click.option("--output", metavar="oci:DIR|oci-archive:FILE", help="Where the oci engine writes. Default: oci:dist/NAME.")
+@click.option(
+    "--output", metavar="oci:DIR|oci-archive:FILE", help="Where the oci engine writes. Default: oci:dist/NAME."
+)
 @click.option("--with-base", is_flag=True, help="Put the base's layers into the output too, however large they are.")
 @click.option("--load", is_flag=True, help="Bring the oci engine's image into Docker, with its own digest.")
 @click.option("--offline", is_flag=True, help="Use the vendored diffs and the cache only.")
@@ -74,7 +76,15 @@ def _files(plans: list[Plan]) -> list[dict[str, Any]]:
 
 
 def _oci(
-    opened: Opened, plans: list[Plan], kind: str, target: Path, *, with_base: bool, load: bool, console: Console, offline: bool
+    opened: Opened,
+    plans: list[Plan],
+    kind: str,
+    target: Path,
+    *,
+    with_base: bool,
+    load: bool,
+    console: Console,
+    offline: bool,
 ) -> dict[str, Any]:
     built = build_images(opened.lock, plans)
     image = next(iter(built.images.values()))
@@ -89,7 +99,9 @@ def _oci(
     if opened.lock.base.wheel:
         console.say("note: a wheel base gives the package's files only; the image is this one layer and does not run")
     elif not complete:
-        console.say(f"note: the base's layers stay at {pinned_reference(opened.lock)}; --with-base puts them into the output")
+        console.say(
+            f"note: the base's layers stay at {pinned_reference(opened.lock)}; --with-base puts them into the output"
+        )
     document = _document(opened, built, plans, f"{kind}:{target}", complete)
     if load:
         document["docker"] = _load(opened, built, kind, target, console)
@@ -120,9 +132,7 @@ def _document(opened: Opened, built: Built, plans: list[Plan], output: str, comp
     }
 
 
-def _archive(
-    opened: Opened, built: Built, target: Path, *, with_base: bool, console: Console, offline: bool
-) -> bool:
+def _archive(opened: Opened, built: Built, target: Path, *, with_base: bool, console: Console, offline: bool) -> bool:
     from builder.store.archive import write_archive
 
     if target.exists() and not target.is_file():
@@ -174,8 +184,7 @@ def _docker(opened: Opened, plans: list[Plan], console: Console) -> dict[str, An
         )  # fmt: skip
         found, cli = build(context, names, platform=str(plan.platform), console=console)
     with daemon() as client:
-        inspected = client.api.inspect_image(found)
-    layers = inspected["RootFS"]["Layers"]
+        layers = client.images.get(found).attrs["RootFS"]["Layers"]
     console.out(f"docker:{names[0]}")
     console.out(f"  image id  {found}")
     console.out(f"  tags      {', '.join(tags.all)}")
@@ -185,7 +194,11 @@ def _docker(opened: Opened, plans: list[Plan], console: Console) -> dict[str, An
         "builder": cli.builder,
         "digest": found,
         "config_digest": found,
-        "layer": {"digest": layers[-1], "diff_id": layers[-1], "size": sum(len(entry.data) for entry in plan.rootfs.entries)},
+        "layer": {
+            "digest": layers[-1],
+            "diff_id": layers[-1],
+            "size": sum(len(entry.data) for entry in plan.rootfs.entries),
+        },
         "tags": tags.all,
         "output": f"docker:{names[0]}",
         "inputs": opened.lock.inputs,

@@ -31,5 +31,7 @@ def command(profile: str, console: Console) -> None:
             lines[-1].append(argument)
     console.out(" \\\n".join(f"    {shlex.join(line)}" for line in lines))
     if loaded.envelope is not None:
-        console.out(f"envelope: prompts of {loaded.envelope.prompt:,} and completions of {loaded.envelope.completion:,} tokens")
+        console.out(
+            f"envelope: prompts of {loaded.envelope.prompt:,} and completions of {loaded.envelope.completion:,} tokens"
+        )
     console.document({**loaded.model_dump(mode="json", exclude_none=True), "argv": arguments})

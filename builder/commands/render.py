@@ -21,8 +21,8 @@ def command(recipe: str, output: Path, offline: bool, console: Console) -> None:
     With several platforms, each has its own folder in DIR.
     """
     from builder.build import ENTRYPOINT, docker_base, image_labels
-    from builder.opened import open_recipe
     from builder.image.context import render_context
+    from builder.opened import open_recipe
 
     opened = open_recipe(recipe, console=console, offline=offline)
     base = docker_base(opened)
@@ -31,7 +31,12 @@ def command(recipe: str, output: Path, offline: bool, console: Console) -> None:
     for plan in plans:
         folder = output if len(plans) == 1 else output / str(plan.platform).replace("/", "-")
         render_context(
-            folder, base, plan.rootfs, labels=image_labels(opened.lock, plan), entrypoint=ENTRYPOINT, name=opened.lock.name
+            folder,
+            base,
+            plan.rootfs,
+            labels=image_labels(opened.lock, plan),
+            entrypoint=ENTRYPOINT,
+            name=opened.lock.name,
         )
         folders.append(str(folder))
         console.out(f"rendered {folder}; build it with: docker build {folder}")

@@ -30,7 +30,8 @@ def quote_value(value: str) -> str:
     """
     if any(ord(character) < 32 or ord(character) == 127 for character in value):
         raise InputError(
-            f"a label has a line break or a control character: {value!r}", hint="write descriptions and names on one line"
+            f"a label has a line break or a control character: {value!r}",
+            hint="write descriptions and names on one line",
         )
     for character in '\\"$':
         value = value.replace(character, f"\\{character}")
@@ -46,9 +47,14 @@ def dockerfile(base: str, rootfs: Rootfs, *, labels: Mapping[str, str], entrypoi
     """The Dockerfile's text. Nothing in it comes unquoted from a recipe."""
     import jinja2
 
+    # A Dockerfile is no HTML; every value goes through one of the two filters.
     environment = jinja2.Environment(
-        undefined=jinja2.StrictUndefined, keep_trailing_newline=True, trim_blocks=True, lstrip_blocks=True, autoescape=False
-    )  # noqa: S701  a Dockerfile is no HTML; values go through the two filters
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=False,
+    )
     environment.filters |= {"value": quote_value, "exec_form": exec_form}
     return environment.from_string(template_text()).render(
         name=name,
@@ -67,7 +73,9 @@ def render_context(
     Raises `InputError` when `target` is there and is no context of this tool.
     """
     if target.exists() and not _is_context(target):
-        raise InputError(f"{target} is there and is not a rendered context", hint="name another folder, or empty this one")
+        raise InputError(
+            f"{target} is there and is not a rendered context", hint="name another folder, or empty this one"
+        )
     text = dockerfile(base, rootfs, labels=labels, entrypoint=entrypoint, name=name)
     target.parent.mkdir(parents=True, exist_ok=True)
     made = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))

@@ -38,7 +38,11 @@ def candidates() -> list[str]:
     found: list[str] = []
     for folder in folders:
         path = Path(folder or ".") / "docker"
-        if path.is_file() and os.access(path, os.X_OK) and path.resolve() not in [Path(each).resolve() for each in found]:
+        if (
+            path.is_file()
+            and os.access(path, os.X_OK)
+            and path.resolve() not in [Path(each).resolve() for each in found]
+        ):
             found.append(str(path))
     return found
 

@@ -18,7 +18,6 @@ from builder.oci import (
     OCI_CONFIG,
     OCI_INDEX,
     OCI_LAYER,
-    OCI_MANIFEST,
     Descriptor,
     Platform,
 )

@@ -55,7 +55,7 @@ def resolve_overlay(
         )  # fmt: skip
         if (project.root / previous.diff).is_file():
             return ResolvedOverlay(locked, read_overlay(project, locked))
-    return _from_pull(project, spec, previous, console=console, offline=offline)
+    return _from_pull(spec, previous, console=console, offline=offline)
 
 
 def _still_pinned(spec: OverlaySpec, previous: LockedOverlay) -> bool:
@@ -76,11 +76,12 @@ def _from_file(project: Project, spec: OverlaySpec) -> ResolvedOverlay:
 
 
 def _from_pull(
-    project: Project, spec: OverlaySpec, previous: LockedOverlay | None, *, console: Console, offline: bool
+    spec: OverlaySpec, previous: LockedOverlay | None, *, console: Console, offline: bool
 ) -> ResolvedOverlay:
     from builder.overlay.source import fetch_pull
 
     if spec.head is None and previous is not None and previous.head is not None:
+        # The lock's commit is still the one that is wanted; only its vendored copy is missing.
         head, merge_base = previous.head, previous.merge_base
     else:
         head, merge_base = spec.head, spec.merge_base

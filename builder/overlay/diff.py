@@ -332,7 +332,7 @@ class _Parser:
             raise self._fail(
                 "a file section without a change", line=start, hint="the diff is cut, or holds an ed script"
             )
-        if change.kind == "add" and len(change.hunks) > 1 or change.kind == "delete" and len(change.hunks) > 1:
+        if (change.kind == "add" and len(change.hunks) > 1) or (change.kind == "delete" and len(change.hunks) > 1):
             raise self._fail("a new or deleted file has one hunk", line=start)
         for hunk in change.hunks:
             if change.kind == "add" and (hunk.old_start or hunk.old_count):

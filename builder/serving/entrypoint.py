@@ -40,11 +40,17 @@ def load_record():
         with open(os.path.join(HERE, "record.json"), encoding="utf-8") as stream:
             record = json.load(stream)
     except FileNotFoundError:
-        raise Refused(MISMATCH, "this image has no record", [("where", HERE)], "the layer is damaged: rebuild or pull again")
+        raise Refused(
+            MISMATCH, "this image has no record", [("where", HERE)], "the layer is damaged: rebuild or pull again"
+        )
     except ValueError as error:
-        raise Refused(MISMATCH, "the record is not JSON: %s" % error, [("where", HERE)], "rebuild the image, or pull it again")
+        raise Refused(
+            MISMATCH, "the record is not JSON: %s" % error, [("where", HERE)], "rebuild the image, or pull it again"
+        )
     if record.get("schema") != 1:
-        raise Refused(MISMATCH, "the record has an unknown schema", [("found", repr(record.get("schema")))], "rebuild the image")
+        raise Refused(
+            MISMATCH, "the record has an unknown schema", [("found", repr(record.get("schema")))], "rebuild the image"
+        )
     return record
 
 
@@ -86,7 +92,11 @@ def verify(record, arguments):
         wrong.append(("/opt/builder/serve", "is another entrypoint than the recorded one"))
     if "--json" in arguments:
         problems = [{"path": path, "problem": what} for path, what in wrong]
-        print(json.dumps({"name": record["name"], "ok": not wrong, "files": len(record["files"]), "problems": problems}, indent=2))
+        print(
+            json.dumps(
+                {"name": record["name"], "ok": not wrong, "files": len(record["files"]), "problems": problems}, indent=2
+            )
+        )
     elif not wrong:
         print("%s: %d files are as recorded" % (record["name"], len(record["files"])))
     if wrong and "--json" not in arguments:
@@ -106,7 +116,9 @@ def show_profiles(record):
 
 def show_profile(record, arguments):
     if len(arguments) != 1 or arguments[0] not in record["profiles"]:
-        raise Refused(INPUT, "show takes the name of a profile", [("profiles", ", ".join(record["profiles"]) or "none")])
+        raise Refused(
+            INPUT, "show takes the name of a profile", [("profiles", ", ".join(record["profiles"]) or "none")]
+        )
     print(json.dumps(record["profiles"][arguments[0]], indent=2, ensure_ascii=False))
     return OK
 
@@ -142,7 +154,9 @@ def serve_command(record, name, caller):
         raise Refused(INPUT, "BUILDER_EXTRA_ARGS cannot be split: %s" % error, [("found", extra)], "close the quotes")
     start = record["base"]["entrypoint"]
     if not start:
-        raise Refused(INPUT, "the base image has no entrypoint to serve with", [], "this image holds package files only")
+        raise Refused(
+            INPUT, "the base image has no entrypoint to serve with", [], "this image holds package files only"
+        )
     return list(start) + [os.environ.get("BUILDER_MODEL") or record["model"]] + flags
 
 
@@ -152,7 +166,12 @@ def check_checkpoint(record, model, how):
     if how == "off" or not os.path.isabs(model):
         return
     if not os.path.isdir(model):
-        raise Refused(INPUT, "there is no model at %s" % model, [], "mount it: docker run -v /path/to/checkpoint:%s:ro ..." % model)
+        raise Refused(
+            INPUT,
+            "there is no model at %s" % model,
+            [],
+            "mount it: docker run -v /path/to/checkpoint:%s:ro ..." % model,
+        )
     try:
         with open(os.path.join(model, "config.json"), encoding="utf-8") as stream:
             config = json.load(stream)
@@ -169,7 +188,9 @@ def check_checkpoint(record, model, how):
 
 
 def opt_in_problems(config, rules):
-    quantization = config.get("quantization_config") or (config.get("text_config") or {}).get("quantization_config") or {}
+    quantization = (
+        config.get("quantization_config") or (config.get("text_config") or {}).get("quantization_config") or {}
+    )
     problems = [
         ("config.json", "quantization_config.%s is not true: the overlay's path stays off" % name)
         for name in rules.get("opt_ins", [])
@@ -210,7 +231,9 @@ def tensor_problems(model, rules):
         if found is None:
             problems.append((name, "is not in %s, though the index says so" % shard))
         elif found.get("dtype") != rule["dtype"] or list(found.get("shape", [])) != list(rule["shape"]):
-            problems.append((name, "is %s %s, not %s %s" % (found.get("dtype"), found.get("shape"), rule["dtype"], rule["shape"])))
+            problems.append(
+                (name, "is %s %s, not %s %s" % (found.get("dtype"), found.get("shape"), rule["dtype"], rule["shape"]))
+            )
     return problems
 
 
@@ -253,7 +276,9 @@ def run(command, printing, as_json):
     try:
         os.execvp(command[0], command)
     except OSError as error:
-        raise Refused(INPUT, "cannot start %s: %s" % (command[0], error.strerror), [], "the base image should have it on its PATH")
+        raise Refused(
+            INPUT, "cannot start %s: %s" % (command[0], error.strerror), [], "the base image should have it on its PATH"
+        )
 
 
 def serve(record, name, arguments):
@@ -289,7 +314,12 @@ def main(arguments):
         if name is None:
             return run(record["base"]["entrypoint"] + record["base"]["cmd"], bool(leading), "--json" in leading)
         if name not in profiles:
-            raise Refused(INPUT, "there is no profile %r" % name, [("profiles", ", ".join(profiles) or "none")], "see BUILDER_PROFILE")
+            raise Refused(
+                INPUT,
+                "there is no profile %r" % name,
+                [("profiles", ", ".join(profiles) or "none")],
+                "see BUILDER_PROFILE",
+            )
         return serve(record, name, arguments)
     if rest[0] in profiles:
         return serve(record, rest[0], leading + rest[1:])
@@ -302,7 +332,12 @@ def main(arguments):
         return verify(record, arguments[1:])
     similar = near(first, profiles) if "/" not in first and not first.startswith("-") else []
     if similar and not os.path.exists(first):
-        raise Refused(INPUT, "there is no profile %r" % first, [("profiles", ", ".join(profiles))], "did you mean %s?" % similar[0])
+        raise Refused(
+            INPUT,
+            "there is no profile %r" % first,
+            [("profiles", ", ".join(profiles))],
+            "did you mean %s?" % similar[0],
+        )
     return run(record["base"]["entrypoint"] + arguments, False, False)
 
 

@@ -36,7 +36,9 @@ def make_record(lock: Lock, platform: str, *, base_config: Mapping[str, Any]) ->
             "distribution": locked.distribution.name,
             "version": locked.distribution.version,
         },
-        "overlays": [overlay.model_dump(mode="json", exclude_none=True, exclude_defaults=True) for overlay in lock.overlays],
+        "overlays": [
+            overlay.model_dump(mode="json", exclude_none=True, exclude_defaults=True) for overlay in lock.overlays
+        ],
         "files": _files(locked),
         "removed": list(locked.bytecode),
         "entrypoint": lock.entrypoint,

@@ -18,8 +18,8 @@ from builder.store.layout import Layout
 if TYPE_CHECKING:
     from docker import DockerClient
 
-    from builder.opened import Opened
     from builder.console import Console
+    from builder.opened import Opened
     from builder.plan import Plan
 
 _TIMEOUT = 600
@@ -52,7 +52,9 @@ def daemon(timeout: int = _TIMEOUT) -> Iterator[DockerClient]:
         yield client
     except requests.RequestException as error:
         raise UnreachableError(
-            f"Docker stopped answering: {type(error).__name__}", details=[("where", where)], hint="look at the daemon's log"
+            f"Docker stopped answering: {type(error).__name__}",
+            details=[("where", where)],
+            hint="look at the daemon's log",
         ) from error
     finally:
         client.close()

@@ -82,13 +82,16 @@ class Layout:
             named = [each for each in entries if name in (each.annotations.get(REF_NAME), each.digest)]
             if not named:
                 known = sorted({each.annotations.get(REF_NAME, each.digest) for each in entries})
-                raise InputError(f"{self.folder} has no image {name!r}", hint=f"it has: {', '.join(known) or 'nothing'}")
+                raise InputError(
+                    f"{self.folder} has no image {name!r}", hint=f"it has: {', '.join(known) or 'nothing'}"
+                )
             return named[0]
         digests = {each.digest for each in entries}
         if len(digests) != 1:
             known = sorted({each.annotations.get(REF_NAME, each.digest) for each in entries})
             raise InputError(
-                f"{self.folder} has {len(digests)} images", hint=f"name one as oci:{self.folder}:NAME: {', '.join(known)}"
+                f"{self.folder} has {len(digests)} images",
+                hint=f"name one as oci:{self.folder}:NAME: {', '.join(known)}",
             )
         return entries[0]
 
@@ -100,7 +103,9 @@ def check_target(folder: Path) -> None:
     if not folder.is_dir():
         raise InputError(f"{folder} is a file", hint="name a folder for the OCI layout")
     if any(folder.iterdir()) and not (folder / "oci-layout").is_file():
-        raise InputError(f"{folder} is not empty and is not an OCI layout", hint="name another folder, or empty this one")
+        raise InputError(
+            f"{folder} is not empty and is not an OCI layout", hint="name another folder, or empty this one"
+        )
 
 
 def write_layout(
@@ -186,7 +191,9 @@ def _link(source: Path, target: Path) -> None:
     except FileExistsError:
         return
     except FileNotFoundError as error:
-        raise InputError(f"the base layout has no blob {source.name}", hint="the base is incomplete: copy it whole") from error
+        raise InputError(
+            f"the base layout has no blob {source.name}", hint="the base is incomplete: copy it whole"
+        ) from error
     except OSError:
         with source.open("rb") as reading, replacing(target) as writing:
             shutil.copyfileobj(reading, writing, 1 << 20)

@@ -1,0 +1,48 @@
+"""An image in a registry as a base. Its layers are streamed as far as the package's files need, and cached by digest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from builder.base.images import layered_tree, resolve_image
+from builder.base.model import BaseImage
+from builder.base.tree import LayeredTree
+from builder.console import Console
+from builder.errors import InputError
+from builder.oci import Descriptor, Platform, Reference
+from builder.registry.client import Registry
+
+
+class RegistryBase:
+    """A base by tag or digest."""
+
+    def __init__(self, reference: str, *, console: Console, offline: bool) -> None:
+        self.reference = reference
+        self.parsed = Reference.parse(reference)
+        if offline:
+            raise InputError(
+                f"--offline: the base {reference} is not in the cache as far as it is needed",
+                hint="run once with the network",
+            )
+        self._registry = Registry(self.parsed.registry)
+        self._console = console
+
+    def image(self, platform: Platform) -> BaseImage:
+        wanted = self.parsed.digest or self.parsed.tag or "latest"
+        data, media_type, digest = self._registry.manifest(self.parsed.repository, wanted)
+        return resolve_image(self.reference, digest, media_type, data, platform, self._small)
+
+    def tree(self, platform: Platform, package: str) -> LayeredTree:
+        image = self.image(platform)
+        return layered_tree(image, package, lambda descriptor: self.blob(image, descriptor), self._console)
+
+    @contextmanager
+    def blob(self, image: BaseImage, descriptor: Descriptor) -> Iterator[Iterator[bytes]]:  # noqa: ARG002
+        with self._registry.blob(self.parsed.repository, descriptor) as pieces:
+            yield pieces
+
+    def _small(self, descriptor: Descriptor) -> bytes:
+        if "manifest" in descriptor.media_type:
+            return self._registry.manifest(self.parsed.repository, descriptor.digest)[0]
+        return self._registry.read_blob(self.parsed.repository, descriptor)

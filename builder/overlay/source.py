@@ -1,0 +1,100 @@
+"""Fetching a pull request: GitHub's API first, git when the API has no answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from builder.errors import InputError, UnreachableError
+from builder.overlay import github
+from builder.overlay.gitfetch import fetch_by_git
+from builder.overlay.http import github_url
+
+if TYPE_CHECKING:
+    from builder.console import Console
+
+
+@dataclass(frozen=True)
+class FetchedPull:
+    """A pull request at fixed commits. What only the API knows (title, author, state) is None when git alone answered."""
+
+    diff: bytes = field(repr=False)
+    head: str
+    merge_base: str
+    url: str
+    via: str
+    title: str | None = None
+    author: str | None = None
+    state: str | None = None
+    base_branch: str | None = None
+
+
+def fetch_pull(
+    repository: str,
+    number: int,
+    *,
+    head: str | None = None,
+    merge_base: str | None = None,
+    console: Console,
+    offline: bool = False,
+) -> FetchedPull:
+    """Fetch a pull request: at `head` (and `merge_base`) when they are pinned, else as it is now.
+
+    Raises `UnreachableError` (exit 5) when neither source has it.
+    """
+    name = f"{repository}#{number}"
+    if offline:
+        raise InputError(
+            f"--offline: the diff of {name} is not vendored under overlays/",
+            hint="run `builder lock` once with the network",
+        )
+    info = None
+    why = ""
+    try:
+        info = github.pull_info(repository, number)
+    except UnreachableError as error:
+        why = error.message
+        console.detail(f"{name}: {error.message}; asking git")
+    wanted = head or (info.head if info else None)
+    common = {
+        "url": info.url if info else f"{github_url()}/{repository}/pull/{number}",
+        "title": info.title if info else None,
+        "author": info.author if info else None,
+        "state": info.state if info else None,
+        "base_branch": info.base_branch if info else None,
+    }
+    if info is not None and wanted is not None:
+        try:
+            base = merge_base or github.merge_base(repository, info.base_branch, wanted)
+            diff = _api_diff(repository, number, base, wanted, current=info.head)
+            return FetchedPull(diff, wanted, base, via="api", **common)  # type: ignore[arg-type]
+        except UnreachableError as error:
+            why = error.message
+            console.detail(f"{name}: {error.message}; asking git")
+    try:
+        pull = fetch_by_git(repository, number, head=wanted, merge_base=merge_base)
+    except UnreachableError as error:
+        if why:
+            raise UnreachableError(
+                f"cannot fetch {name}", details=[("api", why), ("git", error.message), *error.details], hint=error.hint
+            ) from error
+        raise
+    if not pull.diff.strip():
+        raise InputError(
+            f"{name} changes nothing against its merge base", hint="it may be merged: drop it from the recipe"
+        )
+    return FetchedPull(pull.diff, pull.head, pull.merge_base, via="git", **common)  # type: ignore[arg-type]
+
+
+def _api_diff(repository: str, number: int, base: str, head: str, *, current: str) -> bytes:
+    """The diff between two commits; the pull request's own route serves only while its head is the wanted one."""
+    try:
+        return github.compare_diff(repository, base, head)
+    except github.NotAvailable:
+        if head != current:
+            raise
+    diff = github.pull_diff(repository, number)
+    after = github.pull_info(repository, number)
+    if after.head != head:
+        raise github.NotAvailable(f"{repository}#{number} was pushed to while it was fetched", hint="run it again")
+    return diff
