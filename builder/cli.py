@@ -135,7 +135,9 @@ def _report_bug(error: BaseException) -> Path:
 
 def run(arguments: list[str] | None = None) -> int:
     """Run one command line and return its exit code."""
-    console = Console()
+    given = sys.argv[1:] if arguments is None else arguments
+    # Known before click parses anything, so that a wrong command line ends in a document too.
+    console = Console(json_mode="--json" in given[: given.index("--")] if "--" in given else "--json" in given)
     try:
         cli.main(args=arguments, prog_name="builder", standalone_mode=False, obj=console)
     except click.exceptions.Exit as done:

@@ -10,7 +10,7 @@ show() {
     "$@"
 }
 digest() {
-    builder --json build demo --engine oci --output "oci:$1" | python3 -c 'import json, sys; print(json.load(sys.stdin)["digest"])'
+    builder build demo --engine oci --output "oci:$1" --json | python3 -c 'import json, sys; print(json.load(sys.stdin)["digest"])'
 }
 
 step "1. The overlays, applied to the real files of the vLLM 0.20.0 wheel"

@@ -47,13 +47,9 @@ def dockerfile(base: str, rootfs: Rootfs, *, labels: Mapping[str, str], entrypoi
     """The Dockerfile's text. Nothing in it comes unquoted from a recipe."""
     import jinja2
 
-    # A Dockerfile is no HTML; every value goes through one of the two filters.
-    environment = jinja2.Environment(
-        undefined=jinja2.StrictUndefined,
-        keep_trailing_newline=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        autoescape=False,
+    # A Dockerfile is no HTML: values go through the two filters instead.
+    environment = jinja2.Environment(  # noqa: S701
+        undefined=jinja2.StrictUndefined, keep_trailing_newline=True, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"value": quote_value, "exec_form": exec_form}
     return environment.from_string(template_text()).render(

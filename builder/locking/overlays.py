@@ -80,11 +80,9 @@ def _from_pull(
 ) -> ResolvedOverlay:
     from builder.overlay.source import fetch_pull
 
-    if spec.head is None and previous is not None and previous.head is not None:
-        # The lock's commit is still the one that is wanted; only its vendored copy is missing.
-        head, merge_base = previous.head, previous.merge_base
-    else:
-        head, merge_base = spec.head, spec.merge_base
+    # What the lock has pinned is still wanted when only its vendored copy is missing.
+    pins = previous if spec.head is None and previous is not None and previous.head is not None else spec
+    head, merge_base = pins.head, pins.merge_base
     console.say(f"fetching {spec.id}" + (f" at {head[:12]}" if head else ""))
     pull = fetch_pull(spec.repository, spec.number, head=head, merge_base=merge_base, console=console, offline=offline)
     name = vendored_name(spec)

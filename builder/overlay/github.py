@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from builder.overlay.diff import DiffError, parse
-from builder.overlay.http import NotAvailable, api_url, fetch, github_url
+from builder.overlay.http import NotAvailableError, api_url, fetch, github_url
 
 _JSON = "application/vnd.github+json"
 _DIFF = "application/vnd.github.diff"
@@ -29,7 +29,7 @@ class PullInfo:
 
 
 def pull_info(repository: str, number: int) -> PullInfo:
-    """Ask the API. Raises `NotAvailable` when it has no answer, `UnreachableError` when it does not answer."""
+    """Ask the API. Raises `NotAvailableError` when it has no answer, `UnreachableError` when it does not answer."""
     document = _json(f"{api_url()}/repos/{repository}/pulls/{number}")
     try:
         head = str(document["head"]["sha"])
@@ -42,11 +42,11 @@ def pull_info(repository: str, number: int) -> PullInfo:
             url=str(document.get("html_url") or f"{github_url()}/{repository}/pull/{number}"),
         )
     except (KeyError, TypeError) as error:
-        raise NotAvailable(
+        raise NotAvailableError(
             f"the API's answer for {repository}#{number} has no {error}", hint="git is asked instead"
         ) from error
     if not _COMMIT.fullmatch(head):
-        raise NotAvailable(f"the API names no head commit for {repository}#{number}", hint="git is asked instead")
+        raise NotAvailableError(f"the API names no head commit for {repository}#{number}", hint="git is asked instead")
     return info
 
 
@@ -55,7 +55,7 @@ def merge_base(repository: str, base: str, head: str) -> str:
     document = _json(f"{api_url()}/repos/{repository}/compare/{base}...{head}")
     commit = (document.get("merge_base_commit") or {}).get("sha")
     if not isinstance(commit, str) or not _COMMIT.fullmatch(commit):
-        raise NotAvailable(f"the API names no merge base of {base} and {head[:12]}", hint="git is asked instead")
+        raise NotAvailableError(f"the API names no merge base of {base} and {head[:12]}", hint="git is asked instead")
     return commit
 
 
@@ -74,9 +74,9 @@ def _json(url: str) -> dict[str, Any]:
     try:
         document = json.loads(answer.body)
     except ValueError as error:
-        raise NotAvailable("the API's answer is not JSON", hint="git is asked instead") from error
+        raise NotAvailableError("the API's answer is not JSON", hint="git is asked instead") from error
     if not isinstance(document, dict):
-        raise NotAvailable("the API's answer is not an object", hint="git is asked instead")
+        raise NotAvailableError("the API's answer is not an object", hint="git is asked instead")
     return document
 
 
@@ -85,5 +85,7 @@ def _diff(url: str) -> bytes:
     try:
         parse(body, "the answer")
     except DiffError as error:
-        raise NotAvailable(f"GitHub's answer is not a diff: {error.message}", hint="git is asked instead") from error
+        raise NotAvailableError(
+            f"GitHub's answer is not a diff: {error.message}", hint="git is asked instead"
+        ) from error
     return body

@@ -19,7 +19,7 @@ _LONGEST_WAIT = 30.0
 _KNOWN_HOSTS = frozenset({"github.com", "api.github.com", "patch-diff.githubusercontent.com"})
 
 
-class NotAvailable(UnreachableError):
+class NotAvailableError(UnreachableError):
     """This source cannot give what was asked for, though it answers: another source may."""
 
 
@@ -65,7 +65,7 @@ def _headers(url: str, accept: str) -> dict[str, str]:
 def fetch(url: str, accept: str) -> Answer:
     """GET a URL to its end.
 
-    Raises `NotAvailable` when the server says that it has or gives no such thing (403, 404, 406, 410, 422), and
+    Raises `NotAvailableError` when the server says that it has or gives no such thing (403, 404, 406, 410, 422), and
     `UnreachableError` when it does not answer properly within the tries.
     """
     trouble: UnreachableError | None = None
@@ -83,7 +83,7 @@ def fetch(url: str, accept: str) -> Answer:
             status, headers, said = outcome
             limited = status == 403 and headers.get("x-ratelimit-remaining") == "0"
             if status in (401, 403, 404, 406, 410, 422) and not limited:
-                raise NotAvailable(
+                raise NotAvailableError(
                     f"{urlsplit(url).netloc} answers {status} for {urlsplit(url).path}{said}", hint=_hint(status)
                 )
             trouble = UnreachableError(

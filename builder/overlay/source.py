@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from builder.errors import InputError, UnreachableError
 from builder.overlay import github
 from builder.overlay.gitfetch import fetch_by_git
-from builder.overlay.http import github_url
+from builder.overlay.http import NotAvailableError, github_url
 
 if TYPE_CHECKING:
     from builder.console import Console
@@ -90,11 +90,11 @@ def _api_diff(repository: str, number: int, base: str, head: str, *, current: st
     """The diff between two commits; the pull request's own route serves only while its head is the wanted one."""
     try:
         return github.compare_diff(repository, base, head)
-    except github.NotAvailable:
+    except NotAvailableError:
         if head != current:
             raise
     diff = github.pull_diff(repository, number)
     after = github.pull_info(repository, number)
     if after.head != head:
-        raise github.NotAvailable(f"{repository}#{number} was pushed to while it was fetched", hint="run it again")
+        raise NotAvailableError(f"{repository}#{number} was pushed to while it was fetched", hint="run it again")
     return diff

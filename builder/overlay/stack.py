@@ -6,9 +6,6 @@ tree is compared with what the hunks say, file by file and byte by byte.
 
 from __future__ import annotations
 
-import ast
-import shutil
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,6 +26,7 @@ from builder.overlay.model import (
     StackResult,
 )
 from builder.overlay.select import Selection, select
+from builder.overlay.syntax import syntax_problem
 
 
 class StackError(ApplyError):
@@ -240,38 +238,9 @@ def _check_syntax(steps: Sequence[Step], base: Tree, after: Tree, python: str) -
         raise StackError(
             f"overlay {owner.id} applies, but {path} is no longer Python {python}",
             overlay=owner.id,
-            details=[("where", f"{path}, line {problem.lineno}"), ("why", problem.msg)],
+            details=[("where", f"{path}, line {problem.line}"), ("why", problem.message)],
             hint="the overlays do not fit together, or the overlay is written for a newer Python",
         )
-
-
-def syntax_problem(data: bytes, python: str) -> SyntaxError | None:
-    """The first syntax error of a Python file by the grammar of `python` (`3.12`), or None.
-
-    When this process is older than the base, a newer construct is not held against the file: another interpreter of the
-    base's version is asked when there is one.
-    """
-    wanted = tuple(int(part) for part in python.split(".")[:2])
-    try:
-        ast.parse(data, feature_version=(wanted[0], wanted[1]) if wanted <= sys.version_info[:2] else None)
-    except SyntaxError as error:
-        if wanted > sys.version_info[:2] and not _newer_refuses(data, python):
-            return None
-        return error
-    except ValueError as error:
-        return SyntaxError(str(error))
-    return None
-
-
-def _newer_refuses(data: bytes, python: str) -> bool:
-    """Whether the base's own Python version refuses the file; without one here, nobody can tell: no."""
-    from builder.process import run
-
-    program = shutil.which(f"python{python}")
-    if program is None:
-        return False
-    done = run([program, "-I", "-S", "-c", "import ast, sys; ast.parse(sys.stdin.buffer.read())"], stdin=data)
-    return done.returncode == 1 and b"SyntaxError" in done.stderr
 
 
 def _result(applied: Sequence[AppliedOverlay], base: Tree, after: Tree) -> StackResult:
