@@ -25,7 +25,7 @@ class Problem:
 def syntax_problem(data: bytes, python: str) -> Problem | None:
     """The first syntax error of a Python file by the grammar of `python` (`3.12`), or None.
 
-    This process judges when it is new enough. Else another interpreter here does, and without one parso's grammar.
+    This process judges when it is new enough. Else another interpreter here does, and without one LibCST.
     """
     wanted = tuple(int(part) for part in python.split(".")[:2])
     feature = (wanted[0], wanted[1])
@@ -40,7 +40,7 @@ def syntax_problem(data: bytes, python: str) -> Problem | None:
     if feature <= sys.version_info[:2]:
         return own
     newer = _newer_interpreter(feature)
-    return _ask(newer, data) if newer is not None else _parso_problem(data, python)
+    return _ask(newer, data) if newer is not None else _libcst_problem(data)
 
 
 @cache
@@ -59,12 +59,12 @@ def _ask(program: str, data: bytes) -> Problem | None:
     return Problem(int(line) if line.isdigit() else 0, message) if said else None
 
 
-def _parso_problem(data: bytes, python: str) -> Problem | None:
-    import parso
+def _libcst_problem(data: bytes) -> Problem | None:
+    """LibCST parses every Python up to its newest, whatever runs it."""
+    import libcst
 
     try:
-        grammar = parso.load_grammar(version=python)
-    except NotImplementedError:
-        grammar = parso.load_grammar()
-    issues = grammar.iter_errors(grammar.parse(data))
-    return Problem(issues[0].start_pos[0], issues[0].message) if issues else None
+        libcst.parse_module(data)
+    except libcst.ParserSyntaxError as error:
+        return Problem(error.raw_line, error.message)
+    return None

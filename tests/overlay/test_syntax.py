@@ -27,7 +27,7 @@ def test_a_base_that_is_newer_is_not_judged_by_this_python() -> None:
     assert syntax.syntax_problem(NEWER, "3.12") is None
 
 
-def test_without_another_interpreter_parso_judges(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_another_interpreter_libcst_judges(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(syntax, "_newer_interpreter", lambda wanted: None)
     newer = f"3.{sys.version_info.minor + 1}"
     assert syntax.syntax_problem(b"x = ((\ny = 1\n", newer) is not None
