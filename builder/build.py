@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from builder.base.oci_layout import LayoutBase
 from builder.base.open import open_base, parse_reference
 from builder.console import Console
 from builder.errors import InputError
@@ -77,28 +78,32 @@ def write_oci(opened: Opened, built: Built, folder: Path, *, with_base: bool, co
     A base that is an OCI layout itself is hard-linked. A registry's layers stay there unless `with_base` asks for them.
     """
     lock = opened.lock
-    base = open_base(pinned_reference(lock), root=opened.project.root, console=console, offline=offline)
+    kind = parse_reference(lock.base.reference)
+    if kind == "docker":
+        raise InputError(
+            "the oci engine cannot name the layers of a docker: base, which only the daemon has",
+            hint="use --engine docker, or name the image in its registry as the base",
+        )
     blobs: dict[str, bytes] = {}
     for image in built.images.values():
         blobs |= image.own_blobs
     if built.index is not None:
         blobs[built.top.digest] = built.index
+    owner = {each.digest: image.base for image in built.images.values() for each in image.base_layers}
     layers = {each.digest: each for image in built.images.values() for each in image.base_layers}
-    kind = parse_reference(lock.base.reference)
-    local = Layout(base.folder) if kind == "oci" and hasattr(base, "folder") else None
-    complete = not layers or local is not None or with_base
-    owner = {each.digest: image for image in built.images.values() for each in image.base_layers}
-    with console.progress("base layers", total=sum(each.size for each in layers.values())) as bar:
+    wanted = list(layers.values()) if kind == "oci" or with_base else []
+    base = open_base(pinned_reference(lock), root=opened.project.root, console=console, offline=offline) if wanted else None
+    with console.progress("base layers", total=sum(each.size for each in wanted)) as bar:
         write_layout(
             folder,
             [(built.top, built.tags.all)],
             blobs,
-            list(layers.values()) if complete else [],
-            (lambda descriptor: base.blob(owner[descriptor.digest].base, descriptor)) if with_base else None,
-            local=local,
+            wanted,
+            (lambda descriptor: base.blob(owner[descriptor.digest], descriptor)) if base is not None else None,
+            local=Layout(base.folder) if isinstance(base, LayoutBase) else None,
             advance=bar.advance,
         )
-    return complete
+    return len(wanted) == len(layers)
 
 
 def docker_base(opened: Opened) -> str:

@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.dockerd import docker_engine
+
+__all__ = ["docker_engine"]
+
 _FOREIGN = ("GITHUB_TOKEN", "HF_TOKEN", "HF_ENDPOINT", "SOURCE_DATE_EPOCH")
 
 
