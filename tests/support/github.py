@@ -1,0 +1,221 @@
+"""A test GitHub: a real bare repository with `refs/pull/N/head`, smart HTTP by `git http-backend`, and the HTTP routes.
+
+`faults` maps a part of a path to an answer that is given instead, once per entry of its list, or always for a single one.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from tests.support.trees import git, write_tree
+
+REPOSITORY = "vllm-project/vllm"
+
+
+@dataclass
+class Fault:
+    """An answer instead of the right one. `cut` promises more bytes than it sends; `stall` sends nothing for a while."""
+
+    status: int = 200
+    body: bytes = b""
+    headers: dict[str, str] = field(default_factory=dict)
+    cut: bool = False
+    stall: float = 0.0
+
+
+@dataclass
+class Pull:
+    """A pull request's commits and what the API says of it."""
+
+    number: int
+    head: str
+    base: str = "main"
+    title: str = "Hybrid TurboQuant"
+    author: str = "octocat"
+    state: str = "open"
+    merged: bool = False
+
+
+class GitHub:
+    """The server and its repository. `seen` has (method, path, headers) of every request."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.work = folder / "work"
+        self.bare = folder / f"{REPOSITORY}.git"
+        self.pulls: dict[int, Pull] = {}
+        self.faults: dict[str, list[Fault]] = {}
+        self.seen: list[tuple[str, str, dict[str, str]]] = []
+        self.abbreviation = 7
+        self.url = ""
+        self.work.mkdir(parents=True)
+        git(self.work, "init", "-q", "-b", "main")
+        self.bare.parent.mkdir(parents=True)
+        git(folder, "init", "-q", "--bare", "-b", "main", str(self.bare))
+        for key in ("uploadpack.allowFilter", "uploadpack.allowAnySHA1InWant", "http.uploadpack"):
+            git(self.bare, "config", key, "true")
+
+    def commit(self, files: dict[str, bytes | None], message: str, *, branch: str = "main") -> str:
+        """Commit files (None deletes) on a branch of the working repository and push it; the commit's id."""
+        if branch != "main" and branch not in git(self.work, "branch", "--format=%(refname:short)").decode().split():
+            git(self.work, "branch", branch, "main")
+        born = subprocess.run(["git", "rev-parse", "-q", "--verify", "HEAD"], cwd=self.work, capture_output=True, check=False)
+        if born.returncode == 0:
+            git(self.work, "checkout", "-q", branch)
+        write_tree(self.work, {path: data for path, data in files.items() if data is not None})
+        for path, data in files.items():
+            if data is None:
+                (self.work / path).unlink()
+        git(self.work, "add", "-A", "-f")
+        git(self.work, "commit", "-q", "-m", message)
+        if branch == "main":
+            git(self.work, "push", "-q", "-f", str(self.bare), "main:refs/heads/main")
+        return git(self.work, "rev-parse", "HEAD").decode().strip()
+
+    def open_pull(self, number: int, head: str) -> Pull:
+        """Publish `head` as a pull request."""
+        git(self.work, "push", "-q", "-f", str(self.bare), f"{head}:refs/pull/{number}/head")
+        self.pulls[number] = Pull(number, head)
+        return self.pulls[number]
+
+    def merge_base(self, base: str, head: str) -> str:
+        return git(self.bare, "merge-base", base, head).decode().strip()
+
+    def diff(self, base: str, head: str, *, full: bool = False) -> bytes:
+        """The three-dot diff as GitHub renders it: from the merge base, with abbreviated index lines."""
+        option = "--full-index" if full else f"--abbrev={self.abbreviation}"
+        return git(self.bare, "diff", option, "--find-renames", self.merge_base(base, head), head)
+
+
+def _handler(server: GitHub) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            self._serve()
+
+        def do_POST(self) -> None:
+            self._serve()
+
+        def log_message(self, *arguments: Any) -> None:
+            pass
+
+        def _serve(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            server.seen.append((self.command, self.path, dict(self.headers)))
+            fault = self._fault()
+            if fault is not None:
+                self._send(fault.status, fault.body, fault.headers, cut=fault.cut, stall=fault.stall)
+                return
+            parts = urlsplit(self.path)
+            if ".git/" in parts.path:
+                self._git(parts.path, parts.query, body)
+            elif parts.path.startswith(f"/repos/{REPOSITORY}/"):
+                self._api(parts.path.removeprefix(f"/repos/{REPOSITORY}/"))
+            elif parts.path.startswith(f"/{REPOSITORY}/pull/") and parts.path.endswith(".diff"):
+                self._send(302, b"", {"Location": f"/raw{self.path}"})
+            elif parts.path.startswith(f"/raw/{REPOSITORY}/pull/"):
+                number = int(parts.path.rsplit("/", 1)[1].removesuffix(".diff"))
+                pull = server.pulls.get(number)
+                if pull is None:
+                    self._send(404, b"Not Found")
+                else:
+                    full = "full_index" in parse_qs(parts.query)
+                    self._send(200, server.diff(pull.base, pull.head, full=full), {"Content-Type": "text/plain"})
+            else:
+                self._send(404, b"Not Found")
+
+        def _fault(self) -> Fault | None:
+            for part, faults in server.faults.items():
+                if part in self.path and faults:
+                    return faults[0] if len(faults) == 1 else faults.pop(0)
+            return None
+
+        def _api(self, rest: str) -> None:
+            wants_diff = "diff" in (self.headers.get("Accept") or "")
+            kind, _, name = rest.partition("/")
+            if kind == "pulls" and name.isdigit() and int(name) in server.pulls:
+                pull = server.pulls[int(name)]
+                if wants_diff:
+                    self._send(200, server.diff(pull.base, pull.head))
+                    return
+                document = {
+                    "number": pull.number, "title": pull.title, "state": pull.state, "merged": pull.merged,
+                    "user": {"login": pull.author}, "head": {"sha": pull.head}, "base": {"ref": pull.base},
+                    "html_url": f"https://github.com/{REPOSITORY}/pull/{pull.number}",
+                }  # fmt: skip
+                self._send(200, json.dumps(document).encode(), {"Content-Type": "application/json"})
+            elif kind == "compare":
+                base, _, head = name.partition("...")
+                try:
+                    merge_base = server.merge_base(base, head)
+                except subprocess.CalledProcessError:
+                    self._send(404, b'{"message": "Not Found"}')
+                    return
+                if wants_diff:
+                    self._send(200, server.diff(base, head))
+                else:
+                    self._send(200, json.dumps({"merge_base_commit": {"sha": merge_base}}).encode())
+            else:
+                self._send(404, b'{"message": "Not Found"}')
+
+        def _git(self, path: str, query: str, body: bytes) -> None:
+            done = subprocess.run(
+                ["git", "http-backend"], input=body, capture_output=True, check=False,
+                env={
+                    "PATH": "/usr/bin:/bin", "GIT_PROJECT_ROOT": str(server.folder), "GIT_HTTP_EXPORT_ALL": "1",
+                    "PATH_INFO": path, "QUERY_STRING": query, "REQUEST_METHOD": self.command, "REMOTE_ADDR": "127.0.0.1",
+                    "CONTENT_TYPE": self.headers.get("Content-Type") or "", "CONTENT_LENGTH": str(len(body)),
+                    "HTTP_CONTENT_ENCODING": self.headers.get("Content-Encoding") or "",
+                    "GIT_PROTOCOL": self.headers.get("Git-Protocol") or "",
+                },
+            )  # fmt: skip
+            head, _, data = done.stdout.partition(b"\r\n\r\n")
+            headers = dict(line.decode().split(": ", 1) for line in head.split(b"\r\n") if b": " in line)
+            status = int(headers.pop("Status", "200").split()[0])
+            self._send(status, data, headers)
+
+        def _send(
+            self, status: int, data: bytes, headers: dict[str, str] | None = None, *, cut: bool = False, stall: float = 0.0
+        ) -> None:
+            if stall:
+                threading.Event().wait(stall)
+            self.send_response(status)
+            for name, value in (headers or {}).items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(data) + (100 if cut else 0)))
+            self.end_headers()
+            try:
+                self.wfile.write(data)
+            except OSError:
+                pass
+            if cut:
+                self.close_connection = True
+
+    return Handler
+
+
+@contextmanager
+def github(folder: Path) -> Iterator[GitHub]:
+    """A running test GitHub on a loopback port."""
+    server = GitHub(folder)
+    http = ThreadingHTTPServer(("127.0.0.1", 0), _handler(server))
+    http.daemon_threads = True
+    server.url = f"http://127.0.0.1:{http.server_address[1]}"
+    thread = threading.Thread(target=http.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        http.shutdown()
+        http.server_close()
+        thread.join(10)
