@@ -172,4 +172,8 @@ def run(arguments: list[str] | None = None) -> int:
 
 def main() -> None:
     """Entry point of the console script."""
+    if sys.getfilesystemencoding() != "utf-8":
+        # Paths in diffs are UTF-8 whatever the locale says; begin again in Python's UTF-8 mode.
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606
     sys.exit(run())

@@ -10,7 +10,7 @@ unified format".
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from builder.errors import InputError
@@ -19,6 +19,8 @@ from builder.overlay.model import Diff, FileChange, Hunk
 from builder.overlay.paths import check_path, quote, unquote
 
 _HUNK = re.compile(rb"@@ -(\d{1,9})(?:,(\d{1,9}))? \+(\d{1,9})(?:,(\d{1,9}))? @@(?: .*)?")
+# git's name for the content of an empty file: the SHA-1 of `blob 0` and a zero byte.
+_EMPTY_BLOB = b"e69de29bb2d1d6434b8b29ae775ad8c2e48c5391"
 _REGULAR = ("100644", "100755")
 _OTHER_MODES = {"120000": "a symbolic link", "160000": "a submodule"}
 _EXTENDED = (
@@ -52,13 +54,27 @@ def parse(data: bytes, where: str) -> Diff:
 def canonical(changes: Iterable[FileChange]) -> bytes:
     """The canonical text: a git diff without `index` lines, commit text and section headings behind `@@`.
 
-    File order, paths, modes, marks and hunk bodies are kept. `git apply` and GNU patch take it, and `parse` reads back
-    the same changes.
+    File order, paths, modes, marks and hunk bodies are kept. `git apply` takes it, and `parse` reads back the same changes.
     """
     return b"".join(_render(change) for change in changes)
 
 
-def _render(change: FileChange) -> bytes:
+def patch_input(changes: Iterable[FileChange]) -> bytes:
+    """The canonical text as GNU patch needs it: it deletes an empty file only when an `index` line says that it is one."""
+    parts: list[bytes] = []
+    for change in changes:
+        empty = change.kind == "delete" and not change.hunks
+        marks = [b"index " + _EMPTY_BLOB + b".." + b"0" * 40] if empty else []
+        head, end, rest = _render(change, marks=marks).partition(b"\n")
+        if " " in change.path or " " in (change.old_path or ""):
+            # Of two bare paths with blanks GNU patch cannot tell where one ends.
+            old, new = change.old_path or change.path, change.new_path or change.path
+            head = b"diff --git " + quote(f"a/{old}", always=True) + b" " + quote(f"b/{new}", always=True)
+        parts += [head, end, rest]
+    return b"".join(parts)
+
+
+def _render(change: FileChange, *, marks: Sequence[bytes] = ()) -> bytes:
     old = change.old_path if change.old_path is not None else change.path
     new = change.new_path if change.new_path is not None else change.path
     lines = [b"diff --git " + quote(f"a/{old}") + b" " + quote(f"b/{new}")]
@@ -70,6 +86,7 @@ def _render(change: FileChange) -> bytes:
         lines += [b"old mode " + change.old_mode.encode(), b"new mode " + change.new_mode.encode()]
     if change.kind in ("rename", "copy"):
         lines += [change.kind.encode() + b" from " + quote(old), change.kind.encode() + b" to " + quote(new)]
+    lines += marks
     if change.binary:
         left = b"/dev/null" if change.kind == "add" else quote(f"a/{old}")
         right = b"/dev/null" if change.kind == "delete" else quote(f"b/{new}")
@@ -136,6 +153,9 @@ class _Parser:
             else:
                 self._text(line)
                 self._at += 1
+                continue
+            if not self._complete and self._peek() is None:
+                raise self._fail("the diff's last line has no newline: it is cut", line=len(self._lines) - 1)
 
     def _text(self, line: bytes) -> None:
         if line.startswith(b"Prereq:"):
@@ -273,6 +293,10 @@ class _Parser:
                 kind = "rename" if verb == "rename" else "copy"
                 return FileChange(kind, old, new, hunks, old_mode, new_mode, line, binary)  # type: ignore[arg-type]
         added, deleted = b"new file mode " in marks, b"deleted file mode " in marks
+        if (added or deleted) and shown is None and not binary:
+            blob = index[0].partition(b"..")[0 if deleted else 2]
+            if blob and not _EMPTY_BLOB.startswith(blob):
+                raise self._fail("a file with content, but no hunk: the diff is cut", line=start)
         if shown is None:
             path = self._both(names)
             old_path, new_path = (None if added else path), (None if deleted else path)
@@ -402,8 +426,6 @@ class _Parser:
             raise self._fail("the hunk has more lines than its header says")
         if not any(line[:1] in b"+-" for line in lines):
             raise self._fail("the hunk changes nothing", line=start)
-        if not self._complete and following is None and lines and not (missing["old"] or missing["new"]):
-            raise self._fail("the diff's last line has no newline: it is cut", line=len(self._lines) - 1)
         return Hunk(old_start, old_count, new_start, new_count, tuple(lines), missing["old"], missing["new"], start + 1)
 
     def _continues(self, line: bytes) -> bool:

@@ -31,10 +31,10 @@ def check_path(name: bytes, fail: Fail) -> str:
     return path
 
 
-def quote(path: str) -> bytes:
-    """A path as git prints it with its default `core.quotePath`."""
+def quote(path: str, *, always: bool = False) -> bytes:
+    """A path as git prints it with its default `core.quotePath`; `always` puts plain ones in quotes too."""
     data = path.encode()
-    if all(32 <= byte < 127 and byte not in b'"\\' for byte in data):
+    if not always and all(32 <= byte < 127 and byte not in b'"\\' for byte in data):
         return data
     out = bytearray(b'"')
     for byte in data:

@@ -132,7 +132,9 @@ def _exists(change: FileChange, whole: HunkFailure, tree: Tree, base: Tree, step
         return replace(
             whole, cause="exists", explanation="the diff makes this file, but the base has one with other content"
         )
-    owner = next(step.overlay.id for step in steps if change.path in step.after)
+    owner = next((step.overlay.id for step in steps if change.path in step.after), None)
+    if owner is None:
+        return replace(whole, cause="exists", explanation="an earlier part of the same diff makes this file already")
     if same:
         return replace(
             whole,

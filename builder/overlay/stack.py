@@ -14,7 +14,7 @@ from pathlib import Path
 from builder.base.model import BaseFile, PackageTree
 from builder.errors import ApplyError
 from builder.overlay import gnupatch
-from builder.overlay.diff import canonical
+from builder.overlay.diff import patch_input
 from builder.overlay.hunks import Text, apply_hunks
 from builder.overlay.model import (
     AppliedHunk,
@@ -142,7 +142,7 @@ def _apply(
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(before[path].data)
             target.chmod(before[path].mode)
-        done = gnupatch.apply(canonical(selection.changes), folder, fuzz=overlay.fuzz)
+        done = gnupatch.apply(patch_input(selection.changes), folder, fuzz=overlay.fuzz)
         found = _read_folder(folder) if done.returncode == 0 else {}
     placed = {(each.section, each.number): each for each in gnupatch.read_placed(done.stdout)}
     expected, hunks = _expected(selection.changes, before, placed)

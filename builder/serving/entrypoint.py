@@ -47,9 +47,10 @@ def load_record():
         raise Refused(
             MISMATCH, "the record is not JSON: %s" % error, [("where", HERE)], "rebuild the image, or pull it again"
         )
-    if record.get("schema") != 1:
+    schema = record.get("schema") if isinstance(record, dict) else None
+    if schema != 1:
         raise Refused(
-            MISMATCH, "the record has an unknown schema", [("found", repr(record.get("schema")))], "rebuild the image"
+            MISMATCH, "the record has an unknown schema", [("found", repr(schema))], "rebuild the image"
         )
     return record
 

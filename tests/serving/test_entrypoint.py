@@ -1,0 +1,244 @@
+"""The entrypoint as it stands in an image: its own process, standard library only, on a root of its own."""
+
+from __future__ import annotations
+
+import ast
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from builder.files import sha256
+from builder.serving import entrypoint
+
+SOURCE = Path(entrypoint.__file__)
+PROFILE = ["--quantization", "fp8", "--max-num-seqs", "4", "--enable-chunked-prefill", "--block-size=16"]
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    """A root with the entrypoint, a record, one patched file and a `vllm` that prints its arguments."""
+    own = tmp_path / "opt/builder"
+    own.mkdir(parents=True)
+    shutil.copy(SOURCE, own / "serve")
+    (own / "serve").chmod(0o755)
+    package = tmp_path / "site/vllm"
+    package.mkdir(parents=True)
+    (package / "a.py").write_bytes(b"patched\n")
+    program = tmp_path / "vllm"
+    program.write_text(f"#!{sys.executable}\nimport json, os, sys\nprint(json.dumps([os.getpid(), *sys.argv[1:]]))\n")
+    program.chmod(0o755)
+    record = {
+        "schema": 1,
+        "name": "test",
+        "base": {"reference": "x", "digest": "sha256:0", "entrypoint": [str(program), "serve"], "cmd": []},
+        "package": {"name": "vllm", "root": "site"},
+        "overlays": [],
+        "files": [
+            {"path": "vllm/a.py", "before": sha256(b"stock\n"), "after": sha256(b"patched\n"), "overlays": ["one"]},
+            {"path": "vllm/gone.py", "before": sha256(b"x"), "after": None, "overlays": ["one"]},
+        ],
+        "removed": ["vllm/__pycache__/a.cpython-312.pyc"],
+        "entrypoint": sha256(SOURCE.read_bytes()),
+        "model": str(tmp_path / "model"),
+        "profiles": {"smoke": {"description": "fit", "argv": PROFILE}, "other": {"argv": []}},
+        "default_profile": "smoke",
+        "checkpoint": {"requires": {}},
+    }
+    write_record(tmp_path, record)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/config.json").write_text("{}")
+    return tmp_path
+
+
+def write_record(root: Path, record: dict[str, Any]) -> None:
+    (root / "opt/builder/record.json").write_text(json.dumps(record))
+
+
+def record_of(root: Path) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads((root / "opt/builder/record.json").read_text())
+    return document
+
+
+def serve(root: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(root / "opt/builder/serve"), *arguments], capture_output=True, text=True, check=False, timeout=60,
+        env={"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", **env},
+    )  # fmt: skip
+
+
+def argv(done: subprocess.CompletedProcess[str]) -> list[str]:
+    assert done.returncode == 0, done.stderr
+    found: list[str] = json.loads(done.stdout)[1:]
+    return found
+
+
+def test_it_uses_the_standard_library_and_old_syntax_only() -> None:
+    tree = ast.parse(SOURCE.read_text(), feature_version=(3, 8))
+    names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    names |= {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert names <= sys.stdlib_module_names
+
+
+def test_the_default_profile_and_a_named_one(image: Path) -> None:
+    model = str(image / "model")
+    assert argv(serve(image)) == ["serve", model, *PROFILE]
+    assert argv(serve(image, "other")) == ["serve", model]
+    assert argv(serve(image, BUILDER_PROFILE="other", BUILDER_MODEL="Qwen/Qwen3-8B")) == ["serve", "Qwen/Qwen3-8B"]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [["--max-num-seqs", "2"], ["--max-num-seqs=2"], ["--max_num_seqs", "2"]],
+)
+def test_the_callers_flags_win(image: Path, given: list[str]) -> None:
+    found = argv(serve(image, "smoke", "--port", "9000", *given))
+    assert found == ["serve", str(image / "model"), "--quantization", "fp8", "--enable-chunked-prefill", "--block-size=16", "--port", "9000", *given]  # fmt: skip
+
+
+def test_a_switch_is_taken_back_by_its_negation(image: Path) -> None:
+    found = argv(serve(image, "smoke", "--no-enable-chunked-prefill"))
+    assert "--enable-chunked-prefill" not in found
+    assert found[-1] == "--no-enable-chunked-prefill"
+
+
+def test_extra_arguments_are_split_as_a_shell_does(image: Path) -> None:
+    found = argv(serve(image, "other", "--seed", "1", BUILDER_EXTRA_ARGS="--chat-template 'a b' --seed 2"))
+    assert found == ["serve", str(image / "model"), "--chat-template", "a b", "--seed", "2", "--seed", "1"]
+    broken = serve(image, "other", BUILDER_EXTRA_ARGS="'")
+    assert broken.returncode == 2
+    assert "BUILDER_EXTRA_ARGS" in broken.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments", [["Qwen/Qwen3-8B", "--port", "9000"], ["--help"], ["/models/x"], ["$(id)", "{{x}}", "a\nb", "--", "-x"]]
+)
+def test_anything_else_reaches_the_bases_own_entrypoint_unchanged(image: Path, arguments: list[str]) -> None:
+    assert argv(serve(image, *arguments)) == ["serve", *arguments]
+
+
+def test_a_near_miss_is_an_error_and_not_a_model(image: Path) -> None:
+    done = serve(image, "smokee")
+    assert done.returncode == 2
+    assert "did you mean smoke" in done.stderr
+
+
+def test_print_shows_the_command_and_starts_nothing(image: Path) -> None:
+    shutil.rmtree(image / "model")
+    for arguments in (["smoke", "--print"], ["--print", "smoke"], ["--print"]):
+        done = serve(image, *arguments)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith(str(image / "vllm"))
+    assert json.loads(serve(image, "smoke", "--print", "--json").stdout)[1:] == ["serve", str(image / "model"), *PROFILE]
+
+
+def test_profiles_and_show(image: Path) -> None:
+    listed = serve(image, "profiles").stdout
+    assert "* smoke  fit" in listed
+    assert json.loads(serve(image, "show", "smoke").stdout)["argv"] == PROFILE
+    assert serve(image, "show", "none").returncode == 2
+
+
+def test_verify_names_what_is_wrong(image: Path) -> None:
+    assert serve(image, "verify").returncode == 0
+    (image / "site/vllm/a.py").write_bytes(b"stock\n")
+    (image / "site/vllm/gone.py").write_bytes(b"x")
+    (image / "site/vllm/__pycache__").mkdir()
+    (image / "site/vllm/__pycache__/a.cpython-312.pyc").write_bytes(b"x")
+    done = serve(image, "verify")
+    assert done.returncode == 4
+    assert "the overlay is not in it" in done.stderr
+    assert "should have been deleted" in done.stderr
+    assert "stale bytecode" in done.stderr
+    document = json.loads(serve(image, "verify", "--json").stdout)
+    assert not document["ok"]
+    assert len(document["problems"]) == 3
+
+
+def test_a_wrong_file_stops_the_server(image: Path) -> None:
+    (image / "site/vllm/a.py").write_bytes(b"other\n")
+    done = serve(image, "smoke")
+    assert done.returncode == 4
+    assert done.stdout == ""
+    assert "vllm/a.py" in done.stderr
+
+
+def test_no_model_no_server(image: Path) -> None:
+    shutil.rmtree(image / "model")
+    done = serve(image, "smoke")
+    assert done.returncode == 2
+    assert "docker run -v" in done.stderr
+
+
+RULES = {
+    "opt_ins": ["lm_head", "embed_tokens", "embeddings"],
+    "tensors": {"lm_head.weight_scale_inv": {"dtype": "BF16", "shape": [2, 1]}},
+}
+GOOD = {"quantization_config": {"lm_head": True, "embed_tokens": True, "embeddings": True, "modules_to_not_convert": ["x"]}}
+
+
+def write_checkpoint(model: Path, config: dict[str, Any], tensors: dict[str, Any]) -> None:
+    (model / "config.json").write_text(json.dumps(config))
+    header = json.dumps(tensors).encode()
+    (model / "outside.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    weights = {"weight_map": dict.fromkeys(tensors, "outside.safetensors")}
+    (model / "model.safetensors.index.json").write_text(json.dumps(weights))
+
+
+def test_a_checkpoint_with_its_opt_ins_and_scales_is_served(image: Path) -> None:
+    record = record_of(image)
+    record["checkpoint"] = {"requires": RULES}
+    write_record(image, record)
+    scale = {"lm_head.weight_scale_inv": {"dtype": "BF16", "shape": [2, 1], "data_offsets": [0, 4]}}
+    write_checkpoint(image / "model", GOOD, scale)
+    assert serve(image, "smoke").returncode == 0
+
+    def refused(config: dict[str, Any], tensors: dict[str, Any]) -> str:
+        write_checkpoint(image / "model", config, tensors)
+        done = serve(image, "smoke")
+        assert done.returncode == 4
+        assert done.stdout == ""
+        assert serve(image, "smoke", BUILDER_CHECKPOINT_CHECK="off").returncode == 0
+        return done.stderr
+
+    quantization = GOOD["quantization_config"]
+    for name in RULES["opt_ins"]:
+        missing = {"quantization_config": {key: value for key, value in quantization.items() if key != name}}
+        assert f"quantization_config.{name} is not true" in refused(missing, scale)
+    kept = {"quantization_config": {**quantization, "modules_to_not_convert": ["lm_head"]}}
+    assert "modules_to_not_convert lists lm_head" in refused(kept, scale)
+    assert "is not in the checkpoint" in refused(GOOD, {"other": {}})
+    wrong = {"lm_head.weight_scale_inv": {"dtype": "F32", "shape": [2, 1]}}
+    assert "is F32 [2, 1], not BF16 [2, 1]" in refused(GOOD, wrong)
+    (image / "model/outside.safetensors").write_bytes(b"\xff" * 20)
+    assert "no safetensors header" in serve(image, "smoke").stderr
+
+
+def test_the_locked_files_are_compared(image: Path) -> None:
+    record = record_of(image)
+    data = b"x" * 100
+    (image / "model/shard.safetensors").write_bytes(data)
+    record["checkpoint"]["files"] = [{"path": "shard.safetensors", "size": 100, "sha256": sha256(data)}]
+    write_record(image, record)
+    assert serve(image, "smoke").returncode == 0
+    (image / "model/shard.safetensors").write_bytes(b"y" * 100)
+    assert serve(image, "smoke").returncode == 0
+    assert "other content" in serve(image, "smoke", BUILDER_CHECKPOINT_CHECK="full").stderr
+    (image / "model/shard.safetensors").write_bytes(b"y" * 99)
+    assert "has 99 bytes, locked were 100" in serve(image, "smoke").stderr
+    assert serve(image, "smoke", BUILDER_CHECKPOINT_CHECK="loud").returncode == 2
+
+
+@pytest.mark.parametrize("content", [None, "", "{", "[]", '{"schema": 2}'])
+def test_a_damaged_record_is_refused(image: Path, content: str | None) -> None:
+    path = image / "opt/builder/record.json"
+    path.unlink()
+    if content is not None:
+        path.write_text(content)
+    done = serve(image, "smoke")
+    assert done.returncode == 4, done.stderr
+    assert "Traceback" not in done.stderr
