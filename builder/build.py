@@ -92,7 +92,11 @@ def write_oci(opened: Opened, built: Built, folder: Path, *, with_base: bool, co
     owner = {each.digest: image.base for image in built.images.values() for each in image.base_layers}
     layers = {each.digest: each for image in built.images.values() for each in image.base_layers}
     wanted = list(layers.values()) if kind == "oci" or with_base else []
-    base = open_base(pinned_reference(lock), root=opened.project.root, console=console, offline=offline) if wanted else None
+    base = (
+        open_base(pinned_reference(lock), root=opened.project.root, console=console, offline=offline)
+        if wanted
+        else None
+    )
     with console.progress("base layers", total=sum(each.size for each in wanted)) as bar:
         write_layout(
             folder,

@@ -106,7 +106,7 @@ def make_plan(project: Project, lock: Lock, platform: Platform, *, console: Cons
         read_locked(
             wanted,
             cache=ContentCache(),
-            release=(distribution.name, distribution.version),
+            release=None if lock.base.wheel else (distribution.name, distribution.version),
             platform=platform,
             tree=tree,
             console=console,

@@ -74,7 +74,7 @@ def run(
             timeout=timeout,
             check=False,
         )
-    except FileNotFoundError as error:
+    except OSError as error:
         raise InputError(f"cannot start {argv[0]}: {error.strerror}", hint=f"install {argv[0]}") from error
     except subprocess.TimeoutExpired as error:
         raise UnreachableError(

@@ -62,7 +62,9 @@ def in_docker(project: Path, docker_engine: str) -> Any:
 
 
 def docker(engine: str, *arguments: str, check: bool = True) -> str:
-    done = subprocess.run(["docker", "-H", engine, *arguments], capture_output=True, text=True, check=False, timeout=200)
+    done = subprocess.run(
+        ["docker", "-H", engine, *arguments], capture_output=True, text=True, check=False, timeout=200
+    )
     assert not check or done.returncode == 0, done.stderr
     return done.stdout + done.stderr
 
@@ -111,7 +113,9 @@ def test_the_docker_engines_package_is_the_same(docker_engine: str, project: Pat
     ours = container_files(docker_engine, loaded["docker"]["id"])
     theirs = container_files(docker_engine, in_docker["digest"])
     assert ours == theirs
-    package = {path.removeprefix(f"{ROOT}/"): data for path, data in ours.items() if path.endswith(".py") and "/vllm/" in path}
+    package = {
+        path.removeprefix(f"{ROOT}/"): data for path, data in ours.items() if path.endswith(".py") and "/vllm/" in path
+    }
     assert package == python_files("0.20.2")
     record = ours[f"{ROOT}/vllm-0.20.0.dist-info/RECORD"].decode()
     for path in ("vllm/config/cache.py",):
@@ -145,7 +149,11 @@ def test_docker_run_image_profile_starts_the_server_with_exactly_the_profiles_fl
     import yaml
 
     flags = yaml.safe_load((PROFILES / "smoke.yaml").read_text())["flags"]
-    wanted = [part for name, value in flags.items() for part in ([f"--{name}"] if value is True else [f"--{name}", str(value)])]
+    wanted = [
+        part
+        for name, value in flags.items()
+        for part in ([f"--{name}"] if value is True else [f"--{name}", str(value)])
+    ]
     assert argv == ["serve", "/model", *wanted, "--exit"]
     assert "pid: 1" in output
     assert "3 profiles" not in docker(docker_engine, *run, image, "profiles")
@@ -156,7 +164,9 @@ def test_docker_run_image_profile_starts_the_server_with_exactly_the_profiles_fl
 
 def test_docker_stop_reaches_the_server(docker_engine: str, in_docker: Any) -> None:
     image = in_docker["output"].removeprefix("docker:")
-    name = docker(docker_engine, "run", "-d", "--network=none", "-e", "BUILDER_CHECKPOINT_CHECK=off", image, "smoke").strip()
+    name = docker(
+        docker_engine, "run", "-d", "--network=none", "-e", "BUILDER_CHECKPOINT_CHECK=off", image, "smoke"
+    ).strip()
     try:
         for _ in range(100):
             if "startup complete" in docker(docker_engine, "logs", name):
@@ -217,7 +227,9 @@ def test_a_registry_base_by_mirror_gives_the_same_layer(oci: Any, hub: str, tmp_
 
 def test_a_docker_base_is_read_by_its_own_python(docker_engine: str, in_docker: Any, tmp_path: Path) -> None:
     base = next(
-        line for line in docker(docker_engine, "images", "--format", "{{.Repository}}:{{.Tag}}").splitlines() if "base" in line
+        line
+        for line in docker(docker_engine, "images", "--format", "{{.Repository}}:{{.Tag}}").splitlines()
+        if "base" in line
     )
     project = real_project(tmp_path / "p", f"docker:{base}")
     done = builder("build", "small", "--json", cwd=project, env={"DOCKER_HOST": docker_engine})

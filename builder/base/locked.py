@@ -18,7 +18,7 @@ def read_locked(
     wanted: Mapping[str, str],
     *,
     cache: ContentCache,
-    release: tuple[str, str],
+    release: tuple[str, str] | None,
     platform: Platform,
     tree: Callable[[], PackageTree],
     console: Console,
@@ -26,7 +26,8 @@ def read_locked(
 ) -> dict[str, bytes]:
     """The content of `wanted` (path in the package tree -> SHA-256), every byte of it checked.
 
-    `release` is the distribution's name and version, whose wheel has most files of most bases; `tree` opens the base
+    `release` is the distribution's name and version, whose wheel has most files of most images (None when
+    the base is a wheel itself); `tree` opens the base
     and is called only for what neither the cache nor the wheel has. Raises `MismatchError` when no source has a file.
     """
     found: dict[str, bytes] = {}
@@ -43,10 +44,9 @@ def read_locked(
             details=[("missing", ", ".join(missing[:5]) + (" …" if len(missing) > 5 else ""))],
             hint="run once with the network",
         )
-    sources: list[tuple[str, Callable[[], PackageTree]]] = [
-        ("the wheel", lambda: _wheel_tree(release, platform, console)),
-        ("the base", tree),
-    ]
+    sources: list[tuple[str, Callable[[], PackageTree]]] = [("the base", tree)]
+    if release is not None:
+        sources.insert(0, ("the wheel", lambda: _wheel_tree(release, platform, console)))
     for name, source in sources:
         missing = sorted(wanted.keys() - found.keys())
         if not missing:

@@ -49,9 +49,7 @@ def load_record():
         )
     schema = record.get("schema") if isinstance(record, dict) else None
     if schema != 1:
-        raise Refused(
-            MISMATCH, "the record has an unknown schema", [("found", repr(schema))], "rebuild the image"
-        )
+        raise Refused(MISMATCH, "the record has an unknown schema", [("found", repr(schema))], "rebuild the image")
     return record
 
 

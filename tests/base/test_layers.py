@@ -94,7 +94,11 @@ def test_layers_below_the_package_are_not_read(tmp_path: Path) -> None:
     """A middle layer that is damaged does not matter when nothing of it is needed."""
     write_layout(tmp_path / "base", [BOTTOM, tar_of({"big": b"x" * 100}), tar_of(PACKAGE)])
     blobs = tmp_path / "base/blobs/sha256"
-    middle = next(path for path in blobs.iterdir() if path.read_bytes()[:2] == b"\x1f\x8b" and b"big" in gzip.decompress(path.read_bytes()))
+    middle = next(
+        path
+        for path in blobs.iterdir()
+        if path.read_bytes()[:2] == b"\x1f\x8b" and b"big" in gzip.decompress(path.read_bytes())
+    )
     middle.write_bytes(b"damaged")
     found = open_base("oci:base", root=tmp_path, console=Console()).tree(LINUX_AMD64, "vllm")
     assert found.read(["vllm/a.py", "vllm/new.py"]).keys() == {"vllm/a.py"}
@@ -112,14 +116,24 @@ def test_of_two_places_the_one_that_python_imports_is_taken(tmp_path: Path) -> N
 
 def test_a_layer_that_did_not_arrive_whole_is_not_kept(tmp_path: Path) -> None:
     write_layout(tmp_path / "base", [BOTTOM, tar_of(PACKAGE)], compress="")
-    manifest = next(json.loads(path.read_bytes()) for path in (tmp_path / "base/blobs/sha256").iterdir() if b'"schemaVersion"' in path.read_bytes())
+    manifest = next(
+        json.loads(path.read_bytes())
+        for path in (tmp_path / "base/blobs/sha256").iterdir()
+        if b'"schemaVersion"' in path.read_bytes()
+    )
     blob = tmp_path / "base/blobs/sha256" / manifest["layers"][1]["digest"][7:]
     data = blob.read_bytes()
     blob.write_bytes(data.replace(b"a = 1\n", b"a = 9\n"))
     with pytest.raises(BuilderError, match="did not arrive whole"):
         open_base("oci:base", root=tmp_path, console=Console()).tree(LINUX_AMD64, "vllm").read(["vllm/a.py"])
     blob.write_bytes(data)
-    assert open_base("oci:base", root=tmp_path, console=Console()).tree(LINUX_AMD64, "vllm").read(["vllm/a.py"])["vllm/a.py"].data == b"a = 1\n"
+    assert (
+        open_base("oci:base", root=tmp_path, console=Console())
+        .tree(LINUX_AMD64, "vllm")
+        .read(["vllm/a.py"])["vllm/a.py"]
+        .data
+        == b"a = 1\n"
+    )
 
 
 @pytest.mark.parametrize("name", ["../etc/passwd", "usr/../../x", "a/../../../b"])

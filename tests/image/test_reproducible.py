@@ -21,13 +21,27 @@ REPOSITORY = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def locked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("reproducible")
-    diff = git_diff(root / "1", FILES, {**FILES, "vllm/žluť/new module.py": b"x = 1\n", "vllm/" + "deep/" * 40 + "x.py": b"y = 1\n"})
-    project = make_project(root / "project", {"one.diff": diff}, description='quotes " and $HOME {{x}} \\ č', checkpoint={"digest": "ab" * 32})
+    diff = git_diff(
+        root / "1", FILES, {**FILES, "vllm/žluť/new module.py": b"x = 1\n", "vllm/" + "deep/" * 40 + "x.py": b"y = 1\n"}
+    )
+    project = make_project(
+        root / "project",
+        {"one.diff": diff},
+        description='quotes " and $HOME {{x}} \\ č',
+        checkpoint={"digest": "ab" * 32},
+    )
     assert builder("lock", "small", cwd=project).code == 0
     return project
 
 
-def digest(project: Path, env: dict[str, str], *, prefix: tuple[str, ...] = (), python: str = sys.executable, umask: int = 0o022) -> str:
+def digest(
+    project: Path,
+    env: dict[str, str],
+    *,
+    prefix: tuple[str, ...] = (),
+    python: str = sys.executable,
+    umask: int = 0o022,
+) -> str:
     done = subprocess.run(
         [*prefix, python, "-m", "builder", "build", "small", "--engine", "oci", "--output", "oci:out", "--json"],
         cwd=project, capture_output=True, text=True, check=False, timeout=250, umask=umask,
@@ -75,7 +89,9 @@ def test_another_user_builds_the_same(locked: Path, tmp_path: Path) -> None:
         place = Path(name)
         place.chmod(0o777)
         project = copy(locked, place)
-        shutil.copytree(REPOSITORY / "builder", place / "source" / "builder", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(
+            REPOSITORY / "builder", place / "source" / "builder", ignore=shutil.ignore_patterns("__pycache__")
+        )
         shutil.copy(REPOSITORY / "Dockerfile.j2", place / "source")
         subprocess.run(["chown", "-R", "65534:65534", str(place)], check=True)
         probe = subprocess.run(
@@ -108,12 +124,18 @@ print(hashlib.sha256(data + encode({{"a": "č", "b": [1, 2]}}) + timestamp(1_700
 def interpreters() -> list[str]:
     """Other Pythons of this machine that start."""
     folders = [Path(part) for part in os.environ["PATH"].split(":")]
-    folders += sorted((Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions").glob("3.1[123].*/bin"))
+    folders += sorted(
+        (Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions").glob("3.1[123].*/bin")
+    )
     found = {}
     for folder in folders:
         for minor in (11, 12, 13):
             program = folder / f"python3.{minor}"
-            if minor not in found and program.is_file() and subprocess.run([program, "-c", ""], capture_output=True, check=False).returncode == 0:
+            if (
+                minor not in found
+                and program.is_file()
+                and subprocess.run([program, "-c", ""], capture_output=True, check=False).returncode == 0
+            ):
                 found[minor] = str(program)
     return list(found.values())
 
@@ -122,7 +144,9 @@ def test_every_python_here_writes_the_same_layer(tmp_path: Path) -> None:
     """The modules that make bytes import nothing but the standard library, so that any interpreter can run them."""
     digests = {}
     for program in [sys.executable, *interpreters()]:
-        done = subprocess.run([program, "-c", LAYER.format(path=str(REPOSITORY))], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [program, "-c", LAYER.format(path=str(REPOSITORY))], capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, done.stderr
         digests[program] = done.stdout.strip()
     assert len(set(digests.values())) == 1, digests

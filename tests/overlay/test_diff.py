@@ -15,10 +15,17 @@ from builder.overlay.diff import canonical, parse
 from builder.overlay.stack import apply_stack
 from tests.support.trees import DictTree, git, git_diff, overlay, write_tree
 
-LINES = st.lists(st.sampled_from([b"a = 1", b"b = 2", b"", b"    c = 3", b"# d", b"x", b"\ty", b"--- a/z", b"+++ b/z", b"@@ -1 +1 @@"]), max_size=14)
+LINES = st.lists(
+    st.sampled_from(
+        [b"a = 1", b"b = 2", b"", b"    c = 3", b"# d", b"x", b"\ty", b"--- a/z", b"+++ b/z", b"@@ -1 +1 @@"]
+    ),
+    max_size=14,
+)
 ENDS = st.sampled_from([b"\n", b""])
 # Text files that are no Python, so that random lines need not parse.
-PATHS = st.sampled_from(["vllm/a.txt", "vllm/b b.txt", "vllm/sub/c.txt", "vllm/sub/ž.txt", 'vllm/q"uote.txt', "vllm/empty.txt"])
+PATHS = st.sampled_from(
+    ["vllm/a.txt", "vllm/b b.txt", "vllm/sub/c.txt", "vllm/sub/ž.txt", 'vllm/q"uote.txt', "vllm/empty.txt"]
+)
 CONTENT = st.builds(lambda lines, end: b"\n".join(lines) + (end if lines else b""), LINES, ENDS)
 TREES = st.dictionaries(PATHS, CONTENT, max_size=4)
 SLOW = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -35,8 +42,12 @@ def apply(base: dict[str, bytes], diff: bytes) -> dict[str, bytes]:
 
 
 @SLOW
-@given(TREES, TREES, st.sampled_from([(), ("--no-renames",), ("--find-renames",), ("-U1",), ("-U0",), ("--full-index",)]))
-def test_what_git_diff_says_is_what_we_do(before: dict[str, bytes], after: dict[str, bytes], options: tuple[str, ...]) -> None:
+@given(
+    TREES, TREES, st.sampled_from([(), ("--no-renames",), ("--find-renames",), ("-U1",), ("-U0",), ("--full-index",)])
+)
+def test_what_git_diff_says_is_what_we_do(
+    before: dict[str, bytes], after: dict[str, bytes], options: tuple[str, ...]
+) -> None:
     with tempfile.TemporaryDirectory() as name:
         diff = git_diff(Path(name), before, after, *options)
     if not diff:
@@ -55,7 +66,9 @@ def git_apply(base: dict[str, bytes], diff: bytes) -> dict[str, bytes] | None:
         folder = Path(name)
         git(folder, "init", "-q")
         write_tree(folder, base)
-        done = subprocess.run(["git", "apply", "--whitespace=nowarn", "-"], cwd=folder, input=diff, capture_output=True, check=False)
+        done = subprocess.run(
+            ["git", "apply", "--whitespace=nowarn", "-"], cwd=folder, input=diff, capture_output=True, check=False
+        )
         if done.returncode != 0:
             return None
         return {
@@ -78,7 +91,9 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return git_diff(tmp_path_factory.mktemp("sound"), BEFORE, AFTER)
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
 @given(data=st.data())
 def test_a_mutated_diff_gives_what_git_gives_or_an_error(sound: bytes, data: st.DataObject) -> None:
     lines = sound.split(b"\n")

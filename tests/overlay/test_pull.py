@@ -54,7 +54,9 @@ def test_a_pull_request_is_locked_vendored_and_built_without_github(hub: GitHub,
     vendored = project / "overlays/vllm-project-vllm-39931.diff"
     assert overlay["diff"] == "overlays/vllm-project-vllm-39931.diff"
     assert b"index " not in vendored.read_bytes()
-    nobody = settings(hub, tmp_path, BUILDER_GITHUB_URL="http://127.0.0.1:9", BUILDER_GITHUB_API_URL="http://127.0.0.1:9")
+    nobody = settings(
+        hub, tmp_path, BUILDER_GITHUB_URL="http://127.0.0.1:9", BUILDER_GITHUB_API_URL="http://127.0.0.1:9"
+    )
     built = builder("build", "small", "--engine", "oci", "--json", cwd=project, env=nobody)
     assert built.code == 0, built.err
     assert [each["path"] for each in built.document["files"]] == ["vllm/added.py", "vllm/config.py"]
@@ -67,7 +69,9 @@ def test_a_pull_request_is_locked_vendored_and_built_without_github(hub: GitHub,
 
 def test_a_rerendered_diff_keeps_its_digest_and_git_gives_the_same(hub: GitHub, tmp_path: Path) -> None:
     digests = set()
-    for index, (abbreviation, faults) in enumerate([(7, {}), (12, {}), (7, {"/repos/": [Fault(404)]}), (7, {"compare": [Fault(406)]})]):
+    for index, (abbreviation, faults) in enumerate(
+        [(7, {}), (12, {}), (7, {"/repos/": [Fault(404)]}), (7, {"compare": [Fault(406)]})]
+    ):
         hub.abbreviation = abbreviation
         hub.faults = faults
         project = project_of(tmp_path / str(index))

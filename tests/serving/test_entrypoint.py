@@ -115,7 +115,8 @@ def test_extra_arguments_are_split_as_a_shell_does(image: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["Qwen/Qwen3-8B", "--port", "9000"], ["--help"], ["/models/x"], ["$(id)", "{{x}}", "a\nb", "--", "-x"]]
+    "arguments",
+    [["Qwen/Qwen3-8B", "--port", "9000"], ["--help"], ["/models/x"], ["$(id)", "{{x}}", "a\nb", "--", "-x"]],
 )
 def test_anything_else_reaches_the_bases_own_entrypoint_unchanged(image: Path, arguments: list[str]) -> None:
     assert argv(serve(image, *arguments)) == ["serve", *arguments]
@@ -133,7 +134,11 @@ def test_print_shows_the_command_and_starts_nothing(image: Path) -> None:
         done = serve(image, *arguments)
         assert done.returncode == 0, done.stderr
         assert done.stdout.startswith(str(image / "vllm"))
-    assert json.loads(serve(image, "smoke", "--print", "--json").stdout)[1:] == ["serve", str(image / "model"), *PROFILE]
+    assert json.loads(serve(image, "smoke", "--print", "--json").stdout)[1:] == [
+        "serve",
+        str(image / "model"),
+        *PROFILE,
+    ]
 
 
 def test_profiles_and_show(image: Path) -> None:
@@ -178,7 +183,9 @@ RULES = {
     "opt_ins": ["lm_head", "embed_tokens", "embeddings"],
     "tensors": {"lm_head.weight_scale_inv": {"dtype": "BF16", "shape": [2, 1]}},
 }
-GOOD = {"quantization_config": {"lm_head": True, "embed_tokens": True, "embeddings": True, "modules_to_not_convert": ["x"]}}
+GOOD = {
+    "quantization_config": {"lm_head": True, "embed_tokens": True, "embeddings": True, "modules_to_not_convert": ["x"]}
+}
 
 
 def write_checkpoint(model: Path, config: dict[str, Any], tensors: dict[str, Any]) -> None:

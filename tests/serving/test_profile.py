@@ -49,9 +49,25 @@ def profile_of(tmp_path: Path, text: str) -> Profile:
 
 def test_numbers_switches_and_lists_are_passed_as_they_are_written(tmp_path: Path) -> None:
     found = profile_of(
-        tmp_path, "name: p\nflags:\n  a: 0.90\n  b: true\n  c: false\n  d: [x, 2]\n  e: -1\n  f: on\n  g: 010\n  h: 1e-5\n"
+        tmp_path,
+        "name: p\nflags:\n  a: 0.90\n  b: true\n  c: false\n  d: [x, 2]\n  e: -1\n  f: on\n  g: 010\n  h: 1e-5\n",
     )
-    assert found.argv() == ["--a", "0.90", "--b", "--no-c", "--d", "x", "2", "--e=-1", "--f", "on", "--g", "010", "--h", "1e-5"]
+    assert found.argv() == [
+        "--a",
+        "0.90",
+        "--b",
+        "--no-c",
+        "--d",
+        "x",
+        "2",
+        "--e=-1",
+        "--f",
+        "on",
+        "--g",
+        "010",
+        "--h",
+        "1e-5",
+    ]
 
 
 @pytest.mark.parametrize(

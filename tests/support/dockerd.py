@@ -33,7 +33,9 @@ def docker_engine() -> Iterator[str]:
         )  # fmt: skip
     try:
         for _ in range(120):
-            answered = subprocess.run(["docker", "-H", socket, "version"], capture_output=True, check=False).returncode == 0
+            answered = (
+                subprocess.run(["docker", "-H", socket, "version"], capture_output=True, check=False).returncode == 0
+            )
             if answered or process.poll() is not None:
                 break
             time.sleep(0.5)

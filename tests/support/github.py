@@ -68,7 +68,9 @@ class GitHub:
         """Commit files (None deletes) on a branch of the working repository and push it; the commit's id."""
         if branch != "main" and branch not in git(self.work, "branch", "--format=%(refname:short)").decode().split():
             git(self.work, "branch", branch, "main")
-        born = subprocess.run(["git", "rev-parse", "-q", "--verify", "HEAD"], cwd=self.work, capture_output=True, check=False)
+        born = subprocess.run(
+            ["git", "rev-parse", "-q", "--verify", "HEAD"], cwd=self.work, capture_output=True, check=False
+        )
         if born.returncode == 0:
             git(self.work, "checkout", "-q", branch)
         write_tree(self.work, {path: data for path, data in files.items() if data is not None})
@@ -185,7 +187,13 @@ def _handler(server: GitHub) -> type[BaseHTTPRequestHandler]:
             self._send(status, data, headers)
 
         def _send(
-            self, status: int, data: bytes, headers: dict[str, str] | None = None, *, cut: bool = False, stall: float = 0.0
+            self,
+            status: int,
+            data: bytes,
+            headers: dict[str, str] | None = None,
+            *,
+            cut: bool = False,
+            stall: float = 0.0,
         ) -> None:
             if stall:
                 threading.Event().wait(stall)

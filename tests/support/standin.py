@@ -74,13 +74,17 @@ def tar_of(files: Mapping[str, bytes], *, executable: frozenset[str] = frozenset
 def package_files() -> dict[str, bytes]:
     """The real wheel's Python files and dist-info, and one stale bytecode file, by path from `/`."""
     with zipfile.ZipFile(wheel("0.20.0")) as archive:
-        names = [n for n in archive.namelist() if n.endswith(".py") and n.startswith("vllm/") or n.startswith(f"{INFO}/")]
+        names = [
+            n for n in archive.namelist() if (n.endswith(".py") and n.startswith("vllm/")) or n.startswith(f"{INFO}/")
+        ]
         files = {f"{ROOT}/{name}": archive.read(name) for name in names}
     files[STALE] = b"stale bytecode"
     return files
 
 
-def write_layout(path: Path, layers: list[bytes], *, compress: str = "gzip", config: Mapping[str, object] | None = None) -> Path:
+def write_layout(
+    path: Path, layers: list[bytes], *, compress: str = "gzip", config: Mapping[str, object] | None = None
+) -> Path:
     """An OCI layout with one image of these layers (tars, bottom first)."""
     blobs = path / "blobs" / "sha256"
     blobs.mkdir(parents=True)
@@ -100,7 +104,9 @@ def write_layout(path: Path, layers: list[bytes], *, compress: str = "gzip", con
         else:
             digest, size = put(gzip.compress(data, 1, mtime=0) if compress == "gzip" else data)
         suffix = f"+{compress}" if compress else ""
-        descriptors.append({"mediaType": f"application/vnd.oci.image.layer.v1.tar{suffix}", "digest": digest, "size": size})
+        descriptors.append(
+            {"mediaType": f"application/vnd.oci.image.layer.v1.tar{suffix}", "digest": digest, "size": size}
+        )
     document = {
         "architecture": "amd64",
         "os": "linux",
@@ -122,7 +128,12 @@ def write_layout(path: Path, layers: list[bytes], *, compress: str = "gzip", con
         "layers": descriptors,
     }
     digest, size = put(json.dumps(manifest).encode())
-    entry = {"mediaType": manifest["mediaType"], "digest": digest, "size": size, "annotations": {"org.opencontainers.image.ref.name": "base"}}
+    entry = {
+        "mediaType": manifest["mediaType"],
+        "digest": digest,
+        "size": size,
+        "annotations": {"org.opencontainers.image.ref.name": "base"},
+    }
     (path / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [entry]}))
     (path / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
     return path
@@ -142,7 +153,10 @@ def standin_base() -> Path:
             layers = [
                 root.read_bytes(),
                 tar_of(package_files()),
-                tar_of({"usr/local/bin/vllm": program, "vllm-workspace/.keep": b""}, executable=frozenset({"usr/local/bin/vllm"})),
+                tar_of(
+                    {"usr/local/bin/vllm": program, "vllm-workspace/.keep": b""},
+                    executable=frozenset({"usr/local/bin/vllm"}),
+                ),
             ]
             write_layout(temporary, layers)
             temporary.rename(path)

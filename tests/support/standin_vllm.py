@@ -47,7 +47,9 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self):
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
         message = {"role": "assistant", "content": "2+2 je 4."}
-        self.answer({"object": "chat.completion", "choices": [{"index": 0, "message": message, "finish_reason": "stop"}]})
+        self.answer(
+            {"object": "chat.completion", "choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}
+        )
 
     def log_message(self, *arguments):
         pass
