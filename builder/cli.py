@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "check": ("builder.commands.check", "Apply the overlays to the base's real files; build nothing."),
     "render": ("builder.commands.render", "Write a Docker context that plain `docker build` builds."),
     "build": ("builder.commands.build", "Make the image."),
+    "publish": ("builder.commands.publish", "Build the image and push what the registry lacks."),
     "verify": ("builder.commands.verify", "Compare an image with its record and its lock."),
     "run": ("builder.commands.run", "Run the image with a profile."),
     "profile": ("builder.commands.profile", "List and show serving profiles."),

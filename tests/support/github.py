@@ -9,7 +9,7 @@ import json
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -202,10 +202,8 @@ def _handler(server: GitHub) -> type[BaseHTTPRequestHandler]:
                 self.send_header(name, value)
             self.send_header("Content-Length", str(len(data) + (100 if cut else 0)))
             self.end_headers()
-            try:
+            with suppress(OSError):
                 self.wfile.write(data)
-            except OSError:
-                pass
             if cut:
                 self.close_connection = True
 
