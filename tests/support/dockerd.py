@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,13 @@ from tests.support.services import leave_out, require, require_root
 @pytest.fixture(scope="session")
 def docker_engine() -> Iterator[str]:
     """The address of a running daemon, for DOCKER_HOST."""
+    with engine() as address:
+        yield address
+
+
+@contextmanager
+def engine() -> Iterator[str]:
+    """Start a daemon, and end it by its own process."""
     require("dockerd", "docker", "iptables")
     require_root()
     folder = Path(tempfile.mkdtemp(prefix="builder-dockerd-", dir="/var/tmp"))
