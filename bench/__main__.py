@@ -60,7 +60,20 @@ def entrypoint() -> list[Row]:
         shutil.copy(ENTRYPOINT_SOURCE, own / "serve")
         (own / "serve").chmod(0o755)
         layout = root / "layout"
-        document = json.loads(run(sys.executable, "-m", "builder", "build", "demo", "--engine", "oci", "--output", f"oci:{layout}", "--json"))
+        document = json.loads(
+            run(
+                sys.executable,
+                "-m",
+                "builder",
+                "build",
+                "demo",
+                "--engine",
+                "oci",
+                "--output",
+                f"oci:{layout}",
+                "--json",
+            )
+        )
         run("tar", "-xf", str(layout / "blobs/sha256" / document["layer"]["digest"][7:]), "-C", name)
         record = json.loads((own / "record.json").read_text())
         record["base"]["entrypoint"] = ["true"]
@@ -77,7 +90,9 @@ def entrypoint() -> list[Row]:
         }  # fmt: skip
         ours = median_ms(lambda: run(str(own / "serve"), "smoke", env=env), times=21)
         bare = median_ms(lambda: run(str(python), "-I", "-S", "-c", "import os; os.execvp('true', ['true'])"), times=21)
-    return [("entrypoint to exec", f"{ours:.0f} ms", f"python3 -I -S and exec: {bare:.0f} ms", f"{ours - bare:+.0f} ms")]
+    return [
+        ("entrypoint to exec", f"{ours:.0f} ms", f"python3 -I -S and exec: {bare:.0f} ms", f"{ours - bare:+.0f} ms")
+    ]
 
 
 def stack() -> list[Row]:
@@ -96,7 +111,18 @@ def stack() -> list[Row]:
         with tempfile.TemporaryDirectory() as name:
             write_tree(Path(name), files)
             for diff in diffs:
-                argv = ["patch", "--forward", "--batch", "-p1", "--fuzz=0", "--no-backup-if-mismatch", "--get=0", "-s", "-d", name]
+                argv = [
+                    "patch",
+                    "--forward",
+                    "--batch",
+                    "-p1",
+                    "--fuzz=0",
+                    "--no-backup-if-mismatch",
+                    "--get=0",
+                    "-s",
+                    "-d",
+                    name,
+                ]
                 subprocess.run(argv, input=diff, check=True, capture_output=True)
 
     def ours() -> None:
@@ -110,8 +136,22 @@ def stack() -> list[Row]:
         ours()
         cold = (time.perf_counter() - begun) * 1000
         first, second = median_ms(ours), median_ms(bare)
-        rows.append(("stack of 46 file changes", f"{first:.0f} ms", f"GNU patch alone: {second:.0f} ms", f"{first / second:.2f} x"))
-        rows.append(("the same, syntax not checked before", f"{cold:.0f} ms", f"GNU patch alone: {second:.0f} ms", f"{cold / second:.2f} x"))
+        rows.append(
+            (
+                "stack of 46 file changes",
+                f"{first:.0f} ms",
+                f"GNU patch alone: {second:.0f} ms",
+                f"{first / second:.2f} x",
+            )
+        )
+        rows.append(
+            (
+                "the same, syntax not checked before",
+                f"{cold:.0f} ms",
+                f"GNU patch alone: {second:.0f} ms",
+                f"{cold / second:.2f} x",
+            )
+        )
         del os.environ["BUILDER_CACHE_DIR"]
     return rows
 
@@ -136,7 +176,15 @@ def builds() -> list[Row]:
         place = Path(name)
         for label in ("demo, oci, cold", "demo, oci, warm"):
             env = {"BUILDER_CACHE_DIR": str(place / "demo-cache")}
-            rows.append(timed_build(label, "wheel of 244 MB", ["demo", "--engine", "oci", "--output", f"oci:{place}/demo"], cwd=ROOT, env=env))
+            rows.append(
+                timed_build(
+                    label,
+                    "wheel of 244 MB",
+                    ["demo", "--engine", "oci", "--output", f"oci:{place}/demo"],
+                    cwd=ROOT,
+                    env=env,
+                )
+            )
         first, second = overlay_diffs()
         with registry(place / "registry") as host, engine() as daemon:
             skopeo_copy(f"oci:{standin_base()}:base", f"docker://{host}/vllm/base:v1")
@@ -146,9 +194,25 @@ def builds() -> list[Row]:
             for kind in ("cold", "warm"):
                 if kind == "cold":
                     shutil.rmtree(place / "cache")
-                rows.append(timed_build(f"real stack, oci, {kind}", "base of 75 MB in a registry", ["small", "--engine", "oci"], cwd=project, env=env))
+                rows.append(
+                    timed_build(
+                        f"real stack, oci, {kind}",
+                        "base of 75 MB in a registry",
+                        ["small", "--engine", "oci"],
+                        cwd=project,
+                        env=env,
+                    )
+                )
             for kind in ("cold", "warm"):
-                rows.append(timed_build(f"real stack, docker, {kind}", "docker build pulls the base", ["small", "--engine", "docker"], cwd=project, env=env))
+                rows.append(
+                    timed_build(
+                        f"real stack, docker, {kind}",
+                        "docker build pulls the base",
+                        ["small", "--engine", "docker"],
+                        cwd=project,
+                        env=env,
+                    )
+                )
     return rows
 
 

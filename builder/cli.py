@@ -5,6 +5,7 @@ Commands are imported only when they are called or asked for help, so that `buil
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -18,7 +19,12 @@ import click
 
 from builder import __version__
 from builder.console import Console
-from builder.errors import EXIT_BUG, EXIT_INPUT, EXIT_INTERRUPTED, BuilderError
+from builder.errors import EXIT_BUG, EXIT_INPUT, EXIT_INTERRUPTED, BuilderError, InputError
+
+# What the file system refuses and the user can mend; other errors of the system are ours.
+_MENDABLE = {
+    errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG,
+}  # fmt: skip
 
 # Name -> (module with an attribute `command`, one line of help). In the order in which a user meets them.
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -134,6 +140,14 @@ def _report_bug(error: BaseException) -> Path:
     return Path(name)
 
 
+def _bug(console: Console, error: Exception) -> int:
+    traceback.print_exception(error, file=console.stderr)
+    report = _report_bug(error)
+    console.say(f"error: this is a bug in builder\n  next  open an issue and paste {report}")
+    console.document({"error": {"kind": "Bug", "message": repr(error), "exit_code": EXIT_BUG, "report": str(report)}})
+    return EXIT_BUG
+
+
 def run(arguments: list[str] | None = None) -> int:
     """Run one command line and return its exit code."""
     given = sys.argv[1:] if arguments is None else arguments
@@ -160,14 +174,17 @@ def run(arguments: list[str] | None = None) -> int:
     except BuilderError as error:
         console.error(error)
         return error.exit_code
-    except Exception as error:  # noqa: BLE001  the last line of defence
-        traceback.print_exc(file=console.stderr)
-        report = _report_bug(error)
-        console.say(f"error: this is a bug in builder\n  next  open an issue and paste {report}")
-        console.document(
-            {"error": {"kind": "Bug", "message": repr(error), "exit_code": EXIT_BUG, "report": str(report)}}
+    except OSError as error:
+        if error.errno not in _MENDABLE:
+            return _bug(console, error)
+        where = [("where", str(error.filename))] if error.filename else []
+        mended = InputError(
+            error.strerror or str(error), details=where, hint="make room or give rights there, then run it again"
         )
-        return EXIT_BUG
+        console.error(mended)
+        return mended.exit_code
+    except Exception as error:  # noqa: BLE001  the last line of defence
+        return _bug(console, error)
     return 0
 
 

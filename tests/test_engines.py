@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import subprocess
 import tarfile
 import time
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.support.cli import builder
 from tests.support.realstack import overlay_diffs
@@ -25,14 +27,21 @@ from tests.support.wheels import python_files
 
 PROFILES = Path(__file__).parents[1] / "profiles"
 NAMES = ("smoke", "production-ceiling", "envelope-16k")
+NASTY = "a 'b' \"c\" $HOME ${x} $(id) `id` {{ x }} {% y %} \\ # \u010d"
 
 
 def real_project(root: Path, base: str) -> Path:
     first, second = overlay_diffs()
     project = make_project(
         root, {"20-1.diff": first, "20-2.diff": second}, base=base,
-        profiles=list(NAMES), default_profile="smoke", checkpoint={"digest": "c0" * 32},
+        profiles=[*NAMES, "nasty"], default_profile="smoke", checkpoint={"digest": "c0" * 32}, description=NASTY,
     )  # fmt: skip
+    nasty = {
+        "name": "nasty",
+        "description": NASTY,
+        "flags": {"chat-template": f"{NASTY}\nline", "x": f"--{NASTY}", "y": ["-", NASTY]},
+    }
+    (project / "profiles/nasty.yaml").write_text(yaml.safe_dump(nasty, allow_unicode=True))
     for name in NAMES:
         (project / "profiles" / f"{name}.yaml").write_bytes((PROFILES / f"{name}.yaml").read_bytes())
     return project
@@ -146,8 +155,6 @@ def test_docker_run_image_profile_starts_the_server_with_exactly_the_profiles_fl
     run = ("run", "--rm", "--network=none", "-e", "BUILDER_CHECKPOINT_CHECK=off")
     output = docker(docker_engine, *run, image, "smoke", "--exit")
     argv = json.loads(next(line for line in output.splitlines() if line.startswith("argv: "))[6:])
-    import yaml
-
     flags = yaml.safe_load((PROFILES / "smoke.yaml").read_text())["flags"]
     wanted = [
         part
@@ -160,6 +167,42 @@ def test_docker_run_image_profile_starts_the_server_with_exactly_the_profiles_fl
     assert "files are as recorded" in docker(docker_engine, *run, "--read-only", "--user", "1000:1000", image, "verify")
     other = docker(docker_engine, *run, image, "Qwen/Qwen3-8B", "--exit")
     assert 'argv: ["serve", "Qwen/Qwen3-8B", "--exit"]' in other
+
+
+def test_no_value_breaks_out_of_its_place(
+    docker_engine: str, project: Path, oci: Any, in_docker: Any, tmp_path: Path
+) -> None:
+    """The same text as a label in both engines, and as arguments of the server."""
+    labels = json.loads(docker(docker_engine, "inspect", "-f", "{{json .Config.Labels}}", in_docker["digest"]))
+    assert labels["org.opencontainers.image.description"] == NASTY
+    blob = project / "dist/small/blobs/sha256" / oci["config_digest"].removeprefix("sha256:")
+    assert json.loads(blob.read_bytes())["config"]["Labels"] == labels
+    image = in_docker["output"].removeprefix("docker:")
+    output = docker(
+        docker_engine, "run", "--rm", "--network=none", "-e", "BUILDER_CHECKPOINT_CHECK=off", image, "nasty", "--exit"
+    )
+    argv = json.loads(next(line for line in output.splitlines() if line.startswith("argv: "))[6:])
+    assert argv == [
+        "serve",
+        "/model",
+        "--chat-template",
+        f"{NASTY}\nline",
+        f"--x=--{NASTY}",
+        "--y",
+        "-",
+        NASTY,
+        "--exit",
+    ]
+    recipe = project / "images/small.yaml"
+    document = yaml.safe_load(recipe.read_text())
+    other = tmp_path / "images"
+    other.mkdir()
+    for name in ("overlays", "profiles"):
+        shutil.copytree(project / name, tmp_path / name)
+    (other / "lines.yaml").write_text(yaml.safe_dump({**document, "description": "one\nRUN id"}))
+    refused = builder("render", "lines", "--output", str(tmp_path / "context"), cwd=tmp_path)
+    assert refused.code == 2
+    assert "line break" in refused.err
 
 
 def test_docker_stop_reaches_the_server(docker_engine: str, in_docker: Any) -> None:

@@ -53,7 +53,8 @@ def digest_directory(folder: Path, *, console: Console) -> CheckpointDigest:
     paths = sorted(_served_files(folder))
     if not paths:
         raise InputError(f"{folder} holds no checkpoint", hint="name the folder that has config.json and the shards")
-    total = sum((folder / path).stat().st_size for path in paths)
+    # A link that leads nowhere has its own error when it is opened.
+    total = sum((folder / path).stat().st_size for path in paths if (folder / path).exists())
     with console.progress("hashing the checkpoint", total=total) as bar, ThreadPoolExecutor(os.cpu_count()) as pool:
         files = list(pool.map(lambda path: _hash(folder, path, bar), paths))
     return combine(files)

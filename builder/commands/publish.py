@@ -39,7 +39,9 @@ def command(recipe: str, to: str | None, move: bool, console: Console) -> None:
         raise InputError(f"{where!r} has a tag or a digest", hint="name the repository; the tags follow from the lock")
     kind = parse_reference(opened.lock.base.reference)
     if kind in ("wheel", "docker"):
-        raise InputError(f"an image on a {kind}: base cannot be published", hint="use a base in a registry or an OCI layout")
+        raise InputError(
+            f"an image on a {kind}: base cannot be published", hint="use a base in a registry or an OCI layout"
+        )
     built = build_images(opened.lock, opened.plans(console=console, offline=False))
     base = open_base(pinned_reference(opened.lock), root=opened.project.root, console=console)
     owner = {each.digest: image.base for image in built.images.values() for each in image.base_layers}
@@ -52,7 +54,9 @@ def command(recipe: str, to: str | None, move: bool, console: Console) -> None:
     tags = [built.tags.immutable, *([built.tags.moving] if move and built.tags.moving else [])]
     console.out(f"{target.name}@{built.top.digest}")
     console.out(f"  tags  {', '.join(tags)}")
-    console.out(f"  up    {moved.uploaded:,} bytes of our own; {moved.mounted} layers mounted, {moved.streamed:,} bytes streamed")
+    console.out(
+        f"  up    {moved.uploaded:,} bytes of our own; {moved.mounted} layers mounted, {moved.streamed:,} bytes streamed"
+    )
     console.document(
         {
             "name": opened.lock.name,

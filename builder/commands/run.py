@@ -22,7 +22,13 @@ from builder.errors import InputError
 @click.option("--print", "printing", is_flag=True, help="Show the command, do not run it.")
 @common_options
 def command(
-    recipe: str, profile: str, arguments: tuple[str, ...], model: Path | None, port: int, printing: bool, console: Console
+    recipe: str,
+    profile: str,
+    arguments: tuple[str, ...],
+    model: Path | None,
+    port: int,
+    printing: bool,
+    console: Console,
 ) -> None:
     """Run RECIPE's image with PROFILE under Docker. Flags behind `--` win over the profile's."""
     from builder.build import image_tags

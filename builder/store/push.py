@@ -26,7 +26,9 @@ class Moved:
     present: int = 0
 
 
-def push(built: Built, target: Reference, base: Reference | None, source: BlobSource, *, move: bool, console: Console) -> Moved:
+def push(
+    built: Built, target: Reference, base: Reference | None, source: BlobSource, *, move: bool, console: Console
+) -> Moved:
     """Push every platform, then the index, then the tags.
 
     `base` is where the base's layers are, when that is a registry; layers of the same registry are mounted, others are
@@ -71,7 +73,10 @@ def _push_image(
             if location is None:
                 moved.mounted += 1
                 continue
-        with console.progress(f"base layer {descriptor.digest[7:19]}", total=descriptor.size) as bar, source(descriptor) as pieces:
+        with (
+            console.progress(f"base layer {descriptor.digest[7:19]}", total=descriptor.size) as bar,
+            source(descriptor) as pieces,
+        ):
             registry.upload(repository, descriptor.digest, _counted(pieces, bar.advance), location=location)
         moved.streamed += descriptor.size
     for digest, data in ((image.layer.digest, image.layer.data), (image.config.digest, image.config_bytes)):

@@ -31,7 +31,10 @@ ROOT = "usr/local/lib/python3.12/dist-packages"
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     files = {f"{ROOT}/{path}": data for path, data in FILES.items()}
     record = "".join(f"{path},,\n" for path in FILES)
-    files |= {f"{ROOT}/vllm-0.0.1.dist-info/RECORD": record.encode(), f"{ROOT}/vllm-0.0.1.dist-info/METADATA": b"Name: vllm\n"}
+    files |= {
+        f"{ROOT}/vllm-0.0.1.dist-info/RECORD": record.encode(),
+        f"{ROOT}/vllm-0.0.1.dist-info/METADATA": b"Name: vllm\n",
+    }
     layers = [tar_of({"usr/bin/python3": b"#!", "opt/x": b""}), tar_of(files)]
     return write_layout(tmp_path_factory.mktemp("layout") / "base", layers)
 
@@ -113,11 +116,26 @@ class TokenServer(BaseHTTPRequestHandler):
             kind, name, actions = scope.split(":")
             access.append({"type": kind, "name": name, "actions": actions.split(",")})
         now = int(time.time())
-        claims = {"iss": "test", "sub": "", "aud": query["service"][0], "exp": now + 300, "nbf": now - 10, "iat": now, "jti": "x", "access": access}
-        der = subprocess.run(["openssl", "x509", "-in", self.certificate, "-outform", "der"], capture_output=True, check=True).stdout
+        claims = {
+            "iss": "test",
+            "sub": "",
+            "aud": query["service"][0],
+            "exp": now + 300,
+            "nbf": now - 10,
+            "iat": now,
+            "jti": "x",
+            "access": access,
+        }
+        der = subprocess.run(
+            ["openssl", "x509", "-in", self.certificate, "-outform", "der"], capture_output=True, check=True
+        ).stdout
         header = {"typ": "JWT", "alg": "RS256", "x5c": [base64.b64encode(der).decode()]}
-        text = ".".join(base64.urlsafe_b64encode(json.dumps(each).encode()).rstrip(b"=").decode() for each in (header, claims))
-        signed = subprocess.run(["openssl", "dgst", "-sha256", "-sign", self.key], input=text.encode(), capture_output=True, check=True).stdout
+        text = ".".join(
+            base64.urlsafe_b64encode(json.dumps(each).encode()).rstrip(b"=").decode() for each in (header, claims)
+        )
+        signed = subprocess.run(
+            ["openssl", "dgst", "-sha256", "-sign", self.key], input=text.encode(), capture_output=True, check=True
+        ).stdout
         body = json.dumps({"token": f"{text}.{base64.urlsafe_b64encode(signed).rstrip(b'=').decode()}"}).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
@@ -144,7 +162,9 @@ def token_server(tmp_path: Path) -> Iterator[str]:
     server.server_close()
 
 
-def test_token_authentication_asks_for_just_the_scopes_that_are_needed(base: Path, tmp_path: Path, token_server: str) -> None:
+def test_token_authentication_asks_for_just_the_scopes_that_are_needed(
+    base: Path, tmp_path: Path, token_server: str
+) -> None:
     auth = f"auth: {{token: {{realm: '{token_server}', service: 'test', issuer: 'test', rootcertbundle: '{TokenServer.certificate}'}}}}\n"
     with registry(tmp_path / "r", auth=auth) as host:
         skopeo_copy(f"oci:{base}:base", f"docker://{host}/base/image:v1")
