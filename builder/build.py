@@ -100,6 +100,7 @@ def write_oci(opened: Opened, built: Built, folder: Path, *, with_base: bool, co
     with console.progress("base layers", total=sum(each.size for each in wanted)) as bar:
         write_layout(
             folder,
+            lock.name,
             [(built.top, built.tags.all)],
             blobs,
             wanted,

@@ -133,7 +133,6 @@ class Recipe(Frozen):
     )
     overlays: tuple[OverlaySpec, ...] = ()
     checkpoint: CheckpointSpec | None = None
-
     envelope: Envelope | None = Field(default=None, description="What at least one profile must be able to serve.")
     profiles: tuple[Name, ...] = ()
     default_profile: Name | None = None
