@@ -9,8 +9,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,13 +17,11 @@ from typing import Any
 from builder.errors import InputError, MismatchError
 from builder.files import replacing, write_file
 from builder.image.manifest import encode
-from builder.oci import INDEX_TYPES, MANIFEST_TYPES, OCI_INDEX, Descriptor
+from builder.oci import INDEX_TYPES, MANIFEST_TYPES, OCI_INDEX, BlobSource, Descriptor
 
 REF_NAME = "org.opencontainers.image.ref.name"
 RECIPE_NAME = "dev.overlay-image-builder.name"
 _MARKER = b'{"imageLayoutVersion":"1.0.0"}'
-
-BlobSource = Callable[[Descriptor], AbstractContextManager[Iterator[bytes]]]
 
 
 @dataclass(frozen=True)
