@@ -34,7 +34,7 @@ def command(recipe: str, output: Path, offline: bool, console: Console) -> None:
             folder,
             base,
             plan.rootfs,
-            labels=image_labels(opened.lock, plan),
+            labels=image_labels(opened.lock, plan.record),
             entrypoint=ENTRYPOINT,
             name=opened.lock.name,
         )

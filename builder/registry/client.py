@@ -118,10 +118,10 @@ class Registry:
         finally:
             pieces.close()
 
-    def read_blob(self, repository: str, descriptor: Descriptor) -> bytes:
-        """A small blob (a config, a piece of evidence), checked."""
-        if descriptor.size > _MANIFEST_LIMIT:
-            raise InputError(f"blob {descriptor.digest} is larger than {_MANIFEST_LIMIT >> 20} MiB")
+    def read_blob(self, repository: str, descriptor: Descriptor, *, limit: int = _MANIFEST_LIMIT) -> bytes:
+        """A small blob (a config, a piece of evidence), checked; `limit` in bytes."""
+        if descriptor.size > limit:
+            raise InputError(f"blob {descriptor.digest} is larger than {limit >> 20} MiB")
         with self.blob(repository, descriptor) as pieces:
             return b"".join(pieces)
 
