@@ -76,7 +76,6 @@ def _patch(component: Component, lock: Lock) -> None:
 
     patches = [_pedigree(overlay) for overlay in lock.overlays]
     if patches:
-        component.modified = True
         component.pedigree = Pedigree(patches=patches)
     for number, overlay in enumerate(lock.overlays, 1):
         component.properties.add(Property(name=f"{_PREFIX}:overlay:{number}", value=overlay.id))

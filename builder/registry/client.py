@@ -65,11 +65,11 @@ class Registry:
                 except _BROKEN as error:
                     self._again(attempt, error)
                     continue
-            length = answer.headers.get("Content-Length", "")
-            if length.isdigit() and int(length) != len(data) <= _MANIFEST_LIMIT:
-                self._again(attempt, EOFError("the answer was cut"))
-                continue
-            break
+            promised = answer.headers.get("Docker-Content-Digest") or f"sha256:{hashlib.sha256(data).hexdigest()}"
+            if len(data) > _MANIFEST_LIMIT or promised == f"sha256:{hashlib.sha256(data).hexdigest()}":
+                break
+            # Cut, or changed on its way.
+            self._again(attempt, EOFError("the manifest is not the one that the answer's header names"))
         if len(data) > _MANIFEST_LIMIT:
             raise InputError(f"the manifest of {repository}:{reference} is larger than {_MANIFEST_LIMIT >> 20} MiB")
         digest = f"sha256:{hashlib.sha256(data).hexdigest()}"

@@ -43,16 +43,24 @@ class Moved:
             self.present += present
 
 
-def check_immutable(registry: Registry, target: Reference, built: Built) -> bool:
-    """Whether the immutable tag names this image already. Raises `MismatchError` when it names another."""
-    held = registry.has_manifest(target.repository, built.tags.immutable)
+def check_immutable(registry: Registry, target: Reference, built: Built) -> None:
+    """Raise `MismatchError` when the immutable tag names another image."""
+    held = _held(registry, target, built.tags.immutable, built.top.digest)
     if held not in (None, built.top.digest):
         raise MismatchError(
             f"{target.name}:{built.tags.immutable} is another image",
             details=[("wanted", built.top.digest), ("found", str(held))],
             hint="an immutable tag is never moved: somebody pushed other content under it, find out who",
         )
-    return held is not None
+
+
+def _held(registry: Registry, target: Reference, tag: str, wanted: str) -> str | None:
+    """The digest that a tag names. One that is not `wanted` is taken from the manifest itself, not from a header."""
+    held = registry.has_manifest(target.repository, tag)
+    if held in (None, wanted):
+        return held
+    found = registry.find_manifest(target.repository, tag)
+    return found[2] if found is not None else None
 
 
 def push(
@@ -93,7 +101,7 @@ def push(
 
 def _set_tag(registry: Registry, target: Reference, tag: str, data: bytes, top: Descriptor) -> None:
     registry.put_manifest(target.repository, tag, data, top.media_type)
-    found = registry.has_manifest(target.repository, tag)
+    found = _held(registry, target, tag, top.digest)
     if found != top.digest:
         raise MismatchError(
             f"{target.name}:{tag} names another image than was just set",

@@ -127,7 +127,7 @@ def base_differences(reader: Reader, opened: Opened, *, console: Console, offlin
 
     This finds what the record does not tell of: another base layer, a changed variable, a label that was added.
     """
-    problems = []
+    problems: list[Problem] = []
     for platform, parts in read_parts(reader).items():
         known = [name for name in opened.lock.base.platforms if name.startswith(platform)]
         record = read_layer(parts.layer).record_bytes
