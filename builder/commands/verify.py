@@ -65,7 +65,10 @@ def command(
     if problems:
         raise MismatchError(
             f"{reference} is not what it should be: {len(problems)} difference{'s' if len(problems) > 1 else ''}",
-            details=[(each.where, f"wanted {each.wanted}\nfound  {each.found}") for each in problems],
+            details=[
+                *([("lock", opened.project.show(opened.project.lock_path))] if opened is not None else []),
+                *(("differs", f"{each.where}\nwanted {each.wanted}\nfound  {each.found}") for each in problems),
+            ],
             hint="build it again, and find out who changed it",
             data=document,
         )

@@ -187,10 +187,20 @@ class Registry:
 
     def put_manifest(self, repository: str, reference: str, data: bytes, media_type: str) -> bool:
         """Store a manifest under a tag or its digest; whether the registry took note of its subject (referrers API)."""
-        answer = self.request(
-            "PUT", repository, f"manifests/{quote(reference, safe=':')}",
-            action="pull,push", data=data, headers={"Content-Type": media_type}, repeat=True,
-        )  # fmt: skip
+        for attempt in range(TRIES):
+            answer = self.request(
+                "PUT",
+                repository,
+                f"manifests/{quote(reference, safe=':')}",
+                action="pull,push",
+                data=data,
+                headers={"Content-Type": media_type},
+                repeat=True,
+            )
+            # A registry may not see at once what another request has just stored.
+            if answer.status_code not in (400, 404) or "BLOB_UNKNOWN" not in _said(answer) or attempt + 1 == TRIES:
+                break
+            time.sleep(backoff(attempt))
         self.expect(answer, (201,), f"{self.name}/{repository}:{reference}")
         self.same_digest(answer, f"sha256:{hashlib.sha256(data).hexdigest()}")
         return "OCI-Subject" in answer.headers

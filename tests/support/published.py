@@ -57,14 +57,18 @@ def retarget(image: Prepared, to: str) -> Prepared:
 
 def fetch(host: str, path: str) -> bytes | None:
     request = urllib.request.Request(f"http://{host}/v2/{path}", headers={"Accept": ACCEPT})
-    try:
-        with urllib.request.urlopen(request, timeout=20) as answer:
-            data: bytes = answer.read()
-            return data
-    except urllib.error.HTTPError as error:
-        if error.code == 404:
-            return None
-        raise
+    for attempt in range(5):
+        try:
+            with urllib.request.urlopen(request, timeout=20) as answer:
+                data: bytes = answer.read()
+                return data
+        except urllib.error.HTTPError as error:
+            if error.code == 404:
+                return None
+            # Debian's registry answers 500 when a link file is written while it reads it.
+            if error.code != 500 or attempt == 4:
+                raise
+    raise AssertionError("unreachable")
 
 
 def _complete(host: str, repository: str, data: bytes) -> list[str]:
