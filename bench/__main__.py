@@ -5,42 +5,15 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
+from bench.measure import ROOT, Row, median_ms, moved_bytes, run
+from bench.publication import publication
 from builder.console import Console
-
-ROOT = Path(__file__).parents[1]
-Row = tuple[str, str, str, str]
-
-
-def median_ms(call: Callable[[], object], *, times: int = 9) -> float:
-    """The median time of `call` in milliseconds, after one call that warms the caches."""
-    call()
-    taken = []
-    for _ in range(times):
-        begun = time.perf_counter()
-        call()
-        taken.append((time.perf_counter() - begun) * 1000)
-    return statistics.median(taken)
-
-
-def run(*argv: str, cwd: Path = ROOT, env: dict[str, str] | None = None) -> str:
-    done = subprocess.run(argv, cwd=cwd, env={**os.environ, **(env or {})}, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise SystemExit(f"{' '.join(argv)}: {done.stderr[-800:]}")
-    return done.stdout
-
-
-def moved_bytes() -> int:
-    """Bytes received on all interfaces, loopback included (Linux)."""
-    lines = Path("/proc/net/dev").read_text().splitlines()[2:]
-    return sum(int(line.split(":")[1].split()[0]) for line in lines)
 
 
 def startup() -> list[Row]:
@@ -219,7 +192,10 @@ def builds() -> list[Row]:
 def main() -> None:
     console = Console()
     rows: list[Row] = []
-    for part in (startup, entrypoint, stack, builds):
+    chosen = sys.argv[1:]
+    for part in (startup, entrypoint, stack, builds, publication):
+        if chosen and part.__name__ not in chosen:
+            continue
         console.say(f"measuring: {part.__name__}")
         rows += part()
     console.table(["what", "ours", "beside it", "difference"], rows)
