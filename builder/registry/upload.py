@@ -16,7 +16,7 @@ from builder.errors import UnreachableError
 from builder.oci import BlobSource, Descriptor
 from builder.registry.client import TRIES, Registry, backoff, passes_by_itself
 
-CHUNK = 16 << 20
+CHUNK = 4 << 20
 _ROUNDS = 3
 
 
