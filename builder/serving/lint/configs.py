@@ -25,6 +25,8 @@ class Field:
     default: Any
     doc: str
     limits: tuple[tuple[str, float], ...]
+    fallback: Any = None
+    """`DEFAULT_NAME` of the class, which stands in for a default of "not set"."""
 
 
 class Configs:
@@ -74,7 +76,15 @@ class Configs:
                 doc=_doc(node.body[index + 1 : index + 2]),
                 limits=tuple(field_limits(statement.value))
                 + tuple(limit for each in hints for limit in each.constraints),
+                fallback=self._fallback(module, node, statement.target.id),
             )
+
+    def _fallback(self, module: Module, node: ast.ClassDef, name: str) -> Any:
+        for statement in node.body:
+            target, value = _assigned(statement)
+            if target == f"DEFAULT_{name.upper()}" and value is not None:
+                return self._evaluate(module, value)
+        return None
 
     def _default(self, module: Module, value: ast.AST, owner: ast.ClassDef) -> Any:
         if isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and value.func.id in ("Field", "field"):
@@ -139,7 +149,8 @@ def kwargs_of(entry: Field, *, human: set[str], optional_switch: bool) -> dict[s
     kinds = {hint.kind for hint in entry.hints}
     made: dict[str, Any] = {"default": entry.default, "help": entry.doc, "_field": entry}
     if "dataclass" in kinds:
-        made["type"] = Opaque("json", next(hint.name for hint in entry.hints if hint.kind == "dataclass"))
+        inner = next(hint for hint in entry.hints if hint.kind == "dataclass")
+        made |= {"type": Opaque("json", inner.name), "_keys": inner.values}
     elif optional_switch and kinds == {"bool", "str", "none"}:
         made |= {"type": Opaque("str"), "nargs": "?", "const": True}
     elif "bool" in kinds:

@@ -53,11 +53,15 @@ class Flag:
     choices: tuple[Any, ...] | None
     members: tuple[str, ...]
     """Names that an enumeration has; letter case does not matter."""
+    known: tuple[str, ...]
+    """Names that the source lists where any text is taken."""
+    keys: tuple[str, ...]
+    """Of a flag that takes a JSON object: the keys that are taken; empty when they are not known."""
     folds_case: bool
     default: Any
     """`NOT_KNOWN` when only running the package tells."""
     effective: Any
-    """The default that the config class itself has, where the parser's own is "not set". `NOT_KNOWN` without one."""
+    """What a default of "not set" becomes, where the config class says so. `NOT_KNOWN` when it does not."""
     limits: tuple[tuple[str, float], ...]
     deprecated: str | None
     unread: str
@@ -156,14 +160,34 @@ def _flag(names: list[str], keywords: dict[str, Any], where: str, *, pairs: bool
         optional=optional,
         choices=_choices(keywords.get("choices")),
         members=tuple(keywords.get("_members", ())),
+        known=tuple(str(each) for each in _listed(keywords)),
+        keys=tuple(keywords.get("_keys", ())),
         folds_case=folds,
         default=default if is_plain(default) else NOT_KNOWN,
-        effective=entry.default if entry is not None and default is None and is_plain(entry.default) else NOT_KNOWN,
+        effective=_effective(entry, default),
         limits=entry.limits if entry is not None else (),
         deprecated=_deprecated(keywords),
         unread="" if switch else _unread(keywords, kind),
         place=entry.place if entry is not None else where,
     )
+
+
+def _effective(entry: Field | None, default: Any) -> Any:
+    """A switch's own default in the config class, or the class's `DEFAULT_NAME`; numbers are set late, by the GPU."""
+    if entry is None or default is not None:
+        return NOT_KNOWN
+    if isinstance(entry.default, bool):
+        return entry.default
+    return (
+        entry.fallback
+        if entry.default is None and entry.fallback is not None and is_plain(entry.fallback)
+        else NOT_KNOWN
+    )
+
+
+def _listed(keywords: Mapping[str, Any]) -> list[Any]:
+    listed = keywords.get("metavar")
+    return listed if isinstance(listed, list) and is_plain(listed) else []
 
 
 def _unread(keywords: Mapping[str, Any], kind: ValueType) -> str:

@@ -26,7 +26,8 @@ class Hint:
     """A built-in's name, or `none`, `literal`, `dataclass`, `enum`, `class`, `unknown`."""
     name: str = ""
     values: tuple[object, ...] = ()
-    """Of a literal its values; of an enumeration its members' names and values."""
+    """Of a literal its values; of an enumeration its members' names; of a dataclass its fields' names, empty when more
+    keys than these may be taken."""
     inner: tuple[Hint, ...] = ()
     """Of a list, tuple or set: what its elements can be."""
     length: int | None = None
@@ -137,7 +138,7 @@ class Hints:
     def _class(self, found: Found, node: ast.ClassDef) -> Hint:
         bodies = class_bodies(self.modules, found.module, node)
         if any(is_dataclass(each) for _, each in bodies):
-            return Hint("dataclass", node.name)
+            return Hint("dataclass", node.name, values=_keys([each for _, each in bodies]))
         bases = {ast.unparse(base).split("[")[0].split(".")[-1] for _, each in bodies for base in each.bases}
         if bases & {"Enum", "StrEnum", "IntEnum"}:
             return Hint("enum", node.name, values=tuple(enum_members(node)))
@@ -153,6 +154,21 @@ def is_dataclass(node: ast.ClassDef) -> bool:
         (each.id if isinstance(each, ast.Name) else getattr(each, "attr", "")) in ("config", "dataclass")
         for each in names
     )
+
+
+def _keys(bodies: Sequence[ast.ClassDef]) -> tuple[str, ...]:
+    names: list[str] = []
+    for body in bodies:
+        for statement in body.body:
+            if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
+                names.append(statement.target.id)
+            elif isinstance(statement, ast.FunctionDef) and any(
+                "model_validator" in (text := ast.unparse(each)) and "before" in text
+                for each in statement.decorator_list
+            ):
+                # It may rename keys before they are checked.
+                return ()
+    return tuple(names)
 
 
 def enum_members(node: ast.ClassDef) -> list[str]:
