@@ -142,7 +142,7 @@ def hardware(context: Context) -> Iterator[Finding]:
     if share is not None and value is not None and 0 < value <= 1 and gpu.gib * (1 - value) < _SPARE_GIB:
         yield context.say(
             "utilization", "warning",
-            f"--gpu-memory-utilization {share.value} leaves {gpu.gib * (1 - value):.2f} GiB of a {gpu.name}: the server does not start when anything else uses the GPU",
+            f"--gpu-memory-utilization {share.value} leaves {gpu.gib * (1 - value):.2f} of the {gpu.name}'s {gpu.gib:.2f} GiB: the server does not start when anything else uses the GPU",
             entry=share, hint="fine on a GPU that drives no display and runs nothing else",
         )  # fmt: skip
 

@@ -143,7 +143,7 @@ def concurrency(context: Context) -> Iterator[Finding]:
         sure = (max(0, fit.blocks_range[1]) - 1) // needed < 1
         yield context.say(
             "does-not-fit", "error" if sure else "warning",
-            f"the estimate gives {fit.held.blocks} blocks on a {fit.gpu.name}, and one request of {fit.max_model_len:,} tokens needs {needed}: the server does not start",
+            f"the estimate gives {fit.held.blocks} blocks on the {fit.gpu.name}, and one request of {fit.max_model_len:,} tokens needs {needed}: the server does not start",
             entry=context.get("max-model-len"), hint="`builder profile fit` shows where the memory goes",
         )  # fmt: skip
     elif seqs is not None and seqs > fit.held.real_requests:

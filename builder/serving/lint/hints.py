@@ -123,7 +123,7 @@ class Hints:
         if found is None:
             if name in _BUILTIN:
                 return (Hint(name),)
-            return (Hint("none"),) if name == "None" else (Hint("class", name),)
+            return (Hint("none"),) if name == "None" else (UNKNOWN,)
         symbol = found.symbol
         if symbol.kind == "value" and isinstance(symbol.node, ast.AST):
             if isinstance(symbol.node, ast.Call):

@@ -34,6 +34,8 @@ class Module:
     path: str
     tree: ast.Module = field(repr=False)
     symbols: dict[str, Symbol] = field(default_factory=dict, repr=False)
+    stars: list[str] = field(default_factory=list, repr=False)
+    """Modules of `from MODULE import *`."""
 
 
 @dataclass(frozen=True)
@@ -70,14 +72,19 @@ class Modules:
             if tree is not None:
                 module = Module(name, path, tree)
                 module.symbols = _symbols(tree, name, is_package=path.endswith("/__init__.py"))
+                module.stars = [each.module for key, each in module.symbols.items() if key.startswith("*")]
                 return module
         return None
 
     def find(self, module: Module, name: str, depth: int = 0) -> Found | None:
         """What `name` stands for in `module`; imports are followed inside the package, others come back as they are."""
         symbol = module.symbols.get(name)
-        if symbol is None or depth > _DEPTH:
+        if depth > _DEPTH:
             return None
+        if symbol is None:
+            starred = (self.get(each) for each in module.stars)
+            found_there = (self.find(each, name, depth + 1) for each in starred if each is not None)
+            return next((found for found in found_there if found is not None), None)
         if symbol.kind != "import":
             return Found(module, symbol)
         if symbol.module.split(".")[0] != self.source.package:
@@ -145,7 +152,8 @@ def _defined(statement: ast.stmt, package: str) -> Iterator[tuple[str, Symbol]]:
             above = parts[: len(parts) - statement.level + 1]
             origin = ".".join([*above, origin] if origin else above)
         for alias in statement.names:
-            yield alias.asname or alias.name, Symbol("import", module=origin, name=alias.name)
+            key = f"*{origin}" if alias.name == "*" else alias.asname or alias.name
+            yield key, Symbol("import", module=origin, name=alias.name)
     elif hasattr(ast, "TypeAlias") and isinstance(statement, ast.TypeAlias):
         yield statement.name.id, Symbol("value", statement.value)
 

@@ -257,9 +257,7 @@ def defaults(context: Context) -> Iterator[Finding]:
         default = stock_default(flag)
         if default is NOT_KNOWN or default is None:
             continue
-        state = entry.switched_on
-        same = state == default if state is not None else (not flag.switch and _same(flag, entry.value, default))
-        if not same:
+        if not equals_default(entry, default):
             continue
         if flag.name in _DEFAULT_BY_MODEL:
             yield context.say(
@@ -278,6 +276,15 @@ def defaults(context: Context) -> Iterator[Finding]:
 def stock_default(flag: Flag) -> Any:
     """What holds when the flag is not given; `NOT_KNOWN` when only running tells."""
     return flag.effective if flag.default is None and flag.effective is not NOT_KNOWN else flag.default
+
+
+def equals_default(entry: Entry, default: Any) -> bool:
+    """Whether an entry sets what holds anyway."""
+    if entry.flag is None:
+        return False
+    if entry.flag.switch:
+        return entry.switched_on == default
+    return _same(entry.flag, entry.value, default)
 
 
 def _same(flag: Flag, value: Any, default: Any) -> bool:

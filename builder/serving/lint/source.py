@@ -14,13 +14,17 @@ from builder.files import ContentCache, cache_dir, write_file
 # Folders and files that the flags of `vllm serve` and their values come from, in one release or another. They are read
 # in one go; what else turns out to be needed is read when it is.
 FOLDERS = ("config", "entrypoints/common", "entrypoints/launchers", "entrypoints/openai")
+_WANTED_NAMES = ("cli_args.py", "__init__.py")
 FILES = (
-    "engine/arg_utils.py", "entrypoints/cli/serve.py", "entrypoints/constants.py", "utils/argparse_utils.py",
-    "reasoning/__init__.py", "tool_parsers/__init__.py", "v1/attention/backends/registry.py",
-    "model_executor/layers/quantization/__init__.py", "model_executor/layers/quantization/fp8.py",
-    "model_executor/layers/quantization/turboquant/config.py",
+    "engine/arg_utils.py", "entrypoints/cli/serve.py", "utils/argparse_utils.py", "envs.py",
+    "entrypoints/constants.py", "entrypoints/launchers/utils/constants.py", "entrypoints/chat_utils.py",
+    "entrypoints/openai/models/protocol.py", "entrypoints/anthropic/protocol.py", "renderers/chat_utils/__init__.py",
+    "renderers/chat_utils/types.py", "reasoning/__init__.py", "tool_parsers/__init__.py",
+    "tool_parsers/abstract_tool_parser.py", "tool_parsers/tool_strict_level.py", "plugins/__init__.py",
+    "platforms/__init__.py", "transformers_utils/config.py", "v1/attention/backends/registry.py",
+    "v1/attention/backends/mla/prefill/registry.py", "model_executor/layers/quantization/__init__.py",
+    "model_executor/layers/quantization/fp8.py", "model_executor/layers/quantization/turboquant/config.py",
 )  # fmt: skip
-_WANTED_NAMES = ("cli_args.py", "__init__.py", "protocol.py")
 
 
 @dataclass
