@@ -60,6 +60,9 @@ def _unknown(context: Context, entry: Entry, names: list[str]) -> Finding:
     short = next((flag for flag in catalog.flags.values() if f"-{entry.name}" in flag.short), None)
     if short is not None:
         hint = f"-{entry.name} is short for --{short.name}; write {short.name}"
+    positive = catalog.lookup().get(entry.name.removeprefix("no-"))
+    if positive is not None and positive[0].type == "unknown":
+        return _unread(context, entry, positive[0])
     if catalog.gaps:
         return context.say(
             "unknown-flag", "not-checked", f"whether {context.vllm} has --{entry.name} is not known: {catalog.gaps[0]}",
@@ -73,12 +76,20 @@ def values(context: Context) -> Iterator[Finding]:
     for entry in context.entries:
         if entry.flag is None:
             continue
-        if entry.inner:
+        if entry.flag.type == "unknown":
+            yield _unread(context, entry, entry.flag)
+        elif entry.inner:
             yield from _inner(context, entry, entry.flag)
         elif entry.flag.switch:
             yield from _switch(context, entry, entry.flag)
         else:
             yield from _value(context, entry, entry.flag)
+
+
+def _unread(context: Context, entry: Entry, flag: Flag) -> Finding:
+    return context.say(
+        "value", "not-checked", f"--{flag.name}: {flag.unread} could not be read from the source", entry=entry
+    )
 
 
 def _inner(context: Context, entry: Entry, flag: Flag) -> Iterator[Finding]:
@@ -138,9 +149,7 @@ def _value(context: Context, entry: Entry, flag: Flag) -> Iterator[Finding]:
         yield context.say("wrong-count", "error", f"--{flag.name} {problem}", entry=entry)
         return
     if flag.unread:
-        yield context.say(
-            "value", "not-checked", f"--{flag.name}: {flag.unread} could not be read from the source", entry=entry
-        )
+        yield _unread(context, entry, flag)
         return
     for each in several:
         yield from _one(context, entry, flag, each)
@@ -283,14 +292,14 @@ def equals_default(entry: Entry, default: Any) -> bool:
     if entry.flag is None:
         return False
     if entry.flag.switch:
-        return entry.switched_on == default
+        return bool(entry.switched_on == default)
     return _same(entry.flag, entry.value, default)
 
 
 def _same(flag: Flag, value: Any, default: Any) -> bool:
     if isinstance(value, tuple):
         return isinstance(default, list) and [convert(flag, each) for each in value] == default
-    return not isinstance(value, bool) and convert(flag, value) == default
+    return not isinstance(value, bool) and bool(convert(flag, value) == default)
 
 
 def _text(default: Any) -> str:
