@@ -22,9 +22,11 @@ from builder.serving.flagvalues import decimal, human_int, plain_flags
 from builder.serving.profile import Profile
 
 FIXED_GIB = 0.95
-# The estimate's own error in GiB, from the three start-ups in docs/profiles.md that name weights and pool.
-ERROR_GIB = 0.5
+# The estimate's own error in GiB of pool. The one published start-up elsewhere that can be compared (two RTX 3090, vLLM
+# of 2026-08, docs/profiles.md) had 0.8 GiB less per GPU than the estimate gives.
+ERROR_GIB = 1.0
 ERROR_CALIBRATED_GIB = 0.1
+_ROUNDING_GIB = 0.005
 _CALIBRATED_GPU = "rtx-5090"
 _LARGE_GPU_GIB = 70
 _UTILIZATION = ((Version("0.20.0"), 0.92), (Version("0"), 0.9))
@@ -161,6 +163,10 @@ def estimate(
         notes.append("--kv-cache-memory-bytes sets the pool; --gpu-memory-utilization is not looked at")
     pool = pool_gib if pool_gib is not None else max(0.0, budget - total_weights - activation - FIXED_GIB)
     blocks = cut.blocks(int(pool * GIB))
+    if given and set_bytes is None:
+        low, high = (cut.blocks(int((pool + rounding) * GIB)) for rounding in (-_ROUNDING_GIB, _ROUNDING_GIB))
+        if low != high:
+            notes.append(f"a log prints two decimals: a pool of {pool:.2f} GiB is {low} to {high} blocks")
     override = _whole(flags, "num-gpu-blocks-override")
     if override is not None:
         blocks, given = override, True
