@@ -8,6 +8,7 @@ import json
 import random
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from builder.serving.lint.context import Context
 from builder.serving.lint.flags import NOT_KNOWN, Catalog, Flag, read_flags
 from builder.serving.lint.registries import read_registries
+from builder.serving.lint.rules import known_flags, values
 from builder.serving.lint.run import lint_file, read_package
 from builder.serving.lint.source import Source, from_files
+from builder.serving.profile import Profile
+from builder.yamlfile import Document
 from tests.support import realparser
 from tests.support.pytrees import LazyFiles, package_tree
-from tests.support.wheels import folder, python_files
+from tests.support.wheels import python_files
 
 VERSIONS = ("0.19.0", "0.20.0", "0.22.1", "0.26.0", "0.29.0", "0.33.0")
 PROFILES = Path(__file__).parents[2] / "profiles"
@@ -47,18 +52,17 @@ def catalog(version: str) -> Catalog:
 
 
 @functools.cache
-def judged(version: str) -> dict[str, Any]:
+def judged(version: str, lines: tuple[tuple[str, ...], ...] = ()) -> dict[str, Any]:
     """What vLLM's own parser says, asked in a process of its own."""
-    output = folder() / "trees" / f"{version}-{__name__}.json"
-    subprocess.run(
-        [sys.executable, realparser.__file__, str(package_tree(version)), str(output)],
-        check=True, capture_output=True, timeout=240,
-    )  # fmt: skip
-    try:
+    with tempfile.TemporaryDirectory() as name:
+        output, arguments = Path(name) / "output", Path(name) / "arguments"
+        arguments.write_text(json.dumps(lines))
+        subprocess.run(
+            [sys.executable, realparser.__file__, str(package_tree(version)), str(output), str(arguments)],
+            check=True, capture_output=True, timeout=280,
+        )  # fmt: skip
         document: dict[str, Any] = json.loads(output.read_text())
         return document
-    finally:
-        output.unlink()
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -109,7 +113,9 @@ def _differences(flag: Flag, action: dict[str, Any]) -> list[str]:
 @pytest.mark.parametrize("version", VERSIONS)
 def test_little_is_left_unread_and_it_is_named(version: str) -> None:
     unread = {flag.name for flag in catalog(version).flags.values() if flag.unread}
-    assert unread <= {"collect-detailed-traces", "device-ids", "mm-processor-device"}
+    assert unread <= {
+        "collect-detailed-traces", "device-ids", "mm-processor-device", "lora-modules", "log-config-file",
+    }  # fmt: skip
     unknown = {flag.name for flag in catalog(version).flags.values() if flag.default is NOT_KNOWN}
     assert len(unknown) < 25, unknown
 
@@ -141,6 +147,54 @@ def test_underscores_short_options_and_pairs() -> None:
     old, new = catalog("0.20.0").lookup(), catalog("0.33.0").lookup()
     assert "disable-log-requests" not in old
     assert new["disable-log-requests"] == (new["enable-log-requests"][0], True)
+
+
+# --- values: whatever the linter calls an error of form, the parser refuses, and the other way round -------------------
+
+VALUES: tuple[Any, ...] = (
+    "7", "-1", "0.5", "4.5", "16k", "16K", "1.5K", "1.5k", " 3 ", "abc", "", "None", "true", "auto", "AUTO", "1_000", "1e3",
+    "inf", "x y", "1,2", True, False, ("1", "2"), ("1", "x"), (), ("a",),
+)  # fmt: skip
+FORM = {"wrong-type", "bad-choice", "switch-with-value", "boolean-form", "needs-value", "wrong-count", "unknown-flag"}
+
+
+@pytest.mark.parametrize("version", ["0.20.0", "0.33.0"])
+def test_the_linter_and_the_parser_refuse_the_same_values(version: str) -> None:
+    package = read_package(source(version))
+    cases: list[tuple[str, Any]] = []
+    for flag in catalog(version).flags.values():
+        # JSON is parsed into configs that need torch; what is unread is not claimed.
+        if (
+            flag.type in ("json", "unknown")
+            or flag.unread
+            or flag.dest in ("model", "config", "help")
+            or not flag.names
+        ):
+            continue
+        names = [flag.name, *flag.negative[:1], flag.name.replace("-", "_")]
+        # An empty list for a switch is passed as the bare switch; the linter still calls it a mistake.
+        given = [value for value in VALUES if value != () or not flag.switch]
+        cases += [(flag.name, value) for value in (*given, *(str(each) for each in flag.choices or ()))]
+        cases += [(name, value) for name in names[1:] for value in (True, False, "x")]
+    profiles = [
+        Profile.model_construct(name="p", flags={name: value}, hardware=None, envelope=None) for name, value in cases
+    ]
+    lines = tuple(("MODEL", *profile.argv()) for profile in profiles)
+    complaints = judged(version, lines)["parsed"]
+    document, lookup = Document("p", None), catalog(version).lookup()
+    differences = []
+    for profile, line, complaint in zip(profiles, lines, complaints, strict=True):
+        context = Context(profile, document, package)
+        found = [each for rule in (known_flags, values) for each in rule(context)]
+        refused = any(each.level == "error" and each.rule in FORM for each in found)
+        option = line[1].removeprefix("--").partition("=")[0].replace("_", "-")
+        if option not in lookup and any(each.startswith(option) for each in lookup):
+            # The parser takes abbreviations, which the linter calls an error of their own.
+            continue
+        if refused != (complaint is not None):
+            differences.append(f"{' '.join(line)!r}: parser {complaint}, linter {[each.message for each in found]}")
+    assert len(cases) > 5_000
+    assert differences == []
 
 
 # --- damaged sources ------------------------------------------------------------------------------------------------

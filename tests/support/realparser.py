@@ -4,7 +4,9 @@ Everything that is not installed here (torch, transformers, triton, compiled par
 take any use; pydantic, argparse and every line of vLLM's own code that makes the parser are real. Prints, as JSON, what
 `argparse` then holds, and the names that vLLM's own registries list.
 
-    python realparser.py PACKAGE_FOLDER OUTPUT_FILE
+    python realparser.py PACKAGE_FOLDER OUTPUT_FILE [ARGUMENTS_FILE]
+
+ARGUMENTS_FILE holds a JSON list of argument lists; the output then says for each what the parser complains about.
 """
 
 from __future__ import annotations
@@ -200,8 +202,8 @@ def _plain(value: Any) -> Any:
     return f"<{type(value).__name__}>"
 
 
-def judge() -> dict[str, Any]:
-    """Import the package and read its parser and registries."""
+def judge(arguments: Sequence[Sequence[str]]) -> dict[str, Any]:
+    """Import the package, read its parser and registries, and parse `arguments`."""
     sys.meta_path.insert(0, _Before())
     sys.meta_path.append(_After())
     importlib.metadata.version = _version  # type: ignore[assignment]
@@ -222,6 +224,7 @@ def judge() -> dict[str, Any]:
     }
     return {
         "flags": flags,
+        "parsed": [_complaint(parser, each) for each in arguments],
         "reasoning_parsers": importlib.import_module("vllm.reasoning").ReasoningParserManager.list_registered(),
         "tool_parsers": importlib.import_module("vllm.tool_parsers").ToolParserManager.list_registered(),
         "quantization": importlib.import_module("vllm.model_executor.layers.quantization").QUANTIZATION_METHODS,
@@ -231,10 +234,29 @@ def judge() -> dict[str, Any]:
     }
 
 
+class _RefusedError(Exception):
+    pass
+
+
+def _complaint(parser: Any, arguments: Sequence[str]) -> str | None:
+    """What the parser says against a command line; None when it takes it."""
+
+    def refuse(message: str) -> None:
+        raise _RefusedError(message)
+
+    parser.error = refuse
+    try:
+        parser.parse_args(list(arguments))
+    except _RefusedError as refused:
+        return str(refused)
+    return None
+
+
 if __name__ == "__main__":
-    folder, output = sys.argv[1:]
+    folder, output, *more = sys.argv[1:]
+    lines = json.loads(Path(more[0]).read_text()) if more else []
     # The package looks at its own command line.
     sys.argv = ["vllm"]
     sys.path[0] = folder
-    result = judge()
+    result = judge(lines)
     Path(output).write_text(json.dumps(result))

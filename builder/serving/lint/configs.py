@@ -218,3 +218,21 @@ def _doc(following: list[ast.stmt]) -> str:
         value = following[0].value.value
         return value.strip() if isinstance(value, str) else ""
     return ""
+
+
+def human_names(modules: Modules) -> tuple[set[str], bool]:
+    """Fields that take numbers such as `16k`, and whether `bool | str | None` makes an optional value: both stand as
+    constants in the function that turns fields into keyword arguments."""
+    module = modules.get(f"{modules.source.package}.engine.arg_utils")
+    for name in ("_compute_kwargs", "get_kwargs"):
+        symbol = module.symbols.get(name) if module is not None else None
+        if symbol is None or not isinstance(symbol.node, ast.FunctionDef):
+            continue
+        words = {
+            each.value
+            for each in ast.walk(symbol.node)
+            if isinstance(each, ast.Constant) and isinstance(each.value, str)
+        }
+        if "default" in words:
+            return {each for each in words if each.isidentifier() and "_" in each}, "const" in words
+    return set(), False

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from builder.serving.lint.configs import Field
-from builder.serving.lint.interpreter import Interpreter, is_plain
+from builder.serving.lint.interpreter import Interpreter
 from builder.serving.lint.modules import Module, Modules, place
 from builder.serving.lint.source import Source
-from builder.serving.lint.values import FunctionRef, Opaque, ParserRef, Unknown
+from builder.serving.lint.values import ClassRef, FunctionRef, Opaque, ParserRef, Unknown, is_plain
 
 ValueType = Literal["int", "float", "str", "json", "human_int", "human_int_or_auto", "unknown"]
 
@@ -156,7 +156,7 @@ def _flag(names: list[str], keywords: dict[str, Any], where: str, *, pairs: bool
         dest=str(keywords.get("dest") or (long[0] if long else names[0]).replace("-", "_")),
         switch=switch,
         type="str" if switch else ("unknown" if "_unknown" in keywords else kind),
-        nargs="*" if action_name == "append" else nargs if isinstance(nargs, int | str) else None,
+        nargs=nargs if isinstance(nargs, int | str) else None,
         optional=optional,
         choices=_choices(keywords.get("choices")),
         members=tuple(keywords.get("_members", ())),
@@ -193,6 +193,8 @@ def _listed(keywords: Mapping[str, Any]) -> list[Any]:
 def _unread(keywords: Mapping[str, Any], kind: ValueType) -> str:
     if "_unknown" in keywords:
         return str(keywords["_unknown"])
+    if isinstance(keywords.get("action"), ClassRef):
+        return "what its own action does with the value"
     if "choices" in keywords and _choices(keywords["choices"]) is None:
         return "the choices"
     return "how the value is converted" if kind == "unknown" else ""

@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping
 from itertools import islice
 from typing import Any
 
-from builder.serving.lint.configs import Configs, Table, kwargs_of
+from builder.serving.lint.configs import Configs, Table, human_names, kwargs_of
 from builder.serving.lint.modules import Found, Module, Modules, class_bodies, place
-from builder.serving.lint.values import PLAIN, ClassRef, FunctionRef, Opaque, ParserRef, Unknown
+from builder.serving.lint.values import ClassRef, FunctionRef, Opaque, ParserRef, Unknown
 
 _DEPTH = 12
 _STEPS = 60_000
@@ -41,7 +41,7 @@ class Interpreter:
         self._add = add
         self._gap = gap
         self._steps = 0
-        self._human, self._optional_switch = _human_names(modules)
+        self._human, self._optional_switch = human_names(modules)
 
     # --- statements -------------------------------------------------------------------------------------------------
 
@@ -393,30 +393,3 @@ def _adds(node: ast.AST) -> bool:
 
 def _loaded(target: ast.expr) -> ast.expr:
     return ast.parse(ast.unparse(target), mode="eval").body
-
-
-def _human_names(modules: Modules) -> tuple[set[str], bool]:
-    """Fields that take numbers such as `16k`, and whether `bool | str | None` makes an optional value: both stand as
-    constants in the function that turns fields into keyword arguments."""
-    module = modules.get(f"{modules.source.package}.engine.arg_utils")
-    for name in ("_compute_kwargs", "get_kwargs"):
-        symbol = module.symbols.get(name) if module is not None else None
-        if symbol is None or not isinstance(symbol.node, ast.FunctionDef):
-            continue
-        words = {
-            each.value
-            for each in ast.walk(symbol.node)
-            if isinstance(each, ast.Constant) and isinstance(each.value, str)
-        }
-        if "default" in words:
-            return {each for each in words if each.isidentifier() and "_" in each}, "const" in words
-    return set(), False
-
-
-def is_plain(value: Any) -> bool:
-    """Whether a value is known as it is."""
-    if isinstance(value, list | tuple):
-        return all(is_plain(each) for each in value)
-    if isinstance(value, dict):
-        return all(is_plain(each) for each in value.values())
-    return isinstance(value, PLAIN)

@@ -138,7 +138,7 @@ def _value(context: Context, entry: Entry, flag: Flag) -> Iterator[Finding]:
         )  # fmt: skip
         return
     if value is True:
-        if flag.nargs not in ("?", "*"):
+        if flag.nargs not in ("?", "*") and not flag.unread:
             yield context.say(
                 "needs-value", "error", f"--{flag.name} needs a value, and gets none", entry=entry, hint=_takes(flag)
             )
@@ -160,6 +160,8 @@ def _count_problem(flag: Flag, count: int) -> str | None:
         return f"takes {flag.nargs} values, not {count}" if count != flag.nargs else None
     if flag.nargs == "+":
         return "needs at least one value" if count == 0 else None
+    if flag.nargs == "?":
+        return f"takes one value at most, not {count}" if count > 1 else None
     return f"takes one value, not {count}" if flag.nargs is None and count != 1 else None
 
 

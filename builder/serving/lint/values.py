@@ -44,4 +44,13 @@ class ParserRef:
     deep: dict[str, Any] = field(default_factory=dict)
 
 
-PLAIN = (str, int, float, bool, type(None))
+_PLAIN = (str, int, float, bool, type(None))
+
+
+def is_plain(value: Any) -> bool:
+    """Whether a value is known as it is."""
+    if isinstance(value, list | tuple):
+        return all(is_plain(each) for each in value)
+    if isinstance(value, dict):
+        return all(is_plain(each) for each in value.values())
+    return isinstance(value, _PLAIN)
