@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from builder.base.model import BaseImage
 from builder.base.oci_layout import LayoutBase
 from builder.base.open import open_base, parse_reference
 from builder.console import Console
 from builder.errors import InputError
 from builder.files import sha256
-from builder.image.layer import make_layer
+from builder.image.layer import Layer, make_layer
 from builder.image.manifest import Image, assemble, make_index
 from builder.image.tags import Tags, make_tags
 from builder.lock import Lock
@@ -39,7 +40,7 @@ def image_tags(lock: Lock) -> Tags:
     return make_tags(lock.checkpoint.digest if lock.checkpoint else None, lock.inputs)
 
 
-def image_labels(lock: Lock, plan: Plan) -> dict[str, str]:
+def image_labels(lock: Lock, record: bytes) -> dict[str, str]:
     """Labels in the OCI's names, and the digests that tie the image to its record and its lock."""
     labels = {
         "org.opencontainers.image.title": lock.name,
@@ -47,23 +48,28 @@ def image_labels(lock: Lock, plan: Plan) -> dict[str, str]:
         "org.opencontainers.image.version": lock.inputs[:12],
         "org.opencontainers.image.base.name": lock.base.reference,
         "org.opencontainers.image.base.digest": lock.base.digest,
-        RECORD_LABEL: f"sha256:{sha256(plan.record)}",
+        RECORD_LABEL: f"sha256:{sha256(record)}",
         INPUTS_LABEL: f"sha256:{lock.inputs}",
     }
     return {key: text for key, text in labels.items() if text}
 
 
+def put_together(lock: Lock, base: BaseImage, layer: Layer, record: bytes) -> Image:
+    """One platform's image from its base and its layer, whose record is `record`."""
+    return assemble(
+        base,
+        layer,
+        labels=image_labels(lock, record),
+        entrypoint=ENTRYPOINT,
+        epoch=lock.epoch,
+        created_by=f"builder: {', '.join(overlay.id for overlay in lock.overlays) or 'profiles only'}",
+    )
+
+
 def build_images(lock: Lock, plans: Sequence[Plan]) -> Built:
     """Put layers and bases together. Nothing is read or written."""
     images = {
-        str(plan.platform): assemble(
-            plan.base,
-            make_layer(plan.rootfs, epoch=lock.epoch),
-            labels=image_labels(lock, plan),
-            entrypoint=ENTRYPOINT,
-            epoch=lock.epoch,
-            created_by=f"builder: {', '.join(overlay.id for overlay in lock.overlays) or 'profiles only'}",
-        )
+        str(plan.platform): put_together(lock, plan.base, make_layer(plan.rootfs, epoch=lock.epoch), plan.record)
         for plan in plans
     }
     if len(images) == 1:
@@ -100,6 +106,7 @@ def write_oci(opened: Opened, built: Built, folder: Path, *, with_base: bool, co
     with console.progress("base layers", total=sum(each.size for each in wanted)) as bar:
         write_layout(
             folder,
+            lock.name,
             [(built.top, built.tags.all)],
             blobs,
             wanted,

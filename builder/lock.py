@@ -69,6 +69,9 @@ class LockedPlatform(Frozen):
     directories: tuple[str, ...] = Field(
         description="Folders that the base has among the parents of the layer's files."
     )
+    packages: tuple[str, ...] = Field(
+        default=(), description="Python distributions beside the package (NAME==VERSION), in what of the base was read."
+    )
     bytecode: tuple[str, ...] = Field(default=(), description="Stale __pycache__ entries of changed modules.")
     files: tuple[LockedFile, ...]
 

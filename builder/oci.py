@@ -6,7 +6,8 @@ Source: OCI image spec 1.1 (descriptor, image index, image manifest, image confi
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -48,9 +49,12 @@ class Descriptor:
     size: int
     annotations: Mapping[str, str] = field(default_factory=dict)
     platform: Mapping[str, Any] | None = None
+    artifact_type: str = ""
 
     def as_json(self) -> dict[str, Any]:
         document: dict[str, Any] = {"mediaType": self.media_type, "digest": self.digest, "size": self.size}
+        if self.artifact_type:
+            document["artifactType"] = self.artifact_type
         if self.annotations:
             document["annotations"] = dict(self.annotations)
         if self.platform:
@@ -67,13 +71,19 @@ class Descriptor:
             raise InputError("a descriptor's digest is not sha256", details=[("found", repr(digest)[:200])])
         annotations = document.get("annotations")
         platform = document.get("platform")
+        artifact_type = document.get("artifactType")
         return cls(
             media_type,
             digest,
             size,
             dict(annotations) if isinstance(annotations, dict) else {},
             dict(platform) if isinstance(platform, dict) else None,
+            artifact_type if isinstance(artifact_type, str) else "",
         )
+
+
+BlobSource = Callable[[Descriptor], AbstractContextManager[Iterator[bytes]]]
+"""Opens a blob: its bytes as they are stored, in pieces."""
 
 
 @dataclass(frozen=True, order=True)

@@ -23,6 +23,7 @@ from tests.support.registry import registry, skopeo_copy
 from tests.support.services import require
 from tests.support.smallwheel import make_project
 from tests.support.standin import ROOT, STALE, standin_base
+from tests.support.trees import git_diff
 from tests.support.wheels import python_files
 
 PROFILES = Path(__file__).parents[1] / "profiles"
@@ -203,6 +204,33 @@ def test_no_value_breaks_out_of_its_place(
     refused = builder("render", "lines", "--output", str(tmp_path / "context"), cwd=tmp_path)
     assert refused.code == 2
     assert "line break" in refused.err
+
+
+def test_a_deletion_reaches_both_engines_images_and_an_archive_loads(docker_engine: str, tmp_path: Path) -> None:
+    deleted, changed = "vllm/collect_env.py", "vllm/env_override.py"
+    files = python_files("0.20.0")
+    before = {path: files[path] for path in (deleted, changed)}
+    after = {changed: before[changed] + b"# changed\n"}
+    project = make_project(
+        tmp_path / "p", {"delete.diff": git_diff(tmp_path / "d", before, after)}, base=f"oci:{standin_base()}"
+    )
+    engine = {"DOCKER_HOST": docker_engine}
+    in_docker = builder("build", "small", "--engine", "docker", "--json", cwd=project, env=engine)
+    assert in_docker.code == 0, in_docker.err
+    archive = tmp_path / "image.tar"
+    oci = builder("build", "small", "--output", f"oci-archive:{archive}", "--json", cwd=project)
+    assert oci.code == 0, oci.err
+    assert f"small:{oci.document['tags'][0]}" in docker(docker_engine, "load", "-i", str(archive))
+    ids = json.loads(docker(docker_engine, "image", "inspect", f"small:{oci.document['tags'][0]}"))[0]["Id"]
+    assert ids in (oci.document["config_digest"], oci.document["digest"])
+    subprocess.run(
+        ["skopeo", "inspect", f"oci-archive:{archive}:{oci.document['tags'][0]}"], check=True, capture_output=True
+    )
+    ours, theirs = (container_files(docker_engine, image) for image in (ids, in_docker.document["digest"]))
+    assert ours == theirs
+    assert f"{ROOT}/{deleted}" not in ours
+    assert STALE not in ours
+    assert ours[f"{ROOT}/{changed}"] == after[changed]
 
 
 def test_docker_stop_reaches_the_server(docker_engine: str, in_docker: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import tarfile
 from pathlib import Path
@@ -76,6 +77,37 @@ def test_a_second_run_changes_nothing_and_check_sees_changes(project: Path) -> N
     assert stale.code == 4
     assert "profiles/tiny.yaml" in stale.err
     assert not (project / "dist").exists()
+
+
+def test_a_build_after_a_change_takes_the_place_of_the_earlier_one(project: Path) -> None:
+    first = builder("build", "small", "--engine", "oci", "--json", cwd=project).document
+    profile = project / "profiles/tiny.yaml"
+    profile.write_text(profile.read_text().replace("16", "32"))
+    assert builder("lock", "small", cwd=project).code == 0
+    second = builder("build", "small", "--engine", "oci", "--json", cwd=project).document
+    assert second["digest"] != first["digest"]
+    done = builder("verify", "oci:dist/small", "--recipe", "small", "--json", cwd=project)
+    assert done.code == 0, done.err
+    assert done.document["digest"] == second["digest"]
+    blobs = {path.name for path in (project / "dist/small/blobs/sha256").iterdir()}
+    assert first["digest"].removeprefix("sha256:") not in blobs
+
+
+def test_two_recipes_can_share_a_layout(project: Path) -> None:
+    recipe = project / "images/small.yaml"
+    (project / "images/other.yaml").write_text(recipe.read_text().replace("name: small", "name: other"))
+    for name in ("small", "other", "small"):
+        assert builder("build", name, "--output", "oci:dist/both", cwd=project).code == 0
+    ambiguous = builder("verify", "oci:dist/both", cwd=project)
+    assert ambiguous.code == 2
+    assert "2 images" in ambiguous.err
+    for tag in re.findall(r"inputs-[0-9a-f]{12}", ambiguous.err):
+        assert builder("verify", f"oci:dist/both:{tag}", cwd=project).code == 0
+
+
+def test_the_committed_lock_of_the_demo_is_fresh() -> None:
+    done = builder("lock", "demo", "--check", cwd=Path(__file__).parents[1])
+    assert done.code == 0, done.err
 
 
 def test_check_prints_the_stack_and_writes_no_image(project: Path) -> None:

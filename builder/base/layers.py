@@ -134,7 +134,7 @@ def clean_name(name: str) -> str:
 
 
 class Filter:
-    """Which entries of a layer are kept: the package's folder, its dist-info, and the top of the tree."""
+    """Which entries of a layer are kept: the package's folder, its dist-info, the names of others, the top of the tree."""
 
     def __init__(self, package: str) -> None:
         name = re.escape(package)
@@ -143,10 +143,16 @@ class Filter:
         self._package = re.compile(
             rf"(?:^|.*/)(?:site|dist)-packages(?:/{name}(?:/.*)?|/{info}-[^/]+\.dist-info(?:/.*)?)?"
         )
-        self.key = package
+        self._distribution = re.compile(r"(?:^|.*/)(?:site|dist)-packages/[^/]+\.dist-info(?:/METADATA)?")
+        # In a cache file's name: what is kept decides what the file holds.
+        self.key = f"{package}-2"
 
     def wants(self, path: str) -> bool:
-        return path.count("/") < _SKELETON_DEPTH or self._package.fullmatch(path) is not None
+        return (
+            path.count("/") < _SKELETON_DEPTH
+            or self._package.fullmatch(path) is not None
+            or self._distribution.fullmatch(path) is not None
+        )
 
     def keeps_content(self, path: str, size: int) -> bool:
         if size > _KEPT_BYTES or path.count("/") < _SKELETON_DEPTH:

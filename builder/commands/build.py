@@ -179,7 +179,7 @@ def _docker(opened: Opened, plans: list[Plan], console: Console) -> dict[str, An
     with tempfile.TemporaryDirectory(prefix="builder-context-") as folder:
         context = Path(folder) / "context"
         render_context(
-            context, docker_base(opened), plan.rootfs, labels=image_labels(opened.lock, plan), entrypoint=ENTRYPOINT,
+            context, docker_base(opened), plan.rootfs, labels=image_labels(opened.lock, plan.record), entrypoint=ENTRYPOINT,
             name=opened.lock.name,
         )  # fmt: skip
         found, cli = build(context, names, platform=str(plan.platform), console=console)

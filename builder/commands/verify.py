@@ -1,8 +1,8 @@
-"""`builder verify`: is an image what its record and its lock say?"""
+"""`builder verify`: is an image what its record, its lock and its evidence say?"""
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -10,62 +10,114 @@ from builder.cli import common_options
 from builder.console import Console
 from builder.errors import InputError, MismatchError
 
+if TYPE_CHECKING:
+    from builder.opened import Opened
+    from builder.verify.problem import Problem
+    from builder.verify.reader import Reader
+
 
 @click.command(name="verify")
-@click.argument("reference", metavar="oci:DIR[:NAME]")
+@click.argument("reference", metavar="oci:DIR[:NAME]|REGISTRY/REPOSITORY[:TAG|@DIGEST]")
 @click.option("--recipe", help="Compare the record with this recipe's lock too.")
 @click.option("--rebuild", is_flag=True, help="Build the recipe again, in memory, and compare digests.")
+@click.option("--against", metavar="OTHER", help="Show in what another image differs from this one.")
+@click.option("--no-evidence", is_flag=True, help="Do not look for SBOM, provenance and lock beside the image.")
 @click.option("--offline", is_flag=True, help="Use the vendored diffs and the cache only.")
 @common_options
-def command(reference: str, recipe: str | None, rebuild: bool, offline: bool, console: Console) -> None:
-    """Compare an image with its own record, and the record with the lock of --recipe."""
-    from builder.build import build_images
+def command(
+    reference: str,
+    recipe: str | None,
+    rebuild: bool,
+    against: str | None,
+    no_evidence: bool,
+    offline: bool,
+    console: Console,
+) -> None:
+    """Compare an image with its own record, the record with its lock, and its evidence with both.
+
+    The lock is that of --recipe, else the one that travels with the image in a registry.
+    """
     from builder.opened import open_recipe
-    from builder.store.layout import Layout
-    from builder.verify import Problem, verify_layout
+    from builder.verify.compare import base_differences
+    from builder.verify.image import verify
+    from builder.verify.reader import open_reader
 
     if rebuild and recipe is None:
         raise InputError("--rebuild needs --recipe", hint="name the recipe that the image was built from")
-    if not reference.startswith("oci:"):
-        raise InputError(f"cannot verify {reference!r}", hint="name an OCI layout: oci:DIR or oci:DIR:TAG")
-    folder, name = _split(reference.removeprefix("oci:"))
-    layout = Layout(folder)
-    top = layout.resolve(name)
+    reader = open_reader(reference)
     opened = open_recipe(recipe, console=console, offline=offline) if recipe else None
-    problems, summary = verify_layout(layout, top, opened.lock if opened else None)
+    done = verify(reader, opened.lock if opened else None, evidence=not no_evidence)
+    problems = list(done.problems)
+    if opened is not None and not problems:
+        problems += base_differences(reader, opened, console=console, offline=offline)
     if rebuild and opened is not None:
-        built = build_images(opened.lock, opened.plans(console=console, offline=offline))
-        if built.top.digest != top.digest:
-            problems.append(Problem("digest of a rebuild", built.top.digest, top.digest))
+        problems += _rebuilt(reader, opened, console=console, offline=offline)
+    if against is not None:
+        problems += _compared(reader, against)
     document = {
         "reference": reference,
-        "digest": top.digest,
+        "digest": reader.top.digest,
         "ok": not problems,
-        "platforms": summary,
+        "platforms": list(done.platforms),
+        "evidence": done.evidence,
         "problems": [{"where": each.where, "wanted": each.wanted, "found": each.found} for each in problems],
     }
     if problems:
         raise MismatchError(
-            f"{reference} is not what its record{' or its lock' if opened else ''} says",
-            details=[(each.where, f"wanted {each.wanted}\nfound  {each.found}") for each in problems],
+            f"{reference} is not what it should be: {len(problems)} difference{'s' if len(problems) > 1 else ''}",
+            details=[
+                *([("lock", opened.project.show(opened.project.lock_path))] if opened is not None else []),
+                *(("differs", f"{each.where}\nwanted {each.wanted}\nfound  {each.found}") for each in problems),
+            ],
             hint="build it again, and find out who changed it",
             data=document,
         )
-    for each in summary:
+    for each in done.platforms:
         console.out(f"{reference} ({each['platform']}): {each['files']} files are as recorded")
     if opened is not None:
         console.out("the record is the lock's")
+    if done.evidence:
+        console.out(f"{done.evidence} pieces of evidence are about this image and say what the lock says")
     if rebuild:
         console.out("a rebuild has the same digest")
-    console.out(f"  digest  {top.digest}")
+    if against is not None:
+        console.out(f"{against} is the same image")
+    console.out(f"  digest  {reader.top.digest}")
     console.document(document)
 
 
-def _split(rest: str) -> tuple[Path, str | None]:
-    """`DIR` or `DIR:NAME`; a folder whose name has a colon is taken as it is when it is there."""
-    if Path(rest).is_dir():
-        return Path(rest), None
-    folder, colon, name = rest.rpartition(":")
-    if colon and Path(folder).is_dir():
-        return Path(folder), name
-    raise InputError(f"there is no folder {rest}", hint="name an OCI layout: oci:DIR or oci:DIR:TAG")
+def _rebuilt(reader: Reader, opened: Opened, *, console: Console, offline: bool) -> list[Problem]:
+    """Build again in memory: nothing when the digest is the same, else what differs."""
+    import json
+
+    from builder.build import build_images
+    from builder.verify.compare import Parts, differences, read_parts
+    from builder.verify.problem import Problem
+
+    built = build_images(opened.lock, opened.plans(console=console, offline=offline))
+    if built.top.digest == reader.top.digest:
+        return []
+    again = {
+        f"{image.platform.os}/{image.platform.architecture}": Parts(
+            json.loads(image.manifest_bytes), json.loads(image.config_bytes), image.layer.data
+        )
+        for image in built.images.values()
+    }
+    return [
+        Problem("digest of a rebuild", built.top.digest, reader.top.digest),
+        *differences(again, read_parts(reader)),
+    ]
+
+
+def _compared(reader: Reader, against: str) -> list[Problem]:
+    from builder.verify.compare import differences, read_parts
+    from builder.verify.problem import Problem
+    from builder.verify.reader import open_reader
+
+    other = open_reader(against)
+    if other.top.digest == reader.top.digest:
+        return []
+    return [
+        Problem(f"digest of {against}", reader.top.digest, other.top.digest),
+        *differences(read_parts(reader), read_parts(other)),
+    ]

@@ -83,7 +83,8 @@ def build(
     console.say(f"building with {cli.path} {cli.version} and {cli.builder}")
     with tempfile.TemporaryDirectory(prefix="builder-docker-") as folder:
         iid = Path(folder) / "iid"
-        command = [cli.path, "build", "--iidfile", str(iid), *(f"--tag={tag}" for tag in tags)]
+        # The one command that the build may run removes files: it needs no network, and gets none.
+        command = [cli.path, "build", "--network=none", "--iidfile", str(iid), *(f"--tag={tag}" for tag in tags)]
         if cli.buildkit:
             # Not with the classic builder, which takes --platform only from experimental daemons.
             command.append(f"--platform={platform}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import tarfile
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import PurePosixPath
 
 from builder.files import sha256
@@ -23,7 +24,7 @@ class Layer:
 
     data: bytes = field(repr=False)
 
-    @property
+    @cached_property
     def digest(self) -> str:
         return f"sha256:{sha256(self.data)}"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Sequence
 from datetime import datetime
 from pathlib import PurePosixPath
@@ -57,6 +58,7 @@ def lock_platform(image: BaseImage, tree: PackageTree, result: StackResult, cach
             record=cache.put(record.data) if record is not None else None,
         ),
         directories=() if image.wheel else _existing_directories(tree, [*written, record_path]),
+        packages=_packages(tree),
         bytecode=_stale_bytecode(tree, [file.path for file in files if file.before != file.after]),
         files=files,
     )
@@ -102,6 +104,12 @@ def _existing_directories(tree: PackageTree, paths: Collection[str]) -> tuple[st
                 hint=f"the entrypoint and the record go to /{OWN_FOLDER}; use a base without this entry",
             )
     return tuple(sorted({*found, *above, tree.root, *outside}))
+
+
+def _packages(tree: PackageTree) -> tuple[str, ...]:
+    """The distributions whose metadata stands beside the package's, the package's own among them."""
+    names = (re.fullmatch(r"(.+)-([^-]+)\.dist-info", name) for name in tree.children(""))
+    return tuple(sorted(f"{match[1]}=={match[2]}" for match in names if match is not None))
 
 
 def _stale_bytecode(tree: PackageTree, paths: Sequence[str]) -> tuple[str, ...]:

@@ -9,8 +9,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,12 +17,11 @@ from typing import Any
 from builder.errors import InputError, MismatchError
 from builder.files import replacing, write_file
 from builder.image.manifest import encode
-from builder.oci import INDEX_TYPES, MANIFEST_TYPES, OCI_INDEX, Descriptor
+from builder.oci import INDEX_TYPES, MANIFEST_TYPES, OCI_INDEX, BlobSource, Descriptor
 
 REF_NAME = "org.opencontainers.image.ref.name"
+RECIPE_NAME = "dev.overlay-image-builder.name"
 _MARKER = b'{"imageLayoutVersion":"1.0.0"}'
-
-BlobSource = Callable[[Descriptor], AbstractContextManager[Iterator[bytes]]]
 
 
 @dataclass(frozen=True)
@@ -110,6 +108,7 @@ def check_target(folder: Path) -> None:
 
 def write_layout(
     folder: Path,
+    name: str,
     entries: Sequence[tuple[Descriptor, Sequence[str]]],
     blobs: dict[str, bytes],
     base_layers: Sequence[Descriptor] = (),
@@ -122,7 +121,7 @@ def write_layout(
 
     `entries` are the top descriptors with their tags, `blobs` everything that is at hand, `base_layers` what is linked
     from `local` or streamed from `source`; with neither they stay out, and the layout only names them.
-    An entry of an earlier build with one of these tags is replaced, others are kept.
+    Entries of earlier builds of the recipe `name` leave the layout, whatever their tags; images of others are kept.
     """
     check_target(folder)
     target = Layout(folder)
@@ -143,16 +142,18 @@ def write_layout(
                 for piece in pieces:
                     stream.write(piece)
                     advance(len(piece))
-    tags = {tag for _, names in entries for tag in names}
-    kept = []
-    if (folder / "index.json").is_file():
-        kept = [each for each in target.entries() if each.annotations.get(REF_NAME) not in tags]
     named = [
-        Descriptor(each.media_type, each.digest, each.size, {REF_NAME: tag}, each.platform)
-        for each, names in entries
-        for tag in names
+        Descriptor(each.media_type, each.digest, each.size, {REF_NAME: tag, RECIPE_NAME: name}, each.platform)
+        for each, tags in entries
+        for tag in tags
     ]
-    kept = [each for each in kept if each.annotations.get(REF_NAME) or each.digest not in {n.digest for n in named}]
+    taken = {each.annotations[REF_NAME] for each in named}
+    earlier = target.entries() if (folder / "index.json").is_file() else []
+    kept = [
+        each
+        for each in earlier
+        if each.annotations.get(RECIPE_NAME) != name and each.annotations.get(REF_NAME) not in taken
+    ]
     listed = sorted([*kept, *named], key=lambda each: (each.annotations.get(REF_NAME, ""), each.digest))
     index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [each.as_json() for each in listed]}
     write_file(folder / "oci-layout", _MARKER)

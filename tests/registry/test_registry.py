@@ -16,7 +16,8 @@ import pytest
 
 from builder.errors import UnreachableError
 from builder.oci import Reference
-from builder.registry.client import Registry, endpoint
+from builder.registry.client import Registry
+from builder.registry.endpoint import endpoint
 from tests.support.cli import builder
 from tests.support.registry import registry, skopeo_copy
 from tests.support.services import require

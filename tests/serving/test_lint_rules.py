@@ -289,7 +289,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "base": f"wheel:{wheel('0.20.0')}",
         "overlays": [{"file": "overlays/hybrid.diff"}, {"file": "overlays/vocabulary.diff"}],
     }
-    del recipe["checkpoint"]
+    recipe.pop("checkpoint", None)
     (root / "images" / "flagship.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
     return root
 

@@ -21,15 +21,19 @@ def free_port() -> int:
 
 
 @contextmanager
-def registry(folder: Path, *, auth: str = "") -> Iterator[str]:
-    """`HOST:PORT` of a running registry; `auth` is the YAML of its `auth` section."""
+def registry(
+    folder: Path, *, auth: str = "", read_only: bool = False, tls: tuple[Path, Path] | None = None
+) -> Iterator[str]:
+    """`HOST:PORT` of a running registry; `auth` is the YAML of its `auth` section, `tls` certificate and key."""
     require("docker-registry")
     port = free_port()
     folder.mkdir(parents=True, exist_ok=True)
     config = folder / "config.yml"
+    secured = f", tls: {{certificate: '{tls[0]}', key: '{tls[1]}'}}" if tls else ""
     config.write_text(
-        f"version: 0.1\nlog: {{level: warn}}\nstorage: {{filesystem: {{rootdirectory: {folder}/data}}, delete: {{enabled: true}}}}\n"
-        f"http: {{addr: '127.0.0.1:{port}'}}\n{auth}"
+        f"version: 0.1\nlog: {{level: warn}}\nstorage: {{filesystem: {{rootdirectory: {folder}/data}}, delete: {{enabled: true}}"
+        f"{', maintenance: {readonly: {enabled: true}}' if read_only else ''}}}\n"
+        f"http: {{addr: '127.0.0.1:{port}'{secured}}}\n{auth}"
     )
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(["docker-registry", "serve", str(config)], stdout=log, stderr=log)

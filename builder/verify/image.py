@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,19 +15,13 @@ from builder.build import ENTRYPOINT, INPUTS_LABEL, RECORD_LABEL
 from builder.errors import MismatchError
 from builder.files import sha256
 from builder.image.layer import WHITEOUT
+from builder.image.tags import make_tags
 from builder.lock import Lock
 from builder.locking.base import OWN_FOLDER
 from builder.oci import INDEX_TYPES, Descriptor
-from builder.store.layout import Layout
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One thing that differs: where, and what was wanted and found."""
-
-    where: str
-    wanted: str
-    found: str
+from builder.verify.evidence import Attached, attached_lock, check_evidence
+from builder.verify.problem import Problem
+from builder.verify.reader import Reader, manifests, read_json
 
 
 @dataclass(frozen=True)
@@ -37,13 +32,6 @@ class Contents:
     record_bytes: bytes = field(repr=False)
     files: Mapping[str, bytes] = field(repr=False)
     removed: frozenset[str]
-
-
-def manifests(layout: Layout, top: Descriptor) -> list[Descriptor]:
-    """The image manifests below `top`, one per platform."""
-    if top.media_type not in INDEX_TYPES:
-        return [top]
-    return [Descriptor.from_json(each) for each in layout.read_json(top.digest)["manifests"]]
 
 
 def read_layer(data: bytes) -> Contents:
@@ -129,26 +117,78 @@ def _short(value: object) -> str:
     return text if len(text) <= 200 else f"{text[:200]}…"
 
 
-def verify_layout(layout: Layout, top: Descriptor, lock: Lock | None) -> tuple[list[Problem], list[dict[str, Any]]]:
-    """Every platform of an image in a layout: what differs, and a summary per platform."""
+@dataclass(frozen=True)
+class Verified:
+    """What was found about one image."""
+
+    problems: tuple[Problem, ...]
+    platforms: tuple[Mapping[str, Any], ...]
+    evidence: int | None
+    """How many pieces of evidence were compared; None where evidence cannot be kept or was not asked for."""
+
+
+def verify(reader: Reader, lock: Lock | None, *, evidence: bool) -> Verified:
+    """Compare every platform of an image with its record, the record with `lock`, and what is attached with both.
+
+    Without a lock, the one that travels with the image stands for it.
+    """
     problems: list[Problem] = []
     summary: list[dict[str, Any]] = []
-    for descriptor in manifests(layout, top):
-        manifest = layout.read_json(descriptor.digest)
-        config = layout.read_json(manifest["config"]["digest"])
-        layer = Descriptor.from_json(manifest["layers"][-1])
-        data = layout.read_blob(layer.digest)
-        platform = f"{config.get('os')}/{config.get('architecture')}"
-        contents = read_layer(data)
-        problems += compare_record(contents, config)
-        diff_ids = config.get("rootfs", {}).get("diff_ids", [])
-        if len(diff_ids) != len(manifest["layers"]) or diff_ids[-1] != f"sha256:{sha256(data)}":
-            problems.append(Problem("config rootfs.diff_ids", f"… sha256:{sha256(data)}", str(diff_ids[-1:])))
-        if lock is not None:
-            recorded = contents.record.get("platform", platform)
-            if recorded in lock.base.platforms:
-                problems += compare_lock(contents, lock, recorded)
+    compared = None
+    platforms: list[str] = []
+    for descriptor in manifests(reader):
+        manifest = read_json(reader, descriptor)
+        contents, found = _check_manifest(reader, manifest)
+        problems += found
+        recorded = str(contents.record.get("platform"))
+        platforms.append(recorded)
+        attached = reader.evidence(descriptor.digest) if evidence else None
+        known = lock or attached_lock(attached or [])
+        if known is not None:
+            if recorded in known.base.platforms:
+                problems += compare_lock(contents, known, recorded)
             else:
-                problems.append(Problem("platform", ", ".join(lock.base.platforms), str(recorded)))
-        summary.append({"platform": platform, "digest": descriptor.digest, "files": len(contents.record["files"])})
-    return problems, summary
+                problems.append(Problem("platform", ", ".join(known.base.platforms), recorded))
+        if attached is not None:
+            compared = (compared or 0) + len(attached)
+            problems += _evidence(attached, descriptor, known, [recorded])
+        problems += check_tag(reader.tag, contents.record)
+        summary.append({"platform": recorded, "digest": descriptor.digest, "files": len(contents.record["files"])})
+    if evidence and reader.top.media_type in INDEX_TYPES:
+        attached = reader.evidence(reader.top.digest)
+        if attached is not None:
+            compared = (compared or 0) + len(attached)
+            problems += _evidence(attached, reader.top, lock or attached_lock(attached), platforms, index=True)
+    return Verified(tuple(dict.fromkeys(problems)), tuple(summary), compared)
+
+
+def _evidence(
+    attached: Attached, subject: Descriptor, lock: Lock | None, platforms: list[str], *, index: bool = False
+) -> list[Problem]:
+    if lock is None or any(platform not in lock.base.platforms for platform in platforms):
+        return [Problem(f"evidence of {subject.digest[:19]}", "a lock that can be read", "missing")]
+    return check_evidence(attached, subject, lock, platforms, index=index)
+
+
+def _check_manifest(reader: Reader, manifest: Mapping[str, Any]) -> tuple[Contents, list[Problem]]:
+    """A manifest, its config and its last layer against the record in the layer."""
+    config = read_json(reader, Descriptor.from_json(manifest["config"]))
+    data = reader.read(Descriptor.from_json(manifest["layers"][-1]))
+    contents = read_layer(data)
+    problems = compare_record(contents, config)
+    diff_ids = config.get("rootfs", {}).get("diff_ids", [])
+    if len(diff_ids) != len(manifest["layers"]) or diff_ids[-1] != f"sha256:{sha256(data)}":
+        problems.append(Problem("config rootfs.diff_ids", f"… sha256:{sha256(data)}", str(diff_ids[-1:])))
+    platform = f"{config.get('os')}/{config.get('architecture')}"
+    if not str(contents.record.get("platform", platform)).startswith(platform):
+        problems.append(Problem("record platform", platform, str(contents.record.get("platform"))))
+    return contents, problems
+
+
+def check_tag(tag: str | None, record: Mapping[str, Any]) -> list[Problem]:
+    """A tag that follows from digests must be this image's; other names promise nothing."""
+    checkpoint = (record.get("checkpoint") or {}).get("digest")
+    own = make_tags(checkpoint, str(record.get("inputs")))
+    if tag is None or not re.fullmatch(r"ckpt-[0-9a-f]{12}(-[0-9a-f]{12})?|inputs-[0-9a-f]{12}", tag) or tag in own.all:
+        return []
+    return [Problem(f"tag {tag}", " or ".join(own.all), tag)]
