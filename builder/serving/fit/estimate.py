@@ -15,7 +15,7 @@ from packaging.version import InvalidVersion, Version
 
 from builder.errors import InputError
 from builder.serving.fit.gpus import Gpu
-from builder.serving.fit.kv import TURBOQUANT, Capacity, Layout, capacity, layout
+from builder.serving.fit.kv import Capacity, Layout, capacity, layout
 from builder.serving.fit.shape import DTYPE_BYTES, ModelShape
 from builder.serving.fit.weights import GIB, Part, parts_of_run, parts_of_shape
 from builder.serving.flagvalues import decimal, human_int, plain_flags
@@ -266,8 +266,3 @@ def _activation(flags: Mapping[str, Any], shape: ModelShape, gpu: Gpu, parallel:
         notes.append(f"no --max-num-batched-tokens: vLLM's own {batched:,} for this GPU is assumed")
     per_token = DTYPE_BYTES[shape.dtype] * 3 * (shape.mlp // parallel + shape.hidden)
     return batched * per_token / GIB
-
-
-def splits_crash(flags: Mapping[str, Any]) -> bool:
-    """Whether the cache type is one whose split prefill is a known crash (vllm #41726, #43357)."""
-    return plain_flags(flags).get("kv-cache-dtype") in TURBOQUANT

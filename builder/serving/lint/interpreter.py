@@ -21,7 +21,6 @@ _STRING_METHODS = {"replace", "lower", "upper", "strip", "removeprefix", "remove
 _CONSTRUCTORS: Mapping[str, Callable[..., Any]] = {
     "list": list, "dict": dict, "set": list, "sorted": sorted, "tuple": list, "int": int, "str": str, "len": len,
 }  # fmt: skip
-_TYPES = {"int", "float", "str", "bool"}
 
 Locals = dict[str, Any]
 Add = Callable[[Module, ast.Call, list[Any], dict[str, Any]], None]

@@ -1,4 +1,5 @@
-"""Names that the package registers: parsers, quantization methods, attention backends. Read, never imported."""
+"""Names that the package registers: parsers and quantization methods. Read, never imported. Attention backends are an
+enumeration, which the flags' own types lead to."""
 
 from __future__ import annotations
 
@@ -6,7 +7,6 @@ import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from builder.serving.lint.hints import enum_members
 from builder.serving.lint.source import Source
 
 
@@ -18,7 +18,6 @@ class Registries:
     tool_parsers: frozenset[str] | None
     quantization: frozenset[str] | None
     deprecated_quantization: frozenset[str]
-    attention_backends: frozenset[str] | None
 
 
 def read_registries(source: Source) -> Registries:
@@ -32,7 +31,6 @@ def read_registries(source: Source) -> Registries:
         tool_parsers=_registered(source.tree(f"{package}/tool_parsers/__init__.py"), "_TOOL_PARSERS_TO_REGISTER"),
         quantization=_strings(_value(quantization, "QuantizationMethods")),
         deprecated_quantization=_strings(_value(quantization, "DEPRECATED_QUANTIZATION_METHODS")) or frozenset(),
-        attention_backends=_backends(source.tree(f"{package}/v1/attention/backends/registry.py")),
     )
 
 
@@ -75,10 +73,3 @@ def _strings(value: ast.expr | None) -> frozenset[str] | None:
         return None
     found = [each.value for each in parts if isinstance(each, ast.Constant) and isinstance(each.value, str)]
     return frozenset(found) if found and len(found) == len(parts) else None
-
-
-def _backends(tree: ast.Module | None) -> frozenset[str] | None:
-    for statement in tree.body if tree is not None else []:
-        if isinstance(statement, ast.ClassDef) and statement.name == "AttentionBackendEnum":
-            return frozenset(enum_members(statement)) or None
-    return None

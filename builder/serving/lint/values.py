@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from builder.serving.lint.modules import Module
@@ -37,11 +37,8 @@ class FunctionRef:
     owner: ClassRef | None = None
 
 
-@dataclass
 class ParserRef:
     """The argument parser, or one of its groups: whatever is added to it becomes a flag."""
-
-    deep: dict[str, Any] = field(default_factory=dict)
 
 
 _PLAIN = (str, int, float, bool, type(None))
