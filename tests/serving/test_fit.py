@@ -220,6 +220,29 @@ def test_a_page_always_holds_a_state(cache_dtype: str, parallel: int, sixteens: 
     assert cut.block_size % 16 == 0
 
 
+@given(
+    st.dictionaries(
+        st.sampled_from(
+            ["max-model-len", "max-num-seqs", "max-num-batched-tokens", "gpu-memory-utilization", "kv-cache-dtype", "block-size",
+             "tensor-parallel-size", "kv-cache-memory-bytes", "num-gpu-blocks-override", "enable-prefix-caching",
+             "mamba-ssm-cache-dtype", "speculative-config"]
+        ),
+        st.one_of(st.integers(-2, 10**15), st.booleans(), st.sampled_from(["0.5", "nan", "1e9", "fp8", "auto", "16k", "2G"])),
+        max_size=5,
+    )
+)  # fmt: skip
+def test_an_estimate_is_made_or_refused_with_a_reason(flags: dict[str, Any]) -> None:
+    profile = Profile.model_construct(name="p", flags=flags, hardware=None, envelope=None)
+    try:
+        found = estimate(profile, SHAPE, find_gpu("h100-80gb"), V0_20_0)
+    except InputError as refused:
+        assert refused.message
+        return
+    low, high = found.blocks_range
+    assert 0 <= low <= found.held.blocks <= high
+    json.dumps(found.as_json())
+
+
 # --- checkpoints ----------------------------------------------------------------------------------------------------
 
 CONFIG = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,15 +11,21 @@ from typing import Any
 
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from builder.overlay.stack import apply_stack
 from builder.recipe import load_recipe
 from builder.serving.lint.context import Package
-from builder.serving.lint.run import Report, lint_file, read_package
+from builder.serving.lint.findings import LEVELS
+from builder.serving.lint.run import Report, lint, lint_file, read_package
 from builder.serving.lint.source import from_files
+from builder.serving.profile import Envelope, Hardware, Profile
+from builder.yamlfile import Document
 from tests.support.cli import builder
 from tests.support.flagship import hybrid_overlay, stock, vocabulary_overlay
 from tests.support.pytrees import LazyFiles, package_tree
+from tests.support.standin import package_files, tar_of, write_layout
 from tests.support.trees import DictTree, overlay
 from tests.support.wheels import wheel
 
@@ -235,6 +242,32 @@ def test_names_of_a_plugin_are_not_checked(tmp_path: Path) -> None:
     assert ("unknown-name", "reasoning-parser") in said(report(path), "not-checked")
 
 
+NAMES = st.sampled_from([
+    "max-model-len", "max-num-seqs", "max-num-batched-tokens", "gpu-memory-utilization", "kv-cache-dtype", "block-size",
+    "tensor-parallel-size", "kv-cache-memory-bytes", "num-gpu-blocks-override", "enable-prefix-caching", "quantization",
+    "reasoning-parser", "tool-call-parser", "enable-auto-tool-choice", "compilation-config", "compilation-config.mode",
+    "mamba-ssm-cache-dtype", "speculative-config", "max-cudagraph-capture-size", "cudagraph-capture-sizes", "no-such-flag",
+    "enable-chunked-prefill", "enforce-eager", "max_num_seqs", "pipeline-parallel-size", "attention-backend", "model",
+])  # fmt: skip
+SCALARS = st.one_of(
+    st.booleans(), st.integers(-(10**19), 10**19), st.text(max_size=8),
+    st.sampled_from(["auto", "nan", "inf", "-1", "16k", "{}", '{"a": 1}', "[1]", "turboquant_k8v4", "fp8", "nvfp4", "0", "1e400"]),
+)  # fmt: skip
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.dictionaries(NAMES, st.one_of(SCALARS, st.lists(SCALARS, max_size=3).map(tuple)), max_size=6))
+def test_no_profile_crashes_the_linter(flags: dict[str, Any]) -> None:
+    profile = Profile.model_construct(
+        name="p", description="", flags=flags, hardware=Hardware(gpu="rtx-5090"), expect=(), notes="",
+        envelope=Envelope(prompt=10_000, completion=6_144),
+    )  # fmt: skip
+    for package in (patched(), patched(hybrid=False)):
+        found = lint(profile, Document("p", None), package, shape=FLAGSHIP.model, budgets=[(1, 1)])
+        assert all(each.level in LEVELS for each in found.findings)
+        json.dumps(found.as_json())
+
+
 # --- what the overlays are for --------------------------------------------------------------------------------------
 
 
@@ -381,3 +414,15 @@ def test_resolved_shows_what_differs_from_stock(project: Path) -> None:
     }  # fmt: skip
     assert {name for name, row in rows.items() if row["differs"] is False} == {"block-size", "enable-chunked-prefill"}
     assert builder("profile", "show", "smoke", "--recipe", "flagship", cwd=project).code == 2
+
+
+def test_an_image_is_read_as_the_wheel_is(tmp_path: Path) -> None:
+    write_layout(tmp_path / "base", [tar_of({"usr/bin/python3": b"#!"}), tar_of(package_files())])
+    shutil.copytree(PROFILES, tmp_path / "profiles")
+    of_image = builder("profile", "lint", "production-ceiling", "--base", "oci:base", "--json", cwd=tmp_path)
+    assert of_image.code == 0, of_image.err
+    of_wheel = builder(
+        "profile", "lint", "production-ceiling", "--base", f"wheel:{wheel('0.20.0')}", "--json", cwd=tmp_path
+    )
+    assert of_image.document["findings"] == of_wheel.document["findings"]
+    assert of_image.document["counts"] == {"error": 0, "warning": 3, "not-checked": 2}
