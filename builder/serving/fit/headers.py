@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from builder.checkpoint.hub_access import fetch, open_hub
 from builder.console import Console
-from builder.errors import InputError, UnreachableError
+from builder.errors import InputError
 
 # safetensors' own limit of a header.
 _HEADER_LIMIT = 100 << 20
@@ -74,40 +74,13 @@ def _json(data: bytes, name: str) -> dict[str, Any]:
 
 def read_hub(repo: str, revision: str | None, *, console: Console) -> Checkpoint:
     """The same from the Hub (`HF_ENDPOINT`), some kilobytes per file by range; weights are not downloaded."""
-    try:
-        import httpx
-        from huggingface_hub import HfApi, get_session, hf_hub_url
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, NotASafetensorsRepoError
-    except ImportError as error:
-        raise InputError(
-            "a checkpoint on the Hub needs the extra 'checkpoint'",
-            hint="pip install 'overlay-image-builder[checkpoint]'",
-        ) from error
-    api = HfApi(endpoint=os.environ.get("HF_ENDPOINT"))
-    try:
+    with open_hub(repo) as api:
         with console.progress(f"reading the headers of {repo}", unit="files"):
             metadata = api.get_safetensors_metadata(repo, revision=revision)
-        url = hf_hub_url(repo, "config.json", revision=revision, endpoint=api.endpoint)
-        from huggingface_hub.utils._headers import build_hf_headers
-
-        answer = get_session().get(url, headers=build_hf_headers(), follow_redirects=True, timeout=60)
-        answer.raise_for_status()
-    except HFValidationError as error:
-        raise InputError(f"{repo!r} is not a repository's name", hint="write it as OWNER/NAME") from error
-    except NotASafetensorsRepoError as error:
-        raise InputError(f"{repo} has no safetensors weights", hint="check name and revision") from error
-    except (HfHubHTTPError, httpx.HTTPStatusError) as error:
-        raise UnreachableError(
-            f"the Hub refuses {repo}: {str(error).splitlines()[0]}",
-            hint="check name and revision; private ones need HF_TOKEN",
-        ) from error
-    except (httpx.HTTPError, OSError) as error:
-        raise UnreachableError(
-            f"the Hub does not answer: {type(error).__name__}", hint="check the network, or HF_ENDPOINT"
-        ) from error
+        config = fetch(api, repo, revision, "config.json")
     tensors = [
         (name, str(tensor.dtype), tuple(tensor.shape))
         for file in metadata.files_metadata.values()
         for name, tensor in file.tensors.items()
     ]
-    return Checkpoint(repo, _json(answer.content, "config.json"), tuple(tensors))
+    return Checkpoint(repo, _json(config, "config.json"), tuple(tensors))
