@@ -15,7 +15,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builder.overlay.stack import apply_stack
-from builder.recipe import load_recipe
 from builder.serving.lint.context import Package
 from builder.serving.lint.findings import LEVELS
 from builder.serving.lint.run import Report, lint, lint_file, read_package
@@ -23,6 +22,7 @@ from builder.serving.lint.source import from_files
 from builder.serving.profile import Envelope, Hardware, Profile
 from builder.yamlfile import Document
 from tests.support.cli import builder
+from tests.support.flagship import RECIPE as FLAGSHIP
 from tests.support.flagship import hybrid_overlay, stock, vocabulary_overlay
 from tests.support.pytrees import LazyFiles, package_tree
 from tests.support.standin import package_files, tar_of, write_layout
@@ -31,7 +31,6 @@ from tests.support.wheels import wheel
 
 ROOT = Path(__file__).parents[2]
 PROFILES = ROOT / "profiles"
-FLAGSHIP = load_recipe(ROOT / "images" / "qwen3.6-27b-fp8-vocab.yaml")
 REMOVED = object()
 
 pytestmark = pytest.mark.wheels
@@ -320,7 +319,10 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     recipe |= {
         "name": "flagship",
         "base": f"wheel:{wheel('0.20.0')}",
-        "overlays": [{"file": "overlays/hybrid.diff"}, {"file": "overlays/vocabulary.diff"}],
+        "overlays": [
+            {"file": "overlays/hybrid.diff", "after": recipe["overlays"][0]["after"]},
+            {"file": "overlays/vocabulary.diff"},
+        ],
     }
     recipe.pop("checkpoint", None)
     (root / "images" / "flagship.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
