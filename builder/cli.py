@@ -29,13 +29,16 @@ _MENDABLE = {
 # Name -> (module with an attribute `command`, one line of help). In the order in which a user meets them.
 COMMANDS: dict[str, tuple[str, str]] = {
     "lock": ("builder.commands.lock", "Resolve a recipe and pin everything that a build needs."),
-    "check": ("builder.commands.check", "Apply the overlays to the base's real files; build nothing."),
+    "check": (
+        "builder.commands.check",
+        "Apply the overlays to the base's real files and lint the profiles; build nothing.",
+    ),
     "render": ("builder.commands.render", "Write a Docker context that plain `docker build` builds."),
     "build": ("builder.commands.build", "Make the image."),
     "publish": ("builder.commands.publish", "Build the image and push what the registry lacks."),
     "verify": ("builder.commands.verify", "Compare an image with its record and its lock."),
     "run": ("builder.commands.run", "Run the image with a profile."),
-    "profile": ("builder.commands.profile", "List and show serving profiles."),
+    "profile": ("builder.commands.profile", "List, show, check and size serving profiles."),
     "schema": ("builder.commands.schema", "Print the JSON Schema of recipes or profiles."),
 }
 
@@ -154,7 +157,8 @@ def run(arguments: list[str] | None = None) -> int:
     # Known before click parses anything, so that a wrong command line ends in a document too.
     console = Console(json_mode="--json" in given[: given.index("--")] if "--" in given else "--json" in given)
     try:
-        cli.main(args=arguments, prog_name="builder", standalone_mode=False, obj=console)
+        # Without standalone mode click hands the code of `Exit` back instead of raising it.
+        code = cli.main(args=arguments, prog_name="builder", standalone_mode=False, obj=console)
     except click.exceptions.Exit as done:
         return done.exit_code
     except click.Abort:
@@ -185,7 +189,7 @@ def run(arguments: list[str] | None = None) -> int:
         return mended.exit_code
     except Exception as error:  # noqa: BLE001  the last line of defence
         return _bug(console, error)
-    return 0
+    return code if isinstance(code, int) else 0
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 from builder.errors import InputError
 from builder.files import sha256
 from builder.oci import Platform, Reference
+from builder.serving.fit.shape import ModelShape
 from builder.yamlfile import validate
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -133,6 +134,10 @@ class Recipe(Frozen):
     )
     overlays: tuple[OverlaySpec, ...] = ()
     checkpoint: CheckpointSpec | None = None
+    model: ModelShape | None = Field(
+        default=None,
+        description="The model's shape, for `builder profile fit` and the linter; a build does not read it.",
+    )
     envelope: Envelope | None = Field(default=None, description="What at least one profile must be able to serve.")
     profiles: tuple[Name, ...] = ()
     default_profile: Name | None = None

@@ -194,12 +194,14 @@ def open_wheel(link: WheelLink) -> Iterator[zipfile.ZipFile]:
             yield archive
         return
     try:
-        try:
-            remote = RemoteZip(link.url, timeout=_TIMEOUT)
-        except RangeNotSupported:
-            remote = zipfile.ZipFile(_downloaded(link))
-        with remote as archive:
-            yield archive
+        # One connection for all members: many small ranges are asked for, one after another.
+        with requests.Session() as session:
+            try:
+                remote = RemoteZip(link.url, session=session, timeout=_TIMEOUT)
+            except RangeNotSupported:
+                remote = zipfile.ZipFile(_downloaded(link))
+            with remote as archive:
+                yield archive
     except (requests.RequestException, RemoteIOError) as error:
         raise UnreachableError(
             f"cannot read {link.filename}: {type(error).__name__}",

@@ -7,11 +7,11 @@ their git blob id.
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from builder.checkpoint.digest import combine, is_served
+from builder.checkpoint.hub_access import fetch, open_hub
 from builder.console import Console
 from builder.errors import InputError, MismatchError, UnreachableError
 
@@ -35,17 +35,9 @@ def digest_hub(repo: str, revision: str | None, *, console: Console) -> HubDiges
 
     Raises `UnreachableError` when the Hub does not answer or refuses, `InputError` when there is nothing to digest.
     """
-    try:
-        import httpx
-        from huggingface_hub import HfApi, RepoFile
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-    except ImportError as error:
-        raise InputError(
-            "a checkpoint on the Hub needs the extra 'checkpoint'",
-            hint="pip install 'overlay-image-builder[checkpoint]'",
-        ) from error
-    api = HfApi(endpoint=os.environ.get("HF_ENDPOINT"))
-    try:
+    with open_hub(repo) as api:
+        from huggingface_hub import RepoFile
+
         commit = api.model_info(repo, revision=revision).sha
         if not commit:
             raise UnreachableError(f"the Hub names no commit for {repo}", hint="try again")
@@ -59,17 +51,6 @@ def digest_hub(repo: str, revision: str | None, *, console: Console) -> HubDiges
             for entry in entries:
                 files.append((entry.path, _sha256(api, repo, commit, entry), int(entry.size)))
                 bar.advance(1)
-    except HFValidationError as error:
-        raise InputError(f"{repo!r} is not a repository's name", hint="write it as OWNER/NAME") from error
-    except HfHubHTTPError as error:
-        raise UnreachableError(
-            f"the Hub refuses {repo}: {str(error).splitlines()[0]}",
-            hint="check name and revision; private ones need HF_TOKEN",
-        ) from error
-    except (httpx.HTTPError, OSError) as error:
-        raise UnreachableError(
-            f"the Hub does not answer: {type(error).__name__}", hint="check the network, or HF_ENDPOINT"
-        ) from error
     if not files:
         raise InputError(f"{repo} has no checkpoint files at {commit}", hint="check the revision")
     found = combine(files)
@@ -83,7 +64,7 @@ def _sha256(api: HfApi, repo: str, commit: str, entry: Any) -> str:
         raise InputError(
             f"{entry.path} is {entry.size} bytes and not in LFS", hint="this is not a checkpoint of the usual form"
         )
-    data = _fetch(api, repo, commit, entry.path)
+    data = fetch(api, repo, commit, entry.path)
     blob = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
     if blob != entry.blob_id:
         raise MismatchError(
@@ -92,14 +73,3 @@ def _sha256(api: HfApi, repo: str, commit: str, entry: Any) -> str:
             hint="try again; a mirror may be out of date",
         )
     return hashlib.sha256(data).hexdigest()
-
-
-def _fetch(api: HfApi, repo: str, commit: str, path: str) -> bytes:
-    from huggingface_hub import get_session, hf_hub_url
-    from huggingface_hub.utils._headers import build_hf_headers
-    from huggingface_hub.utils._http import hf_raise_for_status
-
-    url = hf_hub_url(repo, path, revision=commit, endpoint=api.endpoint)
-    answer = get_session().get(url, headers=build_hf_headers(), follow_redirects=True, timeout=60)
-    hf_raise_for_status(answer)
-    return bytes(answer.content)

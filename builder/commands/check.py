@@ -1,11 +1,18 @@
-"""`builder check`: would this recipe build? Nothing is built and nothing is written."""
+"""`builder check`: would this recipe build, and would its profiles run? Nothing is built and nothing is written."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from builder.cli import common_options
 from builder.console import Console
+from builder.errors import EXIT_INPUT
+
+if TYPE_CHECKING:
+    from builder.opened import Opened
+    from builder.plan import Plan
 
 
 @click.command(name="check")
@@ -14,7 +21,10 @@ from builder.console import Console
 @click.option("--offline", is_flag=True, help="Use the vendored diffs and the cache only.")
 @common_options
 def command(recipe: str, show_diff: bool, offline: bool, console: Console) -> None:
-    """Apply RECIPE's stack to the base's real files, on a copy, and report what it does."""
+    """Apply RECIPE's stack to the base's real files, on a copy, report what it does, and lint the profiles against it.
+
+    Errors in a profile exit with 2.
+    """
     from builder.opened import open_recipe
     from builder.overlay.show import rows, unified_diff
 
@@ -62,4 +72,37 @@ def command(recipe: str, show_diff: bool, offline: bool, console: Console) -> No
         )
         if show_diff:
             console.out(unified_diff(result).rstrip("\n"))
-    console.document({"name": opened.lock.name, "inputs": opened.lock.inputs, "platforms": document})
+    profiles, failed = _lint(opened, plans[0], console=console, offline=offline)
+    console.document(
+        {"name": opened.lock.name, "inputs": opened.lock.inputs, "platforms": document, "profiles": profiles}
+    )
+    if failed:
+        raise click.exceptions.Exit(EXIT_INPUT)
+
+
+def _lint(opened: Opened, plan: Plan, *, console: Console, offline: bool) -> tuple[list[dict[str, Any]], bool]:
+    """Lint the recipe's profiles against the patched package; the reports, and whether there is an error in one."""
+    if not opened.recipe.profiles:
+        return [], False
+    from builder.serving.lint.opening import judge_of_stack
+    from builder.serving.lint.show import show
+
+    judge = judge_of_stack(
+        opened.project, opened.recipe, opened.lock, plan.platform, plan.result, console=console, offline=offline
+    )
+    reports = [judge.lint(opened.project.profiles / f"{name}.yaml") for name in opened.recipe.profiles]
+    for report in reports:
+        console.out("")
+        show(report, console)
+    failed = any(report.failed for report in reports)
+    for prompt, completion in judge.budgets:
+        judged = [
+            each
+            for report in reports
+            for each in report.serves
+            if (each.prompt, each.completion) == (prompt, completion)
+        ]
+        if not any(each.serves for each in judged):
+            console.out(f"error: no profile of {opened.recipe.name} serves the envelope of its recipe")
+            failed = True
+    return [report.as_json() for report in reports], failed

@@ -13,7 +13,9 @@ from builder.cli import LazyGroup
     table={
         "list": ("builder.commands.profile_list", "List the profiles of this folder or of a recipe."),
         "show": ("builder.commands.profile_show", "Show one profile and its arguments."),
+        "lint": ("builder.commands.profile_lint", "Check a profile against the vLLM that will run it."),
+        "fit": ("builder.commands.profile_fit", "Estimate memory, KV cache and concurrency on a GPU."),
     },
 )
 def command() -> None:
-    """List and show serving profiles."""
+    """List, show, check and size serving profiles."""

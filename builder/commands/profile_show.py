@@ -4,22 +4,35 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from builder.cli import common_options
 from builder.console import Console
+from builder.errors import InputError
+
+if TYPE_CHECKING:
+    from builder.serving.lint.context import Package
+    from builder.serving.profile import Profile
 
 
 @click.command(name="show")
 @click.argument("profile")
+@click.option("--resolved", is_flag=True, help="Beside each flag the default that vLLM has without it.")
+@click.option("--recipe", help="With --resolved: the recipe whose base and stack to read; the one that lists PROFILE.")
+@click.option("--base", metavar="REF", help="With --resolved: a base to read instead, such as wheel:vllm==0.20.0.")
+@click.option("--offline", is_flag=True, help="With --resolved: use the vendored diffs and the cache only.")
 @common_options
-def command(profile: str, console: Console) -> None:
+def command(
+    profile: str, resolved: bool, recipe: str | None, base: str | None, offline: bool, console: Console
+) -> None:
     """Show PROFILE: a name under profiles/, or a path."""
-    from builder.serving.profile import load_profile
+    from builder.serving.profile import load_profile, profile_path
 
-    path = Path(profile) if profile.endswith((".yaml", ".yml")) else Path.cwd() / "profiles" / f"{profile}.yaml"
-    loaded = load_profile(path)
+    if (recipe or base) and not resolved:
+        raise InputError("--recipe and --base belong to --resolved", hint="add --resolved")
+    loaded = load_profile(profile_path(profile, Path.cwd() / "profiles"))
     console.out(f"{loaded.name}: {loaded.description}")
     arguments = loaded.argv()
     console.out("vllm serve MODEL \\")
@@ -34,4 +47,56 @@ def command(profile: str, console: Console) -> None:
         console.out(
             f"envelope: prompts of {loaded.envelope.prompt:,} and completions of {loaded.envelope.completion:,} tokens"
         )
-    console.document({**loaded.model_dump(mode="json", exclude_none=True), "argv": arguments})
+    document = {**loaded.model_dump(mode="json", exclude_none=True), "argv": arguments}
+    if resolved:
+        package = _package(profile, recipe, base, offline=offline, console=console)
+        document["against"] = package.source.name
+        document["resolved"] = differences(loaded, package)
+        console.table(
+            ["flag", "profile", "stock default"],
+            [[row["flag"], _text(row["value"]), _text(row["default"])] for row in document["resolved"]],
+            title=f"{loaded.name} against {package.source.name}",
+        )
+    console.document(document)
+
+
+def _package(profile: str, recipe: str | None, base: str | None, *, offline: bool, console: Console) -> Package:
+    from builder.layout import find_project
+    from builder.recipe import load_recipe
+    from builder.serving.lint.opening import judge_of_base, judge_of_recipe, recipe_of
+
+    if base is not None:
+        return judge_of_base(base, console=console).package
+    project = find_project(recipe or recipe_of(profile))
+    return judge_of_recipe(project, load_recipe(project.recipe_path), console=console, offline=offline).package
+
+
+def differences(profile: Profile, package: Package) -> list[dict[str, Any]]:
+    """Each flag of a profile with what holds without it. `differs` is None when only running vLLM tells the default."""
+    from builder.serving.lint.context import Context
+    from builder.serving.lint.flags import NOT_KNOWN
+    from builder.serving.lint.rules import equals_default, stock_default
+    from builder.yamlfile import Document
+
+    rows = []
+    for entry in Context(profile, Document(profile.name, None), package).entries:
+        default = stock_default(entry.flag) if entry.flag is not None and not entry.inner else NOT_KNOWN
+        known = default is not NOT_KNOWN
+        value = entry.switched_on if entry.switched_on is not None else entry.value
+        rows.append(
+            {
+                "flag": entry.key,
+                "value": list(value) if isinstance(value, tuple) else value,
+                "default": default if known else "not known",
+                "differs": not equals_default(entry, default) if known else None,
+            }
+        )
+    return rows
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "not set"
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return " ".join(str(each) for each in value) if isinstance(value, list) else str(value)

@@ -144,6 +144,11 @@ def load_profile(path: Path) -> Profile:
     return profile
 
 
+def profile_path(name: str, folder: Path) -> Path:
+    """The file that a user means: a path to a YAML file, or a NAME in the folder of profiles."""
+    return Path(name) if name.endswith((".yaml", ".yml")) else folder / f"{name}.yaml"
+
+
 def json_schema() -> dict[str, Any]:
     """The JSON Schema of profiles, for editors."""
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Profile.model_json_schema()}

@@ -1,0 +1,57 @@
+"""The Hub, opened: one client, one policy for its errors. `HF_ENDPOINT` and tokens follow huggingface_hub's rules."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from builder.errors import InputError, UnreachableError
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+_TIMEOUT = 60
+
+
+@contextmanager
+def open_hub(repo: str) -> Iterator[HfApi]:
+    """A client for `repo`. Inside, what huggingface_hub and its HTTP client raise becomes `UnreachableError` when the Hub
+    does not answer or refuses, `InputError` when the name is no repository's or has no safetensors weights."""
+    try:
+        import httpx
+        from huggingface_hub import HfApi
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, NotASafetensorsRepoError
+    except ImportError as error:
+        raise InputError(
+            "a checkpoint on the Hub needs the extra 'checkpoint'",
+            hint="pip install 'overlay-image-builder[checkpoint]'",
+        ) from error
+    try:
+        yield HfApi(endpoint=os.environ.get("HF_ENDPOINT"))
+    except HFValidationError as error:
+        raise InputError(f"{repo!r} is not a repository's name", hint="write it as OWNER/NAME") from error
+    except NotASafetensorsRepoError as error:
+        raise InputError(f"{repo} has no safetensors weights", hint="check name and revision") from error
+    except HfHubHTTPError as error:
+        raise UnreachableError(
+            f"the Hub refuses {repo}: {str(error).splitlines()[0]}",
+            hint="check name and revision; private ones need HF_TOKEN",
+        ) from error
+    except (httpx.HTTPError, OSError) as error:
+        raise UnreachableError(
+            f"the Hub does not answer: {type(error).__name__}", hint="check the network, or HF_ENDPOINT"
+        ) from error
+
+
+def fetch(api: HfApi, repo: str, revision: str | None, path: str) -> bytes:
+    """A small file's content."""
+    from huggingface_hub import get_session, hf_hub_url
+    from huggingface_hub.utils._headers import build_hf_headers
+    from huggingface_hub.utils._http import hf_raise_for_status
+
+    url = hf_hub_url(repo, path, revision=revision, endpoint=api.endpoint)
+    answer = get_session().get(url, headers=build_hf_headers(), follow_redirects=True, timeout=_TIMEOUT)
+    hf_raise_for_status(answer)
+    return bytes(answer.content)

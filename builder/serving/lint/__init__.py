@@ -1,0 +1,1 @@
+"""Profiles judged against the source of the vLLM that will run them."""
