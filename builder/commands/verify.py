@@ -37,6 +37,7 @@ def command(
 
     The lock is that of --recipe, else the one that travels with the image in a registry.
     """
+    from builder.locking.overlays import read_overlay
     from builder.opened import open_recipe
     from builder.verify.compare import base_differences
     from builder.verify.image import verify
@@ -46,6 +47,9 @@ def command(
         raise InputError("--rebuild needs --recipe", hint="name the recipe that the image was built from")
     reader = open_reader(reference)
     opened = open_recipe(recipe, console=console, offline=offline) if recipe else None
+    if opened is not None:
+        for overlay in opened.lock.overlays:
+            read_overlay(opened.project, overlay)
     done = verify(reader, opened.lock if opened else None, evidence=not no_evidence)
     problems = list(done.problems)
     if opened is not None and not problems:

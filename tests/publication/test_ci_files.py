@@ -44,6 +44,11 @@ def steps(job: str) -> dict[str, str]:
     return {step["name"]: step["run"] for step in document["jobs"][job]["steps"] if "run" in step}
 
 
+def gitlab(job: str) -> str:
+    """A GitLab job's script."""
+    return "\n".join(yaml.safe_load(GITLAB.read_text())[job]["script"])
+
+
 def bash(script: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
     """Run a step as GitHub's runner does: bash -e with pipefail."""
     return subprocess.run(
@@ -142,12 +147,13 @@ def test_the_check_step_passes_and_fails(runner: Path, tmp_path: Path) -> None:
         skopeo_copy(f"oci:{small_base(tmp_path / 'layout')}:base", f"docker://{host}/base/image:v1")
         patched_project(runner, f"{host}/base/image:v1")
         assert bash(".venv/bin/builder lock small", runner).returncode == 0
-        script = steps("check")["Check every recipe that has a lock"]
-        done = bash(script, runner)
-        assert done.returncode == 0, done.stderr
+        scripts = (steps("check")["Check every recipe that has a lock"], gitlab("check"))
+        for script in scripts:
+            done = bash(script, runner)
+            assert done.returncode == 0, done.stderr
         profile = runner / "profiles/tiny.yaml"
         profile.write_text(profile.read_text().replace("16", "32"))
-        assert bash(script, runner).returncode == 4
+        assert [bash(script, runner).returncode for script in scripts] == [4, 4]
 
 
 def test_the_publish_steps_log_in_and_push(runner: Path, tmp_path: Path) -> None:
@@ -174,6 +180,25 @@ def test_the_publish_steps_log_in_and_push(runner: Path, tmp_path: Path) -> None
         assert {path.name for path in (runner / "dist/evidence").iterdir()} >= {"sbom.cdx.json", "provenance.json"}
         (runner / "images/small.yaml").write_text((runner / "images/small.yaml").read_text().replace("publish:", "#"))
         assert "no recipe has" in bash(publish, runner, **home).stdout
+
+
+def test_gitlabs_publish_job_does_the_same(runner: Path, tmp_path: Path) -> None:
+    require("skopeo", "docker-registry")
+    with registry(tmp_path / "registry") as host:
+        skopeo_copy(f"oci:{small_base(tmp_path / 'layout')}:base", f"docker://{host}/base/image:v1")
+        patched_project(
+            runner, f"{host}/base/image:v1", publish=f"{host}/team/gitlab", checkpoint={"digest": "c0" * 32}
+        )
+        (tmp_path / "home").mkdir()
+        env = {
+            "CI_REGISTRY": host,
+            "CI_REGISTRY_USER": "me",
+            "CI_REGISTRY_PASSWORD": "x",
+            "HOME": str(tmp_path / "home"),
+        }
+        done = bash(gitlab("publish"), runner, **env)
+        assert done.returncode == 0, done.stderr
+        assert held(host, "team/gitlab", f"ckpt-{'c0' * 6}", evidence=3) is not None
 
 
 def test_the_action_runs_a_command_and_gives_its_document(runner: Path, tmp_path: Path) -> None:

@@ -149,6 +149,18 @@ def test_many_recipes_at_once_and_one_that_fails(hub: str, tmp_path: Path) -> No
     assert "more3" in builder("publish", *[name for name in names if "broken" not in name], cwd=project).out
 
 
+def test_several_targets_get_the_same_image(hub: str, tmp_path: Path) -> None:
+    skopeo_copy(f"oci:{small_base(tmp_path / 'layout')}:base", f"docker://{hub}/base/several:v1")
+    project = patched_project(tmp_path / "project", f"{hub}/base/several:v1")
+    with registry(tmp_path / "second") as second:
+        names = (f"{hub}/team/several", f"{second}/team/several")
+        done = builder("publish", "small", "--to", names[0], "--to", names[1], "--tag", "latest", "--json", cwd=project)
+        assert done.code == 0, done.err
+        digests = {image["digest"] for image in done.document["images"]}
+        assert len(digests) == 1
+        assert {held(host, "team/several", "latest", evidence=3) for host in (hub, second)} == digests
+
+
 def test_a_read_only_registry_and_wrong_names_end_with_a_hint(hub: str, tmp_path: Path) -> None:
     skopeo_copy(f"oci:{small_base(tmp_path / 'layout')}:base", f"docker://{hub}/base/ro:v1")
     project = patched_project(tmp_path / "project", f"{hub}/base/ro:v1")
