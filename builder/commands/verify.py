@@ -52,7 +52,7 @@ def command(
             read_overlay(opened.project, overlay)
     done = verify(reader, opened.lock if opened else None, evidence=not no_evidence)
     problems = list(done.problems)
-    if opened is not None and not problems:
+    if opened is not None:
         problems += base_differences(reader, opened, console=console, offline=offline)
     if rebuild and opened is not None:
         problems += _rebuilt(reader, opened, console=console, offline=offline)
