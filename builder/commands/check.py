@@ -93,7 +93,9 @@ def _lint(opened: Opened, plan: Plan, *, console: Console, offline: bool) -> tup
     reports = [judge.lint(opened.project.profiles / f"{name}.yaml") for name in opened.recipe.profiles]
     for report in reports:
         console.out("")
-        show(report, console)
+        show(report, console, brief=console.verbosity < 1)
+    if console.verbosity < 1:
+        console.out("\n`builder profile lint NAME --recipe RECIPE` has the place of each finding and what to do.")
     failed = any(report.failed for report in reports)
     for prompt, completion in judge.budgets:
         judged = [

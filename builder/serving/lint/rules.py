@@ -279,7 +279,7 @@ def defaults(context: Context) -> Iterator[Finding]:
             )
         else:
             yield context.say(
-                "equals-default", "warning", f"--{entry.name} {_text(default)} is the default of {context.vllm}",
+                "equals-default", "warning", f"{' '.join((f'--{entry.name}', _text(default))).rstrip()} is the default of {context.vllm}",
                 entry=entry, hint="it may stand there to pin it; without it nothing changes today",
             )  # fmt: skip
 

@@ -7,9 +7,16 @@ from builder.serving.lint.findings import LEVELS, count
 from builder.serving.lint.run import Report
 
 
-def show(report: Report, console: Console) -> None:
-    """One report: a line per finding with its hint, then what the profile serves."""
+def show(report: Report, console: Console, *, brief: bool = False) -> None:
+    """One report: each finding with its place and hint, then what the profile serves.
+
+    `brief` gives a warning one line, and what was not checked none; its count is in the last line.
+    """
     for finding in report.findings:
+        if brief and finding.level != "error":
+            if finding.level == "warning":
+                console.out(f"{finding.level}: {report.profile}: {finding.message} [{finding.rule}]")
+            continue
         console.out(f"{finding.level}: {finding.message} [{finding.rule}]")
         where = ", ".join(each for each in (finding.place, finding.source) if each)
         if where:
