@@ -16,11 +16,9 @@ from builder.errors import BuilderError
 
 
 class Progress(Protocol):
-    """A running bar: `advance` by bytes or items, `total` may be learnt late."""
+    """A running bar, advanced by bytes or items."""
 
     def advance(self, amount: int) -> None: ...
-
-    def set_total(self, total: int) -> None: ...
 
     def note(self, text: str) -> None:
         """Replace the text beside the bar."""
@@ -28,8 +26,6 @@ class Progress(Protocol):
 
 class _Silent:
     def advance(self, amount: int) -> None: ...
-
-    def set_total(self, total: int) -> None: ...
 
     def note(self, text: str) -> None: ...
 

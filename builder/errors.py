@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-EXIT_OK = 0
 EXIT_BUG = 1
 EXIT_INPUT = 2
 EXIT_APPLY = 3

@@ -28,9 +28,6 @@ class Bar:
             self._shown = True
             self._display.start()
 
-    def set_total(self, total: int) -> None:
-        self._display.update(self._task, total=total)
-
     def note(self, text: str) -> None:
         self._display.update(self._task, description=text)
         self.advance(0)
