@@ -111,6 +111,15 @@ def server_port(arguments: Sequence[str]) -> int:
     return int(found)
 
 
+def free_port() -> int:
+    """A port of this machine that nobody listens on now; the kernel picks it."""
+    import socket
+
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
 @dataclass(frozen=True)
 class Container:
     """One container of an image that serves a profile.
