@@ -55,9 +55,11 @@ class _Start:
 def smoke(subject: Subject, server: Server, wanted: Wanted, *, console: Console) -> SmokeResult:
     """Run all checks. Nothing is raised for a server that misbehaves: the result says so."""
     begun, clock = datetime.now(UTC), time.monotonic()
+    # Asked first as well: a container that ends can no longer say what GPU it had.
+    early = subject.gpu()
     start = _wait(subject, server, wanted.limit, console)
     _say(console, start.check)
-    gpu = subject.gpu()
+    gpu = subject.gpu() or early
     if wanted.gpu is not None:
         gpu = Gpu(gpu.name if gpu else wanted.gpu, wanted.gpu, gpu.free_gib) if gpu else _named(wanted.gpu)
     free = gpu.free_gib if gpu and gpu.free_gib >= 0 and start.healthy else None
