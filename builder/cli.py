@@ -36,6 +36,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "verify": ("builder.commands.verify", "Compare an image with its record and its lock."),
     "run": ("builder.commands.run", "Run the image with a profile."),
     "smoke": ("builder.commands.smoke", "Start the image, or take a running server, and check it."),
+    "deploy": ("builder.commands.deploy", "Render Compose or Kubernetes files for a published image."),
     "profile": ("builder.commands.profile", "List and show serving profiles."),
     "schema": ("builder.commands.schema", "Print the JSON Schema of recipes or profiles."),
 }
