@@ -30,8 +30,9 @@ class Service:
 
     @property
     def name(self) -> str:
-        """A DNS label (RFC 1123), as Kubernetes and Compose both take it."""
+        """A DNS label that begins with a letter (RFC 1035), as a Kubernetes Service must be named."""
         label = re.sub(r"[^a-z0-9]+", "-", f"{self.recipe}-{self.profile.name}".lower()).strip("-")
+        label = label if label[0].isalpha() else f"vllm-{label}"
         if len(label) <= _LABEL:
             return label
         from builder.files import sha256
