@@ -87,7 +87,7 @@ class ContainerServer:
 
     def __init__(self, url: str, container: DockerContainer, watched: tuple[str, ...]) -> None:
         self.url = url
-        self.image: ImageIdentity | None = identify(container.image)
+        self.image: ImageIdentity | None = identify(container.image, container.attrs["Config"]["Image"])
         self._container = container
         self._log = StartupLog(watched=watched)
         self._pieces: list[str] = []
@@ -147,14 +147,14 @@ class ContainerServer:
         return gpus.parse(said.decode("utf-8", "replace")) if code == 0 else None
 
 
-def identify(image: Any) -> ImageIdentity:
-    """What the daemon knows of an image, and what its labels tie it to."""
+def identify(image: Any, reference: str) -> ImageIdentity:
+    """What the daemon knows of an image that was named `reference`, and what its labels tie it to."""
     from builder.build import INPUTS_LABEL, RECORD_LABEL
 
     labels = image.labels or {}
     digests = [name.split("@", 1)[1] for name in image.attrs.get("RepoDigests") or () if "@" in name]
     return ImageIdentity(
-        reference=next(iter(image.tags), image.id),
+        reference=reference,
         digest=digests[0] if digests else image.id,
         id=image.id,
         inputs=labels.get(INPUTS_LABEL),
@@ -176,7 +176,7 @@ def started(
 
     with daemon() as client:
         try:
-            found = identify(client.images.get(container.image))
+            found = identify(client.images.get(container.image), container.image)
         except ImageNotFound as error:
             raise InputError(
                 f"Docker has no image {container.image}", hint="build it with `builder build`, or name one with --image"

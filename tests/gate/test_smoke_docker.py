@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from builder.serving.container import free_port
 from tests.support.cli import Ran, builder
 from tests.support.realstack import overlay_diffs
+from tests.support.services import require
 from tests.support.smallwheel import make_project
 from tests.support.standin import standin_base
 
@@ -242,3 +247,44 @@ def test_a_running_container_by_its_url(bench: Bench) -> None:
         assert bench.docker("inspect", "-f", "{{.State.ExitCode}}", name).strip() == "0"
     finally:
         bench.docker("rm", "-f", name)
+
+
+def test_what_compose_starts_is_healthy_as_nobody_in_particular(bench: Bench, tmp_path: Path) -> None:
+    """The rendered file on the engine, less what this machine lacks: the registry, a GPU and a bridge network."""
+    require("docker-compose")
+    (bench.model / "standin.json").write_text(json.dumps({"writes": True}))
+    done = builder(
+        "deploy", "compose", "small", "smoke", "--image", f"registry.example/x@sha256:{'0' * 64}", "--output", "-",
+        "--model", str(bench.model), cwd=bench.project,
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    document, port = yaml.safe_load(done.out), str(free_port())
+    server = document["services"]["small-smoke"]
+    assert server.pop("deploy")["resources"]["reservations"]["devices"]
+    assert server.pop("ports")
+    for service in document["services"].values():
+        service["image"] = bench.image
+    server |= {"network_mode": "host", "command": [*server["command"], "--port", port]}
+    server["healthcheck"] |= {"test": [*server["healthcheck"]["test"][:-1], port], "interval": "1s"}
+    (tmp_path / "compose.yaml").write_text(yaml.safe_dump(document))
+
+    def compose(*arguments: str) -> None:
+        ran = subprocess.run(
+            ["docker-compose", "-p", "smoke", *arguments], cwd=tmp_path, capture_output=True, text=True, check=False,
+            env={**os.environ, "DOCKER_HOST": bench.engine}, timeout=120,
+        )  # fmt: skip
+        assert ran.returncode == 0, ran.stderr
+
+    try:
+        compose("up", "-d")
+        name = bench.docker("ps", "-q").strip()
+        for _ in range(100):
+            if bench.docker("inspect", "-f", "{{.State.Health.Status}}", name).strip() == "healthy":
+                break
+            time.sleep(0.2)
+        log = bench.docker("logs", name)
+        assert bench.docker("inspect", "-f", "{{.State.Health.Status}}", name).strip() == "healthy", log
+        assert "wrote /cache/torchinductor as 1000" in log
+        assert "root: Read-only file system" in log
+    finally:
+        compose("down", "--volumes", "--timeout", "2")
