@@ -53,11 +53,16 @@ class ImageIdentity:
 
 @dataclass(frozen=True)
 class SmokeResult:
-    """A smoke run. `begun` is UTC in ISO 8601; `phases` has the seconds after the start at which each phase began."""
+    """A smoke run. `begun` is UTC in ISO 8601; `phases` has the seconds after the start at which each phase began.
+
+    `flags` are the profile's; `command` is what the container was started with, which may override them.
+    """
 
     target: str
     recipe: str | None
     profile: str | None
+    flags: tuple[str, ...]
+    command: tuple[str, ...] | None
     image: ImageIdentity | None
     gpu: str | None
     gpu_name: str | None

@@ -76,6 +76,8 @@ def smoke(subject: Subject, server: Server, wanted: Wanted, *, console: Console)
         target=server.url,
         recipe=wanted.recipe,
         profile=wanted.profile.name if wanted.profile else None,
+        flags=tuple(wanted.profile.argv()) if wanted.profile else (),
+        command=subject.command,
         image=subject.image,
         gpu=gpu.short if gpu else None,
         gpu_name=gpu.name if gpu else None,

@@ -31,6 +31,7 @@ class Subject(Protocol):
 
     url: str
     image: ImageIdentity | None
+    command: tuple[str, ...] | None
 
     def ended(self) -> str | None:
         """How the server ended, None while it runs (or when that cannot be seen)."""
@@ -50,6 +51,7 @@ class AnyServer:
     def __init__(self, url: str, log_file: Path | None, watched: tuple[str, ...]) -> None:
         self.url = url
         self.image: ImageIdentity | None = None
+        self.command: tuple[str, ...] | None = None
         self._log_file = log_file
         self._watched = watched
 
@@ -88,6 +90,7 @@ class ContainerServer:
     def __init__(self, url: str, container: DockerContainer, watched: tuple[str, ...]) -> None:
         self.url = url
         self.image: ImageIdentity | None = identify(container.image, container.attrs["Config"]["Image"])
+        self.command: tuple[str, ...] | None = tuple(container.attrs["Config"]["Cmd"] or ())
         self._container = container
         self._log = StartupLog(watched=watched)
         self._pieces: list[str] = []

@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from builder.serving.container import free_port
+from builder.serving.profile import load_profile
 from tests.support.cli import Ran, builder
 from tests.support.realstack import overlay_diffs
 from tests.support.services import require
@@ -89,6 +90,8 @@ def test_a_good_server_passes_and_the_result_is_bound_to_the_image(bench: Bench)
     assert document["image"]["id"] == image["Id"]
     assert document["image"]["inputs"] == image["Config"]["Labels"]["dev.overlay-image-builder.inputs"]
     assert (document["profile"], document["gpu"], document["vllm"]) == ("smoke", "rtx-5090", "0.20.0")
+    assert document["command"][0] == "smoke"
+    assert document["flags"] == load_profile(PROFILES / "smoke.yaml").argv()
     assert document["figures"]["kv_cache_tokens"] == 16640
     assert document["figures"]["free_gib"] == 2.59
     assert list(document["phases"])[-1] == "ready"

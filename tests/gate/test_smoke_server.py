@@ -183,7 +183,8 @@ def test_texts_of_a_model_cannot_leave_their_place_in_the_page(text: str) -> Non
     check = {"name": "x", "status": "failed", "summary": nasty, "details": [{"label": nasty, "text": nasty}]}
     html = page(
         {
-            "ok": False, "target": nasty, "recipe": None, "profile": nasty, "image": None, "gpu": None, "gpu_name": None,
+            "ok": False, "target": nasty, "recipe": None, "profile": nasty, "flags": [nasty],
+            "command": [nasty], "image": None, "gpu": None, "gpu_name": None,
             "vllm": None, "model": nasty, "begun": "", "seconds": 1.0, "phases": {nasty: 0.0}, "figures": {nasty: 1},
             "checks": [check],
         }
