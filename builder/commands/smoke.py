@@ -73,6 +73,7 @@ def command(
     from builder.gate.client import Server
     from builder.gate.result import write_result
     from builder.gate.smoke import smoke
+    from builder.gate.subject import ContainerServer
 
     if (prompt is None) != (answer is None):
         raise InputError("--prompt and --answer belong together")
@@ -95,6 +96,8 @@ def command(
         server = Server(subject.url, key=os.environ.get("BUILDER_API_KEY"))
         result = smoke(subject, server, wanted, console=console)
         log = subject.log_text()
+        if keep and isinstance(subject, ContainerServer):
+            console.say(f"it runs on at {subject.url}; end it with: docker rm -f {subject.name}")
     paths = write_result(result, output or folder, log)
     _report(result, {kind: str(path) for kind, path in paths.items()}, console)
 

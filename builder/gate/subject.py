@@ -91,6 +91,7 @@ class ContainerServer:
         self.url = url
         self.image: ImageIdentity | None = identify(container.image, container.attrs["Config"]["Image"])
         self.command: tuple[str, ...] | None = tuple(container.attrs["Config"]["Cmd"] or ())
+        self.name = str(container.name)
         self._container = container
         self._log = StartupLog(watched=watched)
         self._pieces: list[str] = []

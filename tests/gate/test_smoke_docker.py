@@ -225,6 +225,20 @@ def test_another_user_on_a_read_only_root(bench: Bench) -> None:
     assert "root: Read-only file system" in log
 
 
+def test_kept_containers_run_on_and_results_never_replace_each_other(bench: Bench, tmp_path: Path) -> None:
+    done = bench.smoke("smoke", "--keep", "--output", str(tmp_path))
+    name = bench.docker("ps", "-q").strip()
+    try:
+        assert done.code == 0, done.err
+        assert name
+        assert "it runs on at http://127.0.0.1:" in done.err
+        again = [builder("smoke", done.document["target"], "--output", str(tmp_path), cwd=bench.project) for _ in "12"]
+        assert [each.code for each in again] == [0, 0]
+    finally:
+        bench.docker("rm", "-f", name)
+    assert len(list(tmp_path.glob("*.json"))) == len(list(tmp_path.glob("*.html"))) == 3
+
+
 def test_a_running_container_by_its_url(bench: Bench) -> None:
     (bench.model / "standin.json").write_text("{}")
     shown = builder(
@@ -291,3 +305,29 @@ def test_what_compose_starts_is_healthy_as_nobody_in_particular(bench: Bench, tm
         assert "root: Read-only file system" in log
     finally:
         compose("down", "--volumes", "--timeout", "2")
+
+
+def test_the_environment_and_kubernetes_args_in_a_real_container(bench: Bench) -> None:
+    """Kubernetes leaves the entrypoint alone and replaces CMD by `args:`, as arguments of `docker run` do."""
+    confined = ("--network=none", "--read-only", "--user", "4321:4321", "--cap-drop", "ALL")
+
+    def argv(*arguments: str, **env: str) -> list[str]:
+        given = [part for name, text in env.items() for part in ("-e", f"{name}={text}")]
+        output = bench.docker("run", "--rm", *confined, *given, bench.image, *arguments)
+        found: list[str] = json.loads(next(line for line in output.splitlines() if line.startswith("argv: "))[6:])
+        return found
+
+    flags = {name: load_profile(PROFILES / f"{name}.yaml").argv() for name in NAMES}
+    hub = {"BUILDER_MODEL": "Qwen/Qwen3-8B"}
+    assert argv("smoke", "--exit", **hub) == ["serve", "Qwen/Qwen3-8B", *flags["smoke"], "--exit"]
+    chosen = {**hub, "BUILDER_PROFILE": "envelope-16k"}
+    assert argv(BUILDER_EXTRA_ARGS="--exit --chat-template 'a b'", **chosen) == [
+        "serve", "Qwen/Qwen3-8B", *flags["envelope-16k"], "--exit", "--chat-template", "a b",
+    ]  # fmt: skip
+    assert argv("--port", "9000", "--exit", **chosen) == [
+        "serve", "Qwen/Qwen3-8B", *flags["envelope-16k"], "--port", "9000", "--exit",
+    ]  # fmt: skip
+    shown = bench.docker("run", "--rm", *confined, bench.image, "smoke", "--print", "--max-num-seqs", "2")
+    assert shown.startswith("vllm serve /model --quantization fp8")
+    assert shown.strip().endswith("--max-num-seqs 2")
+    assert "argv:" not in shown
