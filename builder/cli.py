@@ -38,6 +38,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "publish": ("builder.commands.publish", "Build the image and push what the registry lacks."),
     "verify": ("builder.commands.verify", "Compare an image with its record and its lock."),
     "run": ("builder.commands.run", "Run the image with a profile."),
+    "smoke": ("builder.commands.smoke", "Start the image, or take a running server, and check it."),
+    "deploy": ("builder.commands.deploy", "Render Compose or Kubernetes files for a published image."),
     "profile": ("builder.commands.profile", "List, show, check and size serving profiles."),
     "schema": ("builder.commands.schema", "Print the JSON Schema of recipes or profiles."),
 }

@@ -10,7 +10,6 @@ import click
 
 from builder.cli import common_options
 from builder.console import Console
-from builder.errors import InputError
 
 
 @click.command(name="run")
@@ -18,7 +17,12 @@ from builder.errors import InputError
 @click.argument("profile")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 @click.option("--model", type=click.Path(path_type=Path), help="The checkpoint's folder. Default: the recipe's.")
+@click.option("--image", metavar="REF", help="The image. Default: the one that `builder build` put into Docker.")
 @click.option("--port", type=click.IntRange(1, 65535), default=8000, show_default=True, help="Port on this machine.")
+@click.option("--gpus", default="all", show_default=True, help="As for `docker run`: all, device=0; or none.")
+@click.option("--network", help="As for `docker run`. On `host` the server itself takes the port.")
+@click.option("--user", metavar="UID[:GID]", help="Run as another user than root.")
+@click.option("--read-only", is_flag=True, help="With a read-only root file system.")
 @click.option("--print", "printing", is_flag=True, help="Show the command, do not run it.")
 @common_options
 def command(
@@ -26,31 +30,40 @@ def command(
     profile: str,
     arguments: tuple[str, ...],
     model: Path | None,
+    image: str | None,
     port: int,
+    gpus: str,
+    network: str | None,
+    user: str | None,
+    read_only: bool,
     printing: bool,
     console: Console,
 ) -> None:
-    """Run RECIPE's image with PROFILE under Docker. Flags behind `--` win over the profile's."""
+    """Run RECIPE's image with PROFILE under Docker. Flags behind `--` win over the profile's.
+
+    Compiled kernels are kept in a volume that belongs to this stack of overlays: a changed overlay begins with an empty one.
+    """
     from builder.build import image_tags
     from builder.image.docker_build import choose
     from builder.opened import open_recipe
+    from builder.serving.container import Container, cache_for, locked_profile, model_folder, startup_seconds
 
     opened = open_recipe(recipe, console=console)
     lock = opened.lock
-    names = [each.name for each in lock.profiles]
-    if profile not in names:
-        raise InputError(f"{lock.name} has no profile {profile!r}", hint=f"it has: {', '.join(names) or 'none'}")
-    folder = model or (opened.project.root / lock.checkpoint.path if lock.checkpoint and lock.checkpoint.path else None)
-    if folder is None:
-        raise InputError("which checkpoint is to be served?", hint="name its folder: --model DIR")
-    docker = "docker" if printing else choose().path
-    words = [
-        docker, "run", "--rm", "--gpus", "all", "--ipc", "host", "--publish", f"127.0.0.1:{port}:8000",
-        "--volume", f"{folder.resolve()}:/model:ro",
-        # Keyed by the stack: a changed overlay never meets another's compiled kernels.
-        "--volume", f"{lock.name}-{lock.inputs[:12]}:/root/.cache",
-        f"{lock.name}:{image_tags(lock).immutable}", profile, *arguments,
-    ]  # fmt: skip
+    container = Container(
+        image=image or f"{lock.name}:{image_tags(lock).immutable}",
+        profile=locked_profile(lock, profile),
+        arguments=arguments,
+        model=model_folder(opened.project, lock, model),
+        cache=cache_for(lock, user),
+        port=port,
+        gpus=gpus,
+        network=network,
+        user=user,
+        read_only=read_only,
+        startup_seconds=startup_seconds(lock),
+    )
+    words = container.argv("docker" if printing else choose().path)
     console.document({"argv": words})
     if printing:
         console.out(shlex.join(words))

@@ -6,12 +6,13 @@ Usage:
   IMAGE PROFILE [FLAGS]              a named profile; FLAGS win over the profile's own
   IMAGE profiles | show PROFILE      what is in the image
   IMAGE verify [--json]              every patched file against the record
+  IMAGE health [--port N]            inside a running container: does the server answer? (for health checks)
   IMAGE ANYTHING ELSE                the base image's own entrypoint, unchanged
 
   --print, before or behind a profile's name, prints the command instead of running it.
 
 Environment:
-  BUILDER_PROFILE           the profile when no arguments are given
+  BUILDER_PROFILE           the profile when none is named; flags alone are then the caller's for it
   BUILDER_MODEL             the model that a profile serves (default /model)
   BUILDER_EXTRA_ARGS        further flags for a profile, split as a shell does
   BUILDER_CHECKPOINT_CHECK  quick (default: names, sizes, config, tensors), full (every byte) or off
@@ -21,7 +22,7 @@ import json
 import os
 import sys
 
-OK, INPUT, MISMATCH = 0, 2, 4
+OK, UNHEALTHY, INPUT, MISMATCH = 0, 1, 2, 4
 HERE = os.path.dirname(os.path.realpath(__file__))
 # /opt/builder/serve -> /; in a test the same two folders below another root.
 ROOT = os.path.dirname(os.path.dirname(HERE))
@@ -264,6 +265,26 @@ def file_problems(record, model, how):
     return problems
 
 
+def health(arguments):
+    """Whether the server in this container answers 200 at /health: needs neither curl nor a proxy's leave."""
+    import http.client
+
+    port = arguments[1] if len(arguments) == 2 else "8000"
+    if arguments[:1] not in ([], ["--port"]) or len(arguments) not in (0, 2) or not port.isdigit():
+        raise Refused(INPUT, "health takes --port N and nothing else", [("found", " ".join(arguments))])
+    connection = http.client.HTTPConnection("127.0.0.1", int(port), timeout=5)
+    try:
+        connection.request("GET", "/health")
+        status = connection.getresponse().status
+    except (OSError, http.client.HTTPException) as error:
+        print("no answer: %s" % error)
+        return UNHEALTHY
+    finally:
+        connection.close()
+    print("status %d" % status)
+    return OK if status == 200 else UNHEALTHY
+
+
 def run(command, printing, as_json):
     if printing:
         import shlex
@@ -308,8 +329,10 @@ def main(arguments):
     profiles = record["profiles"]
     leading = [each for each in arguments[:2] if each in ("--print", "--json")]
     rest = arguments[len(leading) :] if arguments[: len(leading)] == leading else arguments
-    if not arguments or (leading and not rest):
-        name = os.environ.get("BUILDER_PROFILE") or record["default_profile"]
+    chosen = os.environ.get("BUILDER_PROFILE")
+    # Flags alone would start the base's default model: with a profile chosen they are meant for it.
+    if not rest or (chosen and rest[0].startswith("-")):
+        name = chosen or record["default_profile"]
         if name is None:
             return run(record["base"]["entrypoint"] + record["base"]["cmd"], bool(leading), "--json" in leading)
         if name not in profiles:
@@ -329,6 +352,8 @@ def main(arguments):
         return show_profile(record, arguments[1:])
     if first == "verify" and set(arguments[1:]) <= {"--json"}:
         return verify(record, arguments[1:])
+    if first == "health":
+        return health(arguments[1:])
     similar = near(first, profiles) if "/" not in first and not first.startswith("-") else []
     if similar and not os.path.exists(first):
         raise Refused(

@@ -7,6 +7,8 @@ import json
 import shutil
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +83,7 @@ def test_it_uses_the_standard_library_and_old_syntax_only() -> None:
     tree = ast.parse(SOURCE.read_text(), feature_version=(3, 8))
     names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     names |= {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    assert names <= sys.stdlib_module_names
+    assert {name.split(".")[0] for name in names} <= sys.stdlib_module_names
 
 
 def test_the_default_profile_and_a_named_one(image: Path) -> None:
@@ -89,6 +91,40 @@ def test_the_default_profile_and_a_named_one(image: Path) -> None:
     assert argv(serve(image)) == ["serve", model, *PROFILE]
     assert argv(serve(image, "other")) == ["serve", model]
     assert argv(serve(image, BUILDER_PROFILE="other", BUILDER_MODEL="Qwen/Qwen3-8B")) == ["serve", "Qwen/Qwen3-8B"]
+
+
+def test_flags_alone_are_for_the_chosen_profile(image: Path) -> None:
+    """As under Kubernetes: the profile in `env:`, flags in `args:`. Nothing chosen: the base's own entrypoint."""
+    model = str(image / "model")
+    assert argv(serve(image, "--port", "9000", BUILDER_PROFILE="other")) == ["serve", model, "--port", "9000"]
+    assert argv(serve(image, "--port", "9000")) == ["serve", "--port", "9000"]
+    assert argv(serve(image, "smoke", BUILDER_PROFILE="other")) == ["serve", model, *PROFILE]
+    unknown = serve(image, "--port", "9000", BUILDER_PROFILE="none")
+    assert unknown.returncode == 2
+    assert "there is no profile 'none'" in unknown.stderr
+
+
+def test_health_asks_the_server_in_the_container(image: Path) -> None:
+    statuses = iter((200, 503))
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(next(statuses) if self.path == "/health" else 404)
+            self.end_headers()
+
+        def log_message(self, *arguments: object) -> None: ...
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        port = str(server.server_port)
+        healthy = serve(image, "health", "--port", port, http_proxy="http://127.0.0.1:9")
+        assert (healthy.returncode, healthy.stdout) == (0, "status 200\n"), healthy.stderr
+        assert serve(image, "health", "--port", port).returncode == 1
+        server.shutdown()
+    closed = serve(image, "health", "--port", port)
+    assert closed.returncode == 1
+    assert "no answer" in closed.stdout
+    assert serve(image, "health", "--prot", port).returncode == 2
 
 
 @pytest.mark.parametrize(

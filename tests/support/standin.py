@@ -142,7 +142,7 @@ def write_layout(
 def standin_base() -> Path:
     """The stand-in base as an OCI layout that runs."""
     program = Path(__file__).with_name("standin_vllm.py").read_bytes()
-    key = hashlib.sha256(program + _VERSION.encode()).hexdigest()[:12]
+    key = hashlib.sha256(program + b"2" + _VERSION.encode()).hexdigest()[:12]
     path = folder().parent / f"standin-{key}"
     root = debian()
     with (folder().parent / ".standin.lock").open("w") as lock:
@@ -154,8 +154,8 @@ def standin_base() -> Path:
                 root.read_bytes(),
                 tar_of(package_files()),
                 tar_of(
-                    {"usr/local/bin/vllm": program, "vllm-workspace/.keep": b""},
-                    executable=frozenset({"usr/local/bin/vllm"}),
+                    {"usr/local/bin/vllm": program, "usr/bin/nvidia-smi": program, "vllm-workspace/.keep": b""},
+                    executable=frozenset({"usr/local/bin/vllm", "usr/bin/nvidia-smi"}),
                 ),
             ]
             write_layout(temporary, layers)
