@@ -36,6 +36,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "verify": ("builder.commands.verify", "Compare an image with its record and its lock."),
     "run": ("builder.commands.run", "Run the image with a profile."),
     "profile": ("builder.commands.profile", "List and show serving profiles."),
+    "drift": ("builder.commands.drift", "Compare the lock with upstream: what moved, and why."),
+    "rebase": ("builder.commands.rebase", "What the stack needs on another base."),
+    "stack": ("builder.commands.stack", "Hand the stack over as quilt series or mails, or take a series in."),
     "schema": ("builder.commands.schema", "Print the JSON Schema of recipes or profiles."),
 }
 
@@ -154,7 +157,8 @@ def run(arguments: list[str] | None = None) -> int:
     # Known before click parses anything, so that a wrong command line ends in a document too.
     console = Console(json_mode="--json" in given[: given.index("--")] if "--" in given else "--json" in given)
     try:
-        cli.main(args=arguments, prog_name="builder", standalone_mode=False, obj=console)
+        # Out of standalone mode click gives back the code of `ctx.exit(code)`.
+        code = cli.main(args=arguments, prog_name="builder", standalone_mode=False, obj=console)
     except click.exceptions.Exit as done:
         return done.exit_code
     except click.Abort:
@@ -185,7 +189,7 @@ def run(arguments: list[str] | None = None) -> int:
         return mended.exit_code
     except Exception as error:  # noqa: BLE001  the last line of defence
         return _bug(console, error)
-    return 0
+    return code if isinstance(code, int) else 0
 
 
 def main() -> None:

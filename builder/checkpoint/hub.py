@@ -76,6 +76,34 @@ def digest_hub(repo: str, revision: str | None, *, console: Console) -> HubDiges
     return HubDigest(found.digest, commit, found.files)
 
 
+def hub_commit(repo: str, revision: str | None) -> str | None:
+    """The commit that a revision stands for now; None when the Hub has no such repository or revision.
+
+    Raises `UnreachableError` when the Hub does not answer or refuses.
+    """
+    try:
+        import httpx
+        from huggingface_hub import HfApi
+        from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+    except ImportError as error:
+        raise InputError(
+            "a checkpoint on the Hub needs the extra 'checkpoint'",
+            hint="pip install 'overlay-image-builder[checkpoint]'",
+        ) from error
+    try:
+        return HfApi(endpoint=os.environ.get("HF_ENDPOINT")).model_info(repo, revision=revision).sha
+    except (RepositoryNotFoundError, RevisionNotFoundError):
+        return None
+    except HfHubHTTPError as error:
+        raise UnreachableError(
+            f"the Hub refuses {repo}: {str(error).splitlines()[0]}", hint="private ones need HF_TOKEN"
+        ) from error
+    except (httpx.HTTPError, OSError) as error:
+        raise UnreachableError(
+            f"the Hub does not answer: {type(error).__name__}", hint="check the network, or HF_ENDPOINT"
+        ) from error
+
+
 def _sha256(api: HfApi, repo: str, commit: str, entry: Any) -> str:
     if entry.lfs is not None:
         return str(entry.lfs.sha256)

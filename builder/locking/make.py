@@ -84,7 +84,7 @@ def make_lock(
             console=console,
             offline=offline,
             pending=pending,
-        )  # fmt: skip
+        )
         for spec in recipe.overlays
     ]
     base = _open(project, recipe, previous if "base" not in update else None, console=console, offline=offline)
