@@ -41,6 +41,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "smoke": ("builder.commands.smoke", "Start the image, or take a running server, and check it."),
     "deploy": ("builder.commands.deploy", "Render Compose or Kubernetes files for a published image."),
     "profile": ("builder.commands.profile", "List, show, check and size serving profiles."),
+    "drift": ("builder.commands.drift", "Compare the lock with upstream: what moved, and why."),
     "schema": ("builder.commands.schema", "Print the JSON Schema of recipes or profiles."),
 }
 

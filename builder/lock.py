@@ -18,6 +18,13 @@ HEADER = "# Made by `builder lock`. Do not edit: change the recipe and run `buil
 SCHEMA = 1
 
 
+class Rendering(Frozen):
+    """The bytes that a diff came as, which GitHub renders differently over time. Nothing that is built follows from it."""
+
+    via: Literal["compare", "pull", "git"]
+    sha256: Sha256
+
+
 class LockedOverlay(Frozen):
     """An overlay at a fixed state. `digest` is the SHA-256 of the diff's canonical form."""
 
@@ -36,6 +43,10 @@ class LockedOverlay(Frozen):
     base_branch: str | None = None
     why: str | None = None
     drop_when: str | None = None
+    origin: str | None = Field(default=None, description="Where a local diff comes from: OWNER/REPOSITORY#NUMBER@HEAD.")
+    rendering: Rendering | None = Field(
+        default=None, description="The diff's bytes when it was locked, for `builder drift`."
+    )
 
 
 class LockedFile(Frozen):
@@ -123,7 +134,10 @@ class Lock(Frozen):
     @property
     def inputs(self) -> str:
         """SHA-256 over the lock's content, independent of YAML's spelling: the second part of immutable tags."""
-        return sha256(json.dumps(self.document(), sort_keys=True, separators=(",", ":")).encode())
+        document = self.model_copy(
+            update={"overlays": tuple(each.model_copy(update={"rendering": None}) for each in self.overlays)}
+        ).document()
+        return sha256(json.dumps(document, sort_keys=True, separators=(",", ":")).encode())
 
     def dump(self) -> bytes:
         """The lock as YAML, always the same bytes for the same content."""

@@ -91,6 +91,31 @@ def make_plan(project: Project, lock: Lock, platform: Platform, *, console: Cons
     """
     locked = lock.base.platforms[str(platform)]
     overlays = [read_overlay(project, overlay) for overlay in lock.overlays]
+    known, installed_record = locked_tree(project, lock, platform, console=console, offline=offline)
+    result = apply_stack(overlays, known, lock.package)
+    _check_result(locked, result)
+    base = base_image(project, lock, platform, console=console, offline=offline)
+    record = make_record(lock, str(platform), base_config=json.loads(base.config_bytes).get("config") or {})
+    rootfs = compose(
+        result,
+        root=locked.root,
+        distribution=known.distribution,
+        record=installed_record,
+        bytecode=locked.bytecode,
+        existing_directories=locked.directories,
+        extra={
+            f"{OWN_FOLDER}/serve": (ENTRYPOINT_SOURCE.read_bytes(), 0o755),
+            f"{OWN_FOLDER}/record.json": (record, 0o644),
+        },
+    )
+    return Plan(platform, locked, base, result, rootfs, record)
+
+
+def locked_tree(
+    project: Project, lock: Lock, platform: Platform, *, console: Console, offline: bool = False
+) -> tuple[LockedTree, bytes]:
+    """The base's files that the lock knows, and the distribution's RECORD. Raises `MismatchError` when one is missing."""
+    locked = lock.base.platforms[str(platform)]
     distribution = Distribution(locked.distribution.name, locked.distribution.version, locked.distribution.dist_info)
     record_path = f"{distribution.dist_info}/RECORD"
     wanted = {file.path: file.before for file in locked.files if file.before is not None}
@@ -115,24 +140,7 @@ def make_plan(project: Project, lock: Lock, platform: Platform, *, console: Cons
     )
     installed_record = contents.pop(record_path, b"")
     executable = {file.path for file in locked.files if file.executable}
-    known = LockedTree(locked.root, locked.python, distribution, contents, executable)
-    result = apply_stack(overlays, known, lock.package)
-    _check_result(locked, result)
-    base = base_image(project, lock, platform, console=console, offline=offline)
-    record = make_record(lock, str(platform), base_config=json.loads(base.config_bytes).get("config") or {})
-    rootfs = compose(
-        result,
-        root=locked.root,
-        distribution=distribution,
-        record=installed_record,
-        bytecode=locked.bytecode,
-        existing_directories=locked.directories,
-        extra={
-            f"{OWN_FOLDER}/serve": (ENTRYPOINT_SOURCE.read_bytes(), 0o755),
-            f"{OWN_FOLDER}/record.json": (record, 0o644),
-        },
-    )
-    return Plan(platform, locked, base, result, rootfs, record)
+    return LockedTree(locked.root, locked.python, distribution, contents, executable), installed_record
 
 
 def base_image(project: Project, lock: Lock, platform: Platform, *, console: Console, offline: bool) -> BaseImage:

@@ -63,6 +63,10 @@ class OverlaySpec(Frozen):
     )
     requires: Requirements | None = Field(default=None, description="What the overlay needs of the checkpoint.")
     title: str | None = Field(default=None, description="For a local file; a pull request brings its own.")
+    author: str | None = Field(default=None, description="For a local file; a pull request brings its own.")
+    origin: str | None = Field(
+        default=None, description="Where a local diff comes from: OWNER/REPOSITORY#NUMBER@HEAD, or free text."
+    )
     why: str | None = Field(default=None, description="Why the overlay is in the stack.")
     drop_when: str | None = Field(default=None, description="When it can leave the stack.")
 
@@ -74,6 +78,8 @@ class OverlaySpec(Frozen):
             raise ValueError(f"{self.pull!r} is not a pull request; write it as OWNER/REPOSITORY#NUMBER")
         if self.file is not None and (self.head or self.merge_base):
             raise ValueError("'head' and 'merge_base' belong to a pull request")
+        if self.pull is not None and self.origin is not None:
+            raise ValueError("'origin' belongs to a local file; a pull request is its own")
         if self.merge_base and not self.head:
             raise ValueError("'merge_base' is pinned together with 'head'")
         return self

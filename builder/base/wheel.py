@@ -119,7 +119,7 @@ def find_wheel(name: str, version: str, platform: Platform, *, console: Console,
             f"--offline: where the wheel of {name} {version} is, is not in the cache", hint="run once with the network"
         )
     console.detail(f"looking for the wheel of {name} {version}")
-    link = _choose(name, version, platform)
+    link = choose_wheel(name, version, platform)
     from builder.files import write_file
 
     write_file(remembered, json.dumps(link.__dict__).encode())
@@ -139,7 +139,8 @@ def index_endpoint() -> str | None:
     return done.stdout.decode().strip() or None if done.returncode == 0 else None
 
 
-def _choose(name: str, version: str, platform: Platform) -> WheelLink:
+def choose_wheel(name: str, version: str, platform: Platform) -> WheelLink:
+    """The wheel that the package index has now. Raises as `find_wheel` does."""
     import requests
     from packaging.utils import InvalidWheelFilename, parse_wheel_filename
     from pypi_simple import PYPI_SIMPLE_ENDPOINT, NoSuchProjectError, PyPISimple

@@ -57,6 +57,20 @@ def digest_hub(repo: str, revision: str | None, *, console: Console) -> HubDiges
     return HubDigest(found.digest, commit, found.files)
 
 
+def hub_commit(repo: str, revision: str | None) -> str | None:
+    """The commit that a revision stands for now; None when the Hub has no such repository or revision.
+
+    Raises `UnreachableError` when the Hub does not answer or refuses.
+    """
+    with open_hub(repo) as api:
+        from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+
+        try:
+            return api.model_info(repo, revision=revision).sha
+        except (RepositoryNotFoundError, RevisionNotFoundError):
+            return None
+
+
 def _sha256(api: HfApi, repo: str, commit: str, entry: Any) -> str:
     if entry.lfs is not None:
         return str(entry.lfs.sha256)

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
 import click
 
 from builder.cli import common_options
 from builder.console import Console
-from builder.errors import InputError, MismatchError
+from builder.errors import BuilderError, InputError, MismatchError
+
+if TYPE_CHECKING:
+    from builder.layout import Project
+    from builder.lock import Lock
 
 _ALL = "*"
 
@@ -42,6 +49,7 @@ def command(recipe: str, check: bool, update: tuple[str, ...], offline: bool, co
         project, loaded, previous, console=console, offline=offline, update=known if _ALL in update else update
     )
     changes = made.changes(project)
+    interdiffs = _interdiffs(project, previous, made.lock, made.diffs) if update else {}
     document = {
         "name": made.lock.name,
         "lock": project.show(project.lock_path),
@@ -50,7 +58,10 @@ def command(recipe: str, check: bool, update: tuple[str, ...], offline: bool, co
         "base": {"reference": made.lock.base.reference, "digest": made.lock.base.digest},
         "overlays": [overlay.model_dump(mode="json") for overlay in made.lock.overlays],
         "checkpoint": made.lock.checkpoint.digest if made.lock.checkpoint else None,
+        **({"interdiffs": interdiffs} if update else {}),
     }
+    for name, text in interdiffs.items():
+        console.out(f"what changed in {name}:\n{text.rstrip()}")
     if check:
         if changes:
             raise MismatchError(
@@ -67,3 +78,25 @@ def command(recipe: str, check: bool, update: tuple[str, ...], offline: bool, co
         if not changes:
             console.out(f"{document['lock']} is up to date")
     console.document(document)
+
+
+def _interdiffs(project: Project, previous: Lock | None, lock: Lock, diffs: Mapping[str, bytes]) -> dict[str, str]:
+    """For each overlay whose change is another than in the previous lock: what changed in the change."""
+    from builder.locking.overlays import read_overlay
+    from builder.overlay.diff import parse
+    from builder.overlay.interdiff import interdiff
+
+    found: dict[str, str] = {}
+    for old in previous.overlays if previous else ():
+        new = next((each for each in lock.overlays if each.id == old.id), None)
+        if new is None or new.digest == old.digest or new.diff not in diffs:
+            continue
+        try:
+            before = read_overlay(project, old).diff
+        except BuilderError as error:
+            # Without the vendored copy there is nothing to compare with, and still something to lock.
+            found[old.id] = f"the earlier diff cannot be read: {error.message}\n"
+            continue
+        text = interdiff(before, parse(diffs[new.diff], new.diff))
+        found[old.id] = text or "the same lines, at other places\n"
+    return found

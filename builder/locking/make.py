@@ -64,8 +64,11 @@ def make_lock(
     console: Console,
     offline: bool = False,
     update: Collection[str] = (),
+    pending: Mapping[str, bytes] | None = None,
 ) -> Made:
     """Resolve a recipe. What `previous` pins stays pinned, except the overlays named in `update` and, for `base`, the base.
+
+    `pending` has local diffs that are not written yet, by path; they become part of `Made.diffs`.
 
     Raises `ApplyError` when the stack does not apply, `MismatchError` when a pin of the recipe is not met,
     `UnreachableError` when something cannot be looked up.
@@ -75,7 +78,12 @@ def make_lock(
     pinned = {overlay.id: overlay for overlay in previous.overlays} if previous else {}
     resolved = [
         resolve_overlay(
-            project, spec, None if spec.id in update else pinned.get(spec.id), console=console, offline=offline
+            project,
+            spec,
+            None if spec.id in update else pinned.get(spec.id),
+            console=console,
+            offline=offline,
+            pending=pending,
         )
         for spec in recipe.overlays
     ]
@@ -109,7 +117,7 @@ def make_lock(
         entrypoint=file_sha256(ENTRYPOINT_SOURCE),
         epoch=epoch,
     )
-    diffs = {each.locked.diff: each.vendor for each in resolved if each.vendor is not None}
+    diffs = {each.locked.diff: each.vendor for each in resolved if each.vendor is not None} | dict(pending or {})
     return Made(lock, diffs, results)
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from builder.console import Console
 from builder.errors import InputError, MismatchError
+from builder.files import sha256
 from builder.layout import Project
-from builder.lock import LockedOverlay
+from builder.lock import LockedOverlay, Rendering
 from builder.overlay.diff import parse
 from builder.overlay.model import Diff, Overlay
 from builder.recipe import OverlaySpec
@@ -42,16 +44,25 @@ def read_overlay(project: Project, locked: LockedOverlay) -> Overlay:
 
 
 def resolve_overlay(
-    project: Project, spec: OverlaySpec, previous: LockedOverlay | None, *, console: Console, offline: bool
+    project: Project,
+    spec: OverlaySpec,
+    previous: LockedOverlay | None,
+    *,
+    console: Console,
+    offline: bool,
+    pending: Mapping[str, bytes] | None = None,
 ) -> ResolvedOverlay:
-    """Look one overlay up. A pull request that `previous` has pinned, with its copy intact, is taken as it is."""
+    """Look one overlay up. A pull request that `previous` has pinned, with its copy intact, is taken as it is.
+
+    `pending` has diffs that are not written yet, by the path that they will have.
+    """
     if spec.file is not None:
-        return _from_file(project, spec)
+        return _from_file(project, spec, pending)
     if previous is not None and _still_pinned(spec, previous):
         locked = _entry(
             spec, diff=previous.diff, digest=previous.digest, head=previous.head, merge_base=previous.merge_base,
             url=previous.url, title=previous.title, author=previous.author, state=previous.state,
-            base_branch=previous.base_branch,
+            base_branch=previous.base_branch, rendering=previous.rendering,
         )  # fmt: skip
         if (project.root / previous.diff).is_file():
             return ResolvedOverlay(locked, read_overlay(project, locked))
@@ -62,7 +73,7 @@ def _still_pinned(spec: OverlaySpec, previous: LockedOverlay) -> bool:
     return spec.head in (None, previous.head) and spec.merge_base in (None, previous.merge_base)
 
 
-def _from_file(project: Project, spec: OverlaySpec) -> ResolvedOverlay:
+def _from_file(project: Project, spec: OverlaySpec, pending: Mapping[str, bytes] | None) -> ResolvedOverlay:
     name = spec.id
     path = project.root / name
     if Path(name).is_absolute() or not path.resolve().is_relative_to(project.root):
@@ -70,8 +81,11 @@ def _from_file(project: Project, spec: OverlaySpec) -> ResolvedOverlay:
             f"overlay {name} is outside the project",
             hint=f"put the diff below {project.root} so that others can build it",
         )
-    diff = parse(_read_diff(path, name), name)
-    locked = _entry(spec, diff=name, digest=diff.digest, title=spec.title)
+    data = pending[name] if pending and name in pending else _read_diff(path, name)
+    diff = parse(data, name)
+    locked = _entry(
+        spec, diff=name, digest=diff.digest, title=spec.title, author=spec.author, origin=spec.origin
+    )  # fmt: skip
     return ResolvedOverlay(locked, _overlay(locked, diff))
 
 
@@ -91,11 +105,12 @@ def _from_pull(
     locked = _entry(
         spec, diff=name, digest=diff.digest, head=pull.head, merge_base=pull.merge_base, url=pull.url,
         title=pull.title, author=pull.author, state=pull.state, base_branch=pull.base_branch,
+        rendering=Rendering(via=pull.via, sha256=sha256(pull.diff)),
     )  # fmt: skip
     return ResolvedOverlay(locked, _overlay(locked, diff), vendor=diff.canonical)
 
 
-def _entry(spec: OverlaySpec, **found: str | None) -> LockedOverlay:
+def _entry(spec: OverlaySpec, **found: str | Rendering | None) -> LockedOverlay:
     return LockedOverlay.model_validate(
         {
             "id": spec.id,

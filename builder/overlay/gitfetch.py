@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
 from builder.errors import UnreachableError
@@ -18,6 +19,9 @@ from builder.process import environment
 
 if TYPE_CHECKING:
     from git import Repo
+    from git.exc import GitCommandError
+
+Answer = TypeVar("Answer")
 
 _DIFF_OPTIONS = (
     "--full-index",
@@ -55,12 +59,103 @@ def fetch_by_git(repository: str, number: int, *, head: str | None, merge_base: 
     except GitCommandNotFound as error:
         raise UnreachableError("git is not installed", hint="install git (Debian: apt-get install git)") from error
     except GitCommandError as error:
-        said = _without_secrets(str(error.stderr or error).strip().removeprefix("stderr: '").rstrip("'"))
-        raise UnreachableError(
-            f"git cannot fetch {repository}#{number}",
-            details=[("from", _remote(repository)), ("said", said[-600:])],
-            hint="check the network and the number; a private repository needs GITHUB_TOKEN",
-        ) from error
+        raise _failed(repository, number, error) from error
+
+
+class History:
+    """What git alone can tell of a pull request, from commits without trees. Commits are fetched when they are asked for.
+
+    Every method raises `UnreachableError` when the repository does not answer.
+    """
+
+    def __init__(self, repository: str, number: int) -> None:
+        self._repository = repository
+        self._number = number
+
+    def current_head(self) -> str | None:
+        """The head now; None when the repository or the pull request's ref is not there."""
+        try:
+            said = self._ask(lambda repo: str(repo.git.ls_remote("origin", f"refs/pull/{self._number}/head")))
+        except UnreachableError as error:
+            if any("not found" in text.lower() for _, text in error.details):
+                return None
+            raise
+        return said.split()[0] if said.strip() else None
+
+    def commits_between(self, old: str, new: str) -> int | None:
+        """How many commits `new` has on top of `old`; None when `old` is not among its ancestors."""
+        from git.exc import GitCommandError
+
+        def count(repo: Repo) -> int | None:
+            for commit in (new, old):
+                if not _has(repo, commit):
+                    try:
+                        _get(repo, [commit])
+                    except GitCommandError:
+                        # A commit that nobody has any more cannot be an ancestor.
+                        return None
+            if not _is_ancestor(repo, old, new):
+                return None
+            return int(repo.git.rev_list("--count", f"{old}..{new}"))
+
+        return self._ask(count)
+
+    def merged_commit(self, head: str) -> str | None:
+        """The default branch's commit that brought the pull request: by ancestry, or by a subject that ends in `(#N)`."""
+
+        def find(repo: Repo) -> str | None:
+            _get(repo, ["+HEAD:refs/base/HEAD", f"+refs/pull/{self._number}/head:refs/pull/{self._number}"])
+            if _is_ancestor(repo, head, "refs/base/HEAD"):
+                return head
+            named = self._by_subject(repo, "refs/base/HEAD")
+            return named[-1] if named else None
+
+        return self._ask(find)
+
+    def first_release(self, commit: str | None) -> str | None:
+        """The lowest version tag that has `commit`, or a cherry-pick of it whose subject ends in `(#N)`."""
+        from packaging.version import InvalidVersion, Version
+
+        def find(repo: Repo) -> str | None:
+            _get(repo, ["+HEAD:refs/base/HEAD", "+refs/tags/*:refs/tags/*"])
+            commits = [commit] if commit is not None and _has(repo, commit) else []
+            commits += self._by_subject(repo, "--tags")
+            versions: dict[Version, str] = {}
+            for each in commits:
+                for tag in str(repo.git.tag("--contains", each)).split():
+                    try:
+                        versions[Version(tag)] = tag
+                    except InvalidVersion:
+                        continue
+            final = [version for version in versions if not version.is_prerelease]
+            return versions[min(final or versions)] if versions else None
+
+        return self._ask(find)
+
+    def _by_subject(self, repo: Repo, where: str) -> list[str]:
+        """Commits whose subject ends in `(#N)`, as GitHub writes a squash; newest first."""
+        lines = str(repo.git.log(where, "--fixed-strings", f"--grep=(#{self._number})", "--format=%H %s")).splitlines()
+        return [line.split(" ", 1)[0] for line in lines if line.endswith(f"(#{self._number})")]
+
+    def _ask(self, question: Callable[[Repo], Answer]) -> Answer:
+        from git.exc import GitCommandError, GitCommandNotFound
+
+        try:
+            with _open(self._repository) as repo:
+                return question(repo)
+        except GitCommandNotFound as error:
+            raise UnreachableError("git is not installed", hint="install git (Debian: apt-get install git)") from error
+        except GitCommandError as error:
+            raise _failed(self._repository, self._number, error) from error
+
+
+def _failed(repository: str, number: int, error: GitCommandError) -> UnreachableError:
+    said = _without_secrets(str(error.stderr or error).strip().removeprefix("stderr: '").rstrip("'"))
+    return UnreachableError(
+        f"git cannot fetch {repository}#{number}",
+        details=[("from", _remote(repository)), ("said", said[-600:])],
+        hint="check the network and the number; a private repository needs GITHUB_TOKEN",
+    )
 
 
 def _remote(repository: str) -> str:
@@ -138,6 +233,18 @@ def _has(repo: Repo, commit: str) -> bool:
             repo.git.cat_file("-e", f"{commit}^{{commit}}")
     except GitCommandError:
         return False
+    return True
+
+
+def _is_ancestor(repo: Repo, old: str, new: str) -> bool:
+    from git.exc import GitCommandError
+
+    try:
+        repo.git.merge_base("--is-ancestor", old, new)
+    except GitCommandError as error:
+        if error.status == 1:
+            return False
+        raise
     return True
 
 

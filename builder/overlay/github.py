@@ -26,6 +26,8 @@ class PullInfo:
     state: str
     """`open`, `closed` or `merged`."""
     url: str
+    merge_commit: str | None = None
+    """What the merge left on the base branch, when it was merged."""
 
 
 def pull_info(repository: str, number: int) -> PullInfo:
@@ -33,13 +35,19 @@ def pull_info(repository: str, number: int) -> PullInfo:
     document = _json(f"{api_url()}/repos/{repository}/pulls/{number}")
     try:
         head = str(document["head"]["sha"])
+        state = "merged" if document.get("merged") or document.get("merged_at") else str(document.get("state") or "")
+        commit = document.get("merge_commit_sha")
         info = PullInfo(
             head=head,
             base_branch=str(document["base"]["ref"]),
             title=str(document.get("title") or ""),
             author=str((document.get("user") or {}).get("login") or ""),
-            state="merged" if document.get("merged") or document.get("merged_at") else str(document.get("state") or ""),
+            state=state,
             url=str(document.get("html_url") or f"{github_url()}/{repository}/pull/{number}"),
+            # Of an open pull request it names GitHub's trial merge, which is on no branch.
+            merge_commit=commit
+            if state == "merged" and isinstance(commit, str) and _COMMIT.fullmatch(commit)
+            else None,
         )
     except (KeyError, TypeError) as error:
         raise NotAvailableError(

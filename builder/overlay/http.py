@@ -22,6 +22,8 @@ _KNOWN_HOSTS = frozenset({"github.com", "api.github.com", "patch-diff.githubuser
 class NotAvailableError(UnreachableError):
     """This source cannot give what was asked for, though it answers: another source may."""
 
+    status: int | None = None
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -83,9 +85,11 @@ def fetch(url: str, accept: str) -> Answer:
             status, headers, said = outcome
             limited = status == 403 and headers.get("x-ratelimit-remaining") == "0"
             if status in (401, 403, 404, 406, 410, 422) and not limited:
-                raise NotAvailableError(
+                refused = NotAvailableError(
                     f"{urlsplit(url).netloc} answers {status} for {urlsplit(url).path}{said}", hint=_hint(status)
                 )
+                refused.status = status
+                raise refused
             trouble = UnreachableError(
                 f"{urlsplit(url).netloc} answers {status} for {urlsplit(url).path}",
                 hint=_hint(403 if limited else status),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from builder.errors import InputError, UnreachableError
 from builder.overlay import github
@@ -22,7 +22,7 @@ class FetchedPull:
     head: str
     merge_base: str
     url: str
-    via: str
+    via: Literal["compare", "pull", "git"]
     title: str | None = None
     author: str | None = None
     state: str | None = None
@@ -66,8 +66,8 @@ def fetch_pull(
     if info is not None and wanted is not None:
         try:
             base = merge_base or github.merge_base(repository, info.base_branch, wanted)
-            diff = _api_diff(repository, number, base, wanted, current=info.head)
-            return FetchedPull(diff, wanted, base, via="api", **common)  # type: ignore[arg-type]
+            diff, via = _api_diff(repository, number, base, wanted, current=info.head)
+            return FetchedPull(diff, wanted, base, via=via, **common)  # type: ignore[arg-type]
         except UnreachableError as error:
             why = error.message
             console.detail(f"{name}: {error.message}; asking git")
@@ -86,10 +86,12 @@ def fetch_pull(
     return FetchedPull(pull.diff, pull.head, pull.merge_base, via="git", **common)  # type: ignore[arg-type]
 
 
-def _api_diff(repository: str, number: int, base: str, head: str, *, current: str) -> bytes:
+def _api_diff(
+    repository: str, number: int, base: str, head: str, *, current: str
+) -> tuple[bytes, Literal["compare", "pull"]]:
     """The diff between two commits; the pull request's own route serves only while its head is the wanted one."""
     try:
-        return github.compare_diff(repository, base, head)
+        return github.compare_diff(repository, base, head), "compare"
     except NotAvailableError:
         if head != current:
             raise
@@ -97,4 +99,4 @@ def _api_diff(repository: str, number: int, base: str, head: str, *, current: st
     after = github.pull_info(repository, number)
     if after.head != head:
         raise NotAvailableError(f"{repository}#{number} was pushed to while it was fetched", hint="run it again")
-    return diff
+    return diff, "pull"

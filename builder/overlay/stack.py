@@ -70,6 +70,7 @@ class Step:
     selection: Selection
     before: Tree
     after: Tree
+    hunks: tuple[AppliedHunk, ...] = ()
 
 
 def apply_stack(overlays: Sequence[Overlay], tree: PackageTree, package: str = "vllm") -> StackResult:
@@ -77,24 +78,33 @@ def apply_stack(overlays: Sequence[Overlay], tree: PackageTree, package: str = "
 
     Raises `StackError` (exit 3) when one does not apply, `InputError` (exit 2) when one cannot be delivered at all.
     """
-    selections = [select(overlay, package) for overlay in overlays]
-    base = _read_base(overlays, selections, tree)
-    steps: list[Step] = []
+    steps = run_steps(overlays, tree, package)
     applied: list[AppliedOverlay] = []
-    current: Tree = dict(base)
-    for index, (overlay, selection) in enumerate(zip(overlays, selections, strict=True)):
-        after, hunks = _apply(overlay, selection, current, steps, overlays[index + 1 :])
-        steps.append(Step(overlay, selection, current, after))
+    for step in steps:
+        overlay, selection = step.overlay, step.selection
         touched = {path for change in selection.changes for path in (change.old_path, change.new_path) if path}
         applied.append(
-            AppliedOverlay(overlay.id, overlay.diff.digest, tuple(sorted(touched)), hunks, selection.dropped)
+            AppliedOverlay(overlay.id, overlay.diff.digest, tuple(sorted(touched)), step.hunks, selection.dropped)
         )
-        current = after
+    base, current = (steps[0].before, steps[-1].after) if steps else ({}, {})
     _check_syntax(steps, base, current, tree.python)
     return _result(applied, base, current)
 
 
-def _read_base(overlays: Sequence[Overlay], selections: Sequence[Selection], tree: PackageTree) -> Tree:
+def run_steps(overlays: Sequence[Overlay], tree: PackageTree, package: str) -> list[Step]:
+    """The stack overlay by overlay, with the files concerned before and after each. Raises as `apply_stack` does."""
+    selections = [select(overlay, package) for overlay in overlays]
+    steps: list[Step] = []
+    current = read_base(overlays, selections, tree)
+    for index, (overlay, selection) in enumerate(zip(overlays, selections, strict=True)):
+        after, hunks = apply_overlay(overlay, selection, current, steps, overlays[index + 1 :])
+        steps.append(Step(overlay, selection, current, after, hunks))
+        current = after
+    return steps
+
+
+def read_base(overlays: Sequence[Overlay], selections: Sequence[Selection], tree: PackageTree) -> Tree:
+    """The files that the overlays concern, as the base has them."""
     paths = {
         path
         for selection in selections
@@ -130,7 +140,7 @@ def _not_a_file(path: str, entry: BaseFile, overlays: Sequence[Overlay], selecti
     )
 
 
-def _apply(
+def apply_overlay(
     overlay: Overlay, selection: Selection, before: Tree, steps: Sequence[Step], later: Sequence[Overlay]
 ) -> tuple[Tree, tuple[AppliedHunk, ...]]:
     """One overlay on a private copy: the tree after it, and where its hunks went."""

@@ -37,7 +37,8 @@ def make_record(lock: Lock, platform: str, *, base_config: Mapping[str, Any]) ->
             "version": locked.distribution.version,
         },
         "overlays": [
-            overlay.model_dump(mode="json", exclude_none=True, exclude_defaults=True) for overlay in lock.overlays
+            overlay.model_dump(mode="json", exclude={"rendering"}, exclude_none=True, exclude_defaults=True)
+            for overlay in lock.overlays
         ],
         "files": _files(locked),
         "removed": list(locked.bytecode),

@@ -43,6 +43,7 @@ class Pull:
     author: str = "octocat"
     state: str = "open"
     merged: bool = False
+    merge_commit: str | None = None
 
 
 class GitHub:
@@ -88,6 +89,41 @@ class GitHub:
         git(self.work, "push", "-q", "-f", str(self.bare), f"{head}:refs/pull/{number}/head")
         self.pulls[number] = Pull(number, head)
         return self.pulls[number]
+
+    def rewrite(self, branch: str, onto: str) -> None:
+        """Put a branch of the working repository at another commit, as before a force-push."""
+        git(self.work, "checkout", "-q", "-B", branch, onto)
+
+    def rebase(self, branch: str) -> str:
+        """Rebase a branch on main; its new head."""
+        git(self.work, "rebase", "-q", "main", branch)
+        return git(self.work, "rev-parse", branch).decode().strip()
+
+    def merge(self, number: int, *, squash: bool, tag: str | None = None) -> str:
+        """Merge a pull request into main as GitHub does, tag the result when asked, and say so in the API."""
+        pull = self.pulls[number]
+        git(self.work, "checkout", "-q", "main")
+        if squash:
+            git(self.work, "merge", "-q", "--squash", pull.head)
+            git(self.work, "commit", "-q", "-m", f"{pull.title} (#{number})")
+        else:
+            git(self.work, "merge", "-q", "--no-ff", "-m", f"Merge pull request #{number} from octocat/x", pull.head)
+        pull.merge_commit = git(self.work, "rev-parse", "HEAD").decode().strip()
+        pull.merged, pull.state = True, "closed"
+        git(self.work, "push", "-q", "-f", str(self.bare), "main:refs/heads/main")
+        if tag:
+            self.tag(tag)
+        return pull.merge_commit
+
+    def tag(self, name: str) -> None:
+        """Tag main."""
+        git(self.work, "tag", name, "main")
+        git(self.work, "push", "-q", str(self.bare), f"refs/tags/{name}")
+
+    def delete(self, number: int) -> None:
+        """Take a pull request away, its ref included."""
+        del self.pulls[number]
+        git(self.bare, "update-ref", "-d", f"refs/pull/{number}/head")
 
     def merge_base(self, base: str, head: str) -> str:
         return git(self.bare, "merge-base", base, head).decode().strip()
@@ -152,6 +188,7 @@ def _handler(server: GitHub) -> type[BaseHTTPRequestHandler]:
                     return
                 document = {
                     "number": pull.number, "title": pull.title, "state": pull.state, "merged": pull.merged,
+                    "merge_commit_sha": pull.merge_commit,
                     "user": {"login": pull.author}, "head": {"sha": pull.head}, "base": {"ref": pull.base},
                     "html_url": f"https://github.com/{REPOSITORY}/pull/{pull.number}",
                 }  # fmt: skip

@@ -1,0 +1,40 @@
+"""What moved upstream since the lock, as plain values."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+Cause = Literal[
+    "unchanged", "re-rendered", "new commits", "force-pushed", "rebased", "retargeted", "merged", "closed", "reopened",
+    "gone", "edited", "base tag moved", "base deleted", "checkpoint revision moved", "checkpoint gone", "not compared",
+]  # fmt: skip
+
+# A diff that is only rendered differently builds the same image: it is told, and is no drift.
+QUIET: frozenset[Cause] = frozenset({"unchanged", "re-rendered", "not compared"})
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that the lock pins, and the one cause of its difference from upstream.
+
+    `what` is `overlay`, `base` or `checkpoint`; `locked` and `upstream` are commits or digests.
+    """
+
+    what: Literal["overlay", "base", "checkpoint"]
+    name: str
+    cause: Cause
+    detail: str = ""
+    locked: str | None = None
+    upstream: str | None = None
+    merge_commit: str | None = None
+    first_release: str | None = None
+    """The first tag that has a merged pull request, where git's tags tell."""
+    next: str = ""
+
+    @property
+    def drifted(self) -> bool:
+        return self.cause not in QUIET
+
+    def as_json(self) -> dict[str, Any]:
+        return {**asdict(self), "drifted": self.drifted}

@@ -1,0 +1,48 @@
+"""Drift as a table's rows, and as Markdown for an issue that a scheduled job opens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from builder.drift.model import Finding
+
+COLUMNS = ("what", "name", "cause", "detail")
+
+
+def rows(findings: Sequence[Finding]) -> list[list[str]]:
+    return [[each.what, each.name, each.cause, each.detail or "-"] for each in findings]
+
+
+def markdown(name: str, findings: Sequence[Finding]) -> str:
+    """A heading, one row per pinned thing, and what to do for each that drifted. Ends without a newline."""
+    moved = [each for each in findings if each.drifted]
+    title = f"{len(moved)} of {len(findings)} pins of `{name}` drifted" if moved else f"No drift of `{name}`"
+    lines = [f"## {title}", "", "| what | name | cause | locked | upstream | detail |", "|---|---|---|---|---|---|"]
+    for each in findings:
+        cause = f"**{each.cause}**" if each.drifted else each.cause
+        cells = [
+            each.what,
+            _code(each.name),
+            cause,
+            _code(_short(each.locked)),
+            _code(_short(each.upstream)),
+            each.detail,
+        ]
+        lines.append("| " + " | ".join(_cell(cell) for cell in cells) + " |")
+    if moved:
+        lines += ["", "Next:", ""]
+        lines += [f"- {_code(each.name)}: {_cell(each.next or each.detail)}" for each in moved]
+    return "\n".join(lines)
+
+
+def _short(value: str | None) -> str:
+    return value.removeprefix("sha256:")[:12] if value else ""
+
+
+def _code(text: str) -> str:
+    return f"`{text}`" if text else ""
+
+
+def _cell(text: str) -> str:
+    """Text that ends no cell and opens no mention or link by itself."""
+    return text.replace("\n", " ").replace("|", "\\|").replace("@", "&#64;")

@@ -1,0 +1,220 @@
+"""What moved upstream: a real repository behind GitHub's routes, to which each thing happens in turn."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.cli import Ran, builder
+from tests.support.github import REPOSITORY, Fault, GitHub, Pull, github
+from tests.support.smallwheel import FILES, make_project, make_wheel
+
+PULL = f"{REPOSITORY}#39931"
+EDITED = FILES["vllm/config.py"].replace(b"option_20 = 20\n", b"option_20 = 2020\n")
+
+
+@dataclass
+class World:
+    """A project that was locked, and the GitHub that it was locked from."""
+
+    hub: GitHub
+    project: Path
+    env: dict[str, str]
+
+    def run(self, *arguments: str, **env: str) -> Ran:
+        return builder(*arguments, cwd=self.project, env={**self.env, **env})
+
+    def drift(self, **env: str) -> tuple[int, dict[str, Any]]:
+        done = self.run("drift", "small", "--json", **env)
+        assert done.code in (0, 4), done.err
+        return done.code, done.document["findings"][0]
+
+    def digest(self) -> str:
+        done = self.run("build", "small", "--engine", "oci", "--json")
+        assert done.code == 0, done.err
+        return str(done.document["digest"])
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    with github(tmp_path / "github") as hub:
+        hub.commit({**FILES, "README.md": b"one\n"}, "base")
+        hub.tag("v0.0.1")
+        head = hub.commit({"vllm/config.py": EDITED}, "the change", branch="feature")
+        hub.open_pull(39931, head)
+        project = make_project(tmp_path / "project", {}, overlays=[{"pull": PULL}])
+        env = {
+            "BUILDER_GITHUB_URL": hub.url,
+            "BUILDER_GITHUB_API_URL": hub.url,
+            "BUILDER_CACHE_DIR": str(tmp_path / "builder-cache"),
+            "BUILDER_HTTP_TIMEOUT": "2",
+        }
+        made = World(hub, project, env)
+        done = made.run("lock", "small")
+        assert done.code == 0, done.err
+        yield made
+
+
+def rerender(hub: GitHub) -> None:
+    hub.abbreviation = 14
+
+
+def push(hub: GitHub) -> None:
+    hub.open_pull(39931, hub.commit({"vllm/added.py": b"added = 1\n"}, "more", branch="feature"))
+
+
+def force_push(hub: GitHub) -> None:
+    hub.rewrite("feature", "main")
+    other = EDITED.replace(b"2020", b"2121")
+    hub.open_pull(39931, hub.commit({"vllm/config.py": other}, "another change", branch="feature"))
+
+
+def rebase(hub: GitHub) -> None:
+    above = b"first = 1\n" + FILES["vllm/config.py"]
+    hub.commit({"vllm/config.py": above}, "main goes on")
+    hub.open_pull(39931, hub.rebase("feature"))
+
+
+def close(hub: GitHub) -> None:
+    hub.pulls[39931].state = "closed"
+
+
+def squash(hub: GitHub) -> None:
+    hub.merge(39931, squash=True)
+    hub.tag("v0.0.3rc1")
+    hub.tag("v0.0.3")
+    hub.tag("v0.0.4")
+
+
+def merge(hub: GitHub) -> None:
+    hub.commit({"README.md": b"two\n"}, "main goes on")
+    hub.merge(39931, squash=False, tag="v0.0.2")
+
+
+def merge_untagged(hub: GitHub) -> None:
+    hub.merge(39931, squash=True)
+
+
+def delete(hub: GitHub) -> None:
+    hub.delete(39931)
+
+
+CASES: dict[str, tuple[Callable[[GitHub], None] | None, int, str, str]] = {
+    "nothing": (None, 0, "unchanged", ""),
+    "re-rendered": (rerender, 0, "re-rendered", "same canonical digest"),
+    "pushed to": (push, 4, "new commits", "1 commit more"),
+    "force-pushed": (force_push, 4, "force-pushed", "change is another"),
+    "rebased": (rebase, 4, "rebased", "the same change on another base"),
+    "closed": (close, 4, "closed", "without being merged"),
+    "squashed": (squash, 4, "merged", "first released in v0.0.3"),
+    "merged": (merge, 4, "merged", "first released in v0.0.2"),
+    "merged, no tag": (merge_untagged, 4, "merged", "in no tag yet"),
+    "deleted": (delete, 4, "gone", "neither the API nor git"),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_cause_is_named_and_no_build_changes(world: World, name: str) -> None:
+    happens, code, cause, detail = CASES[name]
+    before = world.digest()
+    if happens is not None:
+        happens(world.hub)
+    found_code, finding = world.drift()
+    assert (found_code, finding["cause"]) == (code, cause), finding
+    assert detail in finding["detail"]
+    assert finding["drifted"] is (code == 4)
+    if cause == "merged":
+        pull: Pull = world.hub.pulls[39931]
+        assert finding["merge_commit"] == pull.merge_commit
+    assert world.digest() == before
+    assert world.run("lock", "small", "--check").code == 0
+
+
+@pytest.mark.parametrize("name", ["nothing", "pushed to", "force-pushed", "squashed", "merged"])
+def test_git_alone_tells_as_much_as_it_can(world: World, name: str) -> None:
+    happens, code, cause, _ = CASES[name]
+    if happens is not None:
+        happens(world.hub)
+    world.hub.faults = {"/repos/": [Fault(403)], ".diff": [Fault(403)]}
+    found_code, finding = world.drift()
+    assert (found_code, finding["cause"]) == (code, cause), finding
+
+
+def test_a_pull_request_that_was_merged_when_it_was_locked_is_no_drift(world: World) -> None:
+    squash(world.hub)
+    updated = world.run("lock", "small", "--update", PULL)
+    assert updated.code == 0, updated.err
+    code, finding = world.drift()
+    assert (code, finding["cause"]) == (0, "unchanged"), finding
+    assert "was merged already when it was locked" in finding["detail"]
+    assert finding["first_release"] == "v0.0.3"
+
+
+def test_nobody_to_ask_is_5(world: World) -> None:
+    nobody = "http://127.0.0.1:9"
+    done = world.run("drift", "small", BUILDER_GITHUB_URL=nobody, BUILDER_GITHUB_API_URL=nobody)
+    assert done.code == 5
+    world.hub.faults = {"/": [Fault(503)]}
+    assert world.run("drift", "small").code == 5
+
+
+def test_markdown_for_an_issue(world: World) -> None:
+    assert "## No drift of `small`" in world.run("drift", "small", "--markdown").out
+    push(world.hub)
+    done = world.run("drift", "small", "--markdown")
+    assert done.code == 4
+    assert "## 1 of 2 pins of `small` drifted" in done.out
+    assert f"| overlay | `{PULL}` | **new commits** |" in done.out
+    assert f"builder lock RECIPE --update {PULL}" in done.out
+
+
+def test_an_update_prints_what_changed_in_the_change(world: World) -> None:
+    world.hub.rewrite("feature", "main")
+    other = EDITED.replace(b"2020", b"2121")
+    head = world.hub.commit({"vllm/config.py": other, "vllm/old.py": b"gone = False\n"}, "anew", branch="feature")
+    world.hub.open_pull(39931, head)
+    done = world.run("lock", "small", "--update", PULL)
+    assert done.code == 0, done.err
+    assert "vllm/config.py: changed otherwise" in done.out
+    assert "-+option_20 = 2020" in done.out
+    assert "++option_20 = 2121" in done.out
+    assert "vllm/old.py: changed now" in done.out
+    assert world.drift()[0] == 0
+    again = world.run("lock", "small", "--update", PULL, "--json")
+    assert again.document["interdiffs"] == {}
+
+
+def test_a_base_that_moves_and_goes(world: World) -> None:
+    wheel = world.project / "vllm-0.0.1-py3-none-any.whl"
+    make_wheel(wheel, {**FILES, "vllm/new.py": b""})
+    done = world.run("drift", "small", "--json")
+    assert done.code == 4
+    assert [each["cause"] for each in done.document["findings"]] == ["unchanged", "base tag moved"]
+    wheel.unlink()
+    gone = world.run("drift", "small", "--json")
+    assert [each["cause"] for each in gone.document["findings"]] == ["unchanged", "base deleted"]
+
+
+def test_an_edited_local_diff_is_named(world: World) -> None:
+    vendored = (world.project / "overlays/vllm-project-vllm-39931.diff").read_bytes()
+    project = make_project(world.project.parent / "local", {"one.diff": vendored})
+    assert builder("lock", "small", cwd=project, env=world.env).code == 0
+    assert builder("drift", "small", cwd=project, env=world.env).code == 0
+    (project / "overlays/one.diff").write_bytes(vendored.replace(b"2020", b"2222"))
+    done = builder("drift", "small", "--json", cwd=project, env=world.env)
+    assert (done.code, done.document["findings"][0]["cause"]) == (4, "edited")
+
+
+def test_the_rendering_enters_no_image(world: World) -> None:
+    """Two people who lock on different days get the same image, though GitHub rendered the diff differently."""
+    first = json.loads(world.run("lock", "small", "--json").out)
+    assert first["overlays"][0]["rendering"]["via"] == "compare"
+    rerender(world.hub)
+    second = json.loads(world.run("lock", "small", "--update", "--json").out)
+    assert first["overlays"][0]["rendering"] != second["overlays"][0]["rendering"]
+    assert first["inputs"] == second["inputs"]
