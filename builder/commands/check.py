@@ -20,6 +20,7 @@ def command(recipe: str, show_diff: bool, offline: bool, console: Console) -> No
 
     opened = open_recipe(recipe, console=console, offline=offline)
     plans = opened.plans(console=console, offline=offline)
+    about = {overlay.id: overlay.about() for overlay in opened.lock.overlays}
     document = []
     for plan in plans:
         result = plan.result
@@ -28,6 +29,10 @@ def command(recipe: str, show_diff: bool, offline: bool, console: Console) -> No
             rows(result),
             title=f"{opened.lock.name} on {opened.lock.base.reference} ({plan.platform})",
         )
+        for name, facts in about.items():
+            said = [f"{key.replace('_', ' ')}: {value}" for key, value in facts.items() if value]
+            if said:
+                console.out(f"{name}  " + " · ".join(said))
         if len(result.overlays) > 1:
             console.out(
                 "The overlays touch different files: their order does not matter to the result."
@@ -41,6 +46,7 @@ def command(recipe: str, show_diff: bool, offline: bool, console: Console) -> No
                 "overlays": [
                     {
                         "id": overlay.id,
+                        **about[overlay.id],
                         "digest": overlay.digest,
                         "files": list(overlay.files),
                         "hunks": [
