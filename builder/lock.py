@@ -48,6 +48,10 @@ class LockedOverlay(Frozen):
         default=None, description="The diff's bytes when it was locked, for `builder drift`."
     )
 
+    def about(self) -> dict[str, str | None]:
+        """What every report shows of an overlay beside its id."""
+        return {key: getattr(self, key) for key in ("title", "author", "state", "why", "drop_when")}
+
 
 class LockedFile(Frozen):
     """One file that the stack reads or writes. Digests are SHA-256; `before` is absent for a new file, `after` for a

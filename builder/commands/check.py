@@ -30,6 +30,7 @@ def command(recipe: str, show_diff: bool, offline: bool, console: Console) -> No
 
     opened = open_recipe(recipe, console=console, offline=offline)
     plans = opened.plans(console=console, offline=offline)
+    about = {overlay.id: overlay.about() for overlay in opened.lock.overlays}
     document = []
     for plan in plans:
         result = plan.result
@@ -38,6 +39,10 @@ def command(recipe: str, show_diff: bool, offline: bool, console: Console) -> No
             rows(result),
             title=f"{opened.lock.name} on {opened.lock.base.reference} ({plan.platform})",
         )
+        for name, facts in about.items():
+            said = [f"{key.replace('_', ' ')}: {value}" for key, value in facts.items() if value]
+            if said:
+                console.out(f"{name}  " + " · ".join(said))
         if len(result.overlays) > 1:
             console.out(
                 "The overlays touch different files: their order does not matter to the result."
@@ -51,6 +56,7 @@ def command(recipe: str, show_diff: bool, offline: bool, console: Console) -> No
                 "overlays": [
                     {
                         "id": overlay.id,
+                        **about[overlay.id],
                         "digest": overlay.digest,
                         "files": list(overlay.files),
                         "hunks": [

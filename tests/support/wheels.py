@@ -7,9 +7,13 @@ import os
 import subprocess
 import sys
 import zipfile
+from collections.abc import Collection
 from pathlib import Path
 
-from builder.files import file_sha256
+from builder.base.wheel import WheelTree, choose_wheel
+from builder.errors import UnreachableError
+from builder.files import file_sha256, sha256
+from builder.oci import Platform
 from tests.support.services import leave_out
 
 # As PyPI lists them; file names differ in the build tag.
@@ -69,3 +73,35 @@ def python_files(version: str) -> dict[str, bytes]:
     with zipfile.ZipFile(wheel(version)) as archive:
         names = [name for name in archive.namelist() if name.startswith("vllm/") and name.endswith(".py")]
         return {name: archive.read(name) for name in names}
+
+
+# A release of which only some files are needed: read by range, and kept.
+RANGED = {
+    "0.21.0": ("vllm-0.21.0-1-cp38-abi3-manylinux_2_24_x86_64.whl", "f4a75b1391f44c67dc1ca268f5ffed9f6b7fdbc657c93db64e6892c5d1bc320b"),
+}  # fmt: skip
+
+
+def some_files(version: str, paths: Collection[str]) -> dict[str, bytes]:
+    """Those of `paths` that the release has; from the whole wheel when it is here, else by range, once per machine."""
+    if version in WHEELS:
+        with zipfile.ZipFile(wheel(version)) as archive:
+            return {name: archive.read(name) for name in sorted(set(paths) & set(archive.namelist()))}
+    name, digest = RANGED[version]
+    key = sha256("\n".join(sorted(paths)).encode())[:12]
+    kept = folder() / f"some-{version}-{key}.zip"
+    with (folder() / ".some.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not kept.is_file():
+            try:
+                link = choose_wheel("vllm", version, Platform.parse("linux/amd64"))
+                assert (link.filename, link.sha256) == (name, digest)
+                found = WheelTree(link, "vllm").read(sorted(paths))
+            except UnreachableError as error:
+                leave_out(f"needs files of the vLLM {version} wheel: {error.message}")
+            temporary = kept.with_suffix(".tmp")
+            with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+                for path, entry in found.items():
+                    archive.writestr(path, entry.data)
+            temporary.replace(kept)
+    with zipfile.ZipFile(kept) as archive:
+        return {path: archive.read(path) for path in archive.namelist()}

@@ -1,0 +1,63 @@
+"""`builder stack import`: a quilt series becomes local overlays of a recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from builder.cli import common_options
+from builder.console import Console
+from builder.errors import InputError
+
+
+@click.command(name="import")
+@click.argument("series", type=click.Path(path_type=Path))
+@click.option("--recipe", required=True, metavar="NAME", help="The recipe that gets the overlays; made when it is new.")
+@click.option("--base", metavar="BASE", help="The base of a new recipe.")
+@common_options
+def command(series: Path, recipe: str, base: str | None, console: Console) -> None:
+    """Add the patches of a quilt SERIES (the file, or its folder) to a recipe, in order.
+
+    The canonical diffs go to overlays/NAME/. Nothing that is there is overwritten, and no lock is made.
+    """
+    from builder.files import write_file
+    from builder.handover.series import read_series
+    from builder.layout import Project, find_project
+    from builder.rebase.edit import append_overlays, quoted
+    from builder.recipe import Recipe
+    from builder.yamlfile import parse_yaml, validate_document
+
+    imported = read_series(series)
+    path = Path.cwd() / "images" / f"{recipe}.yaml"
+    if base is not None:
+        if path.exists():
+            raise InputError(f"there is a recipe {recipe} already", hint="without --base, the series is added to it")
+        project = Project(Path.cwd(), path)
+        text = f"name: {recipe}\nbase: {quoted(base)}\n"
+    else:
+        project = find_project(recipe)
+        text = project.recipe_path.read_text(encoding="utf-8")
+    folder = f"overlays/{project.recipe_path.stem}"
+    files: dict[str, bytes] = {}
+    items: list[dict[str, str]] = []
+    for each in imported:
+        stem = each.name.removesuffix(".patch").removesuffix(".diff").replace("/", "-")
+        name = f"{folder}/{stem}.diff"
+        if (project.root / name).exists() or name in files:
+            raise InputError(
+                f"{name} is there already", hint="it is not overwritten: move it away, or rename the patch"
+            )
+        files[name] = each.diff.canonical
+        items.append({"file": name, **each.meta})
+    text = append_overlays(text, items)
+    # Checked before anything is written: a recipe that cannot be read helps nobody.
+    validate_document(Recipe, parse_yaml(text, project.show(project.recipe_path)))
+    for name, data in files.items():
+        write_file(project.root / name, data)
+    write_file(project.recipe_path, text.encode())
+    written = [*files, project.show(project.recipe_path)]
+    for name in written:
+        console.out(f"wrote {name}")
+    console.out(f"next: builder check {recipe}")
+    console.document({"recipe": project.show(project.recipe_path), "files": written, "overlays": items})

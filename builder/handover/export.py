@@ -1,0 +1,121 @@
+"""A stack for other tools: a quilt series, and mails that `git am` takes."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from email.header import Header
+from email.utils import format_datetime
+
+from builder import __version__
+from builder.layout import Project
+from builder.lock import Lock, LockedOverlay
+from builder.locking.overlays import read_overlay
+from builder.overlay.diff import canonical
+from builder.overlay.select import select
+
+# What git writes as the first line of every mail that it makes: a date that says "this is a patch, not a mailbox".
+_FROM_LINE = "From {commit} Mon Sep 17 00:00:00 2001"
+_ADDRESS = re.compile(r"(?P<name>[^<>]+) <(?P<address>[^<>@\s]+@[^<>@\s]+)>")
+
+
+def metadata(overlay: LockedOverlay) -> list[tuple[str, str]]:
+    """What is known of an overlay, as fields for its header. Empty ones are left out."""
+    pairs = [
+        ("Overlay", overlay.id),
+        ("Origin", overlay.origin or (f"{overlay.id}@{overlay.head}" if overlay.head else None)),
+        ("Merge-Base", overlay.merge_base),
+        ("Url", overlay.url),
+        ("State", overlay.state),
+        ("Why", overlay.why),
+        ("Drop-When", overlay.drop_when),
+        ("Digest", overlay.digest),
+    ]
+    return [(key, " ".join(value.split())) for key, value in pairs if value]
+
+
+def quilt_series(project: Project, lock: Lock, *, whole: bool = False) -> dict[str, bytes]:
+    """File name -> content: `series`, and one patch per overlay with its description in front.
+
+    Without `whole`, a patch has what enters the image; with it, the diff's files outside the package too.
+    """
+    files: dict[str, bytes] = {}
+    for number, overlay in enumerate(lock.overlays, 1):
+        head = [f"Subject: {_title(overlay)}", f"From: {_plain_author(overlay)}"]
+        head += [f"{key}: {value}" for key, value in metadata(overlay)]
+        name = _file_name(number, overlay)
+        files[name] = "\n".join([*head, "---", ""]).encode() + b"\n" + _body(project, lock, overlay, whole)
+    names = "".join(f"{name}\n" for name in files)
+    return {"series": f"# {lock.name} on {lock.base.reference}\n{names}".encode(), **files}
+
+
+def mails(project: Project, lock: Lock, *, whole: bool = False) -> dict[str, bytes]:
+    """File name -> mail, in the order for `git am`. The same lock gives the same bytes."""
+    total = len(lock.overlays)
+    date = format_datetime(datetime.fromtimestamp(lock.epoch, UTC))
+    files: dict[str, bytes] = {}
+    for number, overlay in enumerate(lock.overlays, 1):
+        subject = Header(
+            f"[PATCH {number}/{total}] {_title(overlay)}", "utf-8" if not _title(overlay).isascii() else None
+        )
+        lines = [
+            _FROM_LINE.format(commit=overlay.head or "0" * 40),
+            f"From: {_author(overlay)}",
+            f"Date: {date}",
+            f"Subject: {subject.encode(maxlinelen=998)}",
+            "MIME-Version: 1.0",
+            "Content-Type: text/plain; charset=UTF-8",
+            "Content-Transfer-Encoding: 8bit",
+            "",
+            *(textwrap.fill(overlay.why, 76).splitlines() if overlay.why else ()),
+            *([""] if overlay.why else ()),
+            *(f"{key}: {value}" for key, value in metadata(overlay)),
+            "---",
+            "",
+        ]
+        body = _body(project, lock, overlay, whole)
+        files[_file_name(number, overlay)] = (
+            "\n".join(lines).encode() + b"\n" + body + f"-- \nbuilder {__version__}\n".encode()
+        )
+    return files
+
+
+def _body(project: Project, lock: Lock, locked: LockedOverlay, whole: bool) -> bytes:
+    overlay = read_overlay(project, locked)
+    return overlay.diff.canonical if whole else canonical(select(overlay, lock.package).changes)
+
+
+def _title(overlay: LockedOverlay) -> str:
+    return " ".join((overlay.title or overlay.id).split())
+
+
+def _file_name(number: int, overlay: LockedOverlay) -> str:
+    """`0001-vllm-project-vllm-41365.patch`."""
+    stem = overlay.diff.rsplit("/", 1)[-1].removesuffix(".diff").removesuffix(".patch")
+    return f"{number:04d}-{re.sub(r'[^A-Za-z0-9._-]', '-', stem)}.patch"
+
+
+def _plain_author(overlay: LockedOverlay) -> str:
+    author = " ".join((overlay.author or "unknown").split())
+    return author if _ADDRESS.fullmatch(author) else f"{author} <{_local(author)}@users.noreply.github.com>"
+
+
+def _author(overlay: LockedOverlay) -> str:
+    """For a mail's `From:`; git takes no author without an address, and GitHub gives none but this one."""
+    match = _ADDRESS.fullmatch(_plain_author(overlay))
+    if match is None:
+        return "unknown <unknown@users.noreply.github.com>"
+    name = match["name"].strip().strip('"')
+    shown = name if name.isascii() else Header(name, "utf-8").encode()
+    return f"{shown} <{match['address']}>"
+
+
+def _local(author: str) -> str:
+    return re.sub(r"[^A-Za-z0-9-]+", "-", author).strip("-") or "unknown"
+
+
+def flat(parts: Sequence[tuple[str, Mapping[str, bytes]]]) -> dict[str, bytes]:
+    """Several sets of files, each in a folder of its own."""
+    return {f"{folder}/{name}": data for folder, files in parts for name, data in files.items()}
