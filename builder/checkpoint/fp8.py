@@ -119,9 +119,8 @@ def _with_scales(blocks: U16, scales: U16) -> tuple[U8, F64, F64]:
     factor = _to_f32(scales)[:, None, :, None]
     # A scale far below the plain one (search, tiny values) may overflow the ratio; the clamp takes it back.
     with np.errstate(over="ignore"):
-        ratio = np.clip(_to_f32(blocks) / factor, np.float32(-E4M3_MAX), np.float32(E4M3_MAX))
-        exact = _to_f32(blocks) / factor
-    size = np.abs(ratio)
+        exact = np.abs(_to_f32(blocks) / factor)
+    size = np.minimum(exact, np.float32(E4M3_MAX))
     bits = size.view(np.uint32)
     rounded = bits + np.uint32(0x7FFFF) + ((bits >> np.uint32(20)) & np.uint32(1))
     normal = (rounded >> np.uint32(20)) - np.uint32(120 << 3)
@@ -133,9 +132,9 @@ def _with_scales(blocks: U16, scales: U16) -> tuple[U8, F64, F64]:
     nearest = np.where(
         small, lifted - np.float32(_SUBNORMAL_MAGIC), (rounded & np.uint32(0xFFF00000)).view(np.float32)
     )
-    squared = np.float64(1.0) * _to_f32(scales) * _to_f32(scales).astype(np.float64)
+    squared = _to_f32(scales).astype(np.float64) ** 2
     with np.errstate(over="ignore"):
-        distance = np.abs(exact) - nearest
+        distance = exact - nearest
         return codes, _block_sums(distance * distance) * squared, _block_sums(exact * exact) * squared
 
 
