@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from builder.checkpoint.fp8 import U16
 
 # Compiling takes seconds; the package's own folder may be read-only.
-numba.config.CACHE_DIR = str(cache_dir("numba"))
+numba.config.CACHE_DIR = str(cache_dir("numba"))  # type: ignore[attr-defined]
 
 _MAX = np.float32(E4M3_MAX)
 _STEPS = np.array(SEARCH_STEPS, np.int64)
@@ -44,7 +44,7 @@ def quantize_numba(x: U16, block: tuple[int, int], *, search: bool = False) -> Q
 @_jit
 def _quantize(
     x: Any, block_rows: int, block_cols: int, steps: Any, values: Any, scales: Any, sums: Any
-) -> int:  # pragma: no cover  compiled
+) -> Any:  # pragma: no cover  compiled
     rows, cols = x.shape
     # One row of a block, seen as bits and as FP32.
     wide = np.empty(block_cols, np.uint32)
