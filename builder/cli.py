@@ -36,6 +36,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "verify": ("builder.commands.verify", "Compare an image with its record and its lock."),
     "run": ("builder.commands.run", "Run the image with a profile."),
     "profile": ("builder.commands.profile", "List and show serving profiles."),
+    "checkpoint": ("builder.commands.checkpoint", "Digest, quantize and check checkpoints."),
     "schema": ("builder.commands.schema", "Print the JSON Schema of recipes or profiles."),
 }
 

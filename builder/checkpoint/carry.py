@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import os
 from pathlib import Path
 from typing import Literal
 
 Way = Literal["reflink", "hardlink", "copy"]
 _FICLONE = 0x40049409  # linux/fs.h: _IOW(0x94, 9, int)
-_PIECE = 4 << 20
+_PIECE = 1 << 20
 # What a file system answers that cannot do it, or may not between these two places.
 _CANNOT = {
     errno.EOPNOTSUPP, errno.ENOTTY, errno.EXDEV, errno.EINVAL, errno.EPERM, errno.ENOSYS, errno.EMLINK, errno.EACCES,
@@ -20,14 +21,15 @@ _CANNOT = {
 def best_way(sample: Path, folder: Path) -> Way:
     """How files beside `sample` get into `folder`: found out by trying it with `sample`, which leaves no trace."""
     probe = folder / ".probe"
-    for way in ("reflink", "hardlink"):
+    ways: tuple[Way, ...] = ("reflink", "hardlink")
+    for way in ways:
         try:
-            carry(sample, probe, way)  # type: ignore[arg-type]
+            carry(sample, probe, way)
         except OSError as error:
             if error.errno not in _CANNOT:
                 raise
         else:
-            return way  # type: ignore[return-value]
+            return way
         finally:
             probe.unlink(missing_ok=True)
     return "copy"
@@ -40,16 +42,24 @@ def carry(source: Path, target: Path, way: Way) -> None:
     if way == "hardlink":
         os.link(source, target)
         return
+    if way == "copy":
+        copy_hashed(source, target)
+        return
     with source.open("rb") as reader, target.open("xb") as writer:
-        if way == "reflink":
-            fcntl.ioctl(writer.fileno(), _FICLONE, reader.fileno())
-            return
-        _copy(reader.fileno(), writer.fileno())
+        fcntl.ioctl(writer.fileno(), _FICLONE, reader.fileno())
         os.fsync(writer.fileno())
 
 
-def _copy(reader: int, writer: int) -> None:
-    while data := os.read(reader, _PIECE):
-        view = memoryview(data)
-        while view:
-            view = view[os.write(writer, view) :]
+def copy_hashed(source: Path, target: Path) -> str:
+    """Copy, and return the SHA-256 of what was read, so that a copy needs no second reading. Raises `OSError`."""
+    digest = hashlib.sha256()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with source.open("rb", buffering=0) as reader, target.open("xb", buffering=0) as writer:
+        piece = memoryview(bytearray(_PIECE))
+        while count := reader.readinto(piece):
+            digest.update(piece[:count])
+            done = 0
+            while done < count:
+                done += writer.write(piece[done:count])
+        os.fsync(writer.fileno())
+    return digest.hexdigest()

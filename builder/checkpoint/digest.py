@@ -70,9 +70,7 @@ def digest_directory(folder: Path, *, console: Console, cache: bool = True) -> C
     return combine(hash_files(folder, paths, console=console, cache=HashCache(enabled=cache)))
 
 
-def hash_files(
-    folder: Path, paths: Iterable[str], *, console: Console, cache: HashCache
-) -> list[tuple[str, str, int]]:
+def hash_files(folder: Path, paths: Iterable[str], *, console: Console, cache: HashCache) -> list[tuple[str, str, int]]:
     """(path, SHA-256, size) of files below `folder`, the largest first so that all threads end together."""
     sizes = {path: _size(folder / path) for path in paths}
     ordered = sorted(sizes, key=lambda path: (-sizes[path], path))
@@ -110,9 +108,7 @@ def _walk(folder: Path) -> Iterator[str]:
                 yield path
 
 
-def hash_file(
-    folder: Path, path: str, *, bar: Progress, cache: HashCache, stop: Event
-) -> tuple[str, str, int]:
+def hash_file(folder: Path, path: str, *, bar: Progress, cache: HashCache, stop: Event) -> tuple[str, str, int]:
     """(path, SHA-256, size) of one file. Raises `InputError` as `digest_directory` does."""
     try:
         with (folder / path).open("rb", buffering=0) as stream:

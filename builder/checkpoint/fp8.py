@@ -26,6 +26,7 @@ BF16_INFINITY = 0x7F80
 # BF16 steps from the plain scale that `search` tries, the plain one first so that it wins a tie. An E4M3 grid repeats
 # itself with every doubling, which is 128 steps; smaller scales than the plain one clamp the largest values.
 SEARCH_STEPS = (0, *range(-24, 0, 4), *range(4, 128, 4))
+_STRIPE_VALUES = 1 << 20
 _SUBNORMAL_BELOW = 0x3C800000  # 2 ** -6 as FP32 bits
 _SUBNORMAL_MAGIC = 16384.0  # 2 ** 14: adding it rounds FP32 to a multiple of 2 ** -9
 
@@ -78,23 +79,45 @@ def quantize_numpy(x: U16, block: tuple[int, int], *, search: bool = False) -> Q
     import numpy as np
 
     rows, cols = x.shape
-    down, across = block_count((rows, cols), block)
-    padded = np.zeros((down * block[0], across * block[1]), np.uint16)
+    scales = np.empty(block_count((rows, cols), block), np.uint16)
+    values = np.empty((rows, cols), np.uint8)
+    noise, signal = np.empty(scales.shape), np.empty(scales.shape)
+    # Stripes keep the temporary arrays, some forty bytes per value, below 100 MB.
+    stripe = max(1, _STRIPE_VALUES // (block[0] * block[1]))
+    for i in range(scales.shape[0]):
+        for j in range(0, scales.shape[1], stripe):
+            down = slice(i * block[0], min((i + 1) * block[0], rows))
+            across = slice(j * block[1], min((j + stripe) * block[1], cols))
+            place = (i, slice(j, j + stripe))
+            try:
+                part = _quantize_stripe(x[down, across], block, search=search)
+            except NotFiniteError as error:
+                raise NotFiniteError(i, j + error.column) from error
+            values[down, across], scales[place] = part.values, part.scales[0]
+            noise[place], signal[place] = part.noise[0], part.signal[0]
+    return Quantized(values, scales, noise, signal)
+
+
+def _quantize_stripe(x: U16, block: tuple[int, int], *, search: bool) -> Quantized:
+    """One block row of some block columns."""
+    import numpy as np
+
+    rows, cols = x.shape
+    across = -(-cols // block[1])
+    padded = np.zeros((block[0], across * block[1]), np.uint16)
     padded[:rows, :cols] = x
     # [block row, row in block, block column, column in block]
-    blocks = padded.reshape(down, block[0], across, block[1])
+    blocks = padded.reshape(1, block[0], across, block[1])
     largest = (blocks & np.uint16(0x7FFF)).max(axis=(1, 3))
     bad = np.argwhere(largest >= BF16_INFINITY)
     if len(bad):
-        raise NotFiniteError(int(bad[0][0]), int(bad[0][1]))
-    plain = plain_scales(largest)
-    if not search:
-        values, noise, signal = _with_scales(blocks, plain)
-        scales = plain
+        raise NotFiniteError(0, int(bad[0][1]))
+    scales = plain_scales(largest)
+    if search:
+        values, scales, noise, signal = _searched(blocks, scales)
     else:
-        values, scales, noise, signal = _searched(blocks, plain)
-    codes = values.reshape(down * block[0], across * block[1])[:rows, :cols]
-    return Quantized(np.ascontiguousarray(codes), scales, noise, signal)
+        values, noise, signal = _with_scales(blocks, scales)
+    return Quantized(values.reshape(block[0], -1)[:rows, :cols], scales, noise, signal)
 
 
 def plain_scales(largest: U16) -> U16:
@@ -129,9 +152,7 @@ def _with_scales(blocks: U16, scales: U16) -> tuple[U8, F64, F64]:
     small = bits < np.uint32(_SUBNORMAL_BELOW)
     sign = ((blocks >> np.uint16(8)) & np.uint16(0x80)).astype(np.uint8)
     codes = np.where(small, subnormal, normal).astype(np.uint8) | sign
-    nearest = np.where(
-        small, lifted - np.float32(_SUBNORMAL_MAGIC), (rounded & np.uint32(0xFFF00000)).view(np.float32)
-    )
+    nearest = np.where(small, lifted - np.float32(_SUBNORMAL_MAGIC), (rounded & np.uint32(0xFFF00000)).view(np.float32))
     squared = _to_f32(scales).astype(np.float64) ** 2
     with np.errstate(over="ignore"):
         distance = exact - nearest

@@ -12,7 +12,13 @@ import numba
 import numpy as np
 
 from builder.checkpoint.fp8 import (
-    BF16_INFINITY, BF16_ONE, E4M3_MAX, SEARCH_STEPS, NotFiniteError, Quantized, block_count,
+    BF16_INFINITY,
+    BF16_ONE,
+    E4M3_MAX,
+    SEARCH_STEPS,
+    NotFiniteError,
+    Quantized,
+    block_count,
 )  # fmt: skip
 from builder.files import cache_dir
 

@@ -21,10 +21,11 @@ _SHARD = re.compile(r"[^/\x00]+\.safetensors")
 
 @dataclass(frozen=True)
 class Problem:
-    """What is wrong, and where: a file's or a tensor's name."""
+    """What is wrong, and where: a file's or a tensor's name. A `harmless` one is nothing that a server reads."""
 
     where: str
     what: str
+    harmless: bool = False
 
 
 @dataclass(frozen=True)
@@ -144,4 +145,4 @@ def _size_problems(checkpoint: Checkpoint) -> Iterator[Problem]:
     metadata = (checkpoint.index or {}).get("metadata")
     size = metadata.get("total_size") if isinstance(metadata, dict) else None
     if size is not None and size != checkpoint.total_size:
-        yield Problem(INDEX, f"total_size is {size}, the tensors have {checkpoint.total_size} bytes")
+        yield Problem(INDEX, f"total_size is {size}, the tensors have {checkpoint.total_size} bytes", True)

@@ -90,7 +90,9 @@ def vocabulary_tables(checkpoint: Checkpoint) -> list[str]:
     found = []
     for part in OPT_INS:
         names = sorted(
-            name for name in checkpoint.weight_map if name.endswith(".weight") and module_of(name).split(".")[-1] == part
+            name
+            for name in checkpoint.weight_map
+            if name.endswith(".weight") and module_of(name).split(".")[-1] == part
         )
         listed = [name for name in names if module_of(name) in kept]
         choice = listed if len(names) > 1 and listed else names
