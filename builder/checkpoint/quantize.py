@@ -210,8 +210,8 @@ def _documents(
         index = deepcopy(job.checkpoint.index)
         weights = dict(job.checkpoint.weight_map) | {table.scale_name: table.shard for table in job.selection.todo}
         index["weight_map"] = dict(sorted(weights.items()))
-        metadata = index.get("metadata") if isinstance(index.get("metadata"), dict) else {}
-        index["metadata"] = {**metadata, "total_size": _total_size(job)}
+        metadata = index.get("metadata")
+        index["metadata"] = {**(metadata if isinstance(metadata, dict) else {}), "total_size": _total_size(job)}
         documents[INDEX] = index
     return documents
 
