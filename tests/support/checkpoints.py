@@ -38,7 +38,9 @@ def write_shard(path: Path, tensors: Mapping[str, Any]) -> None:
             stream.write(np.ascontiguousarray(data).tobytes())
 
 
-def make_checkpoint(folder: Path, shards: Mapping[str, Mapping[str, Any]], config: dict[str, Any] | None = None) -> Path:
+def make_checkpoint(
+    folder: Path, shards: Mapping[str, Mapping[str, Any]], config: dict[str, Any] | None = None
+) -> Path:
     """A checkpoint folder with config, index, tokenizer, licence and card."""
     folder.mkdir(parents=True)
     for shard, tensors in shards.items():
