@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import resource
 from pathlib import Path
@@ -101,7 +102,8 @@ def test_what_the_library_writes_is_read(
     except UnicodeError:
         metadata = {}
     path = tmp_path_factory.mktemp("s") / "m.safetensors"
-    save_file(tensors, path, metadata=metadata)
+    # With nothing at all to write, safetensors 0.8 writes JSON that is none.
+    save_file(tensors, path, metadata=metadata or None)
     header = read_header(path)
     assert {name: each.shape for name, each in header.tensors.items()} == {k: v.shape for k, v in tensors.items()}
     assert header.metadata == metadata
@@ -130,7 +132,5 @@ def test_what_is_written_the_library_reads(tmp_path_factory: pytest.TempPathFact
 @given(st.binary(max_size=200), st.integers(0, 300))
 def test_any_bytes_are_a_header_or_an_error(raw: bytes, size: int) -> None:
     for text in (raw, b"{" + raw):
-        try:
+        with contextlib.suppress(HeaderError):
             parse_header(text, path=Path("m.safetensors"), file_size=size)
-        except HeaderError:
-            pass
