@@ -96,7 +96,7 @@ def _sha256(api: HfApi, repo: str, commit: str, entry: Any) -> str:
 
 def _fetch(api: HfApi, repo: str, commit: str, path: str) -> bytes:
     from huggingface_hub import get_session, hf_hub_url
-    from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
+    from huggingface_hub.utils import build_hf_headers, hf_raise_for_status  # type: ignore[attr-defined]
 
     url = hf_hub_url(repo, path, revision=commit, endpoint=api.endpoint)
     answer = get_session().get(url, headers=build_hf_headers(), follow_redirects=True, timeout=60)

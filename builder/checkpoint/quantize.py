@@ -72,7 +72,9 @@ def quantize(
     with appearing(target) as place:
         way: Way = "copy" if copy else best_way(source / "config.json", place)
         _check_disk(place, _bytes_needed(job, way))
-        shards = _rewrite_shards(job, place, search=search, threads=threads or os.cpu_count() or 1, console=console)
+        shards = _rewrite_shards(
+            job, place, search=search, threads=threads or os.cpu_count() or 1, hashes=hashes, console=console
+        )
         carried = _carry_over(job, place, way, hashes, console)
         before = {path: (path, digest, job.stats[path].st_size) for path, digest in carried.items()}
         before |= {shard: (shard, found.source_sha256, job.stats[shard].st_size) for shard, found in shards.items()}
@@ -153,7 +155,7 @@ def _check_disk(place: Path, needed: int) -> None:
 
 
 def _rewrite_shards(
-    job: _Job, place: Path, *, search: bool, threads: int, console: Console
+    job: _Job, place: Path, *, search: bool, threads: int, hashes: HashCache, console: Console
 ) -> dict[str, ShardResult]:  # fmt: skip
     kernel = fastest_kernel()
     total = sum(job.checkpoint.headers[shard].file_size for shard in job.layouts)
@@ -161,11 +163,13 @@ def _rewrite_shards(
     with console.progress("quantizing", total=total) as bar:
         for shard, layout in job.layouts.items():
             (place / shard).parent.mkdir(parents=True, exist_ok=True)
+            source = job.checkpoint.folder / shard
             found[shard] = rewrite_shard(
-                job.checkpoint.folder / shard, place / shard, job.checkpoint.headers[shard], layout, job.tables(shard),
-                kernel=kernel, search=search, threads=threads, bar=bar,
+                source, place / shard, job.checkpoint.headers[shard], layout, job.tables(shard),
+                kernel=kernel, search=search, threads=threads, bar=bar, known=hashes.get(source, job.stats[shard]),
             )  # fmt: skip
             (place / shard).chmod(0o644)
+            hashes.put(source, job.stats[shard], found[shard].source_sha256)
     return found
 
 

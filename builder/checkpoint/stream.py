@@ -12,12 +12,14 @@ import os
 from collections import defaultdict, deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
+from mmap import mmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from builder.checkpoint.digest import ChangedError
+from builder.checkpoint.direct import Buffers, DirectReader, DirectWriter
 from builder.checkpoint.fp8 import Kernel, NotFiniteError, Quantized
 from builder.checkpoint.header import Header, Tensor, element_bytes, make_header, read_header, tensor_bytes
 from builder.checkpoint.tables import Table
@@ -34,7 +36,6 @@ _PIECE = 8 << 20
 _IN_FLIGHT = 64 << 20
 # One block row must fit: 128 rows of 262,144 BF16 values.
 _WIDEST = 64 << 20
-_FLUSH_EVERY = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -122,9 +123,11 @@ def _place(entries: list[tuple[str, str, tuple[int, ...]]]) -> list[Tensor]:
 
 def rewrite_shard(
     source: Path, target: Path, header: Header, layout: Layout, tables: list[Table], *,
-    kernel: Kernel, search: bool, threads: int, bar: Progress,
+    kernel: Kernel, search: bool, threads: int, bar: Progress, known: str | None = None,
 ) -> ShardResult:  # fmt: skip
     """Write `target` (which must not be there) from `source`, whose `header` was read before.
+
+    `known` is the source's SHA-256 when it need not be read again.
 
     Raises `InputError` for NaN or infinity in a table, `ChangedError` when the source is not what it was.
     """
@@ -133,10 +136,10 @@ def rewrite_shard(
         if read_header(source) != header:
             raise ChangedError(source.name)
         os.posix_fallocate(writer.fileno(), 0, layout.size)
-        with ExitStack() as stack:
-            rewriting = _Rewriting(
-                reader.fileno(), writer.fileno(), source.name, layout, kernel, search, threads, stack
-            )
+        direct = DirectReader(source, reader.fileno()), DirectWriter(target, writer.fileno())
+        with closing(direct[0]), closing(direct[1]), ExitStack() as stack:
+            hashes = None if known else _InOrder(reader.fileno()), _InOrder(writer.fileno())
+            rewriting = _Rewriting(*direct, *hashes, source.name, layout, kernel, search, threads, stack)
             for piece in _pieces(header, layout, tables):
                 rewriting.put(piece)
                 bar.advance(piece.length)
@@ -146,7 +149,7 @@ def rewrite_shard(
         if not _same(before, after) or not _same(before, there):
             raise ChangedError(source.name)
         return ShardResult(
-            rewriting.source_hash.digest(), rewriting.target_hash.digest(), layout.size,
+            known or (hashes[0].digest() if hashes[0] else ""), hashes[1].digest(), layout.size,
             tuple(rewriting.result(table) for table in tables),
         )  # fmt: skip
 
@@ -180,23 +183,22 @@ class _Rewriting:
     """The lanes, and what they have found."""
 
     def __init__(
-        self, reader: int, writer: int, name: str, layout: Layout, kernel: Kernel, search: bool, threads: int,
-        stack: ExitStack,
+        self, reader: DirectReader, writer: DirectWriter, source_hash: _InOrder | None, target_hash: _InOrder, name: str,
+        layout: Layout, kernel: Kernel, search: bool, threads: int, stack: ExitStack,
     ) -> None:  # fmt: skip
         self.reader, self.writer, self.name, self.layout = reader, writer, name, layout
         self.kernel, self.search = kernel, search
         self.parts: defaultdict[str, _Parts] = defaultdict(_Parts)
-        self.source_hash, self.target_hash = _InOrder(reader), _InOrder(writer)
+        self.source_hash, self.target_hash = source_hash, target_hash
+        self.buffers = Buffers()
         self.lanes = {
             lane: ThreadPoolExecutor(threads if lane == "compute" else 1)
-            for lane in ("read", "source hash", "compute", "write", "target hash", "flush")
+            for lane in ("read", "source hash", "compute", "write", "target hash")
         }
         for pool in self.lanes.values():
             stack.callback(pool.shutdown, wait=True, cancel_futures=True)
         self.flying: deque[tuple[int, list[Future[Any]]]] = deque()
-        self.flushes: list[Future[None]] = []
-        self.written = self.flushed = 0
-        self._write(0, memoryview(layout.header))
+        self.writer.write(0, memoryview(layout.header))
         self.target_hash.feed(0, memoryview(layout.header))
 
     def put(self, piece: _Piece) -> None:
@@ -204,14 +206,14 @@ class _Rewriting:
         while len(self.flying) > 1 and sum(size for size, _ in self.flying) + piece.length > _IN_FLIGHT:
             self._land()
         read = self.lanes["read"].submit(self._read, piece)
-        futures: list[Future[Any]] = [
-            read,
-            self.lanes["source hash"].submit(lambda: self.source_hash.feed(piece.source, read.result())),
-        ]
+        futures: list[Future[Any]] = [read]
+        source_hash = self.source_hash
+        if source_hash is not None:
+            futures.append(self.lanes["source hash"].submit(lambda: source_hash.feed(piece.source, read.result()[0])))
         if piece.target >= 0:
             # A lane's task waits only for tasks that were given to other lanes before it: there is no deadlock.
-            made = self.lanes["compute"].submit(lambda: self._compute(piece, read.result()))
-            futures += [made, self.lanes["write"].submit(lambda: self._write(piece.target, made.result()))]
+            made = self.lanes["compute"].submit(lambda: self._compute(piece, read.result()[0]))
+            futures += [made, self.lanes["write"].submit(lambda: self.writer.write(piece.target, made.result()))]
             futures.append(self.lanes["target hash"].submit(lambda: self.target_hash.feed(piece.target, made.result())))
         self.flying.append((piece.length, futures))
         if piece.table is not None and piece.row + piece.rows == piece.table.shape[0]:
@@ -221,8 +223,7 @@ class _Rewriting:
         """Wait until everything is written."""
         while self.flying:
             self._land()
-        for flush in self.flushes:
-            flush.result()
+        self.writer.finish()
 
     def result(self, table: Table) -> TableResult:
         """The error of a table whose pieces have all landed. `fsum` rounds once, so pieces do not show in it."""
@@ -235,31 +236,29 @@ class _Rewriting:
         while self.flying:
             self._land()
         scales = memoryview(self.parts[table.name].joined("scales").astype("<u2").view("u1").reshape(-1))
-        self._write(place, scales)
+        self.writer.write(place, scales)
         self.target_hash.feed(place, scales)
 
     def _land(self) -> None:
         _, futures = self.flying.popleft()
         for future in futures:
             future.result()
+        self.buffers.give_back(futures[0].result()[1])
 
-    def _read(self, piece: _Piece) -> Bytes:
-        import numpy as np
-
-        data = np.empty(piece.length, np.uint8)
-        view, done = data.data, 0
-        while done < piece.length:
-            count = os.preadv(self.reader, [view[done:]], piece.source + done)
-            if count == 0:
-                raise ChangedError(self.name)
-            done += count
-        return data
+    def _read(self, piece: _Piece) -> tuple[Bytes, mmap]:
+        data, buffer = self.reader.read(piece.source, piece.length, self.buffers)
+        if len(data) != piece.length:
+            raise ChangedError(self.name)
+        return data, buffer
 
     def _compute(self, piece: _Piece, data: Bytes) -> memoryview:
         table = piece.table
         if table is None:
             return data.data
-        x = data.view("<u2").reshape(piece.rows, table.shape[1])
+        import numpy as np
+
+        # A shard of another program may begin its data at an odd place.
+        x = np.require(data.view("<u2").reshape(piece.rows, table.shape[1]), requirements="A")
         try:
             found = self.kernel(x, table.block, search=self.search)
         except NotFiniteError as error:
@@ -271,16 +270,6 @@ class _Rewriting:
             ) from error
         self.parts[table.name].add(piece.row, found)
         return found.values.reshape(-1).data
-
-    def _write(self, place: int, data: memoryview) -> None:
-        done = 0
-        while done < len(data):
-            done += os.pwrite(self.writer, data[done:], place + done)
-        self.written += done
-        if self.written - self.flushed > _FLUSH_EVERY:
-            # The disk writes while we read; without it everything waits for the last fsync.
-            self.flushed = self.written
-            self.flushes.append(self.lanes["flush"].submit(os.fdatasync, self.writer))
 
 
 class _InOrder:

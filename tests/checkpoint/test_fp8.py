@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -73,7 +74,7 @@ def as_float(x: Any) -> Any:
 def test_blocks_of_every_kind_are_as_torch_makes_them(kernel: Kernel, kind: str) -> None:
     dice = np.random.default_rng(3)
     shape = (256, 384)
-    x = {
+    kinds: dict[str, Callable[[], Any]] = {
         "normal": lambda: normal(*shape),
         "heavy tails": lambda: bf16(dice.standard_cauchy(shape)),
         "constant": lambda: bf16(np.full(shape, -0.37)),
@@ -83,8 +84,8 @@ def test_blocks_of_every_kind_are_as_torch_makes_them(kernel: Kernel, kind: str)
         "huge": lambda: dice.integers(0x7E00, 0x7F80, shape).astype(np.uint16),
         "tiny": lambda: dice.integers(0x0080, 0x0900, shape).astype(np.uint16),
         "one outlier": lambda: np.where(dice.random(shape) < 0.0001, bf16(np.full(shape, 3e3)), normal(*shape)),
-    }[kind]()
-    agrees(kernel, x)
+    }
+    agrees(kernel, kinds[kind]())
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
