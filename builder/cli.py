@@ -42,6 +42,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "deploy": ("builder.commands.deploy", "Render Compose or Kubernetes files for a published image."),
     "profile": ("builder.commands.profile", "List, show, check and size serving profiles."),
     "drift": ("builder.commands.drift", "Compare the lock with upstream: what moved, and why."),
+    "rebase": ("builder.commands.rebase", "What the stack needs on another base."),
+    "stack": ("builder.commands.stack", "Hand the stack over as quilt series or mails, or take a series in."),
+    "checkpoint": ("builder.commands.checkpoint", "Digest, quantize and check checkpoints."),
     "schema": ("builder.commands.schema", "Print the JSON Schema of recipes or profiles."),
 }
 

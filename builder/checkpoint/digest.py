@@ -12,14 +12,18 @@ import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
+from threading import Event
 
+from builder.checkpoint.hashcache import HashCache
 from builder.console import Console, Progress
 from builder.errors import InputError
 
 _LEFT_OUT = ("*.md", "LICENSE*")
-_PIECE = 4 << 20
+_PIECE = 1 << 20
 _LFS_POINTER = b"version https://git-lfs"
+_LFS_POINTER_SIZE = 200
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,15 @@ class CheckpointDigest:
 
     digest: str
     files: tuple[tuple[str, str, int], ...]
+
+
+class ChangedError(InputError):
+    """A file of the source changed while it was read."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(
+            f"{path} changed while it was read", hint="wait until the checkpoint is written, then try again"
+        )
 
 
 def is_served(path: str) -> bool:
@@ -45,22 +58,44 @@ def combine(files: Iterable[tuple[str, str, int]]) -> CheckpointDigest:
     return CheckpointDigest(hashlib.sha256(lines.encode()).hexdigest(), ordered)
 
 
-def digest_directory(folder: Path, *, console: Console) -> CheckpointDigest:
+def digest_directory(folder: Path, *, console: Console, cache: bool = True) -> CheckpointDigest:
     """Hash the files of a checkpoint, several at once (hashlib lets go of the interpreter's lock).
 
+    `cache` allows hashes that were read before (`builder.checkpoint.hashcache`).
     Raises `InputError` when there is none, for a git-LFS pointer, and when a file changes while it is read.
     """
-    paths = sorted(_served_files(folder))
+    paths = served_files(folder)
     if not paths:
         raise InputError(f"{folder} holds no checkpoint", hint="name the folder that has config.json and the shards")
+    return combine(hash_files(folder, paths, console=console, cache=HashCache(enabled=cache)))
+
+
+def hash_files(folder: Path, paths: Iterable[str], *, console: Console, cache: HashCache) -> list[tuple[str, str, int]]:
+    """(path, SHA-256, size) of files below `folder`, the largest first so that all threads end together."""
+    sizes = {path: _size(folder / path) for path in paths}
+    ordered = sorted(sizes, key=lambda path: (-sizes[path], path))
+    stop = Event()
+    with console.progress("hashing the checkpoint", total=sum(sizes.values())) as bar:
+        pool = ThreadPoolExecutor(os.cpu_count())
+        try:
+            return list(pool.map(lambda path: hash_file(folder, path, bar=bar, cache=cache, stop=stop), ordered))
+        finally:
+            # After an error or Ctrl-C the other threads stop at their next piece.
+            stop.set()
+            pool.shutdown(cancel_futures=True)
+
+
+def served_files(folder: Path) -> list[str]:
+    """The paths, relative to `folder`, of the files that count. Links are followed for files, not for folders."""
+    return sorted(_walk(folder))
+
+
+def _size(path: Path) -> int:
     # A link that leads nowhere has its own error when it is opened.
-    total = sum((folder / path).stat().st_size for path in paths if (folder / path).exists())
-    with console.progress("hashing the checkpoint", total=total) as bar, ThreadPoolExecutor(os.cpu_count()) as pool:
-        files = list(pool.map(lambda path: _hash(folder, path, bar), paths))
-    return combine(files)
+    return path.stat().st_size if path.exists() else 0
 
 
-def _served_files(folder: Path) -> Iterator[str]:
+def _walk(folder: Path) -> Iterator[str]:
     for parent, folders, names in os.walk(folder, followlinks=False):
         folders[:] = [name for name in folders if not name.startswith(".") and name != "__pycache__"]
         for name in names:
@@ -73,23 +108,35 @@ def _served_files(folder: Path) -> Iterator[str]:
                 yield path
 
 
-def _hash(folder: Path, path: str, bar: Progress) -> tuple[str, str, int]:
-    digest = hashlib.sha256()
+def hash_file(folder: Path, path: str, *, bar: Progress, cache: HashCache, stop: Event) -> tuple[str, str, int]:
+    """(path, SHA-256, size) of one file. Raises `InputError` as `digest_directory` does."""
     try:
-        with (folder / path).open("rb") as stream:
+        with (folder / path).open("rb", buffering=0) as stream:
             before = os.fstat(stream.fileno())
-            while piece := stream.read(_PIECE):
-                if before.st_size < 200 and piece.startswith(_LFS_POINTER):
-                    raise InputError(f"{path} is a git-LFS pointer, not the file", hint="fetch the files: git lfs pull")
-                digest.update(piece)
-                bar.advance(len(piece))
+            known = cache.get(folder / path, before)
+            if known is not None:
+                bar.advance(before.st_size)
+                return path, known, before.st_size
+            digest = _read_through(stream, path, before.st_size, bar, stop)
             after = os.fstat(stream.fileno())
     except OSError as error:
         raise InputError(
             f"cannot read {path}: {error.strerror}", hint="a checkpoint's files must all be readable"
         ) from error
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-        raise InputError(
-            f"{path} changed while it was read", hint="wait until the checkpoint is written, then try again"
-        )
-    return path, digest.hexdigest(), after.st_size
+        raise ChangedError(path)
+    cache.put(folder / path, after, digest)
+    return path, digest, after.st_size
+
+
+def _read_through(stream: FileIO, path: str, size: int, bar: Progress, stop: Event) -> str:
+    digest = hashlib.sha256()
+    piece = memoryview(bytearray(min(_PIECE, max(size, 1))))
+    while count := stream.readinto(piece):
+        if stop.is_set():
+            raise InputError(f"hashing {path} was stopped")
+        if size < _LFS_POINTER_SIZE and bytes(piece[:count]).startswith(_LFS_POINTER):
+            raise InputError(f"{path} is a git-LFS pointer, not the file", hint="fetch the files: git lfs pull")
+        digest.update(piece[:count])
+        bar.advance(count)
+    return digest.hexdigest()

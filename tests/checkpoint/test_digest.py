@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ import pytest
 from builder.checkpoint.digest import combine, digest_directory
 from builder.console import Console
 from builder.errors import InputError
+from tests.support.cli import builder
 
 DOCS = Path(__file__).parents[2] / "docs/checkpoint.md"
 FILES = {
@@ -91,3 +94,38 @@ def test_an_lfs_pointer_an_empty_folder_and_an_unreadable_link_are_refused(tmp_p
     (broken / "gone.safetensors").symlink_to("nowhere")
     with pytest.raises(InputError, match="cannot read gone"):
         digest_directory(broken, console=Console())
+
+
+def test_hashes_are_remembered_by_size_mtime_and_inode_and_can_be_forgotten(tmp_path: Path) -> None:
+    folder = make(tmp_path / "c", FILES)
+    old = time.time_ns() - 10**10
+    for name in FILES:
+        os.utime(folder / name, ns=(old, old))
+
+    def digest(*options: str) -> str:
+        done = builder("checkpoint", "digest", str(folder), *options, cwd=tmp_path)
+        assert done.code == 0, done.err
+        return done.out.strip()
+
+    first = digest()
+    # The same size and time: only the cache can miss this change, and only without --no-cache.
+    with (folder / "layers-10.safetensors").open("r+b") as stream:
+        stream.write(b"?")
+    os.utime(folder / "layers-10.safetensors", ns=(old, old))
+    assert digest() == first
+    changed = digest("--no-cache")
+    assert changed == shell(folder) != first
+    # Another time, another size, another inode: each is read again.
+    os.utime(folder / "layers-10.safetensors", ns=(old + 1, old + 1))
+    assert digest() == changed
+    other = make(tmp_path / "other", {"layers-10.safetensors": b"2" * 100})
+    os.utime(other / "layers-10.safetensors", ns=(old + 1, old + 1))
+    (other / "layers-10.safetensors").replace(folder / "layers-10.safetensors")
+    assert digest() == shell(folder) not in (first, changed)
+    # What was written a moment ago is not remembered.
+    (folder / "config.json").write_bytes(b"[]")
+    fresh = digest()
+    stat = (folder / "config.json").stat()
+    (folder / "config.json").write_bytes(b"{}")
+    os.utime(folder / "config.json", ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert digest() == shell(folder) != fresh

@@ -32,6 +32,23 @@ def folder() -> Path:
     return path
 
 
+def plain_wheel(requirement: str, name: str, digest: str) -> Path:
+    """A pure Python wheel, downloaded once per machine by pip and checked by its digest."""
+    path = folder() / name
+    with (folder() / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not _verified(path, digest):
+            command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+            done = subprocess.run(
+                [*command, "--dest", str(folder()), requirement], capture_output=True, text=True, check=False
+            )
+            if done.returncode != 0:
+                leave_out(f"needs {requirement}, which pip could not download: {done.stderr.strip()[-300:]}")
+            if not _verified(path, digest):
+                raise AssertionError(f"{path.name} does not have the digest that is pinned")
+    return path
+
+
 def wheel(version: str) -> Path:
     """The path of the vLLM wheel of `version`, downloaded once per machine by pip."""
     name, digest = WHEELS[version]

@@ -1,0 +1,148 @@
+"""A checkpoint that was opened: its config, its index, and the header of every shard. No tensor is read."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from builder.checkpoint.header import Header, HeaderError, Tensor, read_header
+from builder.errors import InputError
+
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+_JSON_LIMIT = 64 << 20
+# A shard's name in an index is a plain file beside it: nothing that leads out of the folder.
+_SHARD = re.compile(r"[^/\x00]+\.safetensors")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong, and where: a file's or a tensor's name. A `harmless` one is nothing that a server reads."""
+
+    where: str
+    what: str
+    harmless: bool = False
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """`weight_map` is tensor -> shard; `index` the whole index, or None when there is one file without an index."""
+
+    folder: Path
+    config: dict[str, Any]
+    index: dict[str, Any] | None
+    weight_map: dict[str, str]
+    headers: dict[str, Header]
+    problems: tuple[Problem, ...] = field(default=())
+
+    def tensor(self, name: str) -> Tensor | None:
+        """The tensor `name` as the header of its shard has it."""
+        header = self.headers.get(self.weight_map.get(name, ""))
+        return header.tensors.get(name) if header else None
+
+    @property
+    def total_size(self) -> int:
+        """Bytes of all tensors."""
+        return sum(each.nbytes for header in self.headers.values() for each in header.tensors.values())
+
+    @property
+    def quantization(self) -> dict[str, Any]:
+        """`quantization_config`, of the config itself or of its `text_config`; empty when there is none."""
+        return quantization_of(self.config)
+
+
+def quantization_of(config: dict[str, Any]) -> dict[str, Any]:
+    """The `quantization_config` object inside `config`, or an empty one."""
+    for holder in (config, config.get("text_config")):
+        if isinstance(holder, dict) and isinstance(holder.get("quantization_config"), dict):
+            found: dict[str, Any] = holder["quantization_config"]
+            return found
+    return {}
+
+
+def open_checkpoint(folder: Path) -> Checkpoint:
+    """Read config, index and headers, and compare them. What does not fit is in `problems`.
+
+    Raises `InputError` when the folder, its config or its index cannot be read at all.
+    """
+    if not folder.is_dir():
+        raise InputError(f"there is no checkpoint at {folder}", hint="name the folder with config.json and the shards")
+    config = read_json(folder / "config.json")
+    index, weight_map = _index(folder)
+    headers: dict[str, Header] = {}
+    problems: list[Problem] = []
+    for shard in sorted(set(weight_map.values()) if index is not None else {SINGLE}):
+        try:
+            headers[shard] = read_header(folder / shard)
+        except HeaderError as error:
+            found = dict(error.details).get("found")
+            problems.append(Problem(shard, f"{error.message}{f': {found}' if found else ''}"))
+    if index is None and SINGLE in headers:
+        weight_map = dict.fromkeys(headers[SINGLE].tensors, SINGLE)
+    problems += _contradictions(weight_map, headers)
+    opened = Checkpoint(folder, config, index, weight_map, headers, tuple(problems))
+    if not problems and index is not None:
+        return Checkpoint(folder, config, index, weight_map, headers, tuple(_size_problems(opened)))
+    return opened
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object in a file. Raises `InputError` with the place of the trouble."""
+    try:
+        if path.stat().st_size > _JSON_LIMIT:
+            raise InputError(f"{path.name} is too large for what it should be", details=[("where", str(path))])
+        found = json.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise InputError(
+            f"cannot read {path.name}: {error.strerror}",
+            details=[("where", str(path))],
+            hint="name the folder with config.json and the shards",
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(
+            f"{path.name} is not JSON: {error}", details=[("where", str(path))], hint="fetch the file again"
+        ) from error
+    if not isinstance(found, dict):
+        raise InputError(f"{path.name} is not a JSON object", details=[("where", str(path))])
+    return found
+
+
+def _index(folder: Path) -> tuple[dict[str, Any] | None, dict[str, str]]:
+    path = folder / INDEX
+    if not path.exists():
+        return None, {}
+    index = read_json(path)
+    weights = index.get("weight_map")
+    if not isinstance(weights, dict) or not weights:
+        raise InputError(f"{INDEX} has no weight_map", details=[("where", str(path))], hint="fetch the file again")
+    for name, shard in weights.items():
+        if not isinstance(shard, str) or not _SHARD.fullmatch(shard):
+            raise InputError(
+                f"{INDEX} puts {name} into {shard!r}, which is no shard beside it",
+                details=[("where", str(path))],
+                hint="fetch the file again",
+            )
+    return index, weights
+
+
+def _contradictions(weight_map: dict[str, str], headers: dict[str, Header]) -> Iterator[Problem]:
+    for name, shard in weight_map.items():
+        if shard in headers and name not in headers[shard].tensors:
+            yield Problem(name, f"is not in {shard}, though the index says so")
+    for shard, header in headers.items():
+        for name in header.tensors:
+            if weight_map.get(name) != shard:
+                there = weight_map.get(name)
+                says = f"the index says {there}" if there else "the index does not know it"
+                yield Problem(name, f"is in {shard}, but {says}")
+
+
+def _size_problems(checkpoint: Checkpoint) -> Iterator[Problem]:
+    metadata = (checkpoint.index or {}).get("metadata")
+    size = metadata.get("total_size") if isinstance(metadata, dict) else None
+    if size is not None and size != checkpoint.total_size:
+        yield Problem(INDEX, f"total_size is {size}, the tensors have {checkpoint.total_size} bytes", True)

@@ -1,0 +1,134 @@
+"""Whether a checkpoint can be loaded by a recipe's stack, and how far it is from its source."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from builder.checkpoint.quantize import quantize
+from builder.console import Console
+from tests.support.checkpoints import EMBED, HEAD, make_qwen, normal, qwen_shards, write_shard
+from tests.support.cli import Ran, builder
+
+RECIPE = """
+name: small
+base: wheel:vllm==0.20.0
+overlays:
+  - pull: vllm-project/vllm#39931
+  - pull: vllm-project/vllm#41365
+    requires:
+      opt_ins: [lm_head, embed_tokens, embeddings]
+      tensors:
+        lm_head.weight_scale_inv: {dtype: BF16, shape: [4, 3]}
+        model.language_model.embed_tokens.weight_scale_inv: {dtype: BF16, shape: [4, 3]}
+"""
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    quantize(make_qwen(tmp_path / "source"), tmp_path / "dest", console=Console(verbosity=-1), copy=True)
+    (tmp_path / "small.yaml").write_text(RECIPE)
+    (tmp_path / "stock.yaml").write_text("name: stock\nbase: wheel:vllm==0.20.0\n")
+    return tmp_path
+
+
+def check(place: Path, *arguments: str) -> Ran:
+    return builder("checkpoint", "check", *arguments, "--json", cwd=place)
+
+
+def test_a_quantized_checkpoint_is_what_the_overlay_needs(place: Path) -> None:
+    done = check(place, "dest", "--recipe", "small.yaml")
+    assert done.code == 0, done.err
+    assert done.document["fp8_tables"] == [HEAD, EMBED]
+    assert len(done.document["needs"]) == 5
+    assert all(need["met"] and need["overlay"] == "vllm-project/vllm#41365" for need in done.document["needs"])
+    shown = builder("checkpoint", "check", "dest", "--recipe", "small.yaml", cwd=place)
+    assert "quantization_config.embeddings: true" in shown.out
+
+
+def test_the_source_is_sound_but_not_for_this_stack_and_fp8_is_not_for_stock(place: Path) -> None:
+    assert check(place, "source").code == 0
+    done = check(place, "source", "--recipe", "small.yaml")
+    assert done.code == 4
+    assert {each["where"] for each in done.document["error"]["problems"]} == {
+        "config.json", f"{HEAD}_scale_inv", f"{EMBED}_scale_inv"
+    }  # fmt: skip
+    stock = check(place, "dest", "--recipe", "stock.yaml")
+    assert stock.code == 4
+    assert "stock vLLM would not" in json.dumps(stock.document)
+
+
+def config(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], object]:
+    def edit(folder: Path) -> None:
+        document = json.loads((folder / "config.json").read_text())
+        change(document["quantization_config"])
+        (folder / "config.json").write_text(json.dumps(document))
+
+    return edit
+
+
+def reshard(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], object]:
+    """The shard with both tables written anew, as quantized but for `change`, and the index with it."""
+
+    def edit(folder: Path) -> None:
+        tensors = dict(qwen_shards()["outside.safetensors"])
+        for name in (HEAD, EMBED):
+            tensors |= {name: tensors[name].astype("uint8"), f"{name}_scale_inv": normal(4, 3)}
+        change(tensors)
+        write_shard(folder / "outside.safetensors", tensors)
+        index = json.loads((folder / "model.safetensors.index.json").read_text())
+        weights = {name: shard for name, shard in index["weight_map"].items() if shard != "outside.safetensors"}
+        index["weight_map"] = weights | dict.fromkeys(tensors, "outside.safetensors")
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (config(lambda q: q.update(lm_head=False)), "lm_head is not true"),
+        (config(lambda q: q.pop("embeddings")), "embeddings is not true"),
+        (config(lambda q: q["modules_to_not_convert"].append("lm_head")), "lists lm_head: its scale would be ignored"),
+        (config(lambda q: q.update(weight_block_size=[64, 64])), "not BF16 [8, 5]"),
+        (config(lambda q: q.update(quant_method="awq")), "not block FP8"),
+        (reshard(lambda t: t.pop(f"{HEAD}_scale_inv")), "its values would be read unscaled"),
+        (reshard(lambda t: t.update({f"{HEAD}_scale_inv": normal(4, 4)})), "is BF16 [4, 4], not BF16 [4, 3]"),
+        (reshard(lambda t: t.update({f"{EMBED}_scale_inv": normal(4, 3).astype("float32")})), "is F32 [4, 3]"),
+        (reshard(lambda t: t.update({HEAD: normal(500, 320)})), "is a scale, but lm_head.weight is not F8_E4M3"),
+        (lambda folder: (folder / "layers-0.safetensors").unlink(), "cannot read layers-0.safetensors"),
+    ],
+)
+def test_what_is_wrong_is_named(place: Path, damage: Callable[[Path], object], message: str) -> None:
+    damage(place / "dest")
+    done = check(place, "dest")
+    assert done.code == 4
+    assert message in json.dumps(done.document["error"]["problems"])
+
+
+def test_a_total_size_that_lies_is_a_note(place: Path) -> None:
+    path = place / "source/model.safetensors.index.json"
+    index = json.loads(path.read_text())
+    index["metadata"]["total_size"] += 1
+    path.write_text(json.dumps(index))
+    done = check(place, "source")
+    assert done.code == 0
+    assert "total_size" in done.document["notes"][0]["what"]
+
+
+def test_the_error_against_the_source(place: Path) -> None:
+    done = check(place, "dest", "--error-against", "source")
+    assert done.code == 0, done.err
+    errors = {each["name"]: each for each in done.document["errors"]}
+    assert set(errors) == {HEAD, EMBED}
+    for each in errors.values():
+        assert 0.02 < each["relative_rms_error"] < 0.0266 < each["worst_block"] < 0.03
+        assert sum(part["blocks"] for part in each["histogram"]) == 12
+    shown = builder("checkpoint", "check", "dest", "--error-against", "source", cwd=place)
+    assert "relative RMS error 2.6" in shown.out
+    assert "####" in shown.out
+    assert check(place, "source", "--error-against", "source").code == 2

@@ -1,0 +1,418 @@
+"""Quantized checkpoints: what is written, that it is always the same, and that nothing wrong is ever left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from builder.checkpoint.digest import digest_directory
+from builder.checkpoint.error import errors_against
+from builder.checkpoint.fp8 import quantize_numpy
+from builder.checkpoint.header import HEADER_LIMIT, read_header
+from builder.checkpoint.quantize import quantize
+from builder.console import Console
+from builder.errors import InputError
+from tests.checkpoint.test_fp8 import reference, torch_
+from tests.support.checkpoints import (
+    EMBED,
+    HEAD,
+    bf16,
+    make_checkpoint,
+    make_qwen,
+    normal,
+    qwen_config,
+    qwen_shards,
+    write_shard,
+)  # fmt: skip
+from tests.support.cli import builder
+from tests.support.services import leave_out, require_root
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def make(source: Path, target: Path, **options: Any) -> Any:
+    return quantize(source, target, console=Console(verbosity=-1), **options)
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def only(folder: Path, *names: str) -> None:
+    """Nothing else is in the folder, hidden or not."""
+    assert sorted(path.name for path in folder.iterdir()) == sorted(names)
+
+
+def test_what_is_written_is_what_torch_and_the_library_read(tmp_path: Path) -> None:
+    torch = torch_()
+    from safetensors import safe_open
+
+    source = make_qwen(tmp_path / "source")
+    made = make(source, tmp_path / "dest")
+    with (
+        safe_open(tmp_path / "dest/outside.safetensors", "pt") as new,
+        safe_open(source / "outside.safetensors", "pt") as old,
+    ):
+        assert new.metadata() == {"format": "pt"}
+        for name in (HEAD, EMBED):
+            x = old.get_tensor(name)
+            q, scale = new.get_tensor(name), new.get_tensor(f"{name}_scale_inv")
+            assert (q.dtype, scale.dtype) == (torch.float8_e4m3fn, torch.bfloat16)
+            assert (tuple(q.shape), tuple(scale.shape)) == ((500, 320), (4, 3))
+            codes, scales = reference(x.view(torch.int16).numpy().view(np.uint16), (128, 128))
+            np.testing.assert_array_equal(q.view(torch.uint8).numpy(), codes)
+            np.testing.assert_array_equal(scale.view(torch.int16).numpy().view(np.uint16), scales)
+            wide = scale.float().repeat_interleave(128, 0)[:500].repeat_interleave(128, 1)[:, :320]
+            error = (q.float() * wide - x.float()).norm() / x.float().norm()
+            assert error < 0.0266
+        for name in set(old.keys()) - {HEAD, EMBED}:
+            assert torch.equal(new.get_tensor(name), old.get_tensor(name))
+    config = json.loads((tmp_path / "dest/config.json").read_text())
+    wanted = qwen_config()
+    wanted["quantization_config"] |= {
+        "modules_to_not_convert": ["model.visual.merger"], "lm_head": True, "embed_tokens": True, "embeddings": True,
+    }  # fmt: skip
+    assert config == wanted
+    index = json.loads((tmp_path / "dest/model.safetensors.index.json").read_text())
+    headers = {path.name: read_header(path) for path in (tmp_path / "dest").glob("*.safetensors")}
+    assert index["weight_map"] == {name: shard for shard, header in headers.items() for name in header.tensors}
+    assert index["metadata"]["total_size"] == sum(
+        each.nbytes for header in headers.values() for each in header.tensors.values()
+    )
+    record = json.loads((tmp_path / "dest/quantization.json").read_text())
+    assert record["source"]["digest"] == digest_directory(source, console=Console(), cache=False).digest
+    assert record["method"]["block"] == [128, 128]
+    measured = {each.name: each for each in errors_against(tmp_path / "dest", source, console=Console())}
+    for name in (HEAD, EMBED):
+        assert record["tensors"][name]["relative_rms_error"] == pytest.approx(
+            measured[name].relative_rms_error, rel=1e-4
+        )
+        assert sum(measured[name].histogram) == 12
+    assert made.target.digest == digest_directory(tmp_path / "dest", console=Console(), cache=False).digest
+    assert made.saved == 2 * (500 * 320 - 4 * 3 * 2)
+    only(tmp_path, "source", "dest")
+
+
+def test_the_same_bytes_whatever_the_threads_the_kernel_and_the_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Wide enough for several pieces, so that threads can finish in another order.
+    source = make_checkpoint(tmp_path / "source", qwen_shards(rows=3000, cols=4096))
+    made = [make(source, tmp_path / f"threads-{count}", threads=count) for count in (1, 2, 7)]
+    made.append(make(source, tmp_path / "copy", copy=True, cache=False))
+    monkeypatch.setattr("builder.checkpoint.quantize.fastest_kernel", lambda: quantize_numpy)
+    made.append(make(source, tmp_path / "numpy"))
+    assert len({each.target.digest for each in made}) == 1
+    first = tree(tmp_path / "threads-1")
+    for other in ("threads-2", "threads-7", "copy", "numpy"):
+        assert tree(tmp_path / other) == first
+    assert {path.stat().st_nlink for path in (tmp_path / "copy").iterdir()} == {1}
+    searched = make(source, tmp_path / "search", search=True)
+    assert searched.target.digest != made[0].target.digest
+    assert all(
+        a.relative_rms_error < b.relative_rms_error for a, b in zip(searched.tables, made[0].tables, strict=True)
+    )
+    assert "squared" in (tmp_path / "search/quantization.json").read_text()
+
+
+@pytest.mark.parametrize("rows", [1, 127, 129])
+@pytest.mark.parametrize("cols", [1, 129, 130])
+def test_odd_tables_between_tensors_of_every_size(tmp_path: Path, rows: int, cols: int) -> None:
+    from safetensors import safe_open
+
+    x = normal(rows, cols)
+    tensors = {"a": np.ones((3,), np.float32), "t.weight": x, "z": np.full((5,), 2, np.float32), "b": normal(1, 7)}
+    source = make_checkpoint(tmp_path / "source", {"one.safetensors": tensors})
+    made = make(source, tmp_path / "dest", tensors=["t.weight"])
+    assert made.target.digest == digest_directory(tmp_path / "dest", console=Console(), cache=False).digest
+    wanted = quantize_numpy(x, (128, 128), search=False)
+    torch = torch_()
+    with safe_open(tmp_path / "dest/one.safetensors", "pt") as found:
+        np.testing.assert_array_equal(found.get_tensor("t.weight").view(torch.uint8).numpy(), wanted.values)
+        assert found.get_tensor("z").tolist() == [2.0] * 5
+        scale = found.get_tensor("t.weight_scale_inv").view(torch.int16).numpy().view(np.uint16)
+        np.testing.assert_array_equal(scale, wanted.scales)
+
+
+def test_a_checkpoint_whose_head_is_fp8_already_and_one_in_a_single_file(tmp_path: Path) -> None:
+    shards = qwen_shards()
+    head = quantize_numpy(shards["outside.safetensors"][HEAD], (128, 128), search=False)
+    shards["outside.safetensors"] |= {HEAD: head.values, f"{HEAD}_scale_inv": head.scales}
+    config = qwen_config()
+    config["quantization_config"] |= {"lm_head": True, "modules_to_not_convert": ["model.language_model.embed_tokens"]}
+    make(make_checkpoint(tmp_path / "lm", shards, config), tmp_path / "lm-dest")
+    make(make_qwen(tmp_path / "plain"), tmp_path / "plain-dest")
+    ours, theirs = (
+        {k: (v["dtype"], v["shape"]) for k, v in header(tmp_path / name).items()} for name in ("lm-dest", "plain-dest")
+    )
+    assert ours == theirs
+    done = json.loads((tmp_path / "lm-dest/config.json").read_text())["quantization_config"]
+    assert all(done[key] is True for key in ("lm_head", "embed_tokens", "embeddings"))
+    assert builder("checkpoint", "check", str(tmp_path / "lm-dest"), cwd=tmp_path).code == 0
+    single = make_checkpoint(tmp_path / "single", {"model.safetensors": qwen_shards()["outside.safetensors"]})
+    (single / "model.safetensors.index.json").unlink()
+    make(single, tmp_path / "single-dest")
+    assert builder("checkpoint", "check", str(tmp_path / "single-dest"), cwd=tmp_path).code == 0
+    with pytest.raises(InputError, match="nothing to do"):
+        make(tmp_path / "lm-dest", tmp_path / "again")
+
+
+def header(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        name: {"dtype": each.dtype, "shape": each.shape}
+        for name, each in read_header(folder / "outside.safetensors").tensors.items()
+    }
+    return found
+
+
+def edited(folder: Path, change: Callable[[dict[str, Any]], object], name: str = "config.json") -> Path:
+    document = json.loads((folder / name).read_text())
+    change(document)
+    (folder / name).write_text(json.dumps(document))
+    return folder
+
+
+def truncate(folder: Path) -> None:
+    os.truncate(folder / "outside.safetensors", (folder / "outside.safetensors").stat().st_size - 1)
+
+
+def overlap(folder: Path) -> None:
+    path = folder / "layers-0.safetensors"
+    data = path.read_bytes()
+    place = data.index(b"data_offsets")
+    raw = bytearray(data)
+    # The first tensor's end moves by one digit: it now overlaps or no longer fits.
+    digit = data.index(b"]", place) - 1
+    raw[digit] = ord("0") + (raw[digit] - ord("0") + 1) % 10
+    path.write_bytes(bytes(raw))
+
+
+def huge_header(folder: Path) -> None:
+    with (folder / "layers-1.safetensors").open("wb") as stream:
+        stream.write((100_000_000).to_bytes(8, "little") + b"{")
+        stream.truncate(8 + 100_000_000)
+    assert HEADER_LIMIT < 100_000_000
+
+
+def lie(folder: Path) -> None:
+    edited(
+        folder, lambda index: index["weight_map"].update({HEAD: "layers-0.safetensors"}), "model.safetensors.index.json"
+    )
+
+
+def invent(folder: Path) -> None:
+    edited(
+        folder, lambda index: index["weight_map"].update(ghost="layers-0.safetensors"), "model.safetensors.index.json"
+    )
+
+
+def escape(folder: Path) -> None:
+    edited(folder, lambda index: index["weight_map"].update({HEAD: "../x.safetensors"}), "model.safetensors.index.json")
+
+
+def poison(folder: Path) -> None:
+    shards = qwen_shards()["outside.safetensors"]
+    shards[EMBED] = shards[EMBED].copy()
+    shards[EMBED][300, 200] = 0x7FC0
+    write_shard(folder / "outside.safetensors", shards)
+
+
+def change_config(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], object]:
+    return lambda folder: edited(folder, change)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (truncate, "is truncated"),
+        (overlap, "layers-0.safetensors has an unsound safetensors header"),
+        (huge_header, "header too large"),
+        (lie, "is not in layers-0.safetensors, though the index says so"),
+        (invent, "ghost"),
+        (escape, "no shard beside it"),
+        (poison, "embed_tokens.weight has NaN or infinity in it"),
+        (lambda folder: (folder / "layers-1.safetensors").unlink(), "cannot read layers-1.safetensors"),
+        (lambda folder: (folder / "config.json").unlink(), "cannot read config.json"),
+        (lambda folder: (folder / "config.json").write_text("{"), "config.json is not JSON"),
+        (change_config(lambda config: config.update(tie_word_embeddings=True)), "ties lm_head to embed_tokens"),
+        (change_config(lambda config: config.pop("quantization_config")), "is not block FP8"),
+        (lambda folder: (folder / "gone.json").symlink_to("nowhere"), "cannot read"),
+        (lambda folder: (folder / "p.bin").write_text("version https://git-lfs.github.com/spec/v1\n"), "git-LFS pointer"),
+    ],
+)  # fmt: skip
+def test_a_damaged_source_has_its_message_and_leaves_nothing(
+    tmp_path: Path, damage: Callable[[Path], object], message: str
+) -> None:
+    source = make_qwen(tmp_path / "source")
+    damage(source)
+    done = builder("checkpoint", "quantize", str(source), str(tmp_path / "dest"), "--json", cwd=tmp_path)
+    assert done.code == 2, done.err
+    assert message in json.dumps(done.document["error"], ensure_ascii=False)
+    assert done.document["error"]["hint"]
+    only(tmp_path, "source")
+
+
+def test_a_target_that_exists_or_lies_in_the_source_is_refused(tmp_path: Path) -> None:
+    source = make_qwen(tmp_path / "source")
+    (tmp_path / "dest").mkdir()
+    for target, message in (("dest", "exists"), ("source", "inside"), ("source/sub", "inside")):
+        with pytest.raises(InputError, match=message):
+            make(source, tmp_path / target)
+    with pytest.raises(InputError, match=r"there is no tensor"):
+        make(source, tmp_path / "new", tensors=["lm_heads.weight"])
+    only(tmp_path, "source", "dest")
+
+
+def test_a_source_that_changes_meanwhile_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever changes, at whatever stage: the table's shard, a carried one, a new file, a shard swapped by rename."""
+
+    def touch(path: Path) -> None:
+        with path.open("r+b") as stream:
+            stream.seek(-1, os.SEEK_END)
+            stream.write(b"?")
+        os.utime(path, ns=(1, path.stat().st_mtime_ns + 1))
+
+    changes: list[Callable[[Path], object]] = [
+        lambda source: touch(source / "outside.safetensors"),
+        lambda source: touch(source / "layers-0.safetensors"),
+        lambda source: touch(source / "config.json"),
+        lambda source: (source / "new.json").write_text("{}"),
+        lambda source: os.truncate(source / "outside.safetensors", 5000),
+        lambda source: (make_qwen(source.parent / "other") / "outside.safetensors").replace(
+            source / "outside.safetensors"
+        ),
+    ]  # fmt: skip
+    for number, change in enumerate(changes):
+        place = tmp_path / str(number)
+        source = make_qwen(place / "source")
+        once = threading.Event()
+
+        def kernel(
+            x: Any, block: Any, *, search: bool, change: Any = change, source: Path = source, once: Any = once
+        ) -> Any:
+            if not once.is_set():
+                once.set()
+                change(source)
+            return quantize_numpy(x, block, search=search)
+
+        monkeypatch.setattr("builder.checkpoint.quantize.fastest_kernel", lambda kernel=kernel: kernel)
+        with pytest.raises(InputError, match="changed while it was read"):
+            make(source, place / "dest")
+        assert once.is_set()
+        only(place, *(["source", "other"] if (place / "other").exists() else ["source"]))
+
+
+def test_killed_at_random_moments_the_next_run_makes_it(tmp_path: Path) -> None:
+    source = make_checkpoint(tmp_path / "source", qwen_shards(rows=12_000, cols=2048))
+    arguments = ["checkpoint", "quantize", str(source), str(tmp_path / "dest")]
+    begun = time.monotonic()
+    make(source, tmp_path / "wanted")
+    wanted = tree(tmp_path / "wanted")
+    assert builder(*arguments, cwd=tmp_path).code == 0
+    usual = time.monotonic() - begun
+    dice = random.Random(2)
+    import shutil
+
+    shutil.rmtree(tmp_path / "dest")
+    left_behind = 0
+    for _ in range(15):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "builder", *arguments], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        )  # fmt: skip
+        time.sleep(dice.uniform(0, usual))
+        process.kill()
+        process.communicate()
+        left_behind += (tmp_path / ".dest.partial").exists()
+        if (tmp_path / "dest").exists():
+            assert tree(tmp_path / "dest") == wanted
+            shutil.rmtree(tmp_path / "dest")
+    # At least once the kill came in the middle, or this test shows nothing.
+    assert left_behind
+    done = builder(*arguments, cwd=tmp_path)
+    assert done.code == 0, done.err
+    assert tree(tmp_path / "dest") == wanted
+    only(tmp_path, "source", "dest", "wanted")
+    assert tree(source)["outside.safetensors"] != wanted["outside.safetensors"]
+
+
+def test_interrupted_it_cleans_up_and_two_at_once_do_not_meet(tmp_path: Path) -> None:
+    source = make_checkpoint(tmp_path / "source", qwen_shards(rows=30_000, cols=2048))
+    arguments = ["checkpoint", "quantize", str(source), str(tmp_path / "dest"), "--search"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "builder", *arguments], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+    )  # fmt: skip
+    while not (tmp_path / ".dest.partial/outside.safetensors").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    second = builder(*arguments, cwd=tmp_path)
+    assert second.code == 2
+    assert "another run is making" in second.err
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130, errors
+    assert b"Traceback" not in errors
+    only(tmp_path, "source")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    require_root()
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)], check=False)
+    if done.returncode != 0:
+        leave_out("cannot mount a small file system here")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_too_little_disk_is_found_out_first_and_a_disk_that_fills_up_leaves_nothing(
+    tmp_path: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = make_checkpoint(tmp_path / "source", qwen_shards(rows=4000, cols=1280))
+    done = builder("checkpoint", "quantize", str(source), str(small_disk / "dest"), "--json", cwd=tmp_path)
+    assert done.code == 2
+    assert "too little room" in done.document["error"]["message"]
+    only(small_disk)
+    # Somebody else fills the disk after we have looked.
+    monkeypatch.setattr("builder.checkpoint.quantize._check_disk", lambda place, needed: None)
+    with pytest.raises(OSError, match="No space left"):
+        make(source, small_disk / "dest")
+    only(small_disk)
+    # A table that fits is made there: no reflinks, no hard links across file systems, no O_DIRECT on some tmpfs.
+    little = make_qwen(tmp_path / "little")
+    assert make(little, small_disk / "dest").way == "copy"
+    make(little, tmp_path / "dest")
+    assert tree(small_disk / "dest") == tree(tmp_path / "dest")
+
+
+def test_memory_stays_below_its_limit_whatever_the_table(tmp_path: Path) -> None:
+    """Tables of 0.5 GiB and one row of blocks that is 64 MiB wide; peak in kB, as the kernel counts it."""
+    table = bf16(np.random.default_rng(0).standard_normal((1024, 4096), np.float32))
+    tall = np.broadcast_to(table, (64, 1024, 4096)).reshape(-1, 4096)
+    wide = np.broadcast_to(table[:1], (256, 64, 4096)).reshape(256, -1)
+    source = make_checkpoint(tmp_path / "source", {"model.safetensors": {"tall.weight": tall, "wide.weight": wide}})
+    script = (
+        "import sys; from pathlib import Path; from builder.cli import run; code = run(sys.argv[1:]);"
+        "print([line.split()[1] for line in Path('/proc/self/status').open() if 'VmHWM' in line][0]); sys.exit(code)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, "checkpoint", "quantize", str(source), str(tmp_path / "dest"), "--tensor",
+         "tall.weight", "--tensor", "wide.weight"],
+        capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+    )  # fmt: skip
+    assert int(done.stdout.split()[-1]) < 512 * 1024
