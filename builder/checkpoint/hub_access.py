@@ -48,8 +48,7 @@ def open_hub(repo: str) -> Iterator[HfApi]:
 def fetch(api: HfApi, repo: str, revision: str | None, path: str) -> bytes:
     """A small file's content."""
     from huggingface_hub import get_session, hf_hub_url
-    from huggingface_hub.utils._headers import build_hf_headers
-    from huggingface_hub.utils._http import hf_raise_for_status
+    from huggingface_hub.utils import build_hf_headers, hf_raise_for_status  # type: ignore[attr-defined]
 
     url = hf_hub_url(repo, path, revision=revision, endpoint=api.endpoint)
     answer = get_session().get(url, headers=build_hf_headers(), follow_redirects=True, timeout=_TIMEOUT)
