@@ -1,4 +1,4 @@
-"""`make bench`: start-up, the stack, and cold and warm builds by engine."""
+"""`make bench`: start-up, the stack, the checkpoint, and cold and warm builds by engine."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from bench.checkpoint import checkpoint
 from builder.console import Console
 
 ROOT = Path(__file__).parents[1]
@@ -219,7 +220,7 @@ def builds() -> list[Row]:
 def main() -> None:
     console = Console()
     rows: list[Row] = []
-    for part in (startup, entrypoint, stack, builds):
+    for part in (startup, entrypoint, stack, checkpoint, builds):
         console.say(f"measuring: {part.__name__}")
         rows += part()
     console.table(["what", "ours", "beside it", "difference"], rows)
