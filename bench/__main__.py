@@ -1,4 +1,4 @@
-"""`make bench`: start-up, the stack, and cold and warm builds by engine."""
+"""`make bench`: start-up, the stack, the checkpoint, and cold and warm builds by engine."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from bench.checkpoint import checkpoint
 from bench.measure import ROOT, Row, median_ms, moved_bytes, run
 from bench.publication import publication
 from builder.console import Console
@@ -193,7 +194,7 @@ def main() -> None:
     console = Console()
     rows: list[Row] = []
     chosen = sys.argv[1:]
-    for part in (startup, entrypoint, stack, builds, publication):
+    for part in (startup, entrypoint, stack, checkpoint, builds, publication):
         if chosen and part.__name__ not in chosen:
             continue
         console.say(f"measuring: {part.__name__}")

@@ -65,7 +65,7 @@ def _quantize(
             largest = np.uint16(0)
             for row in range(top, bottom):
                 for column in range(left, right):
-                    largest = max(largest, x[row, column] & np.uint16(0x7FFF))
+                    largest = max(largest, np.uint16(x[row, column] & np.uint16(0x7FFF)))
             if largest >= BF16_INFINITY:
                 return i * scales.shape[1] + j
             plain = _scale(largest)
@@ -103,6 +103,7 @@ def _block(
     width = right - left
     floats = wide.view(np.float32)
     lifted_bits = lifted.view(np.uint32)
+    codes = np.empty(width, np.uint32)
     wide[0] = np.uint32(scale) << np.uint32(16)
     factor = floats[0]
     for column in range(width):
@@ -111,25 +112,26 @@ def _block(
     for row in range(top, bottom):
         line, out = x[row, left:right], values[row, left:right]
         for column in range(width):
-            wide[column] = np.uint32(line[column] & np.uint16(0x7FFF)) << np.uint32(16)
+            wide[column] = np.uint32(np.uint32(np.uint16(line[column] & np.uint16(0x7FFF))) << np.uint32(16))
         for column in range(width):
             exact[column] = floats[column] / factor
         for column in range(width):
             floats[column] = min(exact[column], _MAX)
             lifted[column] = floats[column] + np.float32(16384.0)
         for column in range(width):
+            # Each step back to 32 bits: numba would go on in 64, in half as many lanes.
             bits = wide[column]
-            rounded = bits + np.uint32(0x7FFFF) + ((bits >> np.uint32(20)) & np.uint32(1))
-            normal = (rounded >> np.uint32(20)) - np.uint32(960)
-            subnormal = lifted_bits[column] - np.uint32(0x46800000)
+            odd = np.uint32(np.uint32(bits >> np.uint32(20)) & np.uint32(1))
+            rounded = np.uint32(np.uint32(bits + np.uint32(0x7FFFF)) + odd)
+            normal = np.uint32(np.uint32(rounded >> np.uint32(20)) - np.uint32(960))
+            subnormal = np.uint32(lifted_bits[column] - np.uint32(0x46800000))
             small = bits < np.uint32(0x3C800000)
-            code = subnormal if small else normal
-            out[column] = np.uint8(code | ((np.uint32(line[column]) >> np.uint32(8)) & np.uint32(0x80)))
-            wide[column] = rounded & np.uint32(0xFFF00000)
-            if small:
-                lifted[column] = lifted[column] - np.float32(16384.0)
-            else:
-                lifted[column] = floats[column]
+            codes[column] = subnormal if small else normal
+            lowered = lifted[column] - np.float32(16384.0)
+            wide[column] = np.uint32(rounded & np.uint32(0xFFF00000))
+            lifted[column] = lowered if small else floats[column]
+        for column in range(width):
+            out[column] = np.uint8(codes[column]) | np.uint8(np.uint16(line[column] >> np.uint16(8)) & np.uint16(0x80))
         for column in range(width):
             distance = exact[column] - lifted[column]
             noise[column] += distance * distance
