@@ -52,12 +52,13 @@ class Locker:
         self.tmp = tmp_path
         self.monkeypatch = monkeypatch
         self.runs = 0
-        for name, value in {
+        settings = {
             "BUILDER_GITHUB_URL": hub.url,
             "BUILDER_GITHUB_API_URL": hub.url,
             "BUILDER_HTTP_TIMEOUT": "0.4",
             "GITHUB_TOKEN": TOKEN,
-        }.items():
+        }
+        for name, value in settings.items():
             monkeypatch.setenv(name, value)
 
     def lock(self) -> tuple[int, Path]:
