@@ -11,9 +11,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from bench.measure import Row
 from builder.console import Console
 
-Row = tuple[str, str, str, str]
 _PIECE = 8 << 20
 COLUMNS = 5120
 

@@ -43,7 +43,10 @@ def command(
             bar.note(base)
             answers.append(rebase(opened, base, steps, console=console, offline=offline))
             bar.advance(1)
+    about = {each.id: each.about() for each in opened.lock.overlays}
     documents = [answer.as_json() for answer in answers]
+    for document in documents:
+        document["overlays"] = [{**each, "about": about[each["id"]]} for each in document["overlays"]]
     if len(answers) > 1:
         _matrix(answers, console)
     else:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 Cause = Literal[
@@ -31,6 +32,8 @@ class Finding:
     first_release: str | None = None
     """The first tag that has a merged pull request, where git's tags tell."""
     next: str = ""
+    about: Mapping[str, str | None] = field(default_factory=dict)
+    """An overlay's title, author, state when locked, why it is there, and when it can be dropped."""
 
     @property
     def drifted(self) -> bool:

@@ -25,7 +25,7 @@ _PULL = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)#(?P<number>[1-9][0-9]*)(?:@
 
 def overlay_drift(project: Project, locked: LockedOverlay, *, console: Console) -> Finding:
     """Compare one overlay with its pull request, or with its file. Raises `UnreachableError` when upstream does not answer."""
-    finding = Finding("overlay", locked.id, "unchanged", locked=locked.head or locked.digest)
+    finding = Finding("overlay", locked.id, "unchanged", locked=locked.head or locked.digest, about=locked.about())
     where = _PULL.fullmatch(locked.origin or "") if locked.head is None else _PULL.fullmatch(locked.id)
     if locked.head is None:
         edited = _edited(project, locked, finding)

@@ -31,8 +31,20 @@ def markdown(name: str, findings: Sequence[Finding]) -> str:
         lines.append("| " + " | ".join(_cell(cell) for cell in cells) + " |")
     if moved:
         lines += ["", "Next:", ""]
-        lines += [f"- {_code(each.name)}: {_cell(each.next or each.detail)}" for each in moved]
+        lines += [f"- {_code(each.name)}{_about(each)}: {_cell(each.next or each.detail)}" for each in moved]
     return "\n".join(lines)
+
+
+def _about(finding: Finding) -> str:
+    """Title, author, reason and the condition for dropping it, as far as they are known."""
+    known = [finding.about.get("title"), finding.about.get("author")]
+    known += [
+        f"{label}: {finding.about[key]}"
+        for key, label in (("why", "why"), ("drop_when", "drop when"))
+        if finding.about.get(key)
+    ]
+    text = "; ".join(each for each in known if each)
+    return f" ({_cell(text)})" if text else ""
 
 
 def _short(value: str | None) -> str:

@@ -9,7 +9,7 @@ from builder.console import Console
 from builder.drift.model import Finding
 from builder.errors import InputError
 from builder.layout import Project
-from builder.lock import Lock
+from builder.lock import Lock, LockedCheckpoint
 from builder.oci import Platform, Reference
 from builder.recipe import CheckpointSpec
 
@@ -65,9 +65,8 @@ def _other_digest(project: Project, lock: Lock, console: Console) -> str:
     return open_base(lock.base.reference, root=project.root, console=console).image(platform).digest
 
 
-def checkpoint_drift(lock: Lock, spec: CheckpointSpec) -> Finding | None:
+def checkpoint_drift(locked: LockedCheckpoint | None, spec: CheckpointSpec) -> Finding | None:
     """Compare the revision on the Hub. A local checkpoint is not read: `builder checkpoint digest` does that."""
-    locked = lock.checkpoint
     if locked is None:
         return None
     name = locked.repo or locked.path or "checkpoint"

@@ -72,7 +72,8 @@ def fetch(url: str, accept: str) -> Answer:
     """
     trouble: UnreachableError | None = None
     for attempt in range(_TRIES):
-        wait = min(0.3 * 2**attempt, _LONGEST_WAIT)
+        # Nobody waits longer between two tries than for an answer.
+        wait = min(0.3 * 2**attempt, _LONGEST_WAIT, wait_limit())
         try:
             outcome = _follow(url, accept)
         except requests.RequestException as error:
@@ -149,6 +150,13 @@ def _asked_wait(headers: Mapping[str, str]) -> float:
     value = headers.get("retry-after", "")
     if value.isdigit():
         return float(value)
+    if value:
+        from email.utils import parsedate_to_datetime
+
+        try:
+            return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+        except ValueError:
+            return 0.0
     reset = headers.get("x-ratelimit-reset", "")
     if headers.get("x-ratelimit-remaining") == "0" and reset.isdigit():
         return max(0.0, float(reset) - time.time())

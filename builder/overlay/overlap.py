@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from builder.overlay.hunks import Text
-from builder.overlay.locate import has_result, placed
+from builder.overlay.hunks import Text, new_lines, places
+from builder.overlay.locate import placed
 from builder.overlay.model import HunkFailure, Overlay
 from builder.overlay.select import Selection
 from builder.overlay.stack import Step, Tree, apply_change
@@ -73,7 +73,8 @@ def _carried(selection: Selection, steps: Sequence[Step], owner: str) -> str | N
             count += 1
             continue
         text = Text.of(content.data)
-        if not all(has_result(text, hunk) for hunk in change.hunks):
+        # What a hunk finds may stand elsewhere in the file too; that its result stands there is enough.
+        if not all(places(text, new_lines(hunk), missing_newline=hunk.new_missing_newline) for hunk in change.hunks):
             return None
         count += max(1, len(change.hunks))
     return f"all {count} hunks"

@@ -7,11 +7,16 @@ from typing import TYPE_CHECKING, Literal
 
 from builder.errors import InputError, UnreachableError
 from builder.overlay import github
+from builder.overlay.diff import parse
 from builder.overlay.gitfetch import fetch_by_git
 from builder.overlay.http import NotAvailableError, github_url
 
 if TYPE_CHECKING:
     from builder.console import Console
+
+
+class WrongDiffError(UnreachableError):
+    """A source answers with another diff than the one that is pinned: it is of no use, another source may be."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +40,13 @@ def fetch_pull(
     *,
     head: str | None = None,
     merge_base: str | None = None,
+    expected: str | None = None,
     console: Console,
     offline: bool = False,
 ) -> FetchedPull:
     """Fetch a pull request: at `head` (and `merge_base`) when they are pinned, else as it is now.
 
+    `expected` is the canonical digest that the diff must have: what another source gives is not taken.
     Raises `UnreachableError` (exit 5) when neither source has it.
     """
     name = f"{repository}#{number}"
@@ -67,6 +74,7 @@ def fetch_pull(
         try:
             base = merge_base or github.merge_base(repository, info.base_branch, wanted)
             diff, via = _api_diff(repository, number, base, wanted, current=info.head)
+            _check_digest(diff, name, expected)
             return FetchedPull(diff, wanted, base, via=via, **common)  # type: ignore[arg-type]
         except UnreachableError as error:
             why = error.message
@@ -79,11 +87,23 @@ def fetch_pull(
                 f"cannot fetch {name}", details=[("api", why), ("git", error.message), *error.details], hint=error.hint
             ) from error
         raise
-    if not pull.diff.strip():
+    if pull.diff.strip():
+        _check_digest(pull.diff, name, expected)
+    else:
         raise InputError(
             f"{name} changes nothing against its merge base", hint="it may be merged: drop it from the recipe"
         )
     return FetchedPull(pull.diff, pull.head, pull.merge_base, via="git", **common)  # type: ignore[arg-type]
+
+
+def _check_digest(diff: bytes, name: str, expected: str | None) -> None:
+    found = parse(diff, name).digest
+    if expected is not None and found != expected:
+        raise WrongDiffError(
+            f"the diff of {name} is not the one that was locked",
+            details=[("wanted", expected), ("found", found)],
+            hint=f"try again; `builder lock --update {name}` takes what is there now",
+        )
 
 
 def _api_diff(

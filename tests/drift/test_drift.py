@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import json
+import threading
+import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from builder.drift.surroundings import checkpoint_drift
+from builder.errors import UnreachableError
+from builder.lock import LockedCheckpoint
+from builder.recipe import CheckpointSpec
+from builder.registry.client import Registry
 from tests.support.cli import Ran, builder
 from tests.support.github import REPOSITORY, Fault, GitHub, Pull, github
+from tests.support.registry import registry, skopeo_copy
 from tests.support.smallwheel import FILES, make_project, make_wheel
+from tests.support.standin import tar_of, write_layout
 
 PULL = f"{REPOSITORY}#39931"
 EDITED = FILES["vllm/config.py"].replace(b"option_20 = 20\n", b"option_20 = 2020\n")
@@ -171,6 +181,7 @@ def test_markdown_for_an_issue(world: World) -> None:
     assert "## 1 of 2 pins of `small` drifted" in done.out
     assert f"| overlay | `{PULL}` | **new commits** |" in done.out
     assert f"builder lock RECIPE --update {PULL}" in done.out
+    assert "(Hybrid TurboQuant; octocat)" in done.out
 
 
 def test_an_update_prints_what_changed_in_the_change(world: World) -> None:
@@ -218,3 +229,77 @@ def test_the_rendering_enters_no_image(world: World) -> None:
     second = json.loads(world.run("lock", "small", "--update", "--json").out)
     assert first["overlays"][0]["rendering"] != second["overlays"][0]["rendering"]
     assert first["inputs"] == second["inputs"]
+
+
+def test_a_tag_in_a_registry_that_moves_and_goes(world: World, tmp_path: Path) -> None:
+    root = "usr/local/lib/python3.12/dist-packages"
+    files = {f"{root}/{path}": data for path, data in FILES.items()}
+    files[f"{root}/vllm-0.0.1.dist-info/RECORD"] = "".join(f"{path},,\n" for path in FILES).encode()
+    files[f"{root}/vllm-0.0.1.dist-info/METADATA"] = b"Name: vllm\n"
+    layers = [tar_of({"usr/bin/python3": b"#!"}), tar_of(files)]
+    first = write_layout(tmp_path / "first" / "base", layers)
+    second = write_layout(tmp_path / "second" / "base", [*layers, tar_of({"opt/more": b"x"})])
+    with registry(tmp_path / "registry") as host:
+        skopeo_copy(f"oci:{first}:base", f"docker://{host}/vllm:v1")
+        vendored = (world.project / "overlays/vllm-project-vllm-39931.diff").read_bytes()
+        project = make_project(tmp_path / "image", {"one.diff": vendored}, base=f"{host}/vllm:v1")
+        assert builder("lock", "small", cwd=project, env=world.env).code == 0
+
+        def base() -> tuple[int, str, str | None]:
+            done = builder("drift", "small", "--json", cwd=project, env=world.env)
+            finding = done.document["findings"][-1]
+            return done.code, finding["cause"], finding["upstream"]
+
+        assert base() == (0, "unchanged", None)
+        skopeo_copy(f"oci:{second}:base", f"docker://{host}/vllm:v1")
+        moved = Registry(host).has_manifest("vllm", "v1")
+        assert base() == (4, "base tag moved", moved)
+        urllib.request.urlopen(
+            urllib.request.Request(f"http://{host}/v2/vllm/manifests/{moved}", method="DELETE"), timeout=30
+        ).close()
+        assert base() == (4, "base deleted", None)
+    done = builder("drift", "small", cwd=project, env={**world.env, "BUILDER_HTTP_TIMEOUT": "1"})
+    assert done.code == 5
+
+
+def test_a_revision_on_the_hub_that_moves_and_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Hub's model route, as huggingface_hub asks it; the name of what is missing stands in a header."""
+    answers: dict[str, str] = {"/api/models/o/n/revision/main": "a" * 40}
+
+    class Hub(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            commit = answers.get(self.path.split("?")[0])
+            body = json.dumps({"id": "o/n", "sha": commit} if commit else {"error": "not found"}).encode()
+            self.send_response(200 if commit else 404)
+            if commit is None:
+                self.send_header("X-Error-Code", "RevisionNotFound")
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_address[1]}")
+    locked = LockedCheckpoint(digest="0" * 64, repo="o/n", revision="a" * 40)
+    spec = CheckpointSpec(repo="o/n", revision="main")
+
+    def cause() -> str:
+        finding = checkpoint_drift(locked, spec)
+        assert finding is not None
+        return finding.cause
+
+    try:
+        assert cause() == "unchanged"
+        answers["/api/models/o/n/revision/main"] = "b" * 40
+        assert cause() == "checkpoint revision moved"
+        answers.clear()
+        assert cause() == "checkpoint gone"
+    finally:
+        server.shutdown()
+        server.server_close()
+    with pytest.raises(UnreachableError):
+        cause()

@@ -56,6 +56,8 @@ class GitHub:
         self.pulls: dict[int, Pull] = {}
         self.faults: dict[str, list[Fault]] = {}
         self.seen: list[tuple[str, str, dict[str, str]]] = []
+        self.spoiled: tuple[int, Fault, bool] | None = None
+        """(position of a request from 0, what it gets, whether every later one gets it too)."""
         self.abbreviation = 7
         self.url = ""
         self.work.mkdir(parents=True)
@@ -173,6 +175,11 @@ def _handler(server: GitHub) -> type[BaseHTTPRequestHandler]:
                 self._send(404, b"Not Found")
 
         def _fault(self) -> Fault | None:
+            if server.spoiled is not None:
+                position, fault, for_good = server.spoiled
+                now = len(server.seen) - 1
+                if now == position or (for_good and now > position):
+                    return fault
             for part, faults in server.faults.items():
                 if part in self.path and faults:
                     return faults[0] if len(faults) == 1 else faults.pop(0)

@@ -1,0 +1,147 @@
+"""Every response of a lock, spoiled in every way, once and for good: success or exit 5, nothing half written, no hang."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from builder.cli import run
+from builder.overlay.http import _asked_wait
+from tests.support.github import REPOSITORY, Fault, GitHub, github
+from tests.support.smallwheel import FILES, make_project
+
+TOKEN = "ghp_" + "t0k3n" * 6
+EDITED = FILES["vllm/config.py"].replace(b"option_20 = 20\n", b"option_20 = 2020\n")
+
+FAULTS = {
+    "403": Fault(403, b"{}"),
+    "403 rate limit": Fault(403, b"{}", {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "1"}),
+    "403 rate limit for an hour": Fault(403, b"{}", {"X-RateLimit-Remaining": "0", "Retry-After": "3600"}),
+    "404": Fault(404, b"{}"),
+    "406": Fault(406, b'{"message": "too_large"}'),
+    "429": Fault(429, b"<html>slow down</html>", {"Retry-After": "0"}),
+    "500": Fault(500, TOKEN.encode()),
+    "503 with a date": Fault(503, b"", {"Retry-After": "Thu, 01 Jan 2026 00:00:00 GMT"}),
+    "cut": Fault(200, b"diff --git a/vllm/config.py b/vllm/config.py\n", cut=True),
+    "HTML": Fault(200, b"<!DOCTYPE html><html>sign in</html>", {"Content-Type": "text/html"}),
+    "empty": Fault(200, b""),
+    "stall": Fault(200, b"", stall=1.5),
+    "garbage": Fault(200, b"\x00\xff" * 50),
+    "JSON of another kind": Fault(200, b"[1]"),
+    "redirect away": Fault(302, b"", {"Location": "http://127.0.0.2:9/steal"}),
+    "redirect in a circle": Fault(302, b"", {"Location": "/repos/loop"}),
+}
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[GitHub]:
+    with github(tmp_path / "github") as server:
+        server.commit({**FILES}, "base")
+        server.open_pull(39931, server.commit({"vllm/config.py": EDITED}, "the change", branch="feature"))
+        server.commit({"README.md": b"main goes on\n"}, "elsewhere")
+        yield server
+
+
+class Locker:
+    """Runs `builder lock` again and again, each time as the first time."""
+
+    def __init__(self, hub: GitHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.hub = hub
+        self.tmp = tmp_path
+        self.monkeypatch = monkeypatch
+        self.runs = 0
+        settings = {
+            "BUILDER_GITHUB_URL": hub.url,
+            "BUILDER_GITHUB_API_URL": hub.url,
+            "BUILDER_HTTP_TIMEOUT": "0.4",
+            "GITHUB_TOKEN": TOKEN,
+        }
+        for name, value in settings.items():
+            monkeypatch.setenv(name, value)
+
+    def lock(self) -> tuple[int, Path]:
+        self.runs += 1
+        project = make_project(self.tmp / f"p{self.runs}", {}, overlays=[{"pull": f"{REPOSITORY}#39931"}])
+        self.monkeypatch.chdir(project)
+        self.monkeypatch.setenv("BUILDER_CACHE_DIR", str(self.tmp / f"c{self.runs}"))
+        self.hub.seen.clear()
+        return run(["lock", "small", "-v"]), project
+
+
+def check(code: int, project: Path, wanted: bytes) -> None:
+    vendored = project / "overlays/vllm-project-vllm-39931.diff"
+    lock = project / "images/small.lock.yaml"
+    assert code in (0, 5)
+    assert vendored.is_file() == lock.is_file() == (code == 0)
+    if code == 0:
+        assert vendored.read_bytes() == wanted
+    assert not [path for path in project.rglob("*") if path.name.endswith(".tmp")]
+
+
+@pytest.mark.timeout(280)
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [("api", name) for name in FAULTS] + [("git", name) for name in FAULTS],
+)
+def test_every_position(
+    hub: GitHub,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    name: str,
+    source: str,
+) -> None:
+    locker = Locker(hub, tmp_path, monkeypatch)
+    if source == "git":
+        hub.faults = {"/repos/": [Fault(404)], ".diff": [Fault(404)]}
+    code, project = locker.lock()
+    assert code == 0
+    wanted = (project / "overlays/vllm-project-vllm-39931.diff").read_bytes()
+    positions = len(hub.seen)
+    assert positions >= 3
+    codes = set()
+    for position in range(positions):
+        # git asks much more often, and does not try again: what is spoiled once is spoiled.
+        for for_good in (False, True) if source == "api" or position == 2 else (False,):
+            hub.spoiled = (position, FAULTS[name], for_good)
+            code, project = locker.lock()
+            check(code, project, wanted)
+            codes.add(code)
+            hub.spoiled = None
+    if source == "api":
+        # Spoiled once, the API tries again or git steps in.
+        assert 0 in codes
+    said = capfd.readouterr()
+    assert TOKEN not in said.out + said.err
+    for path in tmp_path.rglob("*"):
+        if path.is_file() and "github" not in path.relative_to(tmp_path).parts:
+            assert TOKEN.encode() not in path.read_bytes(), path
+
+
+def test_what_is_fetched_again_must_be_what_was_locked(
+    hub: GitHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    locker = Locker(hub, tmp_path, monkeypatch)
+    code, project = locker.lock()
+    vendored = project / "overlays/vllm-project-vllm-39931.diff"
+    wanted = vendored.read_bytes()
+    assert code == 0
+    vendored.unlink()
+    other = wanted.replace(b"option_20 = 2020", b"option_20 = 9999")
+    hub.faults = {"compare": [Fault(200, other)]}
+    assert run(["lock", "small"]) == 0
+    assert vendored.read_bytes() == wanted
+    vendored.unlink()
+    hub.faults = {"compare": [Fault(200, other)], ".git/": [Fault(500)]}
+    monkeypatch.setenv("BUILDER_CACHE_DIR", str(tmp_path / "another"))
+    assert run(["lock", "small"]) == 5
+    assert not vendored.exists()
+
+
+def test_a_date_is_a_wait_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("builder.overlay.http.time.time", lambda: 1_767_225_600.0)
+    assert _asked_wait({"retry-after": "Thu, 01 Jan 2026 00:00:20 GMT"}) == 20.0
+    assert _asked_wait({"retry-after": "soon"}) == 0.0
+    assert _asked_wait({"x-ratelimit-remaining": "0", "x-ratelimit-reset": "1767225605"}) == 5.0
