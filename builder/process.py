@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +22,12 @@ _KEPT = frozenset({
     "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE",
     "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy",
 })  # fmt: skip
+_GRACE_SECONDS = 2.0
 _KEPT_PREFIXES = ("DOCKER_", "BUILDX_", "BUILDKIT_", "CONTAINERS_", "REGISTRY_AUTH")
+
+
+class TimeLimitError(UnreachableError):
+    """A program did not end in time."""
 
 
 @dataclass(frozen=True)
@@ -59,27 +66,49 @@ def run(
     stdin: bytes | None = None,
     extra_env: Mapping[str, str] | None = None,
     timeout: float = 600.0,
+    inherited: Sequence[int] = (),
 ) -> Finished:
     """Run a program to its end and return what came out, whatever its exit code; the caller judges it.
 
-    Raises `InputError` when the program is not there, `UnreachableError` when it is not done after `timeout` seconds.
+    `inherited` are file descriptors that the program keeps open, such as a lock's.
+    Raises `InputError` when the program is not there, `TimeLimitError` when it is not done after `timeout` seconds. What
+    does not end, or is interrupted, is ended together with the programs that it has started.
     """
     try:
-        done = subprocess.run(
+        process = subprocess.Popen(
             list(argv),
             cwd=cwd,
-            input=stdin if stdin is not None else b"",
             env=environment(extra_env),
-            capture_output=True,
-            timeout=timeout,
-            check=False,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            # A group of its own: a helper such as git-remote-https would hold the pipes open and keep us waiting.
+            start_new_session=True,
+            pass_fds=inherited,
         )
     except OSError as error:
         raise InputError(f"cannot start {argv[0]}: {error.strerror}", hint=f"install {argv[0]}") from error
-    except subprocess.TimeoutExpired as error:
-        raise UnreachableError(
-            f"{argv[0]} did not end within {timeout:g} s",
-            details=[("command", " ".join(argv))],
-            hint="see whether the service that it talks to answers, then try again",
-        ) from error
-    return Finished(tuple(argv), done.returncode, done.stdout, done.stderr)
+    with process:
+        try:
+            out, err = process.communicate(stdin if stdin is not None else b"", timeout=timeout)
+        except subprocess.TimeoutExpired as error:
+            raise TimeLimitError(
+                f"{argv[0]} did not end within {timeout:g} s",
+                details=[("command", " ".join(argv))],
+                hint="see whether the service that it talks to answers, then try again",
+            ) from error
+        finally:
+            _end(process)
+    return Finished(tuple(argv), process.returncode, out, err)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End what still runs: asked first, then forced."""
+    if process.poll() is not None:
+        return
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with suppress(subprocess.TimeoutExpired):
+            process.communicate(timeout=_GRACE_SECONDS)
+            return

@@ -14,7 +14,7 @@ from builder.lock import LockedOverlay
 from builder.locking.overlays import read_overlay
 from builder.overlay import github
 from builder.overlay.diff import parse
-from builder.overlay.gitfetch import History
+from builder.overlay.history import History
 from builder.overlay.http import NotAvailableError
 from builder.overlay.interdiff import same_change
 from builder.overlay.model import Diff
@@ -67,10 +67,14 @@ def _pull_drift(
             finding, cause="closed", detail="closed without being merged",
             next="see why; the vendored diff still builds, or drop the overlay",
         )  # fmt: skip
-    if info.head == locked.head and locked.state in ("closed", "merged"):
+    if info.state == "open" and info.head == locked.head and locked.state in ("closed", "merged"):
         return replace(finding, cause="reopened", detail=f"was {locked.state} when it was locked", next=_update(locked))
     current = fetch_pull(repository, number, head=info.head, console=console)
-    return _moved(project, locked, current, history, finding)
+    finding = _moved(project, locked, repository, current, history, finding)
+    if not info.state:
+        unknown = "only git answered, which does not know whether it was closed"
+        finding = replace(finding, detail=f"{finding.detail}; {unknown}" if finding.detail else unknown)
+    return finding
 
 
 def _info(repository: str, number: int, history: History, console: Console) -> github.PullInfo | None:
@@ -83,7 +87,8 @@ def _info(repository: str, number: int, history: History, console: Console) -> g
     head = history.current_head()
     if head is not None:
         merged = history.merged_commit(head) is not None
-        return github.PullInfo(head, "", "", "", "merged" if merged else "open", "")
+        # git does not know a closed pull request from an open one.
+        return github.PullInfo(head, "", "", "", "merged" if merged else "", "")
     if isinstance(trouble, NotAvailableError) and trouble.status in (404, 410):
         return None
     raise trouble
@@ -91,11 +96,15 @@ def _info(repository: str, number: int, history: History, console: Console) -> g
 
 def _merged(locked: LockedOverlay, number: int, info: github.PullInfo, history: History, finding: Finding) -> Finding:
     commit = info.merge_commit or history.merged_commit(info.head)
-    release = history.first_release(commit)
+    try:
+        release = history.first_release(commit)
+        where = f"first released in {release}" if release else "in no tag yet"
+    except UnreachableError as error:
+        if info.merge_commit is None:
+            raise
+        release, where = None, f"its release is not known: {error.message}"
     finding = replace(finding, merge_commit=commit, first_release=release)
-    told = f"merged as {(commit or 'unknown')[:12]}" + (
-        f", first released in {release}" if release else ", in no tag yet"
-    )
+    told = f"merged as {(commit or 'unknown')[:12]}, {where}"
     if info.head != locked.head:
         told += f"; its head was {info.head[:12]} by then, the lock has {(locked.head or '')[:12]}"
     if locked.state == "merged" and info.head == locked.head:
@@ -109,7 +118,7 @@ def _merged(locked: LockedOverlay, number: int, info: github.PullInfo, history: 
 
 
 def _moved(
-    project: Project, locked: LockedOverlay, current: FetchedPull, history: History, finding: Finding
+    project: Project, locked: LockedOverlay, repository: str, current: FetchedPull, history: History, finding: Finding
 ) -> Finding:
     """An open pull request: the same head or another one, and what that means for the change."""
     now = parse(current.diff, locked.id)
@@ -122,7 +131,7 @@ def _moved(
             finding, cause="retargeted", detail="the same head, but another merge base gives another diff",
             next=_update(locked),
         )  # fmt: skip
-    ahead = history.commits_between(locked.head or "", current.head)
+    ahead = _ahead(repository, locked.head or "", current.head, history)
     if same:
         how = "its commits were written anew" if ahead is None else "its base branch was merged into it"
         return replace(
@@ -138,6 +147,17 @@ def _moved(
         detail="its commits were written anew, and the change is another",
         next=_update(locked),
     )
+
+
+def _ahead(repository: str, old: str, new: str, history: History) -> int | None:
+    """How many commits `new` has on top of `old`, None when it is not on top of it: by git, else by the API."""
+    try:
+        return history.commits_between(old, new)
+    except UnreachableError as error:
+        try:
+            return github.commits_between(repository, old, new)
+        except UnreachableError:
+            raise error from None
 
 
 def _rendering(locked: LockedOverlay, current: FetchedPull, finding: Finding) -> Finding:

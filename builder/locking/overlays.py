@@ -8,7 +8,7 @@ from pathlib import Path
 
 from builder.console import Console
 from builder.errors import InputError, MismatchError
-from builder.files import sha256
+from builder.files import ContentCache, sha256
 from builder.layout import Project
 from builder.lock import LockedOverlay, Rendering
 from builder.overlay.diff import parse
@@ -66,6 +66,10 @@ def resolve_overlay(
         )  # fmt: skip
         if (project.root / previous.diff).is_file():
             return ResolvedOverlay(locked, read_overlay(project, locked))
+        kept = ContentCache().get(previous.digest)
+        if kept is not None:
+            console.say(f"taking {previous.diff} from the cache")
+            return ResolvedOverlay(locked, _overlay(locked, parse(kept, previous.diff)), vendor=kept)
     return _from_pull(spec, previous, console=console, offline=offline)
 
 
@@ -98,7 +102,8 @@ def _from_pull(
     pins = previous if spec.head is None and previous is not None and previous.head is not None else spec
     head, merge_base = pins.head, pins.merge_base
     expected = previous.digest if previous is not None and pins is previous else None
-    console.say(f"fetching {spec.id}" + (f" at {head[:12]}" if head else ""))
+    if not offline:
+        console.say(f"fetching {spec.id}" + (f" at {head[:12]}" if head else ""))
     pull = fetch_pull(
         spec.repository, spec.number, head=head, merge_base=merge_base, expected=expected,
         console=console, offline=offline,
@@ -106,6 +111,7 @@ def _from_pull(
     name = vendored_name(spec)
     # Read back from the canonical form, so that line numbers in messages are those of the vendored copy.
     diff = parse(parse(pull.diff, spec.id).canonical, name)
+    ContentCache().put(diff.canonical)
     locked = _entry(
         spec, diff=name, digest=diff.digest, head=pull.head, merge_base=pull.merge_base, url=pull.url,
         title=pull.title, author=pull.author, state=pull.state, base_branch=pull.base_branch,

@@ -28,6 +28,8 @@ class PullInfo:
     url: str
     merge_commit: str | None = None
     """What the merge left on the base branch, when it was merged."""
+    changed_files: int | None = None
+    """How many files the pull request changes at `head`."""
 
 
 def pull_info(repository: str, number: int) -> PullInfo:
@@ -36,7 +38,7 @@ def pull_info(repository: str, number: int) -> PullInfo:
     try:
         head = str(document["head"]["sha"])
         state = "merged" if document.get("merged") or document.get("merged_at") else str(document.get("state") or "")
-        commit = document.get("merge_commit_sha")
+        commit, files = document.get("merge_commit_sha"), document.get("changed_files")
         info = PullInfo(
             head=head,
             base_branch=str(document["base"]["ref"]),
@@ -48,6 +50,7 @@ def pull_info(repository: str, number: int) -> PullInfo:
             merge_commit=commit
             if state == "merged" and isinstance(commit, str) and _COMMIT.fullmatch(commit)
             else None,
+            changed_files=files if isinstance(files, int) else None,
         )
     except (KeyError, TypeError) as error:
         raise NotAvailableError(
@@ -65,6 +68,17 @@ def merge_base(repository: str, base: str, head: str) -> str:
     if not isinstance(commit, str) or not _COMMIT.fullmatch(commit):
         raise NotAvailableError(f"the API names no merge base of {base} and {head[:12]}", hint="git is asked instead")
     return commit
+
+
+def commits_between(repository: str, old: str, new: str) -> int | None:
+    """How many commits `new` has on top of `old`, by the compare route; None when `old` is not among its ancestors."""
+    document = _json(f"{api_url()}/repos/{repository}/compare/{old}...{new}")
+    status, ahead = document.get("status"), document.get("ahead_by")
+    if status in ("ahead", "identical") and isinstance(ahead, int):
+        return ahead
+    if status in ("behind", "diverged"):
+        return None
+    raise NotAvailableError(f"the API does not compare {old[:12]} and {new[:12]}", hint="git is asked instead")
 
 
 def compare_diff(repository: str, base: str, head: str) -> bytes:

@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import Any, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 import requests
 
 from builder import __version__
 from builder.errors import UnreachableError
+from builder.limits import wait_limit
 
-_TRIES = 4
-_SIZE_LIMIT = 64 << 20
+Result = TypeVar("Result")
+
+
+TRIES = 4
+SIZE_LIMIT = 64 << 20
+# A whole answer, headers and redirects included, may take this many times the longest silence.
+EXCHANGE_LIMIT = 15
 _LONGEST_WAIT = 30.0
-_KNOWN_HOSTS = frozenset({"github.com", "api.github.com", "patch-diff.githubusercontent.com"})
+_REDIRECTS = 5
+_KNOWN_ORIGINS = frozenset(
+    ("https", host) for host in ("github.com", "api.github.com", "patch-diff.githubusercontent.com")
+)
+_NOT_TO_BE_HAD = (401, 403, 404, 406, 410, 422)
 
 
 class NotAvailableError(UnreachableError):
@@ -43,23 +56,26 @@ def api_url() -> str:
     return (os.environ.get("BUILDER_GITHUB_API_URL") or "https://api.github.com").rstrip("/")
 
 
-def wait_limit() -> float:
-    """The longest silence of a server, in seconds; `BUILDER_HTTP_TIMEOUT` sets it."""
-    return float(os.environ.get("BUILDER_HTTP_TIMEOUT") or 60)
+def pause_before(attempt: int) -> float:
+    """Seconds to wait before try number `attempt`, from 1: growing, and always less than for an answer."""
+    return min(0.15 * float(1 << attempt), _LONGEST_WAIT, wait_limit() / 4)
 
 
-def _trusted(url: str) -> bool:
-    """Whether a request may go to `url` at all: GitHub's hosts, and those that the user configured."""
+def _origin(url: str) -> tuple[str, str]:
     parts = urlsplit(url)
-    configured = {urlsplit(each).netloc for each in (github_url(), api_url())}
-    return parts.netloc in configured or (parts.scheme == "https" and parts.netloc in _KNOWN_HOSTS)
+    return parts.scheme, parts.netloc
+
+
+def _ours(url: str) -> bool:
+    """Whether `url` is at GitHub or its API, by the same protocol: the token is for these alone."""
+    return _origin(url) in {_origin(github_url()), _origin(api_url())}
 
 
 def _headers(url: str, accept: str) -> dict[str, str]:
     headers = {"User-Agent": f"overlay-image-builder/{__version__}", "Accept": accept}
     token = os.environ.get("GITHUB_TOKEN")
-    # The token is for the API and for GitHub itself; a redirect to the host that serves diffs goes without it.
-    if token and urlsplit(url).netloc in {urlsplit(each).netloc for each in (github_url(), api_url())}:
+    # A redirect to the host that serves diffs goes without it.
+    if token and _ours(url):
         headers["Authorization"] = f"Bearer {token}"
     return headers
 
@@ -71,74 +87,129 @@ def fetch(url: str, accept: str) -> Answer:
     `UnreachableError` when it does not answer properly within the tries.
     """
     trouble: UnreachableError | None = None
-    for attempt in range(_TRIES):
-        # Nobody waits longer between two tries than for an answer.
-        wait = min(0.3 * 2**attempt, _LONGEST_WAIT, wait_limit())
+    asked = 0.0
+    for attempt in range(TRIES):
+        if attempt:
+            time.sleep(max(asked, pause_before(attempt)))
+        asked = 0.0
         try:
-            outcome = _follow(url, accept)
+            outcome = _in_time(lambda: _follow(url, accept))
         except requests.RequestException as error:
             trouble = UnreachableError(
-                f"{urlsplit(url).netloc} does not answer: {type(error).__name__}", hint="check the network"
+                f"{urlsplit(url).hostname} does not answer: {_said(error)}", hint="check the network"
             )
-        else:
-            if isinstance(outcome, Answer):
-                return outcome
-            status, headers, said = outcome
-            limited = status == 403 and headers.get("x-ratelimit-remaining") == "0"
-            if status in (401, 403, 404, 406, 410, 422) and not limited:
-                refused = NotAvailableError(
-                    f"{urlsplit(url).netloc} answers {status} for {urlsplit(url).path}{said}", hint=_hint(status)
-                )
-                refused.status = status
-                raise refused
-            trouble = UnreachableError(
-                f"{urlsplit(url).netloc} answers {status} for {urlsplit(url).path}",
-                hint=_hint(403 if limited else status),
-            )
-            asked = _asked_wait(headers)
-            if asked > _LONGEST_WAIT:
-                break
-            wait = max(wait, asked) if asked else wait
-        if attempt + 1 < _TRIES:
-            time.sleep(wait)
+            continue
+        if isinstance(outcome, Answer):
+            return outcome
+        status, headers = outcome
+        asked = _asked_wait(headers)
+        limited = status == 403 and (asked > 0 or headers.get("x-ratelimit-remaining") == "0")
+        said = f"{urlsplit(url).hostname} answers {status} for {urlsplit(url).path}"
+        if status in _NOT_TO_BE_HAD and not limited:
+            refused = NotAvailableError(said, hint=_hint(status))
+            refused.status = status
+            raise refused
+        trouble = UnreachableError(f"{said}{f', and asks to wait {asked:.0f} s' if asked else ''}", hint=_hint(status))
+        if asked > _LONGEST_WAIT:
+            break
     assert trouble is not None  # noqa: S101  the loop ran
     raise trouble
 
 
-def _follow(url: str, accept: str) -> Answer | tuple[int, Mapping[str, str], str]:
-    """One try, redirects included: the answer, or status, headers and a short text."""
-    for _ in range(5):
-        if not _trusted(url):
+def final_address(url: str) -> str:
+    """Where a GET of `url` ends after its redirects. Raises `UnreachableError` where these lead to somebody else."""
+
+    def go() -> str:
+        return _step(url, "*/*", lambda answer: answer.url)
+
+    try:
+        return _in_time(go)
+    except requests.RequestException as error:
+        raise UnreachableError(
+            f"{urlsplit(url).hostname} does not answer: {_said(error)}", hint="check the network"
+        ) from error
+
+
+def _said(error: requests.RequestException) -> str:
+    return str(error) if isinstance(error, _SlowError) else type(error).__name__
+
+
+class _SlowError(requests.Timeout):
+    """The server keeps on sending, but too slowly."""
+
+
+def _in_time(call: Callable[[], Result]) -> Result:
+    """The call's result within the limit of an exchange.
+
+    A server that sends a byte of a header now and then is never silent, and no timeout of a socket ends it. The thread
+    that still listens to it is left alone; it does not keep the program from ending.
+    """
+    answers: SimpleQueue[tuple[bool, Any]] = SimpleQueue()
+
+    def work() -> None:
+        try:
+            answers.put((True, call()))
+        except BaseException as error:  # noqa: BLE001  raised again where the answer is waited for
+            answers.put((False, error))
+
+    threading.Thread(target=work, daemon=True).start()
+    limit = EXCHANGE_LIMIT * wait_limit()
+    try:
+        good, found = answers.get(timeout=limit)
+    except Empty as error:
+        raise _SlowError(f"the answer takes longer than {limit:g} s") from error
+    if not good:
+        raise found
+    result: Result = found
+    return result
+
+
+def _follow(url: str, accept: str) -> Answer | tuple[int, Mapping[str, str]]:
+    """One try, redirects included: the answer, or status and headers."""
+
+    def read(answer: requests.Response) -> Answer | tuple[int, Mapping[str, str]]:
+        headers = {name.lower(): value for name, value in answer.headers.items()}
+        if answer.status_code != 200:
+            return answer.status_code, headers
+        return Answer(_body(answer), headers.get("content-type", ""))
+
+    return _step(url, accept, read)
+
+
+def _step(url: str, accept: str, end: Callable[[requests.Response], Result]) -> Result:
+    """What `end` makes of the answer behind all redirects. No redirect leads to a host that is not known."""
+    for _ in range(_REDIRECTS):
+        if not _ours(url) and _origin(url) not in _KNOWN_ORIGINS:
+            scheme, host = _origin(url)
             raise UnreachableError(
-                f"refusing to follow a redirect to {urlsplit(url).netloc}",
+                f"refusing to follow a redirect to {scheme}://{host.rsplit('@', 1)[-1]}",
                 hint="only GitHub's own hosts and BUILDER_GITHUB_URL are asked",
             )
-        limit = wait_limit()
-        with requests.get(
-            url, headers=_headers(url, accept), timeout=(min(15.0, limit), limit), stream=True, allow_redirects=False
-        ) as answer:
-            if answer.is_redirect:
+        try:
+            with requests.get(
+                url, headers=_headers(url, accept), timeout=(min(15.0, wait_limit()), wait_limit()), stream=True,
+                allow_redirects=False,
+            ) as answer:  # fmt: skip
+                if not answer.is_redirect:
+                    return end(answer)
                 url = urljoin(url, answer.headers["Location"])
-                continue
-            headers = {name.lower(): value for name, value in answer.headers.items()}
-            if answer.status_code != 200:
-                return answer.status_code, headers, ""
-            return Answer(_body(answer, limit), headers.get("content-type", ""))
-    raise UnreachableError(f"too many redirects from {urlsplit(url).netloc}", hint="check BUILDER_GITHUB_URL")
+        except requests.RequestException:
+            raise
+        except ValueError as error:
+            # Also from requests itself, which looks at the place before anybody asks it to go there.
+            raise requests.exceptions.InvalidURL("a redirect to no address") from error
+    raise UnreachableError(f"too many redirects from {urlsplit(url).hostname}", hint="check BUILDER_GITHUB_URL")
 
 
-def _body(answer: requests.Response, limit: float) -> bytes:
-    """The body, complete: a server that trickles, stops early or never ends does not get through."""
+def _body(answer: requests.Response) -> bytes:
+    """The body, complete: a server that stops early or never ends does not get through."""
     pieces: list[bytes] = []
     size = 0
-    end = time.monotonic() + 10 * limit
     for piece in answer.iter_content(1 << 16):
         size += len(piece)
         pieces.append(piece)
-        if size > _SIZE_LIMIT:
-            raise UnreachableError(f"the answer is larger than {_SIZE_LIMIT >> 20} MiB", hint="this is no pull request")
-        if time.monotonic() > end:
-            raise requests.ReadTimeout("the answer takes too long")
+        if size > SIZE_LIMIT:
+            raise UnreachableError(f"the answer is larger than {SIZE_LIMIT >> 20} MiB", hint="this is no pull request")
     promised = answer.headers.get("Content-Length")
     if promised and promised.isdigit() and "Content-Encoding" not in answer.headers and size != int(promised):
         raise requests.ConnectionError("the answer is cut")
@@ -148,7 +219,7 @@ def _body(answer: requests.Response, limit: float) -> bytes:
 def _asked_wait(headers: Mapping[str, str]) -> float:
     """Seconds that the server asks us to wait, by `Retry-After` or by the rate limit's reset."""
     value = headers.get("retry-after", "")
-    if value.isdigit():
+    if value.isdecimal():
         return float(value)
     if value:
         from email.utils import parsedate_to_datetime

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from builder.errors import InputError, UnreachableError
 from builder.overlay import github
 from builder.overlay.diff import parse
-from builder.overlay.gitfetch import fetch_by_git
+from builder.overlay.gitfetch import GitPull, fetch_by_git
 from builder.overlay.http import NotAvailableError, github_url
 
 if TYPE_CHECKING:
@@ -51,10 +51,7 @@ def fetch_pull(
     """
     name = f"{repository}#{number}"
     if offline:
-        raise InputError(
-            f"--offline: the diff of {name} is not vendored under overlays/",
-            hint="run `builder lock` once with the network",
-        )
+        return _from_cache(repository, number, head, merge_base, expected)
     info = None
     why = ""
     try:
@@ -75,25 +72,59 @@ def fetch_pull(
             base = merge_base or github.merge_base(repository, info.base_branch, wanted)
             diff, via = _api_diff(repository, number, base, wanted, current=info.head)
             _check_digest(diff, name, expected)
+            if wanted == info.head and expected is None:
+                _check_whole(diff, name, info.changed_files)
             return FetchedPull(diff, wanted, base, via=via, **common)  # type: ignore[arg-type]
         except UnreachableError as error:
             why = error.message
             console.detail(f"{name}: {error.message}; asking git")
     try:
-        pull = fetch_by_git(repository, number, head=wanted, merge_base=merge_base)
+        pull = fetch_by_git(
+            repository, number, head=wanted, merge_base=merge_base, base_branch=info.base_branch if info else None
+        )
     except UnreachableError as error:
         if why:
             raise UnreachableError(
                 f"cannot fetch {name}", details=[("api", why), ("git", error.message), *error.details], hint=error.hint
             ) from error
         raise
-    if pull.diff.strip():
-        _check_digest(pull.diff, name, expected)
-    else:
+    _check_git(pull, name, expected)
+    return FetchedPull(pull.diff, pull.head, pull.merge_base, via="git", **common)  # type: ignore[arg-type]
+
+
+def _from_cache(
+    repository: str, number: int, head: str | None, merge_base: str | None, expected: str | None
+) -> FetchedPull:
+    """What git's copy in the cache has of pinned commits. Raises `InputError` when that is not enough."""
+    name = f"{repository}#{number}"
+    try:
+        if head is None or merge_base is None:
+            raise UnreachableError("neither recipe nor lock pins its commits")
+        pull = fetch_by_git(repository, number, head=head, merge_base=merge_base, offline=True)
+    except UnreachableError as error:
+        raise InputError(
+            f"--offline: the diff of {name} is neither vendored under overlays/ nor in the cache",
+            hint="run `builder lock` once with the network",
+        ) from error
+    _check_git(pull, name, expected)
+    return FetchedPull(pull.diff, head, merge_base, f"{github_url()}/{repository}/pull/{number}", via="git")
+
+
+def _check_git(pull: GitPull, name: str, expected: str | None) -> None:
+    if not pull.diff.strip():
         raise InputError(
             f"{name} changes nothing against its merge base", hint="it may be merged: drop it from the recipe"
         )
-    return FetchedPull(pull.diff, pull.head, pull.merge_base, via="git", **common)  # type: ignore[arg-type]
+    _check_digest(pull.diff, name, expected)
+
+
+def _check_whole(diff: bytes, name: str, files: int | None) -> None:
+    """A body that ends between two files is a sound diff of a part: the API's own count tells."""
+    found = len(parse(diff, name).changes)
+    if files is not None and found != files:
+        raise NotAvailableError(
+            f"the diff of {name} has {found} files, the pull request {files}", hint="git is asked instead"
+        )
 
 
 def _check_digest(diff: bytes, name: str, expected: str | None) -> None:

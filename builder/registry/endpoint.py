@@ -8,11 +8,12 @@ from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from builder.errors import InputError
+from builder.limits import wait_limit
 
 
 def timeout() -> tuple[float, float]:
     """Limits for connecting and for each wait for bytes, in seconds; `BUILDER_HTTP_TIMEOUT` sets the second."""
-    return 15.0, float(os.environ.get("BUILDER_HTTP_TIMEOUT") or 60)
+    return 15.0, wait_limit()
 
 
 @dataclass(frozen=True)

@@ -134,7 +134,7 @@ def test_nothing_answers_is_5_and_leaves_nothing(tmp_path: Path) -> None:
     assert list((project / "overlays").iterdir()) == []
     offline = builder("lock", "small", "--offline", cwd=project, env=nobody)
     assert offline.code == 2
-    assert "is not vendored" in offline.err
+    assert "is neither vendored under overlays/ nor in the cache" in offline.err
 
 
 def test_a_token_goes_to_github_only_and_is_printed_nowhere(hub: GitHub, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -23,13 +24,19 @@ REPOSITORY = "vllm-project/vllm"
 
 @dataclass
 class Fault:
-    """An answer instead of the right one. `cut` promises more bytes than it sends; `stall` sends nothing for a while."""
+    """An answer instead of the right one.
+
+    `cut` promises more bytes than it sends; `open_end` promises none, so that the connection's end is the body's;
+    `stall` sends nothing for so many seconds, `trickle` 3 kB/s of a header that never ends (to git: of a body) for so many.
+    """
 
     status: int = 200
     body: bytes = b""
     headers: dict[str, str] = field(default_factory=dict)
     cut: bool = False
+    open_end: bool = False
     stall: float = 0.0
+    trickle: float = 0.0
 
 
 @dataclass
@@ -59,6 +66,8 @@ class GitHub:
         self.spoiled: tuple[int, Fault, bool] | None = None
         """(position of a request from 0, what it gets, whether every later one gets it too)."""
         self.abbreviation = 7
+        self.old_name = ""
+        """What the repository was called before: its addresses are redirected."""
         self.url = ""
         self.work.mkdir(parents=True)
         git(self.work, "init", "-q", "-b", "main")
@@ -154,9 +163,12 @@ def _handler(server: GitHub) -> type[BaseHTTPRequestHandler]:
             server.seen.append((self.command, self.path, dict(self.headers)))
             fault = self._fault()
             if fault is not None:
-                self._send(fault.status, fault.body, fault.headers, cut=fault.cut, stall=fault.stall)
+                self._spoil(fault)
                 return
             parts = urlsplit(self.path)
+            if server.old_name and server.old_name in parts.path:
+                self._send(301, b"", {"Location": server.url + self.path.replace(server.old_name, REPOSITORY)})
+                return
             if ".git/" in parts.path:
                 self._git(parts.path, parts.query, body)
             elif parts.path.startswith(f"/repos/{REPOSITORY}/"):
@@ -198,6 +210,7 @@ def _handler(server: GitHub) -> type[BaseHTTPRequestHandler]:
                     "merge_commit_sha": pull.merge_commit,
                     "user": {"login": pull.author}, "head": {"sha": pull.head}, "base": {"ref": pull.base},
                     "html_url": f"https://github.com/{REPOSITORY}/pull/{pull.number}",
+                    "changed_files": server.diff(pull.base, pull.head).count(b"diff --git "),
                 }  # fmt: skip
                 self._send(200, json.dumps(document).encode(), {"Content-Type": "application/json"})
             elif kind == "compare":
@@ -210,7 +223,13 @@ def _handler(server: GitHub) -> type[BaseHTTPRequestHandler]:
                 if wants_diff:
                     self._send(200, server.diff(base, head))
                 else:
-                    self._send(200, json.dumps({"merge_base_commit": {"sha": merge_base}}).encode())
+                    ahead = len(git(server.bare, "rev-list", f"{base}..{head}").split())
+                    behind = len(git(server.bare, "rev-list", f"{head}..{base}").split())
+                    status = (
+                        "diverged" if ahead and behind else "ahead" if ahead else "behind" if behind else "identical"
+                    )
+                    document = {"merge_base_commit": {"sha": merge_base}, "status": status, "ahead_by": ahead}
+                    self._send(200, json.dumps(document).encode())
             else:
                 self._send(404, b'{"message": "Not Found"}')
 
@@ -230,26 +249,36 @@ def _handler(server: GitHub) -> type[BaseHTTPRequestHandler]:
             status = int(headers.pop("Status", "200").split()[0])
             self._send(status, data, headers)
 
+        def _spoil(self, fault: Fault) -> None:
+            if fault.stall:
+                threading.Event().wait(fault.stall)
+            self.close_connection = fault.cut or fault.open_end or bool(fault.trickle)
+            length = None if fault.open_end or fault.trickle else len(fault.body) + (100 if fault.cut else 0)
+            with suppress(OSError):
+                if fault.trickle:
+                    # curl, which is git's, counts no header as progress.
+                    rest = b"Content-Length: 999999\r\n\r\n" if ".git/" in self.path else b"X-Slow: "
+                    self.wfile.write(b"HTTP/1.1 200 OK\r\n" + rest)
+                    end = time.monotonic() + fault.trickle
+                    while time.monotonic() < end:
+                        self.wfile.write(b"x" * 300)
+                        time.sleep(0.1)
+                    return
+                self._send(fault.status, fault.body, fault.headers, length=length)
+
         def _send(
-            self,
-            status: int,
-            data: bytes,
-            headers: dict[str, str] | None = None,
-            *,
-            cut: bool = False,
-            stall: float = 0.0,
+            self, status: int, data: bytes, headers: dict[str, str] | None = None, *, length: int | None = -1
         ) -> None:
-            if stall:
-                threading.Event().wait(stall)
             self.send_response(status)
             for name, value in (headers or {}).items():
                 self.send_header(name, value)
-            self.send_header("Content-Length", str(len(data) + (100 if cut else 0)))
+            if length is not None:
+                self.send_header("Content-Length", str(len(data) if length < 0 else length))
+            else:
+                self.send_header("Connection", "close")
             self.end_headers()
             with suppress(OSError):
                 self.wfile.write(data)
-            if cut:
-                self.close_connection = True
 
     return Handler
 

@@ -1,0 +1,250 @@
+"""What a fetch may do: whom it asks and tells, how long it waits, what it keeps, and that it leaves the user's git alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from builder.overlay.http import _headers, _ours
+from tests.support.cli import Ran, builder
+from tests.support.github import REPOSITORY, Fault, GitHub, github
+from tests.support.smallwheel import FILES, make_project
+from tests.support.trees import git
+
+TOKEN = "ghp_" + "s3cr3t" * 6
+NAME = f"{REPOSITORY}#39931"
+VENDORED = "overlays/vllm-project-vllm-39931.diff"
+EDITED = FILES["vllm/config.py"].replace(b"option_20 = 20\n", b"option_20 = 2020\n")
+NOBODY = {"BUILDER_GITHUB_URL": "http://127.0.0.1:9", "BUILDER_GITHUB_API_URL": "http://127.0.0.1:9"}
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[GitHub]:
+    with github(tmp_path / "github") as server:
+        server.commit({**FILES}, "base")
+        change: dict[str, bytes | None] = {"vllm/added.py": b"added = 1\n", "vllm/config.py": EDITED}
+        server.open_pull(39931, server.commit(change, "the change", branch="feature"))
+        yield server
+
+
+class Place:
+    """A project with the pull request as its overlay, and a cache of its own."""
+
+    def __init__(self, hub: GitHub, folder: Path, *, name: str = NAME, **overlay: object) -> None:
+        self.root = make_project(folder / "project", {}, overlays=[{"pull": name, **overlay}])
+        self.vendored = self.root / f"overlays/{name.replace('/', '-').replace('#', '-')}.diff"
+        self.env = {
+            "BUILDER_GITHUB_URL": hub.url, "BUILDER_GITHUB_API_URL": hub.url, "BUILDER_HTTP_TIMEOUT": "1",
+            "BUILDER_CACHE_DIR": str(folder / "cache"),
+        }  # fmt: skip
+
+    def run(self, *arguments: str, **env: str) -> Ran:
+        return builder(*arguments, cwd=self.root, env={**self.env, **env})
+
+    def lock(self, *arguments: str, **env: str) -> Ran:
+        return self.run("lock", "small", *arguments, **env)
+
+
+class Thief:
+    """A server that is not GitHub, and notes everything that it is told."""
+
+    def __init__(self) -> None:
+        told = self.told = list[str]()
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                told.append(f"{self.path} {dict(self.headers)}")
+                self.send_error(404)
+
+            do_POST = do_GET  # noqa: N815  the name is http.server's
+
+            def log_message(self, *arguments: object) -> None:
+                pass
+
+        # Another address of this machine, so that it is another host to every client.
+        self.server = ThreadingHTTPServer(("127.0.0.2", 0), Handler)
+        self.url = f"http://127.0.0.2:{self.server.server_address[1]}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+
+@pytest.fixture
+def thief() -> Iterator[Thief]:
+    made = Thief()
+    yield made
+    made.server.shutdown()
+    made.server.server_close()
+
+
+@pytest.mark.parametrize("route", ["/repos/", "compare", ".diff", "info/refs", "git-upload-pack"])
+def test_nobody_is_told_anything_by_a_redirect(hub: GitHub, thief: Thief, tmp_path: Path, route: str) -> None:
+    place = Place(hub, tmp_path)
+    if route not in ("/repos/", "compare"):
+        hub.faults["/repos/"] = [Fault(404)]
+    hub.faults[route] = [Fault(302, headers={"Location": f"{thief.url}/{REPOSITORY}.git/{route}"})]
+    done = place.lock("-v", GITHUB_TOKEN=TOKEN)
+    assert done.code == (5 if route in ("info/refs", "git-upload-pack") else 0), done.err
+    assert thief.told == []
+    assert any(TOKEN in str(headers) or "Basic" in str(headers) for _, _, headers in hub.seen)
+    if done.code == 5:
+        assert "refusing to follow a redirect to http://127.0.0.2" in done.err or "302" in done.err
+        assert not place.vendored.exists()
+
+
+def test_the_token_is_for_the_same_host_by_the_same_protocol(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("BUILDER_GITHUB_URL", raising=False)
+    monkeypatch.delenv("BUILDER_GITHUB_API_URL", raising=False)
+    monkeypatch.setenv("GITHUB_TOKEN", TOKEN)
+    for url, ours in {
+        "https://api.github.com/repos/x": True,
+        "https://github.com/x": True,
+        "http://github.com/x": False,
+        "http://api.github.com/x": False,
+        "https://github.com:8443/x": False,
+        "https://patch-diff.githubusercontent.com/x": False,
+        "https://user@github.com/x": False,
+        "https://github.com.example.org/x": False,
+    }.items():
+        assert _ours(url) is ours, url
+        assert ("Authorization" in _headers(url, "*/*")) is ours, url
+
+
+def test_a_repository_that_was_renamed_is_followed(hub: GitHub, tmp_path: Path) -> None:
+    hub.old_name = "vllm-before/vllm"
+    by_api = Place(hub, tmp_path / "api", name="vllm-before/vllm#39931")
+    assert by_api.lock().code == 0
+    hub.faults = {"/repos/": [Fault(404)], ".diff": [Fault(404)]}
+    by_git = Place(hub, tmp_path / "git", name="vllm-before/vllm#39931")
+    done = by_git.lock(GITHUB_TOKEN=TOKEN)
+    assert done.code == 0, done.err
+    assert by_git.vendored.read_bytes() == by_api.vendored.read_bytes()
+
+
+@pytest.mark.parametrize("route", ["/repos/", "info/refs"])
+def test_a_server_that_trickles_ends_within_the_limit(
+    hub: GitHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, route: str
+) -> None:
+    place = Place(hub, tmp_path)
+    hub.faults = {"/repos/": [Fault(404)], ".diff": [Fault(404)]}
+    hub.faults[route] = [Fault(trickle=60)]
+    begun = time.monotonic()
+    done = place.lock(BUILDER_HTTP_TIMEOUT="0.1")
+    # 1.5 s an exchange; four tries of the API, one of git, and what it takes to start.
+    assert time.monotonic() - begun < 30
+    assert done.code == (0 if route == "/repos/" else 5), done.err
+    assert "did not end within 1.5 s" in done.err or route == "/repos/"
+    assert not list((tmp_path / "cache").rglob("*.tmp"))
+
+
+def test_a_part_of_a_diff_is_not_taken_for_all_of_it(hub: GitHub, tmp_path: Path) -> None:
+    """It is a sound diff, its end is the connection's, and nothing is pinned yet: the API's own count tells."""
+    whole = Place(hub, tmp_path / "whole")
+    assert whole.lock().code == 0
+    first = hub.diff("main", hub.pulls[39931].head).split(b"diff --git ")[1]
+    hub.faults = {
+        "compare": [
+            Fault(
+                200, json.dumps({"merge_base_commit": {"sha": hub.merge_base("main", "refs/pull/39931/head")}}).encode()
+            ),
+            Fault(200, b"diff --git " + first, open_end=True),
+        ]
+    }
+    place = Place(hub, tmp_path / "part")
+    done = place.lock("-v")
+    assert done.code == 0, done.err
+    assert "has 1 files, the pull request 2; asking git" in done.err
+    assert place.vendored.read_bytes() == whole.vendored.read_bytes()
+
+
+def test_a_lost_copy_comes_back_from_the_cache_without_a_network(hub: GitHub, tmp_path: Path) -> None:
+    place = Place(hub, tmp_path)
+    assert place.lock().code == 0
+    wanted = place.vendored.read_bytes()
+    for arguments in (["--offline"], []):
+        place.vendored.unlink()
+        refused = place.lock("--check", *arguments, **NOBODY)
+        assert refused.code == 4
+        assert VENDORED in refused.err
+        assert not place.vendored.exists()
+        done = place.lock(*arguments, **NOBODY)
+        assert done.code == 0, done.err
+        assert place.vendored.read_bytes() == wanted
+    place.vendored.unlink()
+    for kept in (tmp_path / "cache/content").rglob("*"):
+        if kept.is_file() and kept.read_bytes() == wanted:
+            kept.write_bytes(wanted[:-1])
+    damaged = place.lock("--offline", **NOBODY)
+    assert damaged.code == 2
+    assert "neither vendored under overlays/ nor in the cache" in damaged.err
+
+
+def test_pinned_commits_that_git_has_fetched_once_are_there_offline(hub: GitHub, tmp_path: Path) -> None:
+    pins = {"head": hub.pulls[39931].head, "merge_base": hub.merge_base("main", "refs/pull/39931/head")}
+    hub.faults = {"/repos/": [Fault(404)], ".diff": [Fault(404)]}
+    first = Place(hub, tmp_path, **pins)
+    assert first.lock().code == 0
+    second = Place(hub, tmp_path / "second", **pins)
+    asked = len(hub.seen)
+    done = second.lock("--offline", BUILDER_CACHE_DIR=str(tmp_path / "cache"))
+    assert done.code == 0, done.err
+    assert len(hub.seen) == asked
+    assert second.vendored.read_bytes() == first.vendored.read_bytes()
+    third = Place(hub, tmp_path / "third", **pins)
+    nothing = third.lock("--offline")
+    assert nothing.code == 2
+    assert "neither vendored under overlays/ nor in the cache" in nothing.err
+
+
+def test_the_callers_git_is_left_alone(hub: GitHub, tmp_path: Path) -> None:
+    """As in a git hook, whose environment names the user's repository."""
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    git(mine, "init", "-q")
+    before = {path: path.read_bytes() for path in mine.rglob("*") if path.is_file()}
+    hub.faults = {"/repos/": [Fault(404)], ".diff": [Fault(404)]}
+    place = Place(hub, tmp_path)
+    done = place.lock(
+        GIT_DIR=str(mine / ".git"), GIT_WORK_TREE=str(mine), GIT_OBJECT_DIRECTORY=str(mine / ".git/objects"),
+        GIT_INDEX_FILE=str(mine / ".git/index"), GIT_SSH_COMMAND="false", GIT_EXTERNAL_DIFF="false",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    assert {path: path.read_bytes() for path in mine.rglob("*") if path.is_file()} == before
+
+
+def test_what_a_killed_git_leaves_behind_is_no_trouble_and_two_at_once_wait(hub: GitHub, tmp_path: Path) -> None:
+    hub.faults = {"/repos/": [Fault(404)], ".diff": [Fault(404)]}
+    place = Place(hub, tmp_path)
+    assert place.lock().code == 0
+    [copy] = (tmp_path / "cache/git").iterdir()
+    hub.open_pull(39931, hub.commit({"vllm/added.py": b"added = 2\n"}, "pushed", branch="feature"))
+    for name in ("config.lock", "packed-refs.lock", "refs/pull/39931.lock"):
+        (copy / name).touch()
+    done = place.lock("--update", NAME)
+    assert done.code == 0, done.err
+    assert b"+added = 2" in place.vendored.read_bytes()
+    fresh = {"BUILDER_CACHE_DIR": str(tmp_path / "fresh")}
+    runs = [
+        subprocess.Popen(
+            [sys.executable, "-m", "builder", "lock", "small"], cwd=Place(hub, tmp_path / str(number)).root,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), **place.env, **fresh}, stderr=subprocess.PIPE,
+        )
+        for number in range(3)
+    ]  # fmt: skip
+    for run in runs:
+        _, err = run.communicate(timeout=120)
+        assert run.returncode == 0, err
+
+
+@pytest.mark.parametrize("text", ["soon", "0", "-1", "nan", "inf"])
+def test_a_limit_that_is_none_is_wrong_input(hub: GitHub, tmp_path: Path, text: str) -> None:
+    done = Place(hub, tmp_path).lock(BUILDER_HTTP_TIMEOUT=text)
+    assert done.code == 2
+    assert "BUILDER_HTTP_TIMEOUT" in done.err
