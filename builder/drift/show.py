@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from builder.drift.model import Finding
 
 COLUMNS = ("what", "name", "cause", "detail")
+_MARKS = frozenset("&<>[]()*_~`#@!|\\:")
 
 
 def rows(findings: Sequence[Finding]) -> list[list[str]]:
@@ -26,12 +27,12 @@ def markdown(name: str, findings: Sequence[Finding]) -> str:
             cause,
             _code(_short(each.locked)),
             _code(_short(each.upstream)),
-            each.detail,
+            _plain(each.detail),
         ]
         lines.append("| " + " | ".join(_cell(cell) for cell in cells) + " |")
     if moved:
         lines += ["", "Next:", ""]
-        lines += [f"- {_code(each.name)}{_about(each)}: {_cell(each.next or each.detail)}" for each in moved]
+        lines += [f"- {_code(each.name)}{_about(each)}: {_cell(each.next or _plain(each.detail))}" for each in moved]
     return "\n".join(lines)
 
 
@@ -44,7 +45,7 @@ def _about(finding: Finding) -> str:
         if finding.about.get(key)
     ]
     text = "; ".join(each for each in known if each)
-    return f" ({_cell(text)})" if text else ""
+    return f" ({_plain(text)})" if text else ""
 
 
 def _short(value: str | None) -> str:
@@ -56,5 +57,10 @@ def _code(text: str) -> str:
 
 
 def _cell(text: str) -> str:
-    """Text that ends no cell and opens no mention or link by itself."""
-    return text.replace("\n", " ").replace("|", "\\|").replace("@", "&#64;")
+    """Text that ends neither its cell nor its line."""
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def _plain(text: str) -> str:
+    """Somebody else's text: no link, mention, image, HTML or emphasis, whatever stands in it."""
+    return "".join(f"&#{ord(sign)};" if sign in _MARKS else sign for sign in " ".join(text.split()))

@@ -25,7 +25,8 @@ from builder.overlay.http import EXCHANGE_LIMIT, SIZE_LIMIT, TRIES, final_addres
 from builder.process import TimeLimitError, run
 
 # What git (2.39 to 2.50, in the C locale) says when the server answered and has no such thing.
-_ABSENT = re.compile(r"not our ref|request for unadvertised object|repository '.*' not found|Repository not found")
+_NO_REPOSITORY = re.compile(r"repository '.*' not found|Repository not found")
+_NO_COMMIT = re.compile(r"not our ref|request for unadvertised object")
 _NO_REF = "couldn't find remote ref"
 # An HTTP status that another try does not change; 408 and 429 are not among them.
 _REFUSED = re.compile(
@@ -47,8 +48,12 @@ class GitError(UnreachableError):
         )
 
 
-class AbsentError(GitError):
-    """The server answers, and has no such repository, ref or commit."""
+class NoRepositoryError(GitError):
+    """The server answers, and has no such repository."""
+
+
+class NoCommitError(GitError):
+    """The repository is there, and has no such ref or commit."""
 
 
 def address_of(repository: str) -> str:
@@ -75,7 +80,7 @@ class GitRemote:
         return self._run(arguments).decode("utf-8", "replace")
 
     def talk(self, *arguments: str) -> bytes:
-        """git with the server: several tries, none of them endless. Raises `AbsentError`, else `GitError`."""
+        """git with the server: several tries, none of them endless. Raises `GitError`."""
         if self._offline:
             return self._run(arguments)
         trouble: GitError | None = None
@@ -88,7 +93,7 @@ class GitRemote:
                 if error.refused:
                     raise
                 if _NO_REF in error.said and attempt and self.heads():
-                    raise AbsentError(self.repository, error.said, refused=True) from error
+                    raise NoCommitError(self.repository, error.said, refused=True) from error
                 trouble = error
                 if _REDIRECTED.search(error.said):
                     self._move()
@@ -145,8 +150,9 @@ class GitRemote:
                 raise GitError(self.repository, error.message, refused=True) from error
         said = without_secrets(done.stderr.decode("utf-8", "replace").strip())
         if done.returncode != 0:
-            if _ABSENT.search(said):
-                raise AbsentError(self.repository, said, refused=True)
+            for kind, pattern in ((NoRepositoryError, _NO_REPOSITORY), (NoCommitError, _NO_COMMIT)):
+                if pattern.search(said):
+                    raise kind(self.repository, said, refused=True)
             raise GitError(self.repository, said, refused=_REFUSED.search(said) is not None)
         if len(done.stdout) > SIZE_LIMIT:
             raise GitError(self.repository, f"the answer is larger than {SIZE_LIMIT >> 20} MiB", refused=True)

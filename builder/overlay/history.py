@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cached_property
 
-from builder.overlay.gitremote import AbsentError, GitRemote
+from builder.overlay.gitremote import GitRemote, NoCommitError, NoRepositoryError
 
 _BASE = "refs/base/HEAD"
 
@@ -28,7 +28,7 @@ class History:
         name = f"refs/pull/{self._number}/head"
         try:
             return self._remote.heads(name).get(name)
-        except AbsentError:
+        except NoRepositoryError:
             return None
 
     def commits_between(self, old: str, new: str) -> int | None:
@@ -38,7 +38,7 @@ class History:
             if not remote.has(commit):
                 try:
                     remote.fetch(commit)
-                except AbsentError:
+                except NoCommitError:
                     # A commit that nobody has any more cannot be an ancestor.
                     return None
         if not remote.is_ancestor(old, new):

@@ -131,6 +131,10 @@ class GitHub:
         git(self.work, "tag", name, "main")
         git(self.work, "push", "-q", str(self.bare), f"refs/tags/{name}")
 
+    def untag(self, name: str) -> None:
+        """Take a tag back."""
+        git(self.bare, "tag", "-d", name)
+
     def delete(self, number: int) -> None:
         """Take a pull request away, its ref included."""
         del self.pulls[number]

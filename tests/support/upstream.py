@@ -1,0 +1,117 @@
+"""A pull request that was locked, and the things that become of it: pushed to, rebased, merged, deleted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.support.cli import Ran, builder
+from tests.support.github import REPOSITORY, GitHub, github
+from tests.support.smallwheel import FILES, make_project
+
+PULL = f"{REPOSITORY}#39931"
+EDITED = FILES["vllm/config.py"].replace(b"option_20 = 20\n", b"option_20 = 2020\n")
+
+
+@dataclass
+class World:
+    """A project that was locked, and the GitHub that it was locked from."""
+
+    hub: GitHub
+    project: Path
+    env: dict[str, str]
+
+    def run(self, *arguments: str, **env: str) -> Ran:
+        return builder(*arguments, cwd=self.project, env={**self.env, **env})
+
+    def drift(self, **env: str) -> tuple[int, dict[str, Any]]:
+        done = self.run("drift", "small", "--json", **env)
+        assert done.code in (0, 4), done.err
+        return done.code, done.document["findings"][0]
+
+    def digest(self) -> str:
+        done = self.run("build", "small", "--engine", "oci", "--json")
+        assert done.code == 0, done.err
+        return str(done.document["digest"])
+
+
+@contextmanager
+def locked_world(tmp_path: Path) -> Iterator[World]:
+    """A recipe with one pull request, just locked."""
+    with github(tmp_path / "github") as hub:
+        hub.commit({**FILES, "README.md": b"one\n"}, "base")
+        hub.tag("v0.0.1")
+        head = hub.commit({"vllm/config.py": EDITED}, "the change", branch="feature")
+        hub.open_pull(39931, head)
+        project = make_project(tmp_path / "project", {}, overlays=[{"pull": PULL}])
+        env = {
+            "BUILDER_GITHUB_URL": hub.url,
+            "BUILDER_GITHUB_API_URL": hub.url,
+            "BUILDER_CACHE_DIR": str(tmp_path / "builder-cache"),
+            "BUILDER_HTTP_TIMEOUT": "2",
+        }
+        made = World(hub, project, env)
+        done = made.run("lock", "small")
+        assert done.code == 0, done.err
+        yield made
+
+
+def rerender(hub: GitHub) -> None:
+    hub.abbreviation = 14
+
+
+def push(hub: GitHub) -> None:
+    hub.open_pull(39931, hub.commit({"vllm/added.py": b"added = 1\n"}, "more", branch="feature"))
+
+
+def force_push(hub: GitHub) -> None:
+    hub.rewrite("feature", "main")
+    other = EDITED.replace(b"2020", b"2121")
+    hub.open_pull(39931, hub.commit({"vllm/config.py": other}, "another change", branch="feature"))
+
+
+def rebase(hub: GitHub) -> None:
+    above = b"first = 1\n" + FILES["vllm/config.py"]
+    hub.commit({"vllm/config.py": above}, "main goes on")
+    hub.open_pull(39931, hub.rebase("feature"))
+
+
+def close(hub: GitHub) -> None:
+    hub.pulls[39931].state = "closed"
+
+
+def squash(hub: GitHub) -> None:
+    hub.merge(39931, squash=True)
+    hub.tag("v0.0.3rc1")
+    hub.tag("v0.0.3")
+    hub.tag("v0.0.4")
+
+
+def merge(hub: GitHub) -> None:
+    hub.commit({"README.md": b"two\n"}, "main goes on")
+    hub.merge(39931, squash=False, tag="v0.0.2")
+
+
+def merge_untagged(hub: GitHub) -> None:
+    hub.merge(39931, squash=True)
+
+
+def delete(hub: GitHub) -> None:
+    hub.delete(39931)
+
+
+CASES: dict[str, tuple[Callable[[GitHub], None] | None, int, str, str]] = {
+    "nothing": (None, 0, "unchanged", ""),
+    "re-rendered": (rerender, 0, "re-rendered", "same canonical digest"),
+    "pushed to": (push, 4, "new commits", "1 commit more"),
+    "force-pushed": (force_push, 4, "force-pushed", "change is another"),
+    "rebased": (rebase, 4, "rebased", "the same change on another base"),
+    "closed": (close, 4, "closed", "without being merged"),
+    "squashed": (squash, 4, "merged", "first released in v0.0.3"),
+    "merged": (merge, 4, "merged", "first released in v0.0.2"),
+    "merged, no tag": (merge_untagged, 4, "merged", "in no tag yet"),
+    "deleted": (delete, 4, "gone", "neither the API nor git"),
+}
