@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO
@@ -14,42 +14,59 @@ _QUIET_SECONDS = 1.0
 
 
 class Bar:
-    """One bar that appears once its step has lasted `_QUIET_SECONDS`."""
+    """One bar that appears once its step has lasted `_QUIET_SECONDS`, whether anything advances or not."""
 
     def __init__(self, display: rich_progress.Progress, label: str, total: int | None) -> None:
         self._display = display
-        self._begun = time.monotonic()
         self._task = display.add_task(label, total=total)
-        self._shown = False
+        self._lock = threading.Lock()
+        self._over = False
+        self._timer = threading.Timer(_QUIET_SECONDS, self._show)
+        self._timer.daemon = True
+        self._timer.start()
 
     def advance(self, amount: int) -> None:
         self._display.update(self._task, advance=amount)
-        if not self._shown and time.monotonic() - self._begun > _QUIET_SECONDS:
-            self._shown = True
-            self._display.start()
 
     def note(self, text: str) -> None:
         self._display.update(self._task, description=text)
-        self.advance(0)
+
+    def stop(self) -> None:
+        self._timer.cancel()
+        with self._lock:
+            self._over = True
+            self._display.stop()
+
+    def _show(self) -> None:
+        with self._lock:
+            if not self._over:
+                self._display.start()
 
 
 @contextmanager
 def bar(stream: IO[str], label: str, *, total: int | None, unit: str) -> Iterator[Bar]:
-    """A bar for `unit` (`bytes`, or a plural noun that is printed) on `stream`, gone when the block ends."""
+    """A bar for `unit` (`bytes`, or a plural noun that is printed) on `stream`, gone when the block ends.
+
+    Without a total it says only that something goes on, and for how long.
+    """
     counts: list[rich_progress.ProgressColumn]
-    if unit == "bytes":
+    if total is None:
+        counts = [rich_progress.TimeElapsedColumn()]
+    elif unit == "bytes":
         counts = [rich_progress.DownloadColumn(binary_units=True), rich_progress.TransferSpeedColumn()]
     else:
         counts = [rich_progress.MofNCompleteColumn(), rich_progress.TextColumn(unit)]
+    if total is not None:
+        counts.append(rich_progress.TimeRemainingColumn())
     display = rich_progress.Progress(
         rich_progress.TextColumn("{task.description}"),
         rich_progress.BarColumn(),
         *counts,
-        rich_progress.TimeRemainingColumn(),
         console=RichConsole(file=stream),
         transient=True,
     )
+    running = Bar(display, label, total)
     try:
-        yield Bar(display, label, total)
+        yield running
     finally:
-        display.stop()
+        running.stop()

@@ -102,12 +102,14 @@ def _from_pull(
     pins = previous if spec.head is None and previous is not None and previous.head is not None else spec
     head, merge_base = pins.head, pins.merge_base
     expected = previous.digest if previous is not None and pins is previous else None
+    doing = f"fetching {spec.id}" + (f" at {head[:12]}" if head else "")
     if not offline:
-        console.say(f"fetching {spec.id}" + (f" at {head[:12]}" if head else ""))
-    pull = fetch_pull(
-        spec.repository, spec.number, head=head, merge_base=merge_base, expected=expected,
-        console=console, offline=offline,
-    )  # fmt: skip
+        console.say(doing)
+    with console.progress(doing):
+        pull = fetch_pull(
+            spec.repository, spec.number, head=head, merge_base=merge_base, expected=expected,
+            console=console, offline=offline,
+        )  # fmt: skip
     name = vendored_name(spec)
     # Read back from the canonical form, so that line numbers in messages are those of the vendored copy.
     diff = parse(parse(pull.diff, spec.id).canonical, name)

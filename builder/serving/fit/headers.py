@@ -75,7 +75,7 @@ def _json(data: bytes, name: str) -> dict[str, Any]:
 def read_hub(repo: str, revision: str | None, *, console: Console) -> Checkpoint:
     """The same from the Hub (`HF_ENDPOINT`), some kilobytes per file by range; weights are not downloaded."""
     with open_hub(repo) as api:
-        with console.progress(f"reading the headers of {repo}", unit="files"):
+        with console.progress(f"reading the headers of {repo}"):
             metadata = api.get_safetensors_metadata(repo, revision=revision)
         config = fetch(api, repo, revision, "config.json")
     tensors = [

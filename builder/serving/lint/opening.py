@@ -92,7 +92,7 @@ def judge_of_base(reference: str, *, console: Console, package: str = "vllm") ->
     platform = Platform.parse("linux/amd64")
     base = open_base(reference, root=Path.cwd(), console=console)
     image: BaseImage = base.image(platform)
-    with console.progress(f"reading {reference}", unit="files"):
+    with console.progress(f"reading {reference}"):
         tree = base.tree(platform, package)
         source = from_tree(tree, name=reference, package=package, key=_key(image.digest, image.manifest.digest))
     return Judge(read_package(source))
@@ -127,7 +127,7 @@ def _source(
     if kept is not None and offline:
         return kept
     try:
-        with console.progress(f"reading {package} from the base", unit="files"):
+        with console.progress(f"reading {package} from the base"):
             return from_tree(opened(), name=name, package=package, over=over, key=key)
     except BuilderError:
         if not offline:
