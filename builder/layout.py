@@ -16,6 +16,12 @@ class Project:
     recipe_path: Path
 
     @property
+    def recipe(self) -> str:
+        """The recipe as a command in the root takes it: `NAME` when it is `images/NAME.yaml`, else its file."""
+        inside = self.recipe_path.parent == self.root / "images" and self.recipe_path.suffix == ".yaml"
+        return self.recipe_path.stem if inside else self.show(self.recipe_path)
+
+    @property
     def lock_path(self) -> Path:
         """The lock stands beside its recipe: `images/NAME.lock.yaml`."""
         return self.recipe_path.with_name(f"{self.recipe_path.stem}.lock.yaml")

@@ -37,7 +37,9 @@ def command(ctx: click.Context, recipe: str, markdown: bool, console: Console) -
             bar.advance(1)
         bar.note(lock.base.reference)
         findings.append(base_drift(project, lock, console=console))
-        checkpoint = checkpoint_drift(lock.checkpoint, loaded.checkpoint) if loaded.checkpoint is not None else None
+        checkpoint = (
+            checkpoint_drift(project, lock.checkpoint, loaded.checkpoint) if loaded.checkpoint is not None else None
+        )
         findings += [checkpoint] if checkpoint is not None else []
     drifted = [each for each in findings if each.drifted]
     if markdown:

@@ -31,7 +31,7 @@ def base_drift(project: Project, lock: Lock, *, console: Console) -> Finding:
         return finding
     return replace(
         finding, cause="base tag moved", upstream=now, detail="the name stands for other content now",
-        next="builds keep the locked digest; `builder lock RECIPE --update base` takes the new one",
+        next=f"builds keep the locked digest; `builder lock {project.recipe} --update base` takes the new one",
     )  # fmt: skip
 
 
@@ -65,7 +65,7 @@ def _other_digest(project: Project, lock: Lock, console: Console) -> str:
     return open_base(lock.base.reference, root=project.root, console=console).image(platform).digest
 
 
-def checkpoint_drift(locked: LockedCheckpoint | None, spec: CheckpointSpec) -> Finding | None:
+def checkpoint_drift(project: Project, locked: LockedCheckpoint | None, spec: CheckpointSpec) -> Finding | None:
     """Compare the revision on the Hub. A local checkpoint is not read: `builder checkpoint digest` does that."""
     if locked is None:
         return None
@@ -84,5 +84,5 @@ def checkpoint_drift(locked: LockedCheckpoint | None, spec: CheckpointSpec) -> F
         return finding
     return replace(
         finding, cause="checkpoint revision moved", upstream=now, detail="the branch or tag is at another commit",
-        next="`builder lock RECIPE --update checkpoint` takes it",
+        next=f"`builder lock {project.recipe} --update checkpoint` takes it",
     )  # fmt: skip

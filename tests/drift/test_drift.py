@@ -13,6 +13,7 @@ import pytest
 
 from builder.drift.surroundings import checkpoint_drift
 from builder.errors import UnreachableError
+from builder.layout import Project
 from builder.lock import LockedCheckpoint
 from builder.recipe import CheckpointSpec
 from builder.registry.client import Registry
@@ -82,7 +83,7 @@ def test_markdown_for_an_issue(world: World) -> None:
     assert done.code == 4
     assert "## 1 of 2 pins of `small` drifted" in done.out
     assert f"| overlay | `{PULL}` | **new commits** |" in done.out
-    assert f"builder lock RECIPE --update {PULL}" in done.out
+    assert f"builder lock small --update {PULL}" in done.out
     assert "(Hybrid TurboQuant; octocat)" in done.out
 
 
@@ -123,6 +124,17 @@ def test_a_base_that_moves_and_goes(world: World) -> None:
     wheel.unlink()
     gone = world.run("drift", "small", "--json")
     assert [each["cause"] for each in gone.document["findings"]] == ["unchanged", "base deleted"]
+
+
+def test_an_edited_copy_is_named_and_a_lost_one_is_no_drift(world: World) -> None:
+    vendored = world.project / "overlays/vllm-project-vllm-39931.diff"
+    data = vendored.read_bytes()
+    vendored.write_bytes(data.replace(b"2020", b"2222"))
+    code, finding = world.drift()
+    assert (code, finding["cause"]) == (4, "edited")
+    vendored.unlink()
+    code, finding = world.drift()
+    assert (code, finding["cause"]) == (0, "unchanged")
 
 
 def test_an_edited_local_diff_is_named(world: World) -> None:
@@ -198,11 +210,12 @@ def test_a_revision_on_the_hub_that_moves_and_goes(monkeypatch: pytest.MonkeyPat
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_address[1]}")
+    project = Project(Path("/p"), Path("/p/images/small.yaml"))
     locked = LockedCheckpoint(digest="0" * 64, repo="o/n", revision="a" * 40)
     spec = CheckpointSpec(repo="o/n", revision="main")
 
     def cause() -> str:
-        finding = checkpoint_drift(locked, spec)
+        finding = checkpoint_drift(project, locked, spec)
         assert finding is not None
         return finding.cause
 
