@@ -25,8 +25,9 @@ def command(recipe: str, show_diff: bool, offline: bool, console: Console) -> No
 
     Errors in a profile exit with 2.
     """
+    from builder.lock import overlay_lines
     from builder.opened import open_recipe
-    from builder.overlay.show import COLUMNS, about_line, rows, unified_diff
+    from builder.overlay.show import COLUMNS, rows, unified_diff
 
     opened = open_recipe(recipe, console=console, offline=offline)
     plans = opened.plans(console=console, offline=offline)
@@ -39,9 +40,8 @@ def command(recipe: str, show_diff: bool, offline: bool, console: Console) -> No
             rows(result),
             title=f"{opened.lock.name} on {opened.lock.base.reference} ({plan.platform})",
         )
-        for name, facts in about.items():
-            if line := about_line(facts):
-                console.out(f"{name}  {line}")
+        for line in overlay_lines(overlay.summary() for overlay in opened.lock.overlays):
+            console.out(line)
         if len(result.overlays) > 1:
             console.out(
                 "The overlays touch different files: their order does not matter to the result."

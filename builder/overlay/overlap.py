@@ -8,11 +8,11 @@ from dataclasses import replace
 
 from builder.overlay.hunks import Text, new_lines, places
 from builder.overlay.locate import placed
-from builder.overlay.model import HunkFailure, Overlay
+from builder.overlay.model import HunkCause, HunkFailure, Overlay
 from builder.overlay.select import Selection
 from builder.overlay.stack import Step, Tree, apply_change
 
-_PRESENT = ("already-in-base", "already-supplied")
+_PRESENT: tuple[HunkCause, ...] = ("already-in-base", "already-supplied")
 
 
 def advice(
@@ -89,7 +89,7 @@ def _replaces(overlay: Overlay, selection: Selection, steps: Sequence[Step], own
             continue
         found = [(step.overlay.id, *_carried(step.selection, tree)) for step in steps if step.overlay.id in names]
         if all(count == total for _, count, total in found):
-            carries = _listed([f"all {total} hunks of {name}" for name, _, total in found])
+            carries = _listed([f"{f'all {n} hunks' if n > 1 else 'the one hunk'} of {name}" for name, _, n in found])
             return f"{overlay.id} carries {carries}: remove {_listed(names)} from the recipe"
         if any(count for _, count, _ in found):
             carries = _listed([f"{_of(count, total)} of {name}" for name, count, total in found])

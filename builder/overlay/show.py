@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
 
 from builder.overlay.hunks import Text
 from builder.overlay.model import AppliedOverlay, StackResult
 from builder.overlay.paths import quote
 
 COLUMNS = ("overlay", "files", "hunks", "offsets", "fuzz", "dropped")
-
-
-def about_line(facts: Mapping[str, str | None]) -> str:
-    """What is known of an overlay beside its id, in one line; empty when nothing is."""
-    return " · ".join(f"{key.replace('_', ' ')}: {' '.join(value.split())}" for key, value in facts.items() if value)
 
 
 def rows(result: StackResult) -> list[list[str]]:

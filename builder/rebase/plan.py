@@ -9,7 +9,7 @@ from typing import Any
 from builder.base.model import PackageTree
 from builder.base.open import open_base
 from builder.console import Console
-from builder.locking.overlays import read_overlay
+from builder.locking.overlays import naming, read_overlay
 from builder.oci import Platform
 from builder.opened import Opened
 from builder.overlay.stack import Step, run_steps
@@ -68,7 +68,8 @@ def old_stack(opened: Opened, *, console: Console, offline: bool) -> Old:
         base = open_base(pinned_reference(opened.lock), root=opened.project.root, console=console, offline=offline)
         return base.tree(platform, opened.lock.package)
 
-    steps = run_steps(overlays, locked, opened.lock.package)
+    with naming(opened.lock.overlays):
+        steps = run_steps(overlays, locked, opened.lock.package)
     return Old(tuple(steps), listed(record, opened.lock.package), tree)
 
 

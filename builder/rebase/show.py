@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from builder.console import Console
-from builder.lock import Lock
+from builder.lock import Lock, overlay_lines
 from builder.opened import Opened
-from builder.overlay.show import about_line
 from builder.rebase.judge import Judged
 from builder.rebase.plan import Rebase
 from builder.rebase.writing import Written, fate, files_of, version_of
@@ -61,9 +60,8 @@ def show_one(answer: Rebase, lock: Lock, console: Console) -> None:
         [[each.id, cell(each), each.note or "-"] for each in answer.overlays],
         title=f"{lock.name} on {answer.base} ({lock.package} {answer.version})",
     )
-    for overlay in lock.overlays:
-        if line := about_line(overlay.about()):
-            console.out(f"{overlay.id}  {line}")
+    for line in overlay_lines(overlay.summary() for overlay in lock.overlays):
+        console.out(line)
     for judged in answer.overlays:
         for conflict in judged.conflicts:
             place = f"{conflict.path}, line {conflict.line}" if conflict.line else conflict.path

@@ -37,7 +37,7 @@ class Written:
 
     def as_json(self, project: Project) -> dict[str, Any]:
         lock = self.made.lock
-        overlays = [{"id": each.id, "digest": each.digest, **each.about()} for each in lock.overlays]
+        overlays = [each.summary() for each in lock.overlays]
         return {
             "lock": {
                 "inputs": lock.inputs,
