@@ -65,7 +65,7 @@ def append_overlays(text: str, items: Sequence[Mapping[str, str]]) -> str:
         indent = " " * (value.start_mark.column)
         return text[:at].rstrip("\n") + "\n" + _items(items, indent) + text[at:]
     if isinstance(value, yaml.SequenceNode) and value.value:
-        raise _in_brackets()
+        return append_overlays(_list_in_lines(text, key, value), items)
     return (
         text[: key.start_mark.index] + "overlays:\n" + _items(items, "  ").rstrip("\n") + text[value.end_mark.index :]
     )
@@ -100,14 +100,18 @@ def _in_block_style(text: str, overlays: Sequence[OverlayEdit]) -> str:
         return text
     key, value = found
     if value.flow_style and value.value:
-        items = "".join(f"  - {_pairs(text, item, '    ')}\n" for item in value.value)
-        rest = text[value.end_mark.index :].lstrip(" \t")
-        return text[: key.end_mark.index] + ":\n" + items.rstrip("\n") + (f" {rest}" if rest[:1] == "#" else rest)
+        return _list_in_lines(text, key, value)
     for item, edit in reversed(list(zip(value.value, overlays, strict=True))):
         if item.flow_style and edit.changes and not edit.drop:
             indent = " " * item.start_mark.column
             text = text[: item.start_mark.index] + _pairs(text, item, indent) + text[item.end_mark.index :]
     return text
+
+
+def _list_in_lines(text: str, key: yaml.Node, value: yaml.SequenceNode) -> str:
+    items = "".join(f"  - {_pairs(text, item, '    ')}\n" for item in value.value)
+    rest = text[value.end_mark.index :].lstrip(" \t")
+    return text[: key.end_mark.index] + ":\n" + items.rstrip("\n") + (f" {rest}" if rest[:1] == "#" else rest)
 
 
 def _pairs(text: str, item: yaml.Node, indent: str) -> str:
@@ -121,13 +125,6 @@ def _slice(text: str, node: yaml.Node) -> str:
     if "\n" not in written:
         return written if written else '""'
     return quoted(node.value) if isinstance(node, yaml.ScalarNode) else re.sub(r"\s*\n\s*", " ", written)
-
-
-def _in_brackets() -> InputError:
-    return InputError(
-        "the recipe writes its overlays in brackets, which cannot be edited line by line",
-        hint="write each overlay on lines of its own: `- pull: OWNER/REPOSITORY#NUMBER`",
-    )
 
 
 def _overlay_spans(
