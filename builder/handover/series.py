@@ -86,10 +86,6 @@ def _read_patch(folder: Path, name: str) -> Imported:
         data = (folder / name).read_bytes()
     except OSError as error:
         raise InputError(f"cannot read the patch {name}: {error.strerror}", hint="the series names it") from error
-    if re.search(rb"^diff --git [^\n]*\r$|^\+\+\+ [^\n]*\r$", data, re.MULTILINE):
-        raise InputError(
-            f"the patch {name} has DOS line ends in its own headers", hint=f"take them out: sed -i 's/\\r$//' {name}"
-        )
     data = _decoded_mail(data)
     diff = parse(data, name)
     return Imported(name, parse(diff.canonical, name), _meta(data))

@@ -103,8 +103,11 @@ def _in_block_style(text: str, overlays: Sequence[OverlayEdit]) -> str:
         return _list_in_lines(text, key, value)
     for item, edit in reversed(list(zip(value.value, overlays, strict=True))):
         if item.flow_style and edit.changes and not edit.drop:
-            indent = " " * item.start_mark.column
-            text = text[: item.start_mark.index] + _pairs(text, item, indent) + text[item.end_mark.index :]
+            lines = _pairs(text, item, " " * item.start_mark.column)
+            # What is said behind the braces goes behind the first line, which is the one that stays.
+            comment, end, rest = text[item.end_mark.index :].partition("\n")
+            first, *others = lines.split("\n")
+            text = text[: item.start_mark.index] + "\n".join([first + comment, *others]) + end + rest
     return text
 
 

@@ -21,6 +21,9 @@ from builder.rebase.plan import Rebase
 from builder.recipe import OverlaySpec, Recipe
 from builder.yamlfile import parse_yaml, validate_document
 
+# A base that has the name of the locked one, and another digest by now, is looked up as it was when it was judged.
+_FRESH = ("base",)
+
 
 @dataclass(frozen=True)
 class Written:
@@ -85,7 +88,9 @@ def prepare(opened: Opened, answer: Rebase, *, console: Console, offline: bool) 
     recipe = validate_document(Recipe, parse_yaml(text, name))
     _check_edited(opened.recipe, recipe, edits, answer.base, name)
     recipe, text = _with_digests(opened, recipe, text, pending, console=console, offline=offline)
-    made = make_lock(opened.project, recipe, opened.lock, console=console, offline=offline, pending=pending)
+    made = make_lock(
+        opened.project, recipe, opened.lock, console=console, offline=offline, update=_FRESH, pending=pending
+    )
     fates = tuple((each.id, fate(each, edit)) for each, edit in zip(answer.overlays, edits, strict=True))
     return Written(text, made, fates)
 
@@ -194,7 +199,9 @@ def _with_digests(
         part = bare.model_copy(update={"overlays": bare.overlays[: index + 1], "checkpoint": None})
         found: dict[str, str] = {}
         if spec.after:
-            made = make_lock(opened.project, part, opened.lock, console=console, offline=offline, pending=pending)
+            made = make_lock(
+                opened.project, part, opened.lock, console=console, offline=offline, update=_FRESH, pending=pending
+            )
             result = next(iter(made.results.values()))
             found = {file.path: sha256(file.after) for file in result.files if file.after is not None}
         edits.append(OverlayEdit(after={path: found[path] for path in spec.after if path in found}))

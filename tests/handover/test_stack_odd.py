@@ -190,7 +190,7 @@ def test_nothing_is_written_when_the_third_of_five_patches_is_bad(tmp_path: Path
         ("s/a.patch\ns-a.patch\n", {"s/a.patch": None, "s-a.patch": None}, "two patches of the series would both be"),
         ("empty.patch\n", {"empty.patch": b"Subject: nothing yet\n"}, "has no diff in it"),
         ("void.patch\n", {"void.patch": b""}, "void.patch is empty"),
-        ("dos.patch\n", {"dos.patch": b"diff --git a/vllm/x.py b/vllm/x.py\r\n--- a/vllm/x.py\r\n+++ b/vllm/x.py\r\n@@ -1 +1 @@\r\n-a\r\n+b\r\n"}, "DOS line ends"),
+        ("dos.patch\n", {"dos.patch": b"diff --git a/vllm/x.py b/vllm/x.py\r\n--- a/vllm/x.py\r\n+++ b/vllm/x.py\r\n@@ -1 +1 @@\r\n-a\r\n+b\r\n"}, "the diff has CRLF line ends"),
     ],
     ids=["reverse", "twice", "backslash", "one name", "header only", "empty", "dos"],
 )  # fmt: skip

@@ -9,6 +9,7 @@ import yaml
 
 from builder.errors import InputError
 from builder.files import sha256, write_files
+from builder.rebase.edit import OverlayEdit, edit_recipe
 from tests.support.cli import builder
 from tests.support.smallwheel import FILES, make_project, make_wheel
 from tests.support.trees import git_diff
@@ -237,6 +238,42 @@ def test_an_overlay_that_is_rebased_leaves_what_belonged_to_the_old_diff(tmp_pat
     built = builder("build", "small", "--engine", "oci", "--json", cwd=project).document
     assert {file["path"]: file["after"] for file in built["files"]} == item["after"] != {"vllm/config.py": after}
     assert b"csrc/x.cu" in (project / item["file"]).read_bytes()
+
+
+def test_a_pull_request_that_is_rebased_keeps_its_name_as_origin() -> None:
+    text = """overlays:
+  # Why it is here.
+  - why: because   # of it
+    pull: o/r#1
+    head: 1111111111111111111111111111111111111111
+    merge_base: 2222222222222222222222222222222222222222
+    drop_when: merged
+    after: {vllm/a.py: old}
+  - {pull: o/r#2, head: 3333333333333333333333333333333333333333}   # second
+  - pull: o/r#3  # gone
+    # and its comment
+profiles: []
+"""
+    edits = [
+        OverlayEdit(replace={"file": "x.diff", "origin": "o/r#1@11"}, moved={"vllm/a.py": "vllm/b.py"}),
+        OverlayEdit(replace={"file": "y.diff", "origin": "o/r#2@33"}),
+        OverlayEdit(drop=True),
+    ]
+    assert (
+        edit_recipe(text, overlays=edits)
+        == """overlays:
+  # Why it is here.
+  - file: x.diff
+    origin: o/r#1@11
+    why: because   # of it
+    drop_when: merged
+    after: {vllm/b.py: old}
+  - file: y.diff
+    origin: o/r#2@33   # second
+    # and its comment
+profiles: []
+"""
+    )
 
 
 def test_a_file_of_the_users_is_never_overwritten(tmp_path: Path) -> None:
