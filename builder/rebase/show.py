@@ -50,7 +50,8 @@ def _profiles(answer: Rebase) -> str:
     found = answer.profiles.findings
     if not found:
         return "not judged" if answer.profiles.unknown is None else "all flags known"
-    return ", ".join(dict.fromkeys(f"--{each.finding.flag or ''} ({each.profile})" for each in found))
+    names = [(f"--{each.finding.flag}" if each.finding.flag else each.finding.rule, each.profile) for each in found]
+    return ", ".join(dict.fromkeys(f"{name} ({profile})" for name, profile in names))
 
 
 def show_one(answer: Rebase, lock: Lock, console: Console) -> None:

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
 from builder.files import sha256
 from tests.rebase.test_twelve_pairs import BASES, cherry_picked, release
@@ -15,6 +16,7 @@ from tests.support.pytrees import package_tree
 from tests.support.realstack import overlay_diffs
 from tests.support.services import leave_out
 from tests.support.smallwheel import make_project
+from tests.support.trees import git_diff
 from tests.support.wheels import python_files
 
 pytestmark = pytest.mark.wheels
@@ -93,3 +95,27 @@ def test_the_real_39931_is_in_0_21_0_and_both_commands_say_so(tmp_path: Path) ->
     # One line for a file, not one for a hunk: there is nothing to look at in it.
     assert check.err.count("  where ") == 3
     assert "hunks 1, 2, 3 and 4" in check.err
+
+
+def test_an_overlay_on_a_file_that_0_21_0_has_elsewhere_is_written_to_its_new_place(tmp_path: Path) -> None:
+    old = "vllm/model_executor/layers/fused_moe/fused_marlin_moe.py"
+    new = "vllm/model_executor/layers/fused_moe/experts/marlin_moe.py"
+    stock = python_files("0.20.0")[old]
+    first = stock.split(b"\n", 1)[0]
+    changed = stock.replace(first, first + b"\n# An overlay was here.", 1)
+    project = project_of(tmp_path / "project", {"moe.diff": git_diff(tmp_path / "1", {old: stock}, {old: changed})})
+    path = project / "images/small.yaml"
+    recipe = yaml.safe_load(path.read_text())
+    recipe["overlays"][0]["after"] = {old: sha256(changed)}
+    path.write_text(yaml.safe_dump(recipe, sort_keys=False))
+    told = ran("rebase", "small", "--base", "wheel:vllm==0.21.0", cwd=project)
+    assert told.code == 0, told.err
+    assert f"{old} is {new} on this base" in " ".join(told.out.split())
+    assert ran("rebase", "small", "--base", "wheel:vllm==0.21.0", "--write", cwd=project).code == 0
+    there = (package_tree("0.21.0") / new).read_bytes()
+    wanted = there.replace(first, first + b"\n# An overlay was here.", 1)
+    [item] = yaml.safe_load(path.read_text())["overlays"]
+    assert item == {"file": "overlays/rebased/moe-on-0.21.0.diff", "after": {new: sha256(wanted)}}
+    built = ran("build", "small", "--engine", "oci", "--json", cwd=project)
+    assert built.code == 0, built.err
+    assert [(each["path"], each["after"]) for each in built.document["files"]] == [(new, sha256(wanted))]
