@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 
-from builder.overlay.hunks import Text, new_lines, old_index, old_lines, places
+from builder.overlay.hunks import Text, new_lines, old_index, old_lines, places, stands_at
 from builder.overlay.locate import has_result, locate, locate_all, nearest, placed
 from builder.overlay.model import FileChange, Hunk, HunkFailure, Overlay
 from builder.overlay.overlap import advice
@@ -99,7 +99,8 @@ def _change_failures(
 def doubled(selection: Selection, before: Tree, steps: Sequence[Step]) -> list[HunkFailure]:
     """Every hunk of an overlay that fits a second time, further away, where lines repeat: its result stands nearer.
 
-    Empty unless all of its hunks are like that.
+    Empty unless all of its hunks are like that. In the base, a result counts only at the very line that the diff names:
+    elsewhere it may be another block's, of which the base always had two.
     """
     base = steps[0].before if steps else before
     failures: list[HunkFailure] = []
@@ -110,10 +111,18 @@ def doubled(selection: Selection, before: Tree, steps: Sequence[Step]) -> list[H
         text = Text.of(source.data)
         for number, hunk in enumerate(change.hunks, 1):
             found = _present(change, hunk, number, base, steps) if _fits_again(text, hunk) else None
-            if found is None:
+            if found is None or (found.cause == "already-in-base" and not _result_in_place(text, hunk)):
                 return []
             failures.append(replace(found, explanation=f"{found.explanation}; it would fit a second time"))
     return failures
+
+
+def _result_in_place(text: Text, hunk: Hunk) -> bool:
+    block = new_lines(hunk)
+    return any(
+        stands_at(text, block, index, missing_newline=hunk.new_missing_newline)
+        for index in (old_index(hunk), hunk.new_start - 1)
+    )
 
 
 def _fits_again(text: Text, hunk: Hunk) -> bool:
