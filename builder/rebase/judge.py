@@ -80,9 +80,10 @@ def judge_stack(steps: Sequence[Step], tree: PackageTree, *, base: str, find_mov
     overlays = [step.overlay for step in steps]
     stock = read_base(overlays, [step.selection for step in steps], tree)
     missing = {path: each.data for path, each in steps[0].before.items() if path not in stock} if steps else {}
-    moved = dict(find_moves(missing)) if missing and find_moves is not None else {}
+    found = find_moves(missing) if missing and find_moves is not None else None
+    moved = dict(found or {})
     stock |= _read(tree, moved.values())
-    deleted = {path for path in missing if path.endswith(".py")} - moved.keys() if find_moves is not None else set()
+    deleted = {path for path in missing if path.endswith(".py")} - moved.keys() if found is not None else set()
     new = _Base(base, tree.python, moved, deleted)
     current = stock
     done: list[Step] = []

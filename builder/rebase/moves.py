@@ -13,12 +13,12 @@ from builder.base.model import PackageTree
 from builder.errors import BuilderError, InputError
 from builder.process import run
 
-FindMoves = Callable[[Mapping[str, bytes]], Mapping[str, str]]
+FindMoves = Callable[[Mapping[str, bytes]], Mapping[str, str] | None]
 
 
 @dataclass(frozen=True)
 class Moves:
-    """Looks for files of an old base in a new one. `old_paths` are all Python files of the old base.
+    """Looks for files of an old base in a new one. `old_paths` are all Python files of the old base, as far as known.
 
     `old` opens the old base for the contents of the others that are gone: git pairs each new file with the one that
     resembles it most. Without it (offline, deleted upstream) only the files asked for are paired.
@@ -29,14 +29,21 @@ class Moves:
     new: PackageTree
     package: str
 
-    def find(self, missing: Mapping[str, bytes]) -> dict[str, str]:
-        """For files that the new base does not have, by path with their old content: the paths where they are now."""
+    def find(self, missing: Mapping[str, bytes]) -> dict[str, str] | None:
+        """For files that the new base does not have, by path with their old content: the paths where they are now.
+
+        None when it is not known which files are new there.
+        """
         asked = {path for path in missing if path.endswith(".py")}
-        if not asked or not self.old_paths:
+        if not asked:
             return {}
+        try:
+            there = set(self.old_paths) or python_paths(self.old(), self.package)
+        except BuilderError:
+            return None
         here = python_paths(self.new, self.package)
-        gone = set(self.old_paths) - here
-        came = _contents(self.new, here - set(self.old_paths))
+        gone = there - here
+        came = _contents(self.new, here - there)
         try:
             others = _contents(self.old(), gone - asked)
         except BuilderError:

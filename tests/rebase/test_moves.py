@@ -221,3 +221,21 @@ def test_nothing_is_read_when_no_file_is_missing(tmp_path: Path) -> None:
 def test_names_that_git_would_quote_are_found() -> None:
     assert renames({"vllm/ä b.py": BODY}, {"vllm/ü\tc.py": BODY}) == {"vllm/ä b.py": "vllm/ü\tc.py"}
     assert renames({"vllm/a.py": BODY}, {"vllm/b.py": b"nothing = 1\n" * 40}) == {}
+
+
+def test_a_base_without_a_record_is_walked_and_what_cannot_be_known_is_not_said(tmp_path: Path) -> None:
+    old = {"vllm/__init__.py": b"", "vllm/a.py": BODY}
+    new = {"vllm/__init__.py": b"", "vllm/sub/b.py": BODY}
+    steps = run_steps(
+        [overlay("x", git_diff(tmp_path, old, {**old, "vllm/a.py": BODY + b"more = 1\n"}))], DictTree(old), "vllm"
+    )
+
+    def gone() -> PackageTree:
+        raise InputError("gone")
+
+    walked = judge_stack(
+        steps, DictTree(new), base="new", find_moves=Moves((), lambda: DictTree(old), DictTree(new), "vllm").find
+    )
+    assert walked.moved == {"vllm/a.py": "vllm/sub/b.py"}
+    unknown = judge_stack(steps, DictTree(new), base="new", find_moves=Moves((), gone, DictTree(new), "vllm").find)
+    assert [each.why for each in unknown.overlays[0].conflicts] == ["x changes a file that new does not have"]
