@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -71,6 +71,58 @@ def write_file(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     """Write `data` to `path`, whole or not at all."""
     with replacing(path, mode=mode) as stream:
         stream.write(data)
+
+
+def write_files(files: Mapping[Path, bytes]) -> None:
+    """Write several files, all or none: first each beside its place, then each into it, in the order given.
+
+    When one cannot be written, or the run is interrupted, those before it are put back as they were. A file that has its
+    content already is left alone; one that is there keeps its mode. Raises `InputError` for a folder that cannot be
+    written.
+    """
+    staged: list[tuple[Path, Path]] = []
+    done: list[tuple[Path, bytes | None]] = []
+    made: list[Path] = []
+    path = Path()
+    try:
+        for path, data in files.items():
+            old = path.read_bytes() if path.is_file() else None
+            if old == data:
+                continue
+            made += _make_folder(path.parent)
+            handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+            staged.append((Path(name), path))
+            with os.fdopen(handle, "wb") as stream:
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())
+            Path(name).chmod(path.stat().st_mode & 0o777 if old is not None else 0o644)
+        for temporary, path in staged:
+            done.append((path, path.read_bytes() if path.is_file() else None))
+            temporary.replace(path)
+    except BaseException as error:
+        for target, content in reversed(done):
+            if content is None:
+                target.unlink(missing_ok=True)
+            else:
+                write_file(target, content, mode=target.stat().st_mode & 0o777)
+        for temporary, _ in staged:
+            temporary.unlink(missing_ok=True)
+        for folder in reversed(made):
+            with suppress(OSError):
+                folder.rmdir()
+        if isinstance(error, OSError):
+            raise InputError(
+                f"cannot write {path}: {error.strerror}", hint="nothing was written; see the folder's permissions"
+            ) from error
+        raise
+
+
+def _make_folder(folder: Path) -> list[Path]:
+    """Make a folder and its parents; those that were not there, outermost first."""
+    missing = [each for each in (folder, *folder.parents) if not each.exists()][::-1]
+    folder.mkdir(parents=True, exist_ok=True)
+    return missing
 
 
 class ContentCache:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -16,6 +17,10 @@ from builder.yamlfile import validate
 
 HEADER = "# Made by `builder lock`. Do not edit: change the recipe and run `builder lock` again.\n"
 SCHEMA = 1
+
+
+ABOUT = ("title", "author", "state", "why", "drop_when")
+"""What every report shows of an overlay beside its id."""
 
 
 class Rendering(Frozen):
@@ -50,7 +55,23 @@ class LockedOverlay(Frozen):
 
     def about(self) -> dict[str, str | None]:
         """What every report shows of an overlay beside its id."""
-        return {key: getattr(self, key) for key in ("title", "author", "state", "why", "drop_when")}
+        return {key: getattr(self, key) for key in ABOUT}
+
+    def summary(self) -> dict[str, str | None]:
+        """The overlay in a command's JSON document."""
+        return {"id": self.id, "digest": self.digest, **self.about()}
+
+
+def about_line(facts: Mapping[str, Any]) -> str:
+    """What is known of an overlay beside its id, in one line; empty when nothing is."""
+    said = [(key, " ".join(str(facts[key]).split())) for key in ABOUT if facts.get(key)]
+    return " · ".join(f"{key.replace('_', ' ')}: {value}" for key, value in said)
+
+
+def overlay_lines(overlays: Iterable[Mapping[str, Any]]) -> list[str]:
+    """A line for each overlay of which more than its id is known. An overlay is a mapping with `id` and the facts."""
+    lines = [(str(each["id"]), about_line(each)) for each in overlays]
+    return [f"{name}  {line}" for name, line in lines if line]
 
 
 class LockedFile(Frozen):

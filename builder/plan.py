@@ -17,7 +17,7 @@ from builder.layout import Project
 from builder.lock import Lock, LockedPlatform
 from builder.locking.base import OWN_FOLDER
 from builder.locking.make import ENTRYPOINT_SOURCE, load_profiles
-from builder.locking.overlays import read_overlay
+from builder.locking.overlays import naming, read_overlay
 from builder.oci import Descriptor, Platform, Reference
 from builder.overlay.model import StackResult
 from builder.overlay.stack import apply_stack
@@ -92,7 +92,8 @@ def make_plan(project: Project, lock: Lock, platform: Platform, *, console: Cons
     locked = lock.base.platforms[str(platform)]
     overlays = [read_overlay(project, overlay) for overlay in lock.overlays]
     known, installed_record = locked_tree(project, lock, platform, console=console, offline=offline)
-    result = apply_stack(overlays, known, lock.package)
+    with naming(lock.overlays):
+        result = apply_stack(overlays, known, lock.package)
     _check_result(locked, result)
     base = base_image(project, lock, platform, console=console, offline=offline)
     record = make_record(lock, str(platform), base_config=json.loads(base.config_bytes).get("config") or {})

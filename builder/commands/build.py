@@ -12,6 +12,7 @@ from builder.build import ENTRYPOINT, Built, build_images, docker_base, image_la
 from builder.cli import common_options
 from builder.console import Console
 from builder.errors import InputError
+from builder.lock import overlay_lines
 from builder.oci import Platform
 from builder.opened import Opened, open_recipe
 from builder.plan import Plan, pinned_reference
@@ -47,7 +48,9 @@ def command(
     else:
         folder = target or opened.project.dist / opened.lock.name
         document = _oci(opened, plans, kind, folder, with_base=with_base, load=load, console=console, offline=offline)
-    console.document(document)
+    for line in overlay_lines(overlay.summary() for overlay in opened.lock.overlays):
+        console.out(f"  overlay {line}")
+    console.document({**document, "overlays": [overlay.summary() for overlay in opened.lock.overlays]})
 
 
 def _target(output: str | None) -> tuple[str, Path | None]:

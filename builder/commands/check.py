@@ -25,8 +25,9 @@ def command(recipe: str, show_diff: bool, offline: bool, console: Console) -> No
 
     Errors in a profile exit with 2.
     """
+    from builder.lock import overlay_lines
     from builder.opened import open_recipe
-    from builder.overlay.show import rows, unified_diff
+    from builder.overlay.show import COLUMNS, rows, unified_diff
 
     opened = open_recipe(recipe, console=console, offline=offline)
     plans = opened.plans(console=console, offline=offline)
@@ -35,14 +36,12 @@ def command(recipe: str, show_diff: bool, offline: bool, console: Console) -> No
     for plan in plans:
         result = plan.result
         console.table(
-            ["overlay", "files", "hunks", "offsets", "dropped"],
+            COLUMNS,
             rows(result),
             title=f"{opened.lock.name} on {opened.lock.base.reference} ({plan.platform})",
         )
-        for name, facts in about.items():
-            said = [f"{key.replace('_', ' ')}: {value}" for key, value in facts.items() if value]
-            if said:
-                console.out(f"{name}  " + " · ".join(said))
+        for line in overlay_lines(overlay.summary() for overlay in opened.lock.overlays):
+            console.out(line)
         if len(result.overlays) > 1:
             console.out(
                 "The overlays touch different files: their order does not matter to the result."

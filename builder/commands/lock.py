@@ -34,7 +34,7 @@ def command(recipe: str, check: bool, update: tuple[str, ...], offline: bool, co
     run changes nothing.
     """
     from builder.layout import find_project
-    from builder.lock import read_lock
+    from builder.lock import overlay_lines, read_lock
     from builder.locking.make import make_lock
     from builder.recipe import load_recipe
 
@@ -60,6 +60,8 @@ def command(recipe: str, check: bool, update: tuple[str, ...], offline: bool, co
         "checkpoint": made.lock.checkpoint.digest if made.lock.checkpoint else None,
         **({"interdiffs": interdiffs} if update else {}),
     }
+    for line in overlay_lines(overlay.summary() for overlay in made.lock.overlays):
+        console.out(line)
     for name, text in interdiffs.items():
         console.out(f"what changed in {name}:\n{text.rstrip()}")
     if check:

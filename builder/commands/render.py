@@ -42,6 +42,7 @@ def _context(name: str, output: Path, *, console: Console, offline: bool) -> tup
     from builder.build import ENTRYPOINT, docker_base, image_labels, image_tags
     from builder.image.bake import Target
     from builder.image.context import render_context
+    from builder.lock import overlay_lines
     from builder.opened import open_recipe
 
     opened = open_recipe(name, console=console, offline=offline)
@@ -66,7 +67,11 @@ def _context(name: str, output: Path, *, console: Console, offline: bool) -> tup
         # A target's name may have no dots.
         targets.append(Target(target.replace(".", "_"), str(folder), own, str(plan.platform)))
         console.out(f"rendered {folder}; build it with: docker build {folder}")
-    return {"name": opened.lock.name, "base": base, "output": [each.context for each in targets]}, targets
+    overlays = [overlay.summary() for overlay in opened.lock.overlays]
+    for line in overlay_lines(overlays):
+        console.out(f"  overlay {line}")
+    document = {"name": opened.lock.name, "base": base, "output": [each.context for each in targets]}
+    return {**document, "overlays": overlays}, targets
 
 
 def _bake(names: list[str], output: Path, *, console: Console, offline: bool) -> dict[str, Any]:

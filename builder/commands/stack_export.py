@@ -20,8 +20,11 @@ from builder.errors import InputError
 @click.option("--offline", is_flag=True, help="Use the vendored diffs and the cache only.")
 @common_options
 def command(recipe: str, output: Path, whole: bool, offline: bool, console: Console) -> None:
-    """Write RECIPE's overlays to DIR/patches (quilt: `quilt push -a`) and DIR/mail (`git am DIR/mail/*.patch`)."""
-    from builder.files import write_file
+    """Write RECIPE's overlays to DIR/patches (quilt: `quilt push -a`) and DIR/mail (`git am --keep-non-patch DIR/mail/*.patch`).
+
+    Without --keep-non-patch git takes a title's own `[Bugfix]` off too.
+    """
+    from builder.files import write_files
     from builder.handover.export import flat, mails, quilt_series
     from builder.opened import open_recipe
 
@@ -34,7 +37,7 @@ def command(recipe: str, output: Path, whole: bool, offline: bool, console: Cons
             ("mail", mails(opened.project, opened.lock, whole=whole)),
         ]
     )
-    for name, data in files.items():
-        write_file(output / name, data)
+    write_files({output / name: data for name, data in files.items()})
+    for name in files:
         console.out(f"wrote {output / name}")
     console.document({"name": opened.lock.name, "output": str(output), "files": sorted(files)})

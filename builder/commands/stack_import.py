@@ -21,7 +21,8 @@ def command(series: Path, recipe: str, base: str | None, console: Console) -> No
 
     The canonical diffs go to overlays/NAME/. Nothing that is there is overwritten, and no lock is made.
     """
-    from builder.files import write_file
+    from builder.base.open import parse_reference
+    from builder.files import write_files
     from builder.handover.series import read_series
     from builder.layout import Project, find_project
     from builder.rebase.edit import append_overlays, quoted
@@ -44,7 +45,9 @@ def command(series: Path, recipe: str, base: str | None, console: Console) -> No
     for each in imported:
         stem = each.name.removesuffix(".patch").removesuffix(".diff").replace("/", "-")
         name = f"{folder}/{stem}.diff"
-        if (project.root / name).exists() or name in files:
+        if name in files:
+            raise InputError(f"two patches of the series would both be {name}", hint="rename one of them")
+        if (project.root / name).exists():
             raise InputError(
                 f"{name} is there already", hint="it is not overwritten: move it away, or rename the patch"
             )
@@ -52,10 +55,9 @@ def command(series: Path, recipe: str, base: str | None, console: Console) -> No
         items.append({"file": name, **each.meta})
     text = append_overlays(text, items)
     # Checked before anything is written: a recipe that cannot be read helps nobody.
-    validate_document(Recipe, parse_yaml(text, project.show(project.recipe_path)))
-    for name, data in files.items():
-        write_file(project.root / name, data)
-    write_file(project.recipe_path, text.encode())
+    recipe_then = validate_document(Recipe, parse_yaml(text, project.show(project.recipe_path)))
+    parse_reference(recipe_then.base)
+    write_files({**{project.root / name: data for name, data in files.items()}, project.recipe_path: text.encode()})
     written = [*files, project.show(project.recipe_path)]
     for name in written:
         console.out(f"wrote {name}")

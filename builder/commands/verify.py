@@ -37,6 +37,7 @@ def command(
 
     The lock is that of --recipe, else the one that travels with the image in a registry.
     """
+    from builder.lock import overlay_lines
     from builder.locking.overlays import read_overlay
     from builder.opened import open_recipe
     from builder.verify.compare import base_differences
@@ -64,6 +65,7 @@ def command(
         "ok": not problems,
         "platforms": list(done.platforms),
         "evidence": done.evidence,
+        "overlays": list(done.overlays),
         "problems": [{"where": each.where, "wanted": each.wanted, "found": each.found} for each in problems],
     }
     if problems:
@@ -78,6 +80,8 @@ def command(
         )
     for each in done.platforms:
         console.out(f"{reference} ({each['platform']}): {each['files']} files are as recorded")
+    for line in overlay_lines(done.overlays):
+        console.out(f"  overlay {line}")
     if opened is not None:
         console.out("the record is the lock's")
     if done.evidence:

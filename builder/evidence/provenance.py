@@ -69,8 +69,9 @@ def _overlay(overlay: LockedOverlay) -> dict[str, Any]:
         uri = f"git+https://github.com/{repository}@refs/pull/{number}/head"
         digest["gitCommit"] = overlay.head
     found: dict[str, Any] = {"name": f"overlay {overlay.id}", "uri": uri, "digest": digest}
-    if overlay.merge_base is not None:
-        found["annotations"] = {"mergeBase": overlay.merge_base}
+    notes = {"mergeBase": overlay.merge_base, **overlay.about()}
+    if any(notes.values()):
+        found["annotations"] = {key.replace("drop_when", "dropWhen"): value for key, value in notes.items() if value}
     return found
 
 

@@ -80,6 +80,9 @@ def _patch(component: Component, lock: Lock) -> None:
     for number, overlay in enumerate(lock.overlays, 1):
         component.properties.add(Property(name=f"{_PREFIX}:overlay:{number}", value=overlay.id))
         component.properties.add(Property(name=f"{_PREFIX}:overlay:{number}:sha256", value=overlay.digest))
+        for key, value in overlay.about().items():
+            if value:
+                component.properties.add(Property(name=f"{_PREFIX}:overlay:{number}:{key}", value=value))
 
 
 def _pedigree(overlay: LockedOverlay) -> Patch:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
+from binascii import b2a_qp
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from email.header import Header
@@ -13,11 +14,13 @@ from builder import __version__
 from builder.layout import Project
 from builder.lock import Lock, LockedOverlay
 from builder.locking.overlays import read_overlay
-from builder.overlay.diff import canonical
+from builder.overlay.diff import patch_input
 from builder.overlay.select import select
 
 # What git writes as the first line of every mail that it makes: a date that says "this is a patch, not a mailbox".
 _FROM_LINE = "From {commit} Mon Sep 17 00:00:00 2001"
+_TAKEN = re.compile(r"diff -|---|Index: |>?From |[A-Za-z][A-Za-z-]*:")
+_NO_REPLY = "users.noreply.github.com"
 _ADDRESS = re.compile(r"(?P<name>[^<>]+) <(?P<address>[^<>@\s]+@[^<>@\s]+)>")
 
 
@@ -57,6 +60,12 @@ def mails(project: Project, lock: Lock, *, whole: bool = False) -> dict[str, byt
     date = format_datetime(datetime.fromtimestamp(lock.epoch, UTC))
     files: dict[str, bytes] = {}
     for number, overlay in enumerate(lock.overlays, 1):
+        message = [_harmless(line) for line in textwrap.wrap(overlay.why or "", 76)]
+        message += [*([""] if message else ()), *(f"{key}: {value}" for key, value in metadata(overlay))]
+        body = "\n".join([*message, "---", "", ""]).encode()
+        body += _body(project, lock, overlay, whole) + f"-- \nbuilder {__version__}\n".encode()
+        # git takes the carriage returns off a mail's lines, but not off what was encoded.
+        encoding = "quoted-printable" if b"\r" in body else "8bit"
         subject = Header(
             f"[PATCH {number}/{total}] {_title(overlay)}", "utf-8" if not _title(overlay).isascii() else None
         )
@@ -67,24 +76,25 @@ def mails(project: Project, lock: Lock, *, whole: bool = False) -> dict[str, byt
             f"Subject: {subject.encode(maxlinelen=998)}",
             "MIME-Version: 1.0",
             "Content-Type: text/plain; charset=UTF-8",
-            "Content-Transfer-Encoding: 8bit",
+            f"Content-Transfer-Encoding: {encoding}",
             "",
-            *(textwrap.fill(overlay.why, 76).splitlines() if overlay.why else ()),
-            *([""] if overlay.why else ()),
-            *(f"{key}: {value}" for key, value in metadata(overlay)),
-            "---",
             "",
         ]
-        body = _body(project, lock, overlay, whole)
-        files[_file_name(number, overlay)] = (
-            "\n".join(lines).encode() + b"\n" + body + f"-- \nbuilder {__version__}\n".encode()
-        )
+        if encoding != "8bit":
+            # Line by line: taken as a whole, a carriage return before a newline would stay as it is.
+            body = b"\n".join(b2a_qp(line, istext=False) for line in body.split(b"\n"))
+        files[_file_name(number, overlay)] = "\n".join(lines).encode() + body
     return files
+
+
+def _harmless(line: str) -> str:
+    """A line of a message as text: git, or an import, would take it for a header, for the message's end or for a mail."""
+    return f" {line}" if _TAKEN.match(line) else line
 
 
 def _body(project: Project, lock: Lock, locked: LockedOverlay, whole: bool) -> bytes:
     overlay = read_overlay(project, locked)
-    return overlay.diff.canonical if whole else canonical(select(overlay, lock.package).changes)
+    return patch_input(overlay.diff.changes if whole else select(overlay, lock.package).changes)
 
 
 def _title(overlay: LockedOverlay) -> str:
@@ -99,17 +109,27 @@ def _file_name(number: int, overlay: LockedOverlay) -> str:
 
 def _plain_author(overlay: LockedOverlay) -> str:
     author = " ".join((overlay.author or "unknown").split())
-    return author if _ADDRESS.fullmatch(author) else f"{author} <{_local(author)}@users.noreply.github.com>"
+    return author if _ADDRESS.fullmatch(author) else f"{author} <{_local(author)}@{_NO_REPLY}>"
 
 
 def _author(overlay: LockedOverlay) -> str:
     """For a mail's `From:`; git takes no author without an address, and GitHub gives none but this one."""
     match = _ADDRESS.fullmatch(_plain_author(overlay))
     if match is None:
-        return "unknown <unknown@users.noreply.github.com>"
-    name = match["name"].strip().strip('"')
+        return f"unknown <unknown@{_NO_REPLY}>"
+    name = match["name"].strip()
+    if len(name) > 2 and name[0] == name[-1] == '"':
+        name = name[1:-1]
     shown = name if name.isascii() else Header(name, "utf-8").encode()
     return f"{shown} <{match['address']}>"
+
+
+def known_author(written: str) -> str:
+    """An author as an export wrote it, without the address that the export made up."""
+    match = _ADDRESS.fullmatch(written)
+    name = match["name"].strip() if match is not None else written
+    made_up = match is not None and match["address"] == f"{_local(name)}@{_NO_REPLY}"
+    return ("" if name == "unknown" else name) if made_up else written
 
 
 def _local(author: str) -> str:

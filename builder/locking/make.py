@@ -15,7 +15,7 @@ from builder.layout import Project
 from builder.lock import Lock, LockedBase, LockedPlatform, read_lock, write_lock
 from builder.locking.base import epoch_of, lock_platform
 from builder.locking.checkpoint import resolve_checkpoint
-from builder.locking.overlays import ResolvedOverlay, resolve_overlay
+from builder.locking.overlays import ResolvedOverlay, naming, resolve_overlay
 from builder.oci import Platform, Reference
 from builder.overlay.model import Overlay, StackResult
 from builder.overlay.stack import apply_stack
@@ -95,7 +95,8 @@ def make_lock(
         platform = Platform.parse(name)
         image = base.image(platform)
         tree = base.tree(platform, recipe.package)
-        results[name] = apply_stack([each.overlay for each in resolved], tree, recipe.package)
+        with naming(each.locked for each in resolved):
+            results[name] = apply_stack([each.overlay for each in resolved], tree, recipe.package)
         _check_after(recipe, resolved, base, platform)
         platforms[name] = lock_platform(image, tree, results[name], cache)
         digest, epoch = image.digest, max(epoch, epoch_of(image))

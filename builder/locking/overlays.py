@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,9 +11,10 @@ from builder.console import Console
 from builder.errors import InputError, MismatchError
 from builder.files import ContentCache, sha256
 from builder.layout import Project
-from builder.lock import LockedOverlay, Rendering
+from builder.lock import LockedOverlay, Rendering, about_line
 from builder.overlay.diff import parse
 from builder.overlay.model import Diff, Overlay
+from builder.overlay.stack import StackError
 from builder.recipe import OverlaySpec
 
 
@@ -23,6 +25,19 @@ class ResolvedOverlay:
     locked: LockedOverlay
     overlay: Overlay
     vendor: bytes | None = None
+
+
+@contextmanager
+def naming(overlays: Iterable[LockedOverlay]) -> Iterator[None]:
+    """An overlay that does not apply is introduced in its error: its title, why it is there, when it can go."""
+    try:
+        yield
+    except StackError as error:
+        found = next((each for each in overlays if each.id == error.overlay), None)
+        if found is not None and (line := about_line(found.about())):
+            error.details = (("overlay", line), *error.details)
+            error.data["about"] = found.about()
+        raise
 
 
 def vendored_name(spec: OverlaySpec) -> str:

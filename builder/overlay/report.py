@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 
-from builder.overlay.hunks import Text, new_lines, old_index, old_lines, places
-from builder.overlay.locate import has_result, locate_all, nearest, placed
+from builder.overlay.hunks import Text, new_lines, old_index, old_lines, places, stands_at
+from builder.overlay.locate import has_result, locate, locate_all, nearest, placed
 from builder.overlay.model import FileChange, Hunk, HunkFailure, Overlay
 from builder.overlay.overlap import advice
 from builder.overlay.select import Selection
@@ -29,14 +29,15 @@ def explain(
     failures = find_failures(selection, before, steps, later)
     total = sum(max(1, len(change.hunks)) for change in selection.changes)
     details: list[tuple[str, str]] = []
-    for failure in failures[:_SHOWN_FAILURES]:
-        details += _details(overlay, failure)
-    if len(failures) > _SHOWN_FAILURES:
-        details.append(("more", f"{len(failures) - _SHOWN_FAILURES} more hunks; --json lists all of them"))
+    groups = _grouped(failures)
+    for group in groups[:_SHOWN_FAILURES]:
+        details += _details(overlay, group)
+    if more := sum(len(group) for group in groups[_SHOWN_FAILURES:]):
+        details.append(("more", f"{more} more hunks; --json lists all of them"))
     if not failures:
         # Every hunk fits by our own reading, and still the result is not what the hunks say.
         details = [("where", overlay.where), ("patch", said or "GNU patch said nothing")]
-    hint = advice(overlay, selection, failures, total, steps)
+    hint = advice(overlay, selection, failures, total, before, steps)
     return StackError(
         f"overlay {overlay.id} does not apply to the stack ({len(failures)} of {total} hunks)",
         overlay=overlay.id,
@@ -64,7 +65,7 @@ def find_failures(
         outcome = apply_change(tree, change, spots) if spots is not None else None
         if outcome is not None:
             tree = outcome
-    return tuple(_with_doubles(selection, before, failures))
+    return tuple(_with_doubles(selection, before, failures, base, steps))
 
 
 def _change_failures(
@@ -74,6 +75,8 @@ def _change_failures(
     if change.kind == "add":
         return [_exists(change, whole, tree, base, steps)] if change.path in tree else []
     source = tree.get(change.old_path or "")
+    if source is None and change.kind == "rename" and change.path in tree:
+        return [_renamed(change, whole, tree, base, steps)]
     if source is None:
         return [_missing(change, whole, base, steps, later)]
     if change.kind in ("rename", "copy") and change.new_path in tree:
@@ -93,11 +96,71 @@ def _change_failures(
     return failures
 
 
-def _with_doubles(selection: Selection, before: Tree, failures: Sequence[HunkFailure]) -> list[HunkFailure]:
+def doubled(selection: Selection, before: Tree, steps: Sequence[Step]) -> list[HunkFailure]:
+    """Every hunk of an overlay that fits a second time, further away, where lines repeat: its result stands nearer.
+
+    Empty unless all of its hunks are like that. In the base, a result counts only at the very line that the diff names:
+    elsewhere it may be another block's, of which the base always had two.
+    """
+    base = steps[0].before if steps else before
+    failures: list[HunkFailure] = []
+    for change in selection.changes:
+        source = before.get(change.old_path or "")
+        if change.kind != "modify" or source is None or not change.hunks:
+            return []
+        text = Text.of(source.data)
+        for number, hunk in enumerate(change.hunks, 1):
+            found = _present(change, hunk, number, base, steps) if _fits_again(text, hunk) else None
+            if found is None or (found.cause == "already-in-base" and not _result_in_place(text, hunk)):
+                return []
+            failures.append(replace(found, explanation=f"{found.explanation}; it would fit a second time"))
+    return failures
+
+
+def _result_in_place(text: Text, hunk: Hunk) -> bool:
+    block = new_lines(hunk)
+    return any(
+        stands_at(text, block, index, missing_newline=hunk.new_missing_newline)
+        for index in (old_index(hunk), hunk.new_start - 1)
+    )
+
+
+def _fits_again(text: Text, hunk: Hunk) -> bool:
+    expected = old_index(hunk)
+    fits = locate(text, hunk)
+    there = places(text, new_lines(hunk), missing_newline=hunk.new_missing_newline)
+    return fits is not None and any(abs(index - expected) < abs(fits - expected) for index in there)
+
+
+def _present(change: FileChange, hunk: Hunk, number: int, base: Tree, steps: Sequence[Step]) -> HunkFailure | None:
+    """The hunk as one whose result is there: in the base, or by the first overlay after which it is."""
+    path = change.old_path or change.path
+
+    def there(tree: Tree) -> bool:
+        content = tree.get(path)
+        block = new_lines(hunk)
+        return content is not None and bool(
+            places(Text.of(content.data), block, missing_newline=hunk.new_missing_newline)
+        )
+
+    failure = HunkFailure(path, number, hunk.diff_line, "already-in-base", "", wanted=_shown(old_lines(hunk)))
+    if there(base):
+        return replace(failure, explanation="the hunk's result is already in the base: merged upstream")
+    for position, step in enumerate(steps, 1):
+        if there(step.after):
+            said = f"the hunk's result is already there, put there by overlay {position}, {step.overlay.id}"
+            return replace(failure, cause="already-supplied", supplied_by=step.overlay.id, explanation=said)
+    return None
+
+
+def _with_doubles(
+    selection: Selection, before: Tree, failures: Sequence[HunkFailure], base: Tree, steps: Sequence[Step]
+) -> list[HunkFailure]:
     """Add the hunks that would fit a second time although their result is there, when all that fails is there already."""
+    if not failures:
+        return doubled(selection, before, steps)
     known = {failure.diff_line: failure for failure in failures}
-    already = next((failure for failure in failures if failure.cause in ("already-in-base", "already-supplied")), None)
-    if already is None or any(failure.cause != already.cause for failure in failures):
+    if any(failure.cause not in ("already-in-base", "already-supplied") for failure in failures):
         return list(failures)
     ordered: list[HunkFailure] = []
     for change in selection.changes:
@@ -111,13 +174,8 @@ def _with_doubles(selection: Selection, before: Tree, failures: Sequence[HunkFai
             elif change.diff_line not in known and places(
                 text, new_lines(hunk), missing_newline=hunk.new_missing_newline
             ):
-                path = change.old_path or change.path
-                ordered.append(
-                    replace(
-                        already, path=path, number=number, diff_line=hunk.diff_line, wanted=_shown(old_lines(hunk)),
-                        wanted_line=max(hunk.old_start, 1), found=(), found_line=0,
-                    )
-                )  # fmt: skip
+                found = _present(change, hunk, number, base, steps)
+                ordered += [found] if found is not None else []
     return ordered
 
 
@@ -144,6 +202,26 @@ def _exists(change: FileChange, whole: HunkFailure, tree: Tree, base: Tree, step
         )
     return replace(
         whole, cause="exists", explanation=f"the diff makes this file, but {owner} has already made another one"
+    )
+
+
+def _renamed(change: FileChange, whole: HunkFailure, tree: Tree, base: Tree, steps: Sequence[Step]) -> HunkFailure:
+    """A rename whose old name is gone and whose new one is there: it was made already, or something else was."""
+    text = Text.of(tree[change.path].data)
+    same = all(places(text, new_lines(hunk), missing_newline=hunk.new_missing_newline) for hunk in change.hunks)
+    renamer = next(
+        (step.overlay.id for step in steps if change.path in step.after and change.path not in step.before), None
+    )
+    where = f"{change.old_path} is {change.path} already"
+    if not same:
+        return replace(whole, cause="exists", explanation=f"{where}, with other content")
+    if renamer is None and change.path in base:
+        return replace(whole, cause="already-in-base", explanation=f"{where} in the base, with what the diff changes")
+    return replace(
+        whole,
+        cause="already-supplied",
+        supplied_by=renamer,
+        explanation=f"{where}, by {renamer}, with what the diff changes",
     )
 
 
@@ -255,7 +333,31 @@ def _shown(lines: Sequence[bytes]) -> tuple[str, ...]:
     return tuple(line.decode("utf-8", "replace") for line in lines[:_SHOWN_LINES])
 
 
-def _details(overlay: Overlay, failure: HunkFailure) -> list[tuple[str, str]]:
+def _grouped(failures: Sequence[HunkFailure]) -> list[list[HunkFailure]]:
+    """Hunks of one file that are there already are said in one go: there is nothing to look at in each."""
+    groups: list[list[HunkFailure]] = []
+    for failure in failures:
+        last = groups[-1][-1] if groups else None
+        if (
+            last is not None
+            and failure.cause in ("already-in-base", "already-supplied")
+            and (failure.path, failure.cause, failure.explanation) == (last.path, last.cause, last.explanation)
+        ):
+            groups[-1].append(failure)
+        else:
+            groups.append([failure])
+    return groups
+
+
+def _details(overlay: Overlay, group: Sequence[HunkFailure]) -> list[tuple[str, str]]:
+    failure = group[0]
+    if len(group) > 1:
+        numbers = [str(each.number) for each in group]
+        hunks = f"hunks {', '.join(numbers[:-1])} and {numbers[-1]}"
+        return [
+            ("where", f"{failure.path}, {hunks} (from line {failure.diff_line} of {overlay.where})"),
+            ("found", failure.explanation.replace("the hunk's result is", "their results are")),
+        ]
     hunk = f", hunk {failure.number}" if failure.number else ""
     details = [("where", f"{failure.path}{hunk} (line {failure.diff_line} of {overlay.where})")]
     if failure.wanted:

@@ -8,9 +8,11 @@ from builder.overlay.hunks import Text
 from builder.overlay.model import AppliedOverlay, StackResult
 from builder.overlay.paths import quote
 
+COLUMNS = ("overlay", "files", "hunks", "offsets", "fuzz", "dropped")
+
 
 def rows(result: StackResult) -> list[list[str]]:
-    """One row per overlay, in the order of the stack."""
+    """One row per overlay, in the order of the stack, with `COLUMNS`."""
     return [
         [
             overlay.id,

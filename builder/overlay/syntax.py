@@ -79,4 +79,7 @@ def _libcst_problem(data: bytes) -> Problem | None:
         libcst.parse_module(data)
     except libcst.ParserSyntaxError as error:
         return Problem(error.raw_line, error.message)
+    except (SyntaxError, UnicodeDecodeError, LookupError) as error:
+        # The bytes are not in the encoding that the file names, or it names none that there is.
+        return Problem(0, str(error))
     return None

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from builder.base.model import PackageTree
-from builder.overlay.model import Overlay, StackFile, StackResult
+from builder.overlay.model import FileChange, Overlay, StackFile, StackResult
 from builder.overlay.show import unified_diff
-from builder.overlay.stack import StackError, Step, Tree, apply_overlay, read_base
+from builder.overlay.stack import Content, StackError, Step, Tree, apply_overlay, read_base
 from builder.overlay.syntax import syntax_problem
-from builder.rebase.threeway import Conflict, Merged, merge_overlay
+from builder.rebase.moves import FindMoves
+from builder.rebase.threeway import Conflict, Merged, Sides, merge_overlay
 
 Verdict = Literal["applies", "already in", "merges", "conflict"]
 
@@ -39,41 +40,107 @@ class Judged:
         return document
 
 
-def judge_stack(steps: Sequence[Step], tree: PackageTree, *, base: str) -> tuple[list[Judged], Tree]:
+@dataclass(frozen=True)
+class Answer:
+    """The judgements, and the files concerned as the new base has them and after what applies and merges."""
+
+    overlays: tuple[Judged, ...]
+    stock: Tree = field(repr=False)
+    after: Tree = field(repr=False)
+    moved: Mapping[str, str] = field(default_factory=dict)
+
+    def over(self) -> dict[str, bytes | None]:
+        """What the stack makes of the new base's files: path to content, None for a file that it deletes."""
+        paths = self.stock.keys() | self.after.keys()
+        changed = (path for path in sorted(paths) if self.stock.get(path) != self.after.get(path))
+        return {path: self.after[path].data if path in self.after else None for path in changed}
+
+
+@dataclass(frozen=True)
+class _Base:
+    """The new base while overlays are judged on it."""
+
+    name: str
+    python: str
+    moved: Mapping[str, str]
+    deleted: Collection[str]
+
+    def sides(self, before: Tree, after: Tree, ours: Tree, overlay: str, changes: Sequence[FileChange] = ()) -> Sides:
+        renamed = {each.old_path: each.path for each in changes if each.kind == "rename" and each.old_path}
+        return Sides(before, after, ours, self.name, overlay, self.moved, self.deleted, renamed)
+
+
+def judge_stack(steps: Sequence[Step], tree: PackageTree, *, base: str, find_moves: FindMoves | None = None) -> Answer:
     """Judge the overlays in order on the new base's `tree`; `steps` are the same stack on the old base.
 
-    Returns the judgements, and the files concerned as they are after what applies and merges. What is in conflict
-    leaves its files as they were, and overlays after it are judged without it.
+    `find_moves` says where files are that the new base no longer has under their names; it is asked once, and only
+    when there are such files. What is in conflict leaves its files as they were, and overlays after it are judged
+    without it.
     """
     overlays = [step.overlay for step in steps]
-    current = read_base(overlays, [step.selection for step in steps], tree)
+    stock = read_base(overlays, [step.selection for step in steps], tree)
+    missing = {path: each.data for path, each in steps[0].before.items() if path not in stock} if steps else {}
+    found = find_moves(missing) if missing and find_moves is not None else None
+    moved = dict(found or {})
+    stock |= _read(tree, moved.values())
+    deleted = {path for path in missing if path.endswith(".py")} - moved.keys() if found is not None else set()
+    new = _Base(base, tree.python, moved, deleted)
+    current = stock
     done: list[Step] = []
     judged: list[Judged] = []
     broken: dict[str, str] = {}
     for index, step in enumerate(steps):
-        one, after = _judge(step, current, done, overlays[index + 1 :], base, tree.python)
+        one, after = _judge(step, current, done, overlays[index + 1 :], new)
         touched = _touched(step)
+        if one.verdict == "conflict" and (last := _carried_by(steps, index, current, new)):
+            one = Judged(one.id, "already in", one.hunks, present=one.hunks, note=f"together with {last}")
         earlier = sorted({broken[path] for path in touched if path in broken})
-        if earlier:
-            one = Judged(**{**one.__dict__, "note": f"judged without {', '.join(earlier)}, which is in conflict"})
+        notes = [
+            *((one.note,) if one.note else ()),
+            *(f"{path} is {moved[path]} on this base" for path in sorted(touched & moved.keys())),
+            *((f"judged without {', '.join(earlier)}, which is in conflict",) if earlier else ()),
+        ]
         if one.verdict == "conflict":
             broken |= dict.fromkeys(touched, one.id)
         done.append(Step(step.overlay, step.selection, current, after))
-        judged.append(one)
+        judged.append(replace(one, note="; ".join(notes)))
         current = after
-    return judged, current
+    return Answer(tuple(judged), stock, current, moved)
+
+
+def _read(tree: PackageTree, paths: Collection[str]) -> Tree:
+    found = tree.read(sorted(paths))
+    return {
+        path: Content(entry.data, bool(entry.mode & 0o100)) for path, entry in found.items() if entry.kind == "file"
+    }
 
 
 def _touched(step: Step) -> set[str]:
     return {path for change in step.selection.changes for path in (change.old_path, change.new_path) if path}
 
 
+def _carried_by(steps: Sequence[Step], index: int, current: Tree, new: _Base) -> str | None:
+    """The later overlay up to which the stack is in the base as a whole, when this one by itself is in conflict.
+
+    So it is when a later overlay changes the same lines once more and the base has both.
+    """
+    paths = _touched(steps[index])
+    for last in steps[index + 1 :]:
+        paths |= _touched(last)
+        sides = new.sides(steps[index].before, last.after, current, last.overlay.id)
+        merged = merge_overlay(sides, paths)
+        if not merged.conflicts and merged.tree == current:
+            return last.overlay.id
+    return None
+
+
 def _judge(
-    step: Step, current: Tree, done: Sequence[Step], later: Sequence[Overlay], base: str, python: str
+    step: Step, current: Tree, done: Sequence[Step], later: Sequence[Overlay], new: _Base
 ) -> tuple[Judged, Tree]:
     overlay, selection = step.overlay, step.selection
     total = sum(max(1, len(change.hunks)) for change in selection.changes)
-    merged = merge_overlay(step.before, step.after, current, _touched(step), base=base, overlay=overlay.id)
+    sides = new.sides(step.before, step.after, current, overlay.id, selection.changes)
+    merged = merge_overlay(sides, _touched(step))
     # Before all else: a hunk that only adds lines can fit a second time where its lines stand already.
     if not merged.conflicts and merged.tree == current:
         return Judged(overlay.id, "already in", total, present=total), current
@@ -81,10 +148,11 @@ def _judge(
         after, hunks = apply_overlay(overlay, selection, current, done, later)
     except StackError as error:
         present = sum(1 for each in error.failures if each.cause in ("already-in-base", "already-supplied"))
-        if present == total == len(error.failures):
+        # What is gone from its place is not in by that alone: it may stand elsewhere.
+        if present == total == len(error.failures) and _touched(step).isdisjoint(new.moved):
             return Judged(overlay.id, "already in", total, present=total), current
-        return _three_way(step, current, merged, total, present, python)
-    problem = _syntax(current, after, python)
+        return _three_way(step, current, merged, total, present, new.python)
+    problem = _syntax(current, after, new.python)
     if problem:
         return _broken(overlay.id, total, problem), current
     return Judged(overlay.id, "applies", total, moved=sum(1 for hunk in hunks if hunk.offset)), after

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from builder.errors import InputError
+from builder.overlay.model import StackFile, StackResult
+from builder.overlay.show import unified_diff
 from builder.overlay.stack import Content, Tree
 from builder.process import run
 
@@ -32,48 +34,95 @@ class Merged:
     conflicts: tuple[Conflict, ...]
 
 
-def merge_overlay(before: Tree, after: Tree, ours: Tree, paths: Collection[str], *, base: str, overlay: str) -> Merged:
-    """Bring what an overlay did (`before` to `after`, on the old base) to the files of the new base (`ours`).
+@dataclass(frozen=True)
+class Sides:
+    """The three trees of a merge, and what moved: `before` and `after` an overlay on the old base, `ours` of the new base.
 
-    `base` and `overlay` name the two sides in conflict markers.
+    `moved`: where the new base has a file of the old one. `deleted`: what it has nowhere. `renamed`: what the overlay renames.
     """
-    result = dict(ours)
+
+    before: Tree = field(repr=False)
+    after: Tree = field(repr=False)
+    ours: Tree = field(repr=False)
+    base: str
+    overlay: str
+    moved: Mapping[str, str] = field(default_factory=dict)
+    deleted: Collection[str] = ()
+    renamed: Mapping[str, str] = field(default_factory=dict)
+
+
+def merge_overlay(sides: Sides, paths: Collection[str]) -> Merged:
+    """Bring what an overlay did to `paths` to the files of the new base."""
+    result = dict(sides.ours)
     conflicts: list[Conflict] = []
-    for path in sorted(paths):
-        old, theirs, mine = before.get(path), after.get(path), ours.get(path)
-        if theirs in (old, mine):
-            continue
-        if mine == old:
-            _put(result, path, theirs)
-        elif mine is None:
-            conflicts.append(Conflict(path, f"{overlay} changes a file that {base} does not have"))
-        elif theirs is None:
-            conflicts.append(Conflict(path, f"{overlay} deletes a file that {base} has changed"))
-        else:
-            data, found = _merge_file(path, old.data if old else b"", theirs.data, mine.data, base, overlay)
-            conflicts += found
-            if not found:
-                flipped = old is not None and old.executable != theirs.executable
-                result[path] = Content(data, theirs.executable if flipped else mine.executable)
+    for path in sorted(set(paths) - set(sides.renamed.values())):
+        conflicts += _merge_path(sides, path, result)
     return Merged(result, tuple(conflicts))
 
 
-def _put(tree: Tree, path: str, content: Content | None) -> None:
-    if content is None:
-        tree.pop(path, None)
-    else:
-        tree[path] = content
+def _merge_path(sides: Sides, path: str, result: Tree) -> list[Conflict]:
+    """Merge one file into `result`: what to do with it is decided here, its lines by git."""
+    base, overlay = sides.base, sides.overlay
+    target = sides.renamed.get(path, path)
+    here = sides.moved.get(path, path)
+    old, theirs, mine = sides.before.get(path), sides.after.get(target), sides.ours.get(here)
+    if target != path:
+        if mine is None and sides.ours.get(target) == theirs:
+            return []
+        if here not in (path, target):
+            return [Conflict(path, f"{overlay} moves it to {target}, {base} has it as {here}")]
+        if here == path and target in sides.ours:
+            return [Conflict(target, f"{overlay} moves {path} here, and {base} has another file of that name")]
+    elif theirs in (old, mine):
+        return []
+    if mine is None and old is not None:
+        return [Conflict(path, _gone(sides, path), shown=_change(path, old, theirs))]
+    if theirs is None:
+        if mine == old and here == path:
+            result.pop(path, None)
+            return []
+        what = f"moved to {here}" if here != path else "changed"
+        return [Conflict(here, f"{overlay} deletes a file that {base} has {what}")]
+    data = theirs.data
+    found: list[Conflict] = []
+    if mine is not None and mine != old:
+        names = (here, path, target) if here != target else None
+        data, found = _merge_file(here, old.data if old else b"", theirs.data, mine.data, sides, names)
+    if not found:
+        mode = theirs if mine is None or (old is not None and old.executable != theirs.executable) else mine
+        if target != path:
+            result.pop(here, None)
+        result[target if target != path else here] = Content(data, mode.executable)
+    return found
+
+
+def _gone(sides: Sides, path: str) -> str:
+    if path in sides.deleted:
+        return f"{sides.base} has deleted this file, and has no new one that resembles it; {sides.overlay} changes it"
+    return f"{sides.overlay} changes a file that {sides.base} does not have"
+
+
+def _change(path: str, old: Content, theirs: Content | None) -> str:
+    """What the overlay does to a file, for a conflict that has no other side."""
+    if theirs is None:
+        return ""
+    change = StackFile(path, old.data, theirs.data, theirs.mode, ())
+    return unified_diff(StackResult((change,), (), True)).rstrip("\n")
 
 
 def _merge_file(
-    path: str, old: bytes, theirs: bytes, ours: bytes, base: str, overlay: str
+    path: str, old: bytes, theirs: bytes, ours: bytes, sides: Sides, names: tuple[str, str, str] | None
 ) -> tuple[bytes, list[Conflict]]:
+    """`names` are the file's names in the new base, in the old one and after the overlay, when they differ."""
+    labels = [sides.base, f"before {sides.overlay}", sides.overlay]
+    if names is not None:
+        labels = [f"{label}: {name}" for label, name in zip(labels, names, strict=True)]
     with tempfile.TemporaryDirectory(prefix="builder-merge-") as name:
         folder = Path(name)
         for file, data in (("ours", ours), ("old", old), ("theirs", theirs)):
             (folder / file).write_bytes(data)
         done = run(
-            ["git", "merge-file", "-p", "--diff3", "-L", base, "-L", f"before {overlay}", "-L", overlay, "ours", "old", "theirs"],
+            ["git", "merge-file", "-p", "--diff3", *(word for label in labels for word in ("-L", label)), "ours", "old", "theirs"],
             cwd=folder, extra_env={"GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_DIR": "/dev/null"},
         )  # fmt: skip
     # The exit code is the number of conflicts, 127 at the most; a failure is 128 and more, or a refusal of its own.

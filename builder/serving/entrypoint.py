@@ -23,6 +23,7 @@ import os
 import sys
 
 OK, UNHEALTHY, INPUT, MISMATCH = 0, 1, 2, 4
+ABOUT = ("title", "author", "state", "why", "drop_when")
 HERE = os.path.dirname(os.path.realpath(__file__))
 # /opt/builder/serve -> /; in a test the same two folders below another root.
 ROOT = os.path.dirname(os.path.dirname(HERE))
@@ -92,13 +93,16 @@ def verify(record, arguments):
         wrong.append(("/opt/builder/serve", "is another entrypoint than the recorded one"))
     if "--json" in arguments:
         problems = [{"path": path, "problem": what} for path, what in wrong]
-        print(
-            json.dumps(
-                {"name": record["name"], "ok": not wrong, "files": len(record["files"]), "problems": problems}, indent=2
-            )
-        )
+        document = {"name": record["name"], "ok": not wrong, "files": len(record["files"]), "problems": problems}
+        document["overlays"] = [
+            {key: each[key] for key in ("id", "digest") + ABOUT if key in each} for each in record["overlays"]
+        ]
+        print(json.dumps(document, indent=2))
     elif not wrong:
         print("%s: %d files are as recorded" % (record["name"], len(record["files"])))
+        for each in record["overlays"]:
+            facts = ["%s: %s" % (key.replace("_", " "), " ".join(each[key].split())) for key in ABOUT if each.get(key)]
+            print("  overlay %s" % "  ".join([each["id"]] + ([" - ".join(facts)] if facts else [])))
     if wrong and "--json" not in arguments:
         raise Refused(MISMATCH, "the image is not what its record says", wrong, "pull the image again, or rebuild it")
     return MISMATCH if wrong else OK

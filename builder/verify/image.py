@@ -16,7 +16,7 @@ from builder.errors import MismatchError
 from builder.files import sha256
 from builder.image.layer import WHITEOUT
 from builder.image.tags import make_tags
-from builder.lock import Lock
+from builder.lock import ABOUT, Lock
 from builder.locking.base import OWN_FOLDER
 from builder.oci import INDEX_TYPES, Descriptor
 from builder.verify.evidence import Attached, attached_lock, check_evidence
@@ -125,6 +125,8 @@ class Verified:
     platforms: tuple[Mapping[str, Any], ...]
     evidence: int | None
     """How many pieces of evidence were compared; None where evidence cannot be kept or was not asked for."""
+    overlays: tuple[Mapping[str, Any], ...] = ()
+    """What the record says of its overlays: `id`, `digest`, and what is known beside."""
 
 
 def verify(reader: Reader, lock: Lock | None, *, evidence: bool) -> Verified:
@@ -136,12 +138,14 @@ def verify(reader: Reader, lock: Lock | None, *, evidence: bool) -> Verified:
     summary: list[dict[str, Any]] = []
     compared = None
     platforms: list[str] = []
+    overlays: list[dict[str, Any]] = []
     for descriptor in manifests(reader):
         manifest = read_json(reader, descriptor)
         contents, found = _check_manifest(reader, manifest)
         problems += found
         recorded = str(contents.record.get("platform"))
         platforms.append(recorded)
+        overlays = [{key: each.get(key) for key in ("id", "digest", *ABOUT)} for each in contents.record["overlays"]]
         attached = reader.evidence(descriptor.digest) if evidence else None
         known = lock or attached_lock(attached or [])
         if known is not None:
@@ -159,7 +163,7 @@ def verify(reader: Reader, lock: Lock | None, *, evidence: bool) -> Verified:
         if attached is not None:
             compared = (compared or 0) + len(attached)
             problems += _evidence(attached, reader.top, lock or attached_lock(attached), platforms, index=True)
-    return Verified(tuple(dict.fromkeys(problems)), tuple(summary), compared)
+    return Verified(tuple(dict.fromkeys(problems)), tuple(summary), compared, tuple(overlays))
 
 
 def _evidence(

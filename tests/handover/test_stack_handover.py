@@ -147,7 +147,7 @@ def test_a_series_is_added_behind_what_a_recipe_has(project: Path, tmp_path: Pat
     text = path.read_text()
     assert "# kept\nprofiles:" in text
     last = yaml.safe_load(text)["overlays"][-1]
-    assert last == {"file": "overlays/small/sub-three.diff", "title": "three more of it", "author": "B"}
+    assert last == {"file": "overlays/small/sub-three.diff", "title": "three", "author": "B", "why": "more of it"}
     assert builder("lock", "small", cwd=project).code == 0
 
 

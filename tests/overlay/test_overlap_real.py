@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 
 from builder.overlay.stack import StackError, apply_stack
+from tests.support.cli import Ran, builder
+from tests.support.services import leave_out
+from tests.support.smallwheel import make_project
 from tests.support.trees import DictTree, git_diff, overlay
 from tests.support.wheels import some_files
 
@@ -63,6 +66,28 @@ def test_the_one_that_carries_the_other_is_named_in_either_order(tmp_path: Path)
     assert {each.supplied_by for each in first.failures} == {"#41000"}
     second = failure([("#41365", large), ("#41000", small)], release())
     assert "5 of 5 hunks of #41000 are already supplied by #41365; drop #41000" in str(second.hint)
+
+
+def test_the_command_line_says_it_and_what_it_says_works(tmp_path: Path) -> None:
+    small, large = small_and_large(tmp_path)
+
+    def check(**diffs: bytes) -> Ran:
+        files = {f"{name}.diff": data for name, data in diffs.items()}
+        project = make_project(
+            tmp_path / "-".join(diffs), files, base="wheel:vllm==0.20.0", profiles=[], default_profile=None
+        )
+        done = builder("check", "small", cwd=project)
+        if done.code == 5:
+            leave_out(f"needs the package index: {done.err.strip()[-200:]}")
+        return done
+
+    first = check(p41000=small, p41365=large)
+    assert first.code == 3
+    assert "overlays/p41365.diff carries all 5 hunks of overlays/p41000.diff: remove overlays/p41000.diff" in first.err
+    second = check(p41365=large, p41000=small)
+    assert second.code == 3
+    assert "5 of 5 hunks of overlays/p41000.diff are already supplied by overlays/p41365.diff; drop" in second.err
+    assert check(p41365=large).code == 0
 
 
 def test_what_is_merged_in_the_base_is_told_from_what_is_half_merged(tmp_path: Path) -> None:

@@ -33,3 +33,6 @@ def test_without_another_interpreter_libcst_judges(monkeypatch: pytest.MonkeyPat
     assert syntax.syntax_problem(b"x = ((\ny = 1\n", newer) is not None
     if sys.version_info < (3, 12):
         assert syntax.syntax_problem(NEWER, "3.12") is None
+    # Bytes that are not in the file's encoding are a syntax error, not one of this tool.
+    assert syntax.syntax_problem(b"x = '\xe4'\n", newer) is not None
+    assert syntax.syntax_problem(b"# coding: nonsense\nx = (\n", newer) is not None

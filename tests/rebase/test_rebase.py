@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+import yaml
+
+from builder.errors import InputError
+from builder.files import sha256, write_files
+from builder.rebase.edit import OverlayEdit, edit_recipe
 from tests.support.cli import builder
 from tests.support.smallwheel import FILES, make_project, make_wheel
 from tests.support.trees import git_diff
@@ -129,15 +135,230 @@ def test_a_conflict_is_shown_with_both_sides_and_never_written(tmp_path: Path) -
     assert before == {path: path.read_bytes() for path in project.rglob("*") if path.is_file()}
 
 
+def ready(tmp_path: Path, text: str, **files: bytes) -> Path:
+    """The project with its recipe as `text` has it, locked; then with more files."""
+    project = project_of(tmp_path)
+    (project / "images/small.yaml").write_text(text)
+    locked = builder("lock", "small", cwd=project)
+    assert locked.code == 0, locked.err
+    for name, data in files.items():
+        (project / "overlays/rebased").mkdir(exist_ok=True)
+        (project / f"overlays/rebased/{name}").write_bytes(data)
+    return project
+
+
+def everything(project: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in project.rglob("*") if path.is_file()}
+
+
+def rewritten(project: Path) -> str:
+    """The recipe after `--write`, which must be locked and fit."""
+    done = builder("rebase", "small", "--base", NEW_WHEEL, "--write", cwd=project)
+    assert done.code == 0, done.err
+    assert builder("lock", "small", "--check", cwd=project).code == 0
+    assert builder("check", "small", cwd=project).code == 0
+    return (project / "images/small.yaml").read_text()
+
+
+HEAD = "name: small\nbase: wheel:vllm-0.0.1-py3-none-any.whl\n"
+PROFILES = "profiles: [tiny]\ndefault_profile: tiny\n"
+
+
+def test_the_lock_that_would_be_is_shown_and_nothing_is_written(tmp_path: Path) -> None:
+    project = project_of(tmp_path)
+    commented(project)
+    assert builder("lock", "small", cwd=project).code == 0
+    before = everything(project)
+    told = builder("rebase", "small", "--base", NEW_WHEEL, cwd=project)
+    assert told.code == 0, told.err
+    rows = [line.split(maxsplit=2) for line in told.out.splitlines()]
+    assert ["overlay", "overlays/merged.diff", "is dropped: the base has it"] in [[x.strip() for x in r] for r in rows]
+    assert "becomes overlays/rebased/near-on-0.0.1.diff" in told.out
+    assert "why: because of twenty" in told.out
+    document = builder("rebase", "small", "--base", NEW_WHEEL, "--json", cwd=project).document["bases"][0]
+    assert document["lock"]["inputs"][:12] in told.out
+    assert document["lock"]["base"][:19] in told.out
+    assert document["lock"]["about"][0]["title"] == "Twenty"
+    assert everything(project) == before
+    assert builder("rebase", "small", "--base", NEW_WHEEL, "--write", cwd=project).code == 0
+    assert f"inputs: {document['lock']['inputs']}" not in told.err
+    assert builder("lock", "small", "--json", cwd=project).document["inputs"] == document["lock"]["inputs"]
+
+
+def test_a_conflict_leaves_the_other_answers_as_they_are(tmp_path: Path) -> None:
+    project = project_of(tmp_path, clash=True)
+    assert builder("lock", "small", cwd=project).code == 0
+    done = builder("rebase", "small", "--base", NEW_WHEEL, cwd=project)
+    assert done.code == 3
+    for line in (
+        "is dropped: the base has it", "becomes a local diff, rebased", "stays as it is", "must be brought over by hand",
+        f"next: bring overlays/clash.diff to {NEW_WHEEL} by hand",
+    ):  # fmt: skip
+        assert line in done.out
+
+
+@pytest.mark.parametrize(
+    "overlays",
+    [
+        "overlays: [{file: overlays/merged.diff}, {file: overlays/near.diff, title: 'T: 20', why: \"x\\ty\"}, {file: overlays/fits.diff}]  # ours\n",
+        "overlays:\n  - {file: overlays/merged.diff}\n  - {file: overlays/near.diff,\n     title: 'T: 20',\n     why: \"x\\ty\"}  # ours\n  - file: overlays/fits.diff\n",
+        "overlays:\n- file: overlays/merged.diff\n- file: overlays/near.diff  # ours\n  title: 'T: 20'\n  why: \"x\\ty\"\n- file: overlays/fits.diff\n",
+        "overlays: &all\n  - &first\n    file: overlays/merged.diff\n  - &second {file: overlays/near.diff, title: 'T: 20', why: \"x\\ty\"}  # ours\n  - file: overlays/fits.diff\n",
+    ],
+    ids=["brackets", "braces", "flush", "anchors"],
+)  # fmt: skip
+def test_a_recipe_in_any_style_is_edited_and_keeps_what_it_says(overlays: str, tmp_path: Path) -> None:
+    project = ready(tmp_path, f"# kept\n{HEAD}{overlays}{PROFILES}")
+    assert builder("rebase", "small", "--base", NEW_WHEEL, cwd=project).code == 0
+    text = rewritten(project)
+    assert "# kept" in text
+    assert "# ours" in text
+    assert yaml.safe_load(text)["overlays"] == [
+        {"file": "overlays/rebased/near-on-0.0.1.diff", "title": "T: 20", "why": "x\ty"},
+        {"file": "overlays/fits.diff"},
+    ]
+
+
+def test_an_overlay_that_is_rebased_leaves_what_belonged_to_the_old_diff(tmp_path: Path) -> None:
+    """`fuzz` and `accept_undelivered` go with it; digests after it are those on the new base."""
+    project = project_of(tmp_path)
+    near = project / "overlays/near.diff"
+    near.write_bytes(
+        near.read_bytes()
+        + b"diff --git a/csrc/x.cu b/csrc/x.cu\n--- a/csrc/x.cu\n+++ b/csrc/x.cu\n@@ -1 +1 @@\n-a\n+b\n"
+    )
+    after = sha256(edit(MERGED, (b"option_20 = 20\n", b"option_20 = 2020\n")))
+    (project / "images/small.yaml").write_text(
+        f"{HEAD}overlays:\n  - file: overlays/merged.diff\n  - file: overlays/near.diff\n    fuzz: 1\n"
+        f"    accept_undelivered: {{csrc/x.cu: only for other GPUs}}\n    after:\n      vllm/config.py: {after}\n{PROFILES}"
+    )
+    assert builder("lock", "small", cwd=project).code == 0
+    [item] = yaml.safe_load(rewritten(project))["overlays"]
+    assert item.keys() == {"file", "after"}
+    built = builder("build", "small", "--engine", "oci", "--json", cwd=project).document
+    assert {file["path"]: file["after"] for file in built["files"]} == item["after"] != {"vllm/config.py": after}
+    assert b"csrc/x.cu" in (project / item["file"]).read_bytes()
+
+
+def test_a_pull_request_that_is_rebased_keeps_its_name_as_origin() -> None:
+    text = """overlays:
+  # Why it is here.
+  - why: because   # of it
+    pull: o/r#1
+    head: 1111111111111111111111111111111111111111
+    merge_base: 2222222222222222222222222222222222222222
+    drop_when: merged
+    after: {vllm/a.py: old}
+  - {pull: o/r#2, head: 3333333333333333333333333333333333333333}   # second
+  - pull: o/r#3  # gone
+    # and its comment
+profiles: []
+"""
+    edits = [
+        OverlayEdit(replace={"file": "x.diff", "origin": "o/r#1@11"}, moved={"vllm/a.py": "vllm/b.py"}),
+        OverlayEdit(replace={"file": "y.diff", "origin": "o/r#2@33"}),
+        OverlayEdit(drop=True),
+    ]
+    assert (
+        edit_recipe(text, overlays=edits)
+        == """overlays:
+  # Why it is here.
+  - file: x.diff
+    origin: o/r#1@11
+    why: because   # of it
+    drop_when: merged
+    after: {vllm/b.py: old}
+  - file: y.diff
+    origin: o/r#2@33   # second
+    # and its comment
+profiles: []
+"""
+    )
+
+
+def test_a_file_of_the_users_is_never_overwritten(tmp_path: Path) -> None:
+    project = project_of(tmp_path)
+    commented(project)
+    assert builder("lock", "small", cwd=project).code == 0
+    (project / "overlays/rebased").mkdir()
+    taken = project / "overlays/rebased/near-on-0.0.1.diff"
+    taken.write_text("mine\n")
+    assert "file: overlays/rebased/near-on-0.0.1.2.diff" in rewritten(project)
+    assert taken.read_text() == "mine\n"
+
+
+def test_a_write_that_fails_leaves_everything_as_it_was(tmp_path: Path) -> None:
+    project = project_of(tmp_path)
+    commented(project)
+    assert builder("lock", "small", cwd=project).code == 0
+    before = everything(project)
+    # A folder stands where the diff's folder would be made.
+    (project / "overlays/rebased").write_text("a file\n")
+    done = builder("rebase", "small", "--base", NEW_WHEEL, "--write", cwd=project)
+    assert done.code == 2
+    assert "cannot write" in done.err
+    (project / "overlays/rebased").unlink()
+    assert everything(project) == before
+    assert builder("lock", "small", "--check", cwd=project).code == 0
+
+
+@pytest.mark.parametrize("stop", [1, 2, 3])
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device")], ids=["ctrl-c", "full"])
+def test_an_interruption_between_two_files_puts_them_back(
+    stop: int, error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, new = tmp_path / "a", tmp_path / "b", tmp_path / "sub/deep/c"
+    first.write_bytes(b"1")
+    second.write_bytes(b"2")
+    first.chmod(0o640)
+    real, count = Path.replace, 0
+
+    def replace(self: Path, target: Path) -> Path:
+        nonlocal count
+        count += 1
+        if count == stop:
+            raise error
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    wanted = InputError if isinstance(error, OSError) else KeyboardInterrupt
+    with pytest.raises(wanted):
+        write_files({first: b"one", second: b"two", new: b"three"})
+    assert {path.name: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == {"a": b"1", "b": b"2"}
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == []
+    assert first.stat().st_mode & 0o777 == 0o640
+    monkeypatch.undo()
+    write_files({first: b"one", second: b"two", new: b"three"})
+    assert new.read_bytes() == b"three"
+    assert first.stat().st_mode & 0o777 == 0o640
+
+
+def test_a_lock_that_was_not_reached_is_made_again_by_lock(tmp_path: Path) -> None:
+    """Killed between recipe and lock: the recipe is the new one, and `builder lock` makes the lock that is missing."""
+    project = project_of(tmp_path)
+    commented(project)
+    assert builder("lock", "small", cwd=project).code == 0
+    old = (project / "images/small.lock.yaml").read_bytes()
+    rewritten(project)
+    whole = everything(project)
+    (project / "images/small.lock.yaml").write_bytes(old)
+    stale = builder("check", "small", cwd=project)
+    assert stale.code == 4
+    assert builder("lock", "small", cwd=project).code == 0
+    assert everything(project) == whole
+
+
 def test_a_matrix_is_one_table(tmp_path: Path) -> None:
     project = project_of(tmp_path)
     assert builder("lock", "small", cwd=project).code == 0
     old = "wheel:vllm-0.0.1-py3-none-any.whl"
     done = builder("rebase", "small", "--base", old, "--base", NEW_WHEEL, cwd=project)
     assert done.code == 0, done.err
-    header = next(line for line in done.out.splitlines() if line.lstrip().startswith("overlay"))
-    assert old in header
-    assert NEW_WHEEL in header
+    title, header = (
+        line for line in done.out.splitlines() if "small on" in line or line.lstrip().startswith("overlay ")
+    )
+    assert title.strip() == "small on wheel:…"
+    assert header.split() == ["overlay", old.removeprefix("wheel:"), NEW_WHEEL.removeprefix("wheel:")]
     document = builder("rebase", "small", "--base", old, "--base", NEW_WHEEL, "--json", cwd=project).document
     assert [[each["verdict"] for each in base["overlays"]] for base in document["bases"]] == [
         ["applies", "applies", "applies"],

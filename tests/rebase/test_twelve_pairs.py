@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from builder.base.model import Distribution
 from builder.overlay.stack import Tree, run_steps
 from builder.rebase.judge import judge_stack
-from builder.serving.known_flags import ARGUMENTS, SERVER, known_flags, unknown_flags
-from builder.serving.profile import Profile, load_profile
+from builder.rebase.profiles import judge_profiles
+from tests.support.pytrees import package_tree
 from tests.support.trees import DictTree, git, git_diff, overlay, write_tree
 from tests.support.wheels import python_files, some_files
 
@@ -24,6 +25,7 @@ pytestmark = pytest.mark.wheels
 
 CHANGES = [("0.20.0", "0.20.1"), ("0.20.1", "0.20.2"), ("0.20.0", "0.20.2")]
 BASES = ["0.20.0", "0.20.1", "0.20.2", "0.21.0"]
+SERVER = "vllm/entrypoints/openai/cli_args.py"
 Files = dict[str, bytes]
 
 
@@ -81,9 +83,8 @@ def test_the_answer_is_gits(change: tuple[str, str], base: str, tmp_path: Path) 
     old, new, target = release(change[0]), release(change[1]), release(base)
     tree, conflicts = cherry_picked(tmp_path / "judge", old, new, target)
     diff = git_diff(tmp_path / "diff", old, new)
-    [judged], after = judge_stack(
-        run_steps([overlay("change", diff)], DictTree(old), "vllm"), DictTree(target), base=base
-    )
+    answer = judge_stack(run_steps([overlay("change", diff)], DictTree(old), "vllm"), DictTree(target), base=base)
+    [judged], after = answer.overlays, answer.after
     assert {each.path for each in judged.conflicts} == conflicts
     if conflicts:
         assert judged.verdict == "conflict"
@@ -98,19 +99,18 @@ def test_the_answer_is_gits(change: tuple[str, str], base: str, tmp_path: Path) 
         overlay(path, git_diff(tmp_path / f"{index}", _only(old, path), _only(new, path)))
         for index, path in enumerate(sorted(path for path in old | new if old.get(path) != new.get(path)))
     ]
-    each_judged, each_after = judge_stack(run_steps(singles, DictTree(old), "vllm"), DictTree(target), base=base)
-    for one in each_judged:
+    single = judge_stack(run_steps(singles, DictTree(old), "vllm"), DictTree(target), base=base)
+    for one in single.overlays:
         assert (one.verdict == "conflict") == (one.id in conflicts), one.id
         if one.verdict != "conflict":
-            found = each_after.get(one.id)
+            found = single.after.get(one.id)
             assert (found.data if found else None) == tree.get(one.id), one.id
             assert (one.verdict == "already in") == (tree.get(one.id) == target.get(one.id)), one.id
         if one.verdict == "merges":
-            again, _ = judge_stack(
-                run_steps([overlay(one.id, one.diff)], DictTree(target), "vllm"), DictTree(target), base=base
-            )
-            assert [each.verdict for each in again] == ["applies"]
-    _known_counts(change, base, Counter(one.verdict for one in each_judged))
+            steps = run_steps([overlay(one.id, one.diff)], DictTree(target), "vllm")
+            again = judge_stack(steps, DictTree(target), base=base)
+            assert [each.verdict for each in again.overlays] == ["applies"]
+    _known_counts(change, base, Counter(one.verdict for one in single.overlays))
 
 
 def _only(files: Files, path: str) -> Files:
@@ -128,13 +128,27 @@ def _known_counts(change: tuple[str, str], base: str, counts: Counter[str]) -> N
         assert counts["conflict"] > 0
 
 
-def test_which_flags_of_the_profiles_a_version_knows() -> None:
-    folder = Path(__file__).parents[2] / "profiles"
-    profiles = [load_profile(path) for path in sorted(folder.glob("*.yaml"))]
-    for version in ("0.20.0", "0.21.0"):
-        known = known_flags(DictTree(some_files(version, [ARGUMENTS, SERVER])))
-        assert known is not None
-        assert {"max-model-len", "kv-cache-dtype", "port", "tool-call-parser"} <= known
-        assert unknown_flags(profiles, known) == []
-        odd = Profile(name="odd", flags={"max-model-length": 1, "no-enable-prefix-caching": True})
-        assert unknown_flags([odd], known) == [{"profile": "odd", "flag": "max-model-length", "near": "max-model-len"}]
+@pytest.mark.parametrize("version", ["0.20.0", "0.21.0"])
+def test_which_flags_of_the_profiles_a_version_knows(version: str, tmp_path: Path) -> None:
+    root = package_tree(version)
+    files = {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*.py")}
+    tree = DictTree(files, distribution=Distribution("vllm", version, f"vllm-{version}.dist-info"))
+    paths = sorted((Path(__file__).parents[2] / "profiles").glob("*.yaml"))
+    stock = judge_profiles(paths, tree, {})
+    assert stock.unknown == ()
+    assert [each.finding.message for each in stock.findings] == []
+    odd = tmp_path / "odd.yaml"
+    odd.write_text("name: odd\nflags: {max-model-length: 1, no-enable-prefix-caching: true, overlay-flag: 3}\n")
+    near = {"profile": "odd", "flag": "max-model-length", "near": "max-model-len"}
+    assert judge_profiles([odd], tree, {}).unknown == (near, {"profile": "odd", "flag": "overlay-flag", "near": None})
+    # A flag that the stack adds is known.
+    flag = b'    parser.add_argument("--overlay-flag", type=int, default=1)\n'
+    line = b"    parser = FrontendArgs.add_cli_args(parser)\n"
+    assert files[SERVER].count(line) == 1
+    patched = judge_profiles([odd], tree, {SERVER: files[SERVER].replace(line, flag + line)})
+    assert patched.unknown == (near,)
+    # So is a value that a version does not take any more, and a name that it does not register.
+    odd.write_text("name: odd\nflags: {kv-cache-dtype: fp8_never, reasoning-parser: gone}\n")
+    lost = judge_profiles([odd], tree, {})
+    assert lost.unknown == ()
+    assert {each.finding.rule for each in lost.findings} == {"bad-choice", "unknown-name"}

@@ -39,7 +39,10 @@ def image(tmp_path: Path) -> Path:
         "name": "test",
         "base": {"reference": "x", "digest": "sha256:0", "entrypoint": [str(program), "serve"], "cmd": []},
         "package": {"name": "vllm", "root": "site"},
-        "overlays": [],
+        "overlays": [
+            {"id": "o/r#1", "digest": "d" * 64, "head": "0" * 40, "title": "T", "drop_when": "merged,\n and out"},
+            {"id": "overlays/two.diff", "digest": "e" * 64},
+        ],
         "files": [
             {"path": "vllm/a.py", "before": sha256(b"stock\n"), "after": sha256(b"patched\n"), "overlays": ["one"]},
             {"path": "vllm/gone.py", "before": sha256(b"x"), "after": None, "overlays": ["one"]},
@@ -182,6 +185,19 @@ def test_profiles_and_show(image: Path) -> None:
     assert "* smoke  fit" in listed
     assert json.loads(serve(image, "show", "smoke").stdout)["argv"] == PROFILE
     assert serve(image, "show", "none").returncode == 2
+
+
+def test_verify_says_what_the_overlays_are(image: Path) -> None:
+    said = serve(image, "verify").stdout.splitlines()
+    assert said == [
+        "test: 2 files are as recorded",
+        "  overlay o/r#1  title: T - drop when: merged, and out",
+        "  overlay overlays/two.diff",
+    ]
+    assert json.loads(serve(image, "verify", "--json").stdout)["overlays"] == [
+        {"id": "o/r#1", "digest": "d" * 64, "title": "T", "drop_when": "merged,\n and out"},
+        {"id": "overlays/two.diff", "digest": "e" * 64},
+    ]
 
 
 def test_verify_names_what_is_wrong(image: Path) -> None:

@@ -64,7 +64,7 @@ def judge_of_stack(
     over = {file.path: file.after for file in result.files}
     stack = f" with {len(result.overlays)} overlays" if result.overlays else ""
     name = f"{locked.distribution.name} {locked.distribution.version} of {recipe.base}{stack}"
-    key = _key(lock.base.digest, locked.manifest)
+    key = source_key(lock.base.digest, locked.manifest)
 
     def opened() -> PackageTree:
         base = open_base(pinned_reference(lock), root=project.root, console=console, offline=offline)
@@ -94,7 +94,7 @@ def judge_of_base(reference: str, *, console: Console, package: str = "vllm") ->
     image: BaseImage = base.image(platform)
     with console.progress(f"reading {reference}"):
         tree = base.tree(platform, package)
-        source = from_tree(tree, name=reference, package=package, key=_key(image.digest, image.manifest.digest))
+        source = from_tree(tree, name=reference, package=package, key=source_key(image.digest, image.manifest.digest))
     return Judge(read_package(source))
 
 
@@ -115,7 +115,8 @@ def recipe_of(profile: str, *, cwd: Path | None = None) -> str:
     return found[0]
 
 
-def _key(*digests: str) -> str:
+def source_key(*digests: str) -> str:
+    """What the cache of a base's source is kept by: of the digests of its index and of its manifest."""
     return sha256("\n".join(digests).encode())
 
 
