@@ -103,7 +103,9 @@ def write_files(files: Mapping[Path, bytes]) -> None:
     except BaseException as error:
         for target, content in reversed(done):
             if content is None:
-                target.unlink(missing_ok=True)
+                # What could not be replaced, such as a folder of that name, is still there, and not ours.
+                if target.is_file():
+                    target.unlink()
             else:
                 write_file(target, content, mode=target.stat().st_mode & 0o777)
         for temporary, _ in staged:

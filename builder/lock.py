@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from builder.errors import InputError
-from builder.files import sha256, write_file
+from builder.files import sha256
 from builder.recipe import Commit, Frozen, Requirements, Sha256
 from builder.serving.profile import Profile
 from builder.yamlfile import validate
@@ -178,12 +178,3 @@ def read_lock(path: Path) -> Lock:
     if not path.is_file():
         raise InputError(f"there is no lock {path.name}", hint="run `builder lock` on the recipe first")
     return validate(Lock, path)
-
-
-def write_lock(path: Path, lock: Lock) -> bool:
-    """Write the lock when it says something new; whether it did."""
-    data = lock.dump()
-    if path.is_file() and path.read_bytes() == data:
-        return False
-    write_file(path, data)
-    return True

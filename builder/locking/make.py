@@ -10,9 +10,9 @@ from builder.base.model import Base
 from builder.base.open import open_base
 from builder.console import Console
 from builder.errors import MismatchError
-from builder.files import ContentCache, file_sha256, sha256, write_file
+from builder.files import ContentCache, file_sha256, sha256, write_files
 from builder.layout import Project
-from builder.lock import Lock, LockedBase, LockedPlatform, read_lock, write_lock
+from builder.lock import Lock, LockedBase, LockedPlatform, read_lock
 from builder.locking.base import epoch_of, lock_platform
 from builder.locking.checkpoint import resolve_checkpoint
 from builder.locking.overlays import ResolvedOverlay, naming, resolve_overlay
@@ -34,21 +34,21 @@ class Made:
     diffs: Mapping[str, bytes]
     results: Mapping[str, StackResult] = field(repr=False)
 
+    def files(self, project: Project) -> dict[Path, bytes]:
+        """What `write` writes: the vendored diffs, then the lock that names them."""
+        return {project.root / name: data for name, data in self.diffs.items()} | {project.lock_path: self.lock.dump()}
+
     def changes(self, project: Project) -> list[str]:
         """The files of the project that `write` would change, relative to its root."""
-        wanted = {project.lock_path: self.lock.dump()}
-        wanted |= {project.root / name: data for name, data in self.diffs.items()}
         return sorted(
-            project.show(path) for path, data in wanted.items() if not path.is_file() or path.read_bytes() != data
+            project.show(path)
+            for path, data in self.files(project).items()
+            if not path.is_file() or path.read_bytes() != data
         )
 
     def write(self, project: Project) -> None:
-        """Write the vendored diffs, then the lock that names them."""
-        for name, data in self.diffs.items():
-            path = project.root / name
-            if not path.is_file() or path.read_bytes() != data:
-                write_file(path, data)
-        write_lock(project.lock_path, self.lock)
+        """Write diffs and lock, all of them or none: a diff without its lock would stop every build."""
+        write_files(self.files(project))
 
 
 def load_profiles(project: Project, names: Sequence[str]) -> tuple[Profile, ...]:

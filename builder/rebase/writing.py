@@ -214,5 +214,6 @@ def write(project: Project, written: Written) -> None:
 
     The lock is the last: should the machine stop between two of them, `builder lock` makes the very lock that is missing.
     """
-    diffs = {project.root / name: data for name, data in written.made.diffs.items()}
-    write_files({**diffs, project.recipe_path: written.recipe.encode(), project.lock_path: written.made.lock.dump()})
+    files = written.made.files(project)
+    lock = files.pop(project.lock_path)
+    write_files({**files, project.recipe_path: written.recipe.encode(), project.lock_path: lock})

@@ -180,6 +180,13 @@ def test_a_tag_in_a_registry_that_moves_and_goes(world: World, tmp_path: Path) -
         skopeo_copy(f"oci:{second}:base", f"docker://{host}/vllm:v1")
         moved = Registry(host).has_manifest("vllm", "v1")
         assert base() == (4, "base tag moved", moved)
+        # The same name, and what it stands for now: a rebase locks what it judged.
+        other = make_project(tmp_path / "rebased", {"one.diff": vendored}, base=f"{host}/vllm:v1")
+        (other / "images/small.lock.yaml").write_bytes((project / "images/small.lock.yaml").read_bytes())
+        done = builder("rebase", "small", "--base", f"{host}/vllm:v1", "--write", "--json", cwd=other, env=world.env)
+        assert done.code == 0, done.err
+        assert done.document["bases"][0]["lock"]["base"] == moved
+        assert builder("drift", "small", cwd=other, env=world.env).code == 0
         urllib.request.urlopen(
             urllib.request.Request(f"http://{host}/v2/vllm/manifests/{moved}", method="DELETE"), timeout=30
         ).close()

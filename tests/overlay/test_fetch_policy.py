@@ -243,6 +243,21 @@ def test_what_a_killed_git_leaves_behind_is_no_trouble_and_two_at_once_wait(hub:
         assert run.returncode == 0, err
 
 
+def test_a_lock_that_cannot_be_written_leaves_no_new_diff_behind(hub: GitHub, tmp_path: Path) -> None:
+    place = Place(hub, tmp_path)
+    assert place.lock().code == 0
+    before = place.vendored.read_bytes()
+    lock = place.root / "images/small.lock.yaml"
+    hub.open_pull(39931, hub.commit({"vllm/added.py": b"added = 2\n"}, "pushed", branch="feature"))
+    lock.unlink()
+    lock.mkdir()
+    done = place.lock("--update")
+    assert done.code == 2, done.err
+    assert "cannot write" in done.err
+    assert place.vendored.read_bytes() == before
+    assert not [path for path in place.root.rglob("*") if path.name.endswith(".tmp")]
+
+
 @pytest.mark.parametrize("text", ["soon", "0", "-1", "nan", "inf"])
 def test_a_limit_that_is_none_is_wrong_input(hub: GitHub, tmp_path: Path, text: str) -> None:
     done = Place(hub, tmp_path).lock(BUILDER_HTTP_TIMEOUT=text)
