@@ -13,7 +13,7 @@ from builder.checkpoint.hub import digest_hub, hub_commit
 from builder.console import Console
 from builder.errors import BuilderError
 from builder.serving.fit.headers import read_hub
-from tests.support.cli import Ran, builder
+from tests.support.cli import Ran, builder, builder_peak
 from tests.support.hub import FAULTS, Hub, serving
 
 BIG = bytes(range(256)) * 40_000
@@ -44,12 +44,15 @@ def write(folder: Path, files: dict[str, bytes]) -> str:
     return digest_directory(folder, console=Console(), cache=False).digest
 
 
-def digest(hub: Hub, name: str, tmp_path: Path, **env: str) -> Ran:
-    settings = {
+def settings(hub: Hub, tmp_path: Path) -> dict[str, str]:
+    return {
         "HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_XET": "1", "HF_HOME": str(tmp_path / "hf"), "NO_PROXY": "*",
-        "HF_HUB_DISABLE_TELEMETRY": "1", **env,
+        "HF_HUB_DISABLE_TELEMETRY": "1",
     }  # fmt: skip
-    return builder("checkpoint", "digest", name, "--json", cwd=tmp_path, env=settings)
+
+
+def digest(hub: Hub, name: str, tmp_path: Path, **env: str) -> Ran:
+    return builder("checkpoint", "digest", name, "--json", cwd=tmp_path, env=settings(hub, tmp_path) | env)
 
 
 def test_the_same_digest_from_metadata_and_from_disk(hub: Hub, tmp_path: Path) -> None:
@@ -195,6 +198,18 @@ def test_drift_and_profile_fit_have_the_same_limits(
     with pytest.raises(BuilderError) as caught:
         read_hub("owner/model", None, console=Console())
     assert caught.value.exit_code in (2, 5)
+
+
+def test_memory_stays_below_100_mb_for_a_repository_of_any_size(hub: Hub, tmp_path: Path) -> None:
+    """2,000 shards' metadata, and files outside LFS of 8 MiB; peak in kB, as the kernel counts it."""
+    small = {f"part-{number}.json": bytes([number]) * (8 << 20) for number in range(4)}
+    hub.commit(FILES | small | {f"layers-{number}.safetensors": b"%d" % number for number in range(2000)})
+    done, peak = builder_peak(
+        "checkpoint", "digest", "hf:owner/model", "--json", cwd=tmp_path, env=settings(hub, tmp_path)
+    )
+    assert done.code == 0, done.err
+    assert len(done.document["files"]) == 2000 + 4 + 5
+    assert peak < 100_000
 
 
 def test_a_silent_hub_ends_the_command(hub: Hub, tmp_path: Path) -> None:

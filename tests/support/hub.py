@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
-PAGE = 3
+PAGE = 3  # of a small repository; a large one comes in pages of 1,000, as from the Hub
 FAULTS = (
     "stall", "trickle", "trickle-headers", "hang-up", "cut", "cut-chunk", "endless", "429", "429-for-an-hour", "500", "503-once",
     "hang-up-once", "html", "no-json", "surrogate", "other-shape", "empty", "redirects",
@@ -204,12 +204,13 @@ def serving(hub: Hub) -> Iterator[Hub]:
             begin = int(query.get("cursor", ["0"])[0])
             entries = hub.entries(commit)
             headers = {}
-            if begin + PAGE < len(entries):
+            size = PAGE if len(entries) < 1000 else 1000
+            if begin + size < len(entries):
                 link = (
-                    f"{hub.url}/api/models/{hub.repo}/tree/{revision}?recursive=true&expand=false&cursor={begin + PAGE}"
+                    f"{hub.url}/api/models/{hub.repo}/tree/{revision}?recursive=true&expand=false&cursor={begin + size}"
                 )
                 headers["Link"] = f'<{link}>; rel="next"'
-            self.answer(200, json.dumps(entries[begin : begin + PAGE]).encode(), headers)
+            self.answer(200, json.dumps(entries[begin : begin + size]).encode(), headers)
 
         def file(self, revision: str, name: str) -> None:
             data = hub.commits.get(hub.resolve(revision) or "", {}).get(name)
