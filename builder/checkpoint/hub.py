@@ -102,7 +102,10 @@ def _sha256(api: HfApi, repo: str, commit: str, entry: Any) -> str:
             f"{entry.path} is {entry.size} bytes and not in LFS", hint="this is not a checkpoint of the usual form"
         )
     data = fetch(api, repo, commit, entry.path)
-    blob = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+    # In two steps: joined, they would be a second copy in memory.
+    git = hashlib.sha1(b"blob %d\0" % len(data), usedforsecurity=False)
+    git.update(data)
+    blob = git.hexdigest()
     if blob != entry.blob_id:
         raise MismatchError(
             f"the Hub gave another {entry.path} than its metadata names",

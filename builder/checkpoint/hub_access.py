@@ -66,4 +66,4 @@ def fetch(api: HfApi, repo: str, revision: str | None, path: str) -> bytes:
     url = hf_hub_url(repo, path, revision=revision, endpoint=api.endpoint)
     answer = get_session().get(url, headers=build_hf_headers(), follow_redirects=True)
     hf_raise_for_status(answer)
-    return bytes(answer.content)
+    return answer.content
