@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from builder.errors import InputError, UnreachableError
 
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 def open_hub(repo: str) -> Iterator[HfApi]:
     """A client for `repo`. Inside, every wait and every answer has its limit, and what huggingface_hub and its HTTP client
     raise becomes `UnreachableError` when the Hub does not answer, refuses or answers what its API does not have, and
-    `InputError` when the name is no repository's or has no safetensors weights."""
+    `InputError` when the name is no repository's or has no safetensors weights, or `HF_ENDPOINT` is no address."""
+    endpoint = _endpoint()
     try:
         import httpx
         from huggingface_hub import HfApi
@@ -36,7 +38,7 @@ def open_hub(repo: str) -> Iterator[HfApi]:
         ) from error
     try:
         with bounded_client():
-            yield HfApi(endpoint=os.environ.get("HF_ENDPOINT"))
+            yield HfApi(endpoint=endpoint)
     except HFValidationError as error:
         raise InputError(f"{repo!r} is not a repository's name", hint="write it as OWNER/NAME") from error
     except NotASafetensorsRepoError as error:
@@ -54,8 +56,23 @@ def open_hub(repo: str) -> Iterator[HfApi]:
         # What huggingface_hub makes of HTML, cut JSON, or JSON of another shape. The text may quote a header: not shown.
         raise UnreachableError(
             f"the Hub's answer about {repo} is not what its API gives: {type(error).__name__}",
-            hint="is a proxy, or another service, at HF_ENDPOINT?",
+            hint="is a proxy, or another service, at HF_ENDPOINT? is HF_TOKEN the whole token and nothing else?",
         ) from error
+
+
+def _endpoint() -> str | None:
+    """`HF_ENDPOINT`, judged here: huggingface_hub reads it when it is imported, and a broken one breaks the import."""
+    given = os.environ.get("HF_ENDPOINT")
+    if not given:
+        return None
+    try:
+        parts = urlsplit(given)
+        sound = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        sound = False
+    if not sound:
+        raise InputError(f"HF_ENDPOINT is {given!r}, no web address", hint="give one, such as https://huggingface.co")
+    return given
 
 
 def fetch(api: HfApi, repo: str, revision: str | None, path: str) -> bytes:

@@ -134,9 +134,12 @@ def test_a_mirror_that_sends_other_content_is_caught(hub: Hub, tmp_path: Path) -
     assert "gave another config.json" in done.document["error"]["message"]
 
 
-def test_no_hub_at_all(hub: Hub, tmp_path: Path) -> None:
-    hub.url = "http://127.0.0.1:9"
-    assert digest(hub, "hf:owner/model", tmp_path).code == 5
+def test_no_hub_at_all_and_an_address_that_is_none(hub: Hub, tmp_path: Path) -> None:
+    for url, code in (("http://127.0.0.1:9", 5), ("http://[::1", 2), ("huggingface.co", 2), ("http://a:b", 2)):
+        hub.url = url
+        done = digest(hub, "hf:owner/model", tmp_path)
+        assert done.code == code, done.err
+        assert done.document["error"]["hint"]
 
 
 # Of the faults that pass, and of those that only a small file's own hash can tell from content.
