@@ -1,4 +1,8 @@
-"""The checkpoint's speed: the digest beside sha256sum, quantizing beside copying. `python -m bench.checkpoint [ROWS]`."""
+"""The checkpoint's speed: the digest beside sha256sum, quantizing beside copying and beside llm-compressor.
+
+`python -m bench.checkpoint [ROWS]`. llm-compressor brings its own world of packages, so it is asked in an interpreter of
+its own, which `BENCH_LLMCOMPRESSOR_PYTHON` names: one of a virtual environment with `torch` for the CPU and `llmcompressor`.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +20,15 @@ from builder.console import Console
 
 _PIECE = 8 << 20
 COLUMNS = 5120
+PEER = "BENCH_LLMCOMPRESSOR_PYTHON"
+# Its seconds are those of the call alone, without importing torch, and without fsync.
+_PEER_SCRIPT = """
+import sys, time
+from llmcompressor import model_free_ptq
+begun = time.perf_counter()
+model_free_ptq(model_stub=sys.argv[1], save_directory=sys.argv[2], scheme="FP8_BLOCK", device="cpu")
+print(time.perf_counter() - begun)
+"""
 
 
 def forget(folder: Path) -> None:
@@ -107,12 +120,47 @@ def quantizing(place: Path, rows: int) -> list[Row]:
     return found
 
 
+def beside_llmcompressor(place: Path, rows: int) -> list[Row]:
+    """One table [rows, 5120], cold: both make block FP8 of it. llm-compressor's layout is another one, its arithmetic too."""
+    import shutil
+
+    from builder.checkpoint.quantize import quantize
+    from tests.support.checkpoints import HEAD, make_checkpoint, normal
+
+    what = f"quantize 1 x [{rows}, {COLUMNS}]"
+    python = os.environ.get(PEER)
+    if not python:
+        return [(what, "-", f"llm-compressor: left out, {PEER} names no interpreter", "-")]
+    source = make_checkpoint(place / "one", {"model.safetensors": {HEAD: normal(rows, COLUMNS)}})
+
+    def ours() -> float:
+        shutil.rmtree(place / "one-dest", ignore_errors=True)
+        forget(source)
+        begun = time.perf_counter()
+        quantize(source, place / "one-dest", console=Console(verbosity=-1), tensors=[HEAD], cache=False)
+        return time.perf_counter() - begun
+
+    def theirs() -> float:
+        shutil.rmtree(place / "peer-dest", ignore_errors=True)
+        forget(source)
+        argv = [python, "-c", _PEER_SCRIPT, str(source), str(place / "peer-dest")]
+        done = subprocess.run(argv, check=True, capture_output=True, text=True)
+        return float(done.stdout.split()[-1])
+
+    ours()
+    pairs = [(ours(), theirs()) for _ in range(3)]
+    first, second = (statistics.median(pair[number] for pair in pairs) for number in (0, 1))
+    ratio = statistics.median(pair[1] / pair[0] for pair in pairs)
+    return [(what, f"{first:.2f} s", f"llm-compressor's model_free_ptq: {second:.2f} s", f"{ratio:.1f} x faster")]
+
+
 def checkpoint(rows: int = 65_536) -> list[Row]:
     """All of it, in a folder of its own under the temporary folder (about 4 GB with the default rows)."""
     with tempfile.TemporaryDirectory() as name:
         os.environ["BUILDER_CACHE_DIR"] = f"{name}/cache"
         try:
-            return [*digest(Path(name)), *quantizing(Path(name), rows)]
+            place = Path(name)
+            return [*digest(place), *quantizing(place, rows), *beside_llmcompressor(place, rows)]
         finally:
             del os.environ["BUILDER_CACHE_DIR"]
 

@@ -50,6 +50,17 @@ def carry(source: Path, target: Path, way: Way) -> None:
         os.fsync(writer.fileno())
 
 
+def carry_or_copy(source: Path, target: Path, way: Way) -> None:
+    """As `carry`; where one file cannot go that way (its link leads to another disk, it has too many links), a copy."""
+    try:
+        carry(source, target, way)
+    except OSError as error:
+        if error.errno not in _CANNOT:
+            raise
+        target.unlink(missing_ok=True)
+        copy_hashed(source, target)
+
+
 def copy_hashed(source: Path, target: Path) -> str:
     """Copy, and return the SHA-256 of what was read, so that a copy needs no second reading. Raises `OSError`."""
     digest = hashlib.sha256()

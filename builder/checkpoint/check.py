@@ -7,7 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from builder.checkpoint.opened import Checkpoint, Problem, open_checkpoint
-from builder.checkpoint.tables import KEPT_LISTS, OPT_INS, SCALE_SUFFIX, Table, block_of, module_of
+from builder.checkpoint.tables import (
+    OPT_INS,
+    SCALE_SUFFIX,
+    Table,
+    block_of,
+    kept_modules,
+    module_of,
+    same_module,
+)
 from builder.errors import InputError
 from builder.lock import LockedCheckpointFile
 from builder.recipe import OverlaySpec
@@ -44,7 +52,7 @@ def check_checkpoint(
     checkpoint = open_checkpoint(folder)
     tables = tuple(sorted(_fp8_tables(checkpoint)))
     found = list(checkpoint.problems)
-    found += _scale_problems(checkpoint)
+    found += scale_problems(checkpoint)
     found += _opt_in_problems(checkpoint, tables)
     found += _size_problems(folder, locked)
     needs: list[Need] = []
@@ -68,7 +76,7 @@ def _fp8_tables(checkpoint: Checkpoint) -> Iterator[str]:
             yield name
 
 
-def _scale_problems(checkpoint: Checkpoint) -> Iterator[Problem]:
+def scale_problems(checkpoint: Checkpoint) -> Iterator[Problem]:
     """Every FP8 matrix has its scales, in the block FP8 of the config; every scale has its matrix."""
     quantization = checkpoint.quantization
     try:
@@ -109,9 +117,10 @@ def _opt_in_problems(checkpoint: Checkpoint, tables: Iterable[str]) -> Iterator[
         for key in OPT_INS[module.split(".")[-1]]:
             if quantization.get(key) is not True:
                 yield Problem("config.json", f"{name} is FP8, but quantization_config.{key} is not true")
-        for key in KEPT_LISTS:
-            if module in (quantization.get(key) or []):
-                yield Problem("config.json", f"{key} lists {module}: its scale would be ignored")
+        for key, kept in kept_modules(quantization).items():
+            for each in kept:
+                if same_module(each, module):
+                    yield Problem("config.json", f"{key} lists {each}: its scale would be ignored")
 
 
 def _size_problems(folder: Path, locked: Iterable[LockedCheckpointFile]) -> Iterator[Problem]:

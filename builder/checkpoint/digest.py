@@ -1,7 +1,8 @@
 """The checkpoint digest of a local folder.
 
 Over the files that a server loads, the lines `SHA256  RELATIVE/PATH`, sorted by path as bytes, are hashed with SHA-256.
-Left out: `*.md`, `LICENSE*`, `.git*`, and everything hidden, caches included. docs/checkpoint.md has the shell equivalent.
+Left out: `*.md`, `LICENSE*`, `.git*`, and everything hidden, caches included. Links are followed, to files and to folders:
+a server opens by path and does not see them. docs/checkpoint.md has the shell equivalent.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 from threading import Event
 
 from builder.checkpoint.hashcache import HashCache
+from builder.checkpoint.regular import open_regular
 from builder.console import Console, Progress
 from builder.errors import InputError
 
@@ -52,10 +54,29 @@ def is_served(path: str) -> bool:
 
 
 def combine(files: Iterable[tuple[str, str, int]]) -> CheckpointDigest:
-    """The digest of files that are hashed already: (path, SHA-256, size)."""
-    ordered = tuple(sorted(files, key=lambda file: file[0].encode()))
-    lines = "".join(f"{digest}  {path}\n" for path, digest, _ in ordered)
+    """The digest of files that are hashed already: (path, SHA-256, size). Raises `InputError` for a name as `check_name`."""
+    ordered = tuple(sorted(files, key=lambda file: check_name(file[0]).encode()))
+    lines = "".join(_line(path, digest) for path, digest, _ in ordered)
     return CheckpointDigest(hashlib.sha256(lines.encode()).hexdigest(), ordered)
+
+
+def _line(path: str, digest: str) -> str:
+    """As sha256sum writes it: a name with a backslash or a line break is escaped, and its line says so."""
+    escaped = path.replace("\\", "\\\\").replace("\n", "\\n")
+    return f"{'' if escaped == path else chr(92)}{digest}  {escaped}\n"
+
+
+def check_name(path: str) -> str:
+    """The path itself. Raises `InputError` for one whose line would not be the same everywhere: names that are not UTF-8,
+    carriage returns (sha256sum escapes them since coreutils 9), and `-` (it reads its standard input)."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        pass
+    else:
+        if "\r" not in path and path != "-":
+            return path
+    raise InputError(f"a file's name is {path!r}", hint="no checkpoint needs that name: rename the file")
 
 
 def digest_directory(folder: Path, *, console: Console, cache: bool = True) -> CheckpointDigest:
@@ -86,8 +107,17 @@ def hash_files(folder: Path, paths: Iterable[str], *, console: Console, cache: H
 
 
 def served_files(folder: Path) -> list[str]:
-    """The paths, relative to `folder`, of the files that count. Links are followed for files, not for folders."""
-    return sorted(_walk(folder))
+    """The paths, relative to `folder`, of the files that count.
+
+    A link that leads nowhere is among them: opening it says so. A link to a folder that it lies in adds nothing.
+    Raises `InputError` for a folder that cannot be listed, and for pipes, sockets and devices.
+    """
+    try:
+        return sorted(_walk(folder))
+    except OSError as error:
+        raise InputError(
+            f"cannot list {error.filename}: {error.strerror}", hint="a checkpoint's folders must all be readable"
+        ) from error
 
 
 def _size(path: Path) -> int:
@@ -96,22 +126,31 @@ def _size(path: Path) -> int:
 
 
 def _walk(folder: Path) -> Iterator[str]:
-    for parent, folders, names in os.walk(folder, followlinks=False):
-        folders[:] = [name for name in folders if not name.startswith(".") and name != "__pycache__"]
-        for name in names:
-            path = (Path(parent) / name).relative_to(folder).as_posix()
-            if "\n" in path:
-                raise InputError(
-                    f"a file's name has a line break: {path!r}", hint="no checkpoint needs that: rename it"
-                )
-            if is_served(path):
-                yield path
+    """Like `find -L`; depth is limited by the system's paths, not by Python's stack."""
+    top = folder.stat()
+    waiting = [("", frozenset({(top.st_dev, top.st_ino)}))]
+    while waiting:
+        prefix, above = waiting.pop()
+        with os.scandir(folder / prefix) as entries:
+            for entry in entries:
+                path = prefix + entry.name
+                if entry.name.startswith(".") or entry.name == "__pycache__":
+                    continue
+                if entry.is_dir():
+                    stat = entry.stat()
+                    place = (stat.st_dev, stat.st_ino)
+                    if place not in above:
+                        waiting.append((f"{path}/", above | {place}))
+                elif is_served(path):
+                    if Path(entry.path).exists() and not entry.is_file():
+                        raise InputError(f"{path} is no file", hint="a checkpoint has no pipes, sockets and devices")
+                    yield check_name(path)
 
 
 def hash_file(folder: Path, path: str, *, bar: Progress, cache: HashCache, stop: Event) -> tuple[str, str, int]:
     """(path, SHA-256, size) of one file. Raises `InputError` as `digest_directory` does."""
     try:
-        with (folder / path).open("rb", buffering=0) as stream:
+        with open_regular(folder / path) as stream:
             before = os.fstat(stream.fileno())
             known = cache.get(folder / path, before)
             if known is not None:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from builder.checkpoint.fp8 import block_count
 from builder.checkpoint.header import Tensor
 from builder.checkpoint.opened import Checkpoint, open_checkpoint
+from builder.checkpoint.regular import open_regular
 from builder.checkpoint.tables import SCALE_SUFFIX, block_of
 from builder.console import Console
-from builder.errors import InputError
+from builder.errors import InputError, MismatchError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,7 +38,10 @@ class TensorError:
 
 
 def errors_against(folder: Path, source: Path, *, console: Console) -> list[TensorError]:
-    """Compare each table that is FP8 in `folder` and BF16 in `source`. Raises `InputError` when there is none."""
+    """Compare each table that is FP8 in `folder` and BF16 in `source`.
+
+    Raises `InputError` when there is none, and `MismatchError` for NaN or infinity in either.
+    """
     ours, theirs = open_checkpoint(folder), open_checkpoint(source)
     pairs = [
         (name, new, old) for name in ours.weight_map if (new := ours.tensor(name)) and (old := theirs.tensor(name))
@@ -84,15 +89,25 @@ def _block_sums(
     if scale is None or scale.dtype != "BF16" or scale.shape != shape:
         raise InputError(f"{name} has no BF16 scale {list(shape)}", hint="`builder checkpoint check` says more")
     scales = _bf16(_read(ours, scale, 0, scale.nbytes)).reshape(shape)
-    table = e4m3_values()
+    table = e4m3_values().astype(np.float64)
     starts = np.arange(0, cols, block[1])
+    if not cols:
+        return
     for number in range(shape[0]):
         top, height = number * block[0], min(block[0], rows - number * block[0])
         codes = np.frombuffer(_read(ours, new, top * cols, height * cols), np.uint8)
-        found = table[codes].reshape(height, cols) * np.repeat(scales[number], block[1])[:cols]
-        wanted = _bf16(_read(theirs, old, top * cols * 2, height * cols * 2)).reshape(height, cols)
-        lost = ((wanted.astype(np.float64) - found) ** 2).sum(axis=0)
-        power = (wanted.astype(np.float64) ** 2).sum(axis=0)
+        wide = np.repeat(scales[number].astype(np.float64), block[1])[:cols]
+        wanted = _bf16(_read(theirs, old, top * cols * 2, height * cols * 2)).reshape(height, cols).astype(np.float64)
+        # Zero times infinity has its own message.
+        with np.errstate(invalid="ignore"):
+            found = table[codes].reshape(height, cols) * wide
+            lost, power = ((wanted - found) ** 2).sum(axis=0), (wanted**2).sum(axis=0)
+        if not (np.isfinite(lost).all() and np.isfinite(power).all()):
+            raise MismatchError(
+                f"{name} has NaN or infinity in it",
+                details=[("where", f"rows {top} to {top + height - 1}, in {ours.folder} or in {theirs.folder}")],
+                hint="make the checkpoint again with `builder checkpoint quantize`, which refuses such a source",
+            )
         yield np.add.reduceat(lost, starts).tolist(), np.add.reduceat(power, starts).tolist()
 
 
@@ -115,9 +130,12 @@ def _bf16(data: bytes) -> F32:
 
 def _read(checkpoint: Checkpoint, tensor: Tensor, begin: int, count: int) -> bytes:
     shard = checkpoint.weight_map[tensor.name]
-    with (checkpoint.folder / shard).open("rb") as stream:
-        stream.seek(checkpoint.headers[shard].data_start + tensor.begin + begin)
-        data = stream.read(count)
+    try:
+        with BufferedReader(open_regular(checkpoint.folder / shard)) as stream:
+            stream.seek(checkpoint.headers[shard].data_start + tensor.begin + begin)
+            data = stream.read(count)
+    except OSError as error:
+        raise InputError(f"cannot read {shard}: {error.strerror}", hint="fetch the shard again") from error
     if len(data) != count:
         raise InputError(f"{shard} changed while it was read", hint="wait until it is written, then try again")
     return data

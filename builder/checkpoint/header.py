@@ -12,9 +12,12 @@ import math
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
+from builder.checkpoint.jsontext import refuse_unwritable
+from builder.checkpoint.regular import open_regular
 from builder.errors import InputError
 
 # The library takes 100 MB. A shard with 1,000 tensors needs 0.1 MB; beyond this limit, parsing alone would take
@@ -76,7 +79,7 @@ def element_bytes(dtype: str) -> int:
 def read_header(path: Path) -> Header:
     """Read and judge the header of the safetensors file `path`. Raises `HeaderError` with what is wrong with it."""
     try:
-        with path.open("rb") as stream:
+        with BufferedReader(open_regular(path)) as stream:
             size = os.fstat(stream.fileno()).st_size
             length = int.from_bytes(stream.read(8), "little")
             if size < 10 or length < 2:
@@ -100,6 +103,7 @@ def parse_header(raw: bytes, *, path: Path, file_size: int) -> Header:
         if not raw.startswith(b"{"):
             raise ValueError("it does not begin with {")
         document = json.loads(raw.decode("utf-8"), object_pairs_hook=_without_twins, parse_constant=_refuse)
+        refuse_unwritable(document)
         metadata = _metadata(document.pop("__metadata__", {}))
         tensors = sorted(
             (_tensor(name, entry) for name, entry in document.items()), key=lambda each: (each.begin, each.end)

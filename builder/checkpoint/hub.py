@@ -7,6 +7,8 @@ their git blob id.
 from __future__ import annotations
 
 import hashlib
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +20,9 @@ from builder.errors import InputError, MismatchError, UnreachableError
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-_SMALL_LIMIT = 64 << 20
+# Files that are not in LFS are fetched whole; the Hub takes none above 10 MiB.
+SMALL_LIMIT = 16 << 20
+_ENTRY_LIMIT = 200_000
 
 
 @dataclass(frozen=True)
@@ -38,18 +42,13 @@ def digest_hub(repo: str, revision: str | None, *, console: Console) -> HubDiges
     with open_hub(repo) as api:
         from huggingface_hub import RepoFile
 
-        commit = api.model_info(repo, revision=revision).sha
-        if not commit:
-            raise UnreachableError(f"the Hub names no commit for {repo}", hint="try again")
-        entries = [
-            entry
-            for entry in api.list_repo_tree(repo, revision=commit, recursive=True)
-            if isinstance(entry, RepoFile) and is_served(entry.path)
-        ]
+        commit = _commit(api, repo, revision)
+        tree = api.list_repo_tree(repo, revision=commit, recursive=True)
+        entries = [entry for entry in _once_each(tree) if isinstance(entry, RepoFile) and is_served(entry.path)]
         with console.progress("reading the checkpoint's metadata", total=len(entries), unit="files") as bar:
             files = []
             for entry in entries:
-                files.append((entry.path, _sha256(api, repo, commit, entry), int(entry.size)))
+                files.append((entry.path, _sha256(api, repo, commit, entry), entry.size))
                 bar.advance(1)
     if not files:
         raise InputError(f"{repo} has no checkpoint files at {commit}", hint="check the revision")
@@ -66,20 +65,47 @@ def hub_commit(repo: str, revision: str | None) -> str | None:
         from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
         try:
-            return api.model_info(repo, revision=revision).sha
+            return _commit(api, repo, revision)
         except (RepositoryNotFoundError, RevisionNotFoundError):
             return None
 
 
+def _commit(api: HfApi, repo: str, revision: str | None) -> str:
+    found = api.model_info(repo, revision=revision).sha
+    if not isinstance(found, str) or not re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", found):
+        raise UnreachableError(f"the Hub names no commit for {repo}", hint="try again")
+    return found
+
+
+def _once_each(tree: Iterable[Any]) -> Iterator[Any]:
+    """The tree's entries, refused where pages repeat themselves or never end: a digest of that would be nobody's."""
+    seen: set[str] = set()
+    for entry in tree:
+        if entry.path in seen or len(seen) == _ENTRY_LIMIT:
+            raise MismatchError(
+                f"the Hub lists {entry.path} twice" if entry.path in seen else f"more than {_ENTRY_LIMIT:,} files",
+                hint="try again; a mirror may be out of date",
+            )
+        seen.add(entry.path)
+        yield entry
+
+
 def _sha256(api: HfApi, repo: str, commit: str, entry: Any) -> str:
+    if not isinstance(entry.size, int) or entry.size < 0:
+        raise ValueError(f"a size of {entry.size!r}")
     if entry.lfs is not None:
+        if not re.fullmatch("[0-9a-f]{64}", entry.lfs.sha256):
+            raise ValueError(f"a SHA-256 of {entry.lfs.sha256!r}")
         return str(entry.lfs.sha256)
-    if entry.size > _SMALL_LIMIT:
+    if entry.size > SMALL_LIMIT:
         raise InputError(
             f"{entry.path} is {entry.size} bytes and not in LFS", hint="this is not a checkpoint of the usual form"
         )
     data = fetch(api, repo, commit, entry.path)
-    blob = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+    # In two steps: joined, they would be a second copy in memory.
+    git = hashlib.sha1(b"blob %d\0" % len(data), usedforsecurity=False)
+    git.update(data)
+    blob = git.hexdigest()
     if blob != entry.blob_id:
         raise MismatchError(
             f"the Hub gave another {entry.path} than its metadata names",

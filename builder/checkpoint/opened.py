@@ -6,16 +6,20 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
+from builder.checkpoint.digest import is_served
 from builder.checkpoint.header import Header, HeaderError, Tensor, read_header
+from builder.checkpoint.jsontext import refuse_unwritable
+from builder.checkpoint.regular import open_regular
 from builder.errors import InputError
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 _JSON_LIMIT = 64 << 20
-# A shard's name in an index is a plain file beside it: nothing that leads out of the folder.
+# A shard's name in an index is a plain file beside it: nothing that leads out of the folder, nothing hidden.
 _SHARD = re.compile(r"[^/\x00]+\.safetensors")
 
 
@@ -93,9 +97,12 @@ def open_checkpoint(folder: Path) -> Checkpoint:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object in a file. Raises `InputError` with the place of the trouble."""
     try:
-        if path.stat().st_size > _JSON_LIMIT:
+        with BufferedReader(open_regular(path)) as stream:
+            raw = stream.read(_JSON_LIMIT + 1)
+        if len(raw) > _JSON_LIMIT:
             raise InputError(f"{path.name} is too large for what it should be", details=[("where", str(path))])
-        found = json.loads(path.read_text("utf-8"))
+        found = json.loads(raw.decode())
+        refuse_unwritable(found)
     except OSError as error:
         raise InputError(
             f"cannot read {path.name}: {error.strerror}",
@@ -104,7 +111,9 @@ def read_json(path: Path) -> dict[str, Any]:
         ) from error
     except (ValueError, RecursionError) as error:
         raise InputError(
-            f"{path.name} is not JSON: {error}", details=[("where", str(path))], hint="fetch the file again"
+            f"{path.name} is not JSON that can be read: {error}",
+            details=[("where", str(path))],
+            hint="fetch the file again",
         ) from error
     if not isinstance(found, dict):
         raise InputError(f"{path.name} is not a JSON object", details=[("where", str(path))])
@@ -120,7 +129,7 @@ def _index(folder: Path) -> tuple[dict[str, Any] | None, dict[str, str]]:
     if not isinstance(weights, dict) or not weights:
         raise InputError(f"{INDEX} has no weight_map", details=[("where", str(path))], hint="fetch the file again")
     for name, shard in weights.items():
-        if not isinstance(shard, str) or not _SHARD.fullmatch(shard):
+        if not isinstance(shard, str) or not _SHARD.fullmatch(shard) or not is_served(shard):
             raise InputError(
                 f"{INDEX} puts {name} into {shard!r}, which is no shard beside it",
                 details=[("where", str(path))],
@@ -145,4 +154,4 @@ def _size_problems(checkpoint: Checkpoint) -> Iterator[Problem]:
     metadata = (checkpoint.index or {}).get("metadata")
     size = metadata.get("total_size") if isinstance(metadata, dict) else None
     if size is not None and size != checkpoint.total_size:
-        yield Problem(INDEX, f"total_size is {size}, the tensors have {checkpoint.total_size} bytes", True)
+        yield Problem(INDEX, f"total_size is {str(size)[:40]}, the tensors have {checkpoint.total_size} bytes", True)

@@ -13,7 +13,8 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-from builder.checkpoint.carry import Way, best_way, carry, copy_hashed
+from builder.checkpoint.carry import Way, best_way, carry_or_copy, copy_hashed
+from builder.checkpoint.check import scale_problems
 from builder.checkpoint.digest import ChangedError, CheckpointDigest, combine, hash_file, served_files
 from builder.checkpoint.fp8 import fastest_kernel
 from builder.checkpoint.hashcache import HashCache
@@ -71,7 +72,7 @@ def quantize(
     hashes = HashCache(enabled=cache)
     with appearing(target) as place:
         way: Way = "copy" if copy else best_way(source / "config.json", place)
-        _check_disk(place, _bytes_needed(job, way))
+        _check_disk(place, _bytes_needed(job, way, place.stat().st_dev))
         shards = _rewrite_shards(
             job, place, search=search, threads=threads or os.cpu_count() or 1, hashes=hashes, console=console
         )
@@ -105,7 +106,9 @@ def _needs_numpy() -> None:
 
 def _plan(source: Path, tensors: Iterable[str], console: Console) -> _Job:
     checkpoint = open_checkpoint(source)
-    grave = [problem for problem in checkpoint.problems if not problem.harmless]
+    # A block size that the source's own scales contradict would be carried on into the tables.
+    found = (*checkpoint.problems, *scale_problems(checkpoint))
+    grave = [problem for problem in found if not problem.harmless]
     if grave:
         raise InputError(
             f"the checkpoint at {source} is damaged",
@@ -137,11 +140,12 @@ def _refuse_inside(source: Path, target: Path) -> None:
         raise InputError(f"{target} is inside {source}", hint="name a folder outside the source")
 
 
-def _bytes_needed(job: _Job, way: Way) -> int:
-    """Upper bound of the bytes that will be written."""
+def _bytes_needed(job: _Job, way: Way, device: int) -> int:
+    """Upper bound of the bytes that will be written; a link in the source may lead to another disk than `device`."""
     needed = sum(layout.size for layout in job.layouts.values())
     needed += sum(job.stats[name].st_size for name in ("config.json", INDEX) if name in job.stats)
-    return needed + (sum(job.stats[path].st_size for path in job.carried) if way == "copy" else 0)
+    copied = [job.stats[path] for path in job.carried if way == "copy" or job.stats[path].st_dev != device]
+    return needed + sum(stat.st_size for stat in copied)
 
 
 def _check_disk(place: Path, needed: int) -> None:
@@ -186,7 +190,7 @@ def _carry_over(job: _Job, place: Path, way: Way, cache: HashCache, console: Con
             return digest
         digest = hash_file(source, path, bar=bar, cache=cache, stop=stop)[1]
         if path in job.carried:
-            carry(source / path, place / path, way)
+            carry_or_copy(source / path, place / path, way)
         return digest
 
     with console.progress("carrying the other files over", total=sum(job.stats[path].st_size for path in paths)) as bar:
@@ -198,7 +202,7 @@ def _carry_over(job: _Job, place: Path, way: Way, cache: HashCache, console: Con
             pool.shutdown(cancel_futures=True)
     for path in source.glob("LICENSE*"):
         if path.is_file():
-            carry(path, place / path.name, way)
+            carry_or_copy(path, place / path.name, way)
     return dict(zip(paths, digests, strict=True))
 
 

@@ -14,6 +14,8 @@ SCALE_SUFFIX = "_scale_inv"
 # The last part of a module's name, and what its overlay reads in quantization_config.
 OPT_INS = {"lm_head": ("lm_head",), "embed_tokens": ("embed_tokens", "embeddings")}
 KEPT_LISTS = ("modules_to_not_convert", "ignored_layers")
+# Parts of a module's name that its family puts in different orders, or leaves out: transformers 4 and 5, vLLM.
+_WRAPPERS = frozenset({"model", "language_model"})
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,23 @@ class Selection:
 def module_of(tensor: str) -> str:
     """`model.embed_tokens.weight` -> `model.embed_tokens`."""
     return tensor.rpartition(".")[0]
+
+
+def kept_modules(quantization: dict[str, Any]) -> dict[str, list[str]]:
+    """The names in the config's lists of modules that stay as they are, by list."""
+    lists = {key: quantization.get(key) for key in KEPT_LISTS}
+    return {
+        key: [name for name in found if isinstance(name, str)]
+        for key, found in lists.items()
+        if isinstance(found, list)
+    }
+
+
+def same_module(first: str, second: str) -> bool:
+    """Whether two names mean one module: `model.language_model.embed_tokens` is `language_model.model.embed_tokens`, and
+    vLLM, which renames both alike, would find either in a list."""
+    parts = [[part for part in name.split(".") if part not in _WRAPPERS] for name in (first, second)]
+    return parts[0] == parts[1]
 
 
 def block_of(quantization: dict[str, Any]) -> tuple[int, int]:
@@ -86,7 +105,7 @@ def refuse_tied(config: dict[str, Any]) -> None:
 
 def vocabulary_tables(checkpoint: Checkpoint) -> list[str]:
     """The `.weight` of the one lm_head and the one embed_tokens, as the config names them."""
-    kept = {name for key in KEPT_LISTS for name in _names(checkpoint.quantization.get(key))}
+    kept = {name for names in kept_modules(checkpoint.quantization).values() for name in names}
     found = []
     for part in OPT_INS:
         names = sorted(
@@ -158,13 +177,9 @@ def edit_config(config: dict[str, Any], names: Iterable[str]) -> None:
     for module in sorted(modules):
         for key in OPT_INS.get(module.split(".")[-1], ()):
             quantization[key] = True
-    for key in KEPT_LISTS:
-        if key in quantization:
-            quantization[key] = [name for name in _names(quantization[key]) if name not in modules]
-
-
-def _names(found: Any) -> list[Any]:
-    return found if isinstance(found, list) else []
+    for key, kept in kept_modules(quantization).items():
+        gone = {name for name in kept if any(same_module(name, module) for module in modules)}
+        quantization[key] = [name for name in quantization[key] if not (isinstance(name, str) and name in gone)]
 
 
 def _near(name: str, known: Iterable[str]) -> str:

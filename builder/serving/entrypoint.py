@@ -181,7 +181,11 @@ def check_checkpoint(record, model, how):
             config = json.load(stream)
     except (OSError, ValueError) as error:
         raise Refused(INPUT, "cannot read %s/config.json: %s" % (model, error), [], "mount the checkpoint's own folder")
-    problems = opt_in_problems(config, rules) + tensor_problems(model, rules) + file_problems(record, model, how)
+    try:
+        problems = opt_in_problems(config, rules) + tensor_problems(model, rules) + file_problems(record, model, how)
+    except (AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
+        # JSON of another shape than a checkpoint's: a number for a list, a list for the whole config.
+        problems = [("config.json or index", "is not what a checkpoint has: %r" % error)]
     if problems:
         raise Refused(
             MISMATCH,
@@ -203,9 +207,15 @@ def opt_in_problems(config, rules):
     kept = quantization.get("modules_to_not_convert") or []
     for tensor in rules.get("tensors", {}):
         module = tensor.rsplit(".", 1)[0]
-        if module in kept:
-            problems.append(("config.json", "modules_to_not_convert lists %s: its scale would be ignored" % module))
+        for name in kept:
+            if bare(name) == bare(module):
+                problems.append(("config.json", "modules_to_not_convert lists %s: its scale would be ignored" % name))
     return problems
+
+
+def bare(module):
+    """A module's name without the wrappers that transformers and vLLM put in different orders."""
+    return [part for part in str(module).split(".") if part not in ("model", "language_model")]
 
 
 def tensor_problems(model, rules):

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import subprocess
+import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import builder.checkpoint.digest as digest_module
 from builder.checkpoint.digest import combine, digest_directory
+from builder.checkpoint.regular import open_regular
 from builder.console import Console
 from builder.errors import InputError
-from tests.support.cli import builder
+from tests.support.cli import builder, builder_peak
 
 DOCS = Path(__file__).parents[2] / "docs/checkpoint.md"
 FILES = {
@@ -37,12 +42,15 @@ def make(folder: Path, files: dict[str, bytes]) -> Path:
     return folder
 
 
-def shell(folder: Path) -> str:
+def run_shell(folder: Path) -> subprocess.CompletedProcess[str]:
     """The documented command, run as it is written."""
     match = re.search(r"```sh\n(.+?)\n```", DOCS.read_text())
     assert match is not None
-    done = subprocess.run(["sh", "-c", match[1]], cwd=folder, capture_output=True, text=True, check=True)
-    return done.stdout.split()[0]
+    return subprocess.run(["sh", "-c", match[1]], cwd=folder, capture_output=True, text=True, check=True)
+
+
+def shell(folder: Path) -> str:
+    return run_shell(folder).stdout.split()[0]
 
 
 def test_coreutils_give_the_same_digest(tmp_path: Path) -> None:
@@ -67,6 +75,106 @@ def test_the_hubs_cache_of_links_is_read_through(tmp_path: Path) -> None:
         == digest_directory(plain, console=Console()).digest
         == shell(snapshot)
     )
+
+
+def test_links_and_names_of_every_kind_are_read_as_the_shell_reads_them(tmp_path: Path) -> None:
+    strange = {
+        "-r.json": b"1", "--": b"2", "back\\slash.json": b"3", "line\nbreak.json": b"4", "a\\\nb/c\\d.json": b"5", " ": b"6",
+        "*.md.json": b"7", "LICENSE-dir/model.json": b"8", "x.md/y.json": b"9", "LICENSE-dir/LICENSE-2": b"not served",
+    }  # fmt: skip
+    folder = make(tmp_path / "c", FILES | BESIDE | strange)
+    elsewhere = make(tmp_path / "elsewhere", {"deep/tensor.bin": b"t", "deep/.hidden": b"h", "note.md": b"n"})
+    (folder / "linked").symlink_to(elsewhere)
+    (folder / "again").symlink_to(elsewhere / "deep")
+    (folder / ".hidden-link").symlink_to(elsewhere)
+    (folder / "file-link.json").symlink_to("config.json")
+    # Round and round: to itself, to its parent's parent, and from the other place back here.
+    (folder / "sub/loop").symlink_to("..")
+    (folder / "sub/self").symlink_to(".")
+    (elsewhere / "back").symlink_to(folder)
+    found = digest_directory(folder, console=Console(), cache=False)
+    assert found.digest == shell(folder)
+    paths = [path for path, _, _ in found.files]
+    assert {"linked/deep/tensor.bin", "again/tensor.bin", "file-link.json", *FILES} < set(paths)
+    assert len(paths) == len(FILES) + len(strange) - 1 + 3
+    assert combine(found.files).digest == found.digest
+
+
+def test_a_link_to_nowhere_is_an_error_here_and_in_the_shell(tmp_path: Path) -> None:
+    folder = make(tmp_path / "c", FILES)
+    (folder / "gone.safetensors").symlink_to("../blobs/0")
+    with pytest.raises(InputError, match="cannot read gone"):
+        digest_directory(folder, console=Console())
+    assert "gone.safetensors: No such file" in run_shell(folder).stderr
+    (folder / "gone.safetensors").unlink()
+    (folder / "gone.md").symlink_to("nowhere")
+    assert digest_directory(folder, console=Console()).digest == shell(folder)
+
+
+@pytest.mark.parametrize("name", ["a\rb.json", "-", os.fsdecode(b"\xff.json")])
+def test_a_name_whose_line_differs_between_machines_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match="a file's name is"):
+        digest_directory(make(tmp_path / "c", {name: b""}), console=Console())
+    done = builder("checkpoint", "digest", str(tmp_path / "c"), "--json", cwd=tmp_path)
+    assert done.code == 2, done.err
+
+
+def test_pipes_sockets_and_folders_that_cannot_be_listed_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make(tmp_path / "c", FILES)
+    os.mkfifo(folder / "sub/pipe.safetensors")
+    with pytest.raises(InputError, match=r"sub/pipe\.safetensors is no file"):
+        digest_directory(folder, console=Console())
+    (folder / "sub/pipe.safetensors").unlink()
+    with socket.socket(socket.AF_UNIX) as listening:
+        monkeypatch.chdir(folder)
+        listening.bind("s.json")
+        with pytest.raises(InputError, match=r"s\.json is no file"):
+            digest_directory(folder, console=Console())
+    (folder / "s.json").unlink()
+    scandir = os.scandir
+
+    def refusing(path: Path) -> Any:
+        if Path(path).name == "sub":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr("os.scandir", refusing)
+    with pytest.raises(InputError, match=r"cannot list .*sub: Permission denied"):
+        digest_directory(folder, console=Console())
+
+
+def test_a_file_that_becomes_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="it is not a file"):
+        open_regular(tmp_path / "pipe")
+
+
+def test_files_are_hashed_at_the_same_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if os.cpu_count() == 1:
+        pytest.skip("one processor")
+    both = threading.Barrier(2, timeout=60)
+
+    def meeting(*arguments: Any) -> str:
+        both.wait()
+        return read_through(*arguments)
+
+    read_through = digest_module._read_through
+    monkeypatch.setattr(digest_module, "_read_through", meeting)
+    found = digest_directory(make(tmp_path / "c", FILES), console=Console(), cache=False)
+    assert found.digest == shell(tmp_path / "c")
+
+
+def test_memory_stays_below_100_mb_whatever_the_files(tmp_path: Path) -> None:
+    """Peak in kB, as the kernel counts it, of the command from its start; the files are holes."""
+    for number in range(4):
+        with (tmp_path / f"layers-{number}.safetensors").open("wb") as stream:
+            stream.truncate(400 << 20)
+    done, peak = builder_peak("checkpoint", "digest", str(tmp_path), "--no-cache", cwd=tmp_path)
+    assert done.code == 0, done.err
+    assert peak < 100_000
+    assert done.out.split()[0] == shell(tmp_path)
 
 
 def test_any_change_changes_the_digest(tmp_path: Path) -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from builder.checkpoint.digest import digest_directory
+from builder.checkpoint.hub import digest_hub, hub_commit
 from builder.console import Console
-from tests.support.cli import Ran, builder
-from tests.support.hub import Hub, serving
+from builder.errors import BuilderError
+from builder.serving.fit.headers import read_hub
+from tests.support.cli import Ran, builder, builder_peak
+from tests.support.hub import FAULTS, Hub, serving
 
 BIG = bytes(range(256)) * 40_000
 FILES = {
@@ -40,12 +44,15 @@ def write(folder: Path, files: dict[str, bytes]) -> str:
     return digest_directory(folder, console=Console(), cache=False).digest
 
 
-def digest(hub: Hub, name: str, tmp_path: Path, **env: str) -> Ran:
-    settings = {
+def settings(hub: Hub, tmp_path: Path) -> dict[str, str]:
+    return {
         "HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_XET": "1", "HF_HOME": str(tmp_path / "hf"), "NO_PROXY": "*",
-        "HF_HUB_DISABLE_TELEMETRY": "1", **env,
+        "HF_HUB_DISABLE_TELEMETRY": "1",
     }  # fmt: skip
-    return builder("checkpoint", "digest", name, "--json", cwd=tmp_path, env=settings)
+
+
+def digest(hub: Hub, name: str, tmp_path: Path, **env: str) -> Ran:
+    return builder("checkpoint", "digest", name, "--json", cwd=tmp_path, env=settings(hub, tmp_path) | env)
 
 
 def test_the_same_digest_from_metadata_and_from_disk(hub: Hub, tmp_path: Path) -> None:
@@ -127,6 +134,132 @@ def test_a_mirror_that_sends_other_content_is_caught(hub: Hub, tmp_path: Path) -
     assert "gave another config.json" in done.document["error"]["message"]
 
 
-def test_no_hub_at_all(hub: Hub, tmp_path: Path) -> None:
-    hub.url = "http://127.0.0.1:9"
-    assert digest(hub, "hf:owner/model", tmp_path).code == 5
+def test_no_hub_at_all_and_an_address_that_is_none(hub: Hub, tmp_path: Path) -> None:
+    for url, code in (("http://127.0.0.1:9", 5), ("http://[::1", 2), ("huggingface.co", 2), ("http://a:b", 2)):
+        hub.url = url
+        done = digest(hub, "hf:owner/model", tmp_path)
+        assert done.code == code, done.err
+        assert done.document["error"]["hint"]
+
+
+# Of the faults that pass, and of those that only a small file's own hash can tell from content.
+PASSING = {"503-once", "hang-up-once"}
+OTHER_CONTENT = {"html", "no-json", "surrogate", "other-shape", "empty"}
+SECRET = "hf_Zm9vYmFyYmF6"
+
+
+@pytest.fixture
+def spoiled(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
+    """A Hub that is asked from this process, with short limits and a token."""
+    hub.commit(FILES)
+    hub.token = SECRET
+    for name, value in {
+        "HF_ENDPOINT": hub.url, "HF_TOKEN": SECRET, "BUILDER_HTTP_TIMEOUT": "0.2", "NO_PROXY": "*",
+        "BUILDER_CACHE_DIR": str(tmp_path / "cache"),
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    return hub
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("place", ["info", "tree/0", "tree/3", "tree/9", "file/config.json"])
+def test_whatever_the_hub_does_wherever_it_ends_in_time_and_well_or_with_its_reason(
+    spoiled: Hub, tmp_path: Path, capfd: pytest.CaptureFixture[str], place: str, fault: str
+) -> None:
+    spoiled.faults = {place: fault}
+    begun = time.monotonic()
+    try:
+        found = digest_hub("owner/model", None, console=Console(verbosity=2))
+    except BuilderError as error:
+        said = f"{error.message} {error.details} {error.hint}"
+        assert error.exit_code == (4 if fault in OTHER_CONTENT and place.startswith("file/") else 5), said
+        assert fault not in PASSING
+        assert error.hint
+        assert SECRET not in said
+    else:
+        assert fault in PASSING
+        assert found.digest == write(tmp_path / "local", FILES)
+    # Ten times the silence is the limit of one answer; there are at most four tries of what is quickly refused.
+    assert time.monotonic() - begun < 20
+    printed = capfd.readouterr()
+    assert SECRET not in printed.out + printed.err
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_drift_and_profile_fit_have_the_same_limits(
+    spoiled: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fault: str
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hf"))
+    spoiled.faults = {"info": fault}
+    if fault in PASSING:
+        assert hub_commit("owner/model", None) in spoiled.commits
+    else:
+        with pytest.raises(BuilderError) as caught:
+            hub_commit("owner/model", None)
+        assert caught.value.exit_code == 5
+    spoiled.faults = {"file/": fault}
+    with pytest.raises(BuilderError) as caught:
+        read_hub("owner/model", None, console=Console())
+    assert caught.value.exit_code in (2, 5)
+
+
+def test_memory_stays_below_100_mb_for_a_repository_of_any_size(hub: Hub, tmp_path: Path) -> None:
+    """2,000 shards' metadata, and files outside LFS of 8 MiB; peak in kB, as the kernel counts it."""
+    small = {f"part-{number}.json": bytes([number]) * (8 << 20) for number in range(4)}
+    hub.commit(FILES | small | {f"layers-{number}.safetensors": b"%d" % number for number in range(2000)})
+    done, peak = builder_peak(
+        "checkpoint", "digest", "hf:owner/model", "--json", cwd=tmp_path, env=settings(hub, tmp_path)
+    )
+    assert done.code == 0, done.err
+    assert len(done.document["files"]) == 2000 + 4 + 5
+    assert peak < 100_000
+
+
+def test_a_silent_hub_ends_the_command(hub: Hub, tmp_path: Path) -> None:
+    hub.commit(FILES)
+    hub.faults = {"tree/3": "stall"}
+    done = digest(hub, "hf:owner/model", tmp_path, BUILDER_HTTP_TIMEOUT="0.5")
+    assert done.code == 5
+    assert "does not answer" in done.document["error"]["message"]
+    assert "BUILDER_HTTP_TIMEOUT" in done.document["error"]["hint"]
+    assert digest(hub, "hf:owner/model", tmp_path, BUILDER_HTTP_TIMEOUT="soon").code == 2
+
+
+def test_pages_that_repeat_themselves_and_metadata_that_is_none_are_refused(spoiled: Hub) -> None:
+    entries = spoiled.entries
+    for change, code in (
+        ({"path": "config.json"}, 4), ({"path": 7}, 5), ({"size": -1}, 5), ({"size": "9"}, 5), ({"oid": None}, 4),
+        ({"lfs": {"oid": "abc", "size": 1, "pointerSize": 1}}, 5), ({"lfs": {"oid": None, "size": 1, "pointerSize": 1}}, 5),
+        ({"lfs": 3}, 5), ({"path": "a\ud800.json"}, 5), ({"path": "a\rb", "lfs": {"oid": "0" * 64, "size": 1, "pointerSize": 1}}, 2),
+    ):  # fmt: skip
+        spoiled.entries = lambda commit, change=change: [  # type: ignore[method-assign, misc]
+            {**each, **change} if each["path"] == "empty.txt" else each for each in entries(commit)
+        ]
+        with pytest.raises(BuilderError) as caught:
+            digest_hub("owner/model", None, console=Console())
+        assert caught.value.exit_code == code, change
+
+
+def test_the_librarys_own_client_comes_back(spoiled: Hub) -> None:
+    from huggingface_hub import get_session
+
+    before = type(get_session())
+    digest_hub("owner/model", None, console=Console())
+    assert type(get_session()) is before
+
+
+def test_the_token_is_in_no_file(spoiled: Hub, tmp_path: Path) -> None:
+    """Not in the cache, the lock, the library's own folders or what is printed."""
+    (tmp_path / "r.yaml").write_text(
+        "name: r\nbase: wheel:click==8.1.8\npackage: click\ncheckpoint: {repo: owner/model}\n"
+    )
+    env = {"HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1"}
+    done = builder("lock", "r.yaml", "-v", cwd=tmp_path, env=env)
+    assert done.code == 0, done.err
+    assert digest_hub("owner/model", None, console=Console()).digest in (tmp_path / "r.lock.yaml").read_text()
+    texts = [
+        done.out,
+        done.err,
+        *(path.read_bytes().decode("latin-1") for path in tmp_path.rglob("*") if path.is_file()),
+    ]
+    assert all(SECRET not in text for text in texts)

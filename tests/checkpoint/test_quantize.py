@@ -36,7 +36,7 @@ from tests.support.checkpoints import (
     qwen_shards,
     write_shard,
 )  # fmt: skip
-from tests.support.cli import builder
+from tests.support.cli import builder, builder_peak
 from tests.support.services import leave_out, require_root
 
 REPOSITORY = Path(__file__).parents[2]
@@ -406,13 +406,9 @@ def test_memory_stays_below_its_limit_whatever_the_table(tmp_path: Path) -> None
     tall = np.broadcast_to(table, (64, 1024, 4096)).reshape(-1, 4096)
     wide = np.broadcast_to(table[:1], (256, 64, 4096)).reshape(256, -1)
     source = make_checkpoint(tmp_path / "source", {"model.safetensors": {"tall.weight": tall, "wide.weight": wide}})
-    script = (
-        "import sys; from pathlib import Path; from builder.cli import run; code = run(sys.argv[1:]);"
-        "print([line.split()[1] for line in Path('/proc/self/status').open() if 'VmHWM' in line][0]); sys.exit(code)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script, "checkpoint", "quantize", str(source), str(tmp_path / "dest"), "--tensor",
-         "tall.weight", "--tensor", "wide.weight"],
-        capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+    done, peak = builder_peak(
+        "checkpoint", "quantize", str(source), str(tmp_path / "dest"), "--tensor", "tall.weight", "--tensor",
+        "wide.weight", cwd=tmp_path,
     )  # fmt: skip
-    assert int(done.stdout.split()[-1]) < 512 * 1024
+    assert done.code == 0, done.err
+    assert peak < 512 * 1024

@@ -270,6 +270,13 @@ def test_a_checkpoint_with_its_opt_ins_and_scales_is_served(image: Path) -> None
         assert f"quantization_config.{name} is not true" in refused(missing, scale)
     kept = {"quantization_config": {**quantization, "modules_to_not_convert": ["lm_head"]}}
     assert "modules_to_not_convert lists lm_head" in refused(kept, scale)
+    renamed = {"quantization_config": {**quantization, "modules_to_not_convert": ["language_model.lm_head"]}}
+    assert "modules_to_not_convert lists language_model.lm_head" in refused(renamed, scale)
+    odds: list[Any] = [5, [], {**GOOD["quantization_config"], "modules_to_not_convert": 5}]
+    for odd in odds:
+        message = refused({"quantization_config": odd} if odd else [], scale)  # type: ignore[arg-type]
+        assert "is not what a checkpoint has" in message
+        assert "Traceback" not in message
     assert "is not in the checkpoint" in refused(GOOD, {"other": {}})
     wrong = {"lm_head.weight_scale_inv": {"dtype": "F32", "shape": [2, 1]}}
     assert "is F32 [2, 1], not BF16 [2, 1]" in refused(GOOD, wrong)

@@ -33,3 +33,17 @@ def builder(*arguments: str, cwd: Path, env: Mapping[str, str] | None = None, py
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), **(env or {})},
     )  # fmt: skip
     return Ran(done.returncode, done.stdout, done.stderr)
+
+
+def builder_peak(*arguments: str, cwd: Path, env: Mapping[str, str] | None = None) -> tuple[Ran, int]:
+    """Run `builder` with arguments; its end, and its largest resident memory in kB (1,024 bytes)."""
+    script = (
+        "import sys; from pathlib import Path; from builder.cli import run; code = run(sys.argv[1:]);"
+        "print([line.split()[1] for line in Path('/proc/self/status').open() if 'VmHWM' in line][0], file=sys.stderr);"
+        "sys.exit(code)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments], cwd=cwd, capture_output=True, text=True, timeout=280, check=False,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), **(env or {})},
+    )  # fmt: skip
+    return Ran(done.returncode, done.stdout, done.stderr), int(done.stderr.split()[-1])

@@ -6,6 +6,7 @@ header joins, `/R/resolve/COMMIT/PATH` (a redirect to other storage for LFS file
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import threading
@@ -15,7 +16,11 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
-PAGE = 3
+PAGE = 3  # of a small repository; a large one comes in pages of 1,000, as from the Hub
+FAULTS = (
+    "stall", "trickle", "trickle-headers", "hang-up", "cut", "cut-chunk", "endless", "429", "429-for-an-hour", "500", "503-once",
+    "hang-up-once", "html", "no-json", "surrogate", "other-shape", "empty", "redirects",
+)  # fmt: skip
 
 
 def git_blob(data: bytes) -> str:
@@ -38,6 +43,9 @@ class Hub:
     damaged: set[str] = field(default_factory=set)
     # After this many requests for a page of the tree, `main` moves on to this commit.
     moves_to: str | None = None
+    # Which requests are answered how (one of `FAULTS`): by a prefix of `info`, `tree/CURSOR` or `file/PATH`.
+    faults: dict[str, str] = field(default_factory=dict)
+    closing: threading.Event = field(default_factory=threading.Event)
 
     def commit(self, files: dict[str, bytes], branch: str = "main") -> str:
         name = hashlib.sha1(repr(sorted(files.items())).encode(), usedforsecurity=False).hexdigest()
@@ -111,6 +119,8 @@ def serving(hub: Hub) -> Iterator[Hub]:
                     moved = f"{hub.url}{quote(path.replace(old, hub.repo))}{'?' + url.query if url.query else ''}"
                     self.answer(307, b"Temporary Redirect", {"Location": moved})
                     return
+            if self.spoiled(path, url.query):
+                return
             api, files = f"/api/models/{hub.repo}", f"/{hub.repo}/resolve/"
             if path == api or path.startswith(f"{api}/revision/"):
                 self.info(path.removeprefix(api).removeprefix("/revision/") or "main")
@@ -120,6 +130,60 @@ def serving(hub: Hub) -> Iterator[Hub]:
                 self.file(*path.removeprefix(files).split("/", 1))
             else:
                 self.refuse(404, "RepoNotFound")
+
+        def spoiled(self, path: str, query: str) -> bool:
+            """Whether this request has a fault, which then is its answer."""
+            kind = path.partition("/resolve/")[2].partition("/")[2]
+            place = f"file/{kind}" if kind else "info"
+            if "/tree/" in path:
+                place = f"tree/{parse_qs(query).get('cursor', ['0'])[0]}"
+            found = next((each for each in hub.faults if place.startswith(each)), None)
+            fault = hub.faults.pop(found) if found is not None else ""
+            if found is None:
+                return False
+            if not fault.endswith("-once"):
+                hub.faults[found] = fault
+            self.close_connection = True
+            self.spoil(fault)
+            return True
+
+        def spoil(self, fault: str) -> None:
+            bodies = {
+                "html": b"<html>Sign in to the network</html>", "no-json": b'{"sha": ', "empty": b"",
+                "surrogate": b'{"sha": "\\ud800", "id": "\\ud800"}', "other-shape": b'[{"type": "file", "path": 5}, 6]',
+            }  # fmt: skip
+            if fault in bodies:
+                self.answer(200, bodies[fault])
+            elif fault[:3].isdigit():
+                wait = {"Retry-After": "3600"} if fault == "429-for-an-hour" else {}
+                self.answer(int(fault[:3]), b"<html>", wait)
+            elif fault == "redirects":
+                self.answer(307, b"", {"Location": f"{hub.url}{self.path}"})
+            elif fault == "stall":
+                hub.closing.wait()
+            elif fault.startswith("trickle"):
+                self.trickle(
+                    b"HTTP/1.1 200 OK\r\n" + (b"Content-Length: 9999\r\n\r\n" if fault == "trickle" else b"A: ")
+                )
+            elif fault == "endless":
+                self.endless()
+            elif fault.startswith("cut"):
+                chunked = b"Transfer-Encoding: chunked\r\n\r\n20\r\n[{"
+                self.wfile.write(
+                    b"HTTP/1.1 200 OK\r\n" + (chunked if fault == "cut-chunk" else b"Content-Length: 9\r\n\r\n[]")
+                )
+
+        def trickle(self, start: bytes) -> None:
+            with contextlib.suppress(OSError):
+                self.wfile.write(start)
+                while not hub.closing.wait(0.05):
+                    self.wfile.write(b" ")
+
+        def endless(self) -> None:
+            with contextlib.suppress(OSError):
+                self.wfile.write(b"HTTP/1.1 200 OK\r\n\r\n")
+                while not hub.closing.is_set():
+                    self.wfile.write(b" " * (1 << 20))
 
         def info(self, revision: str) -> None:
             commit = hub.resolve(revision)
@@ -140,12 +204,13 @@ def serving(hub: Hub) -> Iterator[Hub]:
             begin = int(query.get("cursor", ["0"])[0])
             entries = hub.entries(commit)
             headers = {}
-            if begin + PAGE < len(entries):
+            size = PAGE if len(entries) < 1000 else 1000
+            if begin + size < len(entries):
                 link = (
-                    f"{hub.url}/api/models/{hub.repo}/tree/{revision}?recursive=true&expand=false&cursor={begin + PAGE}"
+                    f"{hub.url}/api/models/{hub.repo}/tree/{revision}?recursive=true&expand=false&cursor={begin + size}"
                 )
                 headers["Link"] = f'<{link}>; rel="next"'
-            self.answer(200, json.dumps(entries[begin : begin + PAGE]).encode(), headers)
+            self.answer(200, json.dumps(entries[begin : begin + size]).encode(), headers)
 
         def file(self, revision: str, name: str) -> None:
             data = hub.commits.get(hub.resolve(revision) or "", {}).get(name)
@@ -156,11 +221,12 @@ def serving(hub: Hub) -> Iterator[Hub]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     hub.url = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:
         yield hub
     finally:
+        hub.closing.set()
         server.shutdown()
         server.server_close()
         thread.join()
