@@ -1,8 +1,7 @@
 """The HTTP client that huggingface_hub uses while we ask the Hub: its own waits for ever, and obeys any `Retry-After`.
 
-Every request, whichever function of huggingface_hub makes it, has the same limits: `wait_limit()` seconds of silence, ten
-times that for a whole answer, a size, and few tries with short waits. What goes beyond is an `UnreachableError`, which
-none of huggingface_hub's own retries takes for a reason to go on.
+Every request, whichever function of huggingface_hub makes it, has the limits of `builder.limits`. What goes beyond is an
+`UnreachableError`, which none of huggingface_hub's own retries takes for a reason to go on.
 """
 
 from __future__ import annotations
@@ -18,39 +17,34 @@ import httpx
 from huggingface_hub.utils import _http
 
 from builder.errors import UnreachableError
-from builder.limits import wait_limit
+from builder.limits import LONGEST_WAIT, SIZE_LIMIT, TRIES, exchange_limit, pause_before, wait_limit
 
-_TRIES = 4
-_LONGEST_WAIT = 30.0
 _AGAIN = frozenset({408, 429, 500, 502, 503, 504})
-# The longest answer is a page of a tree or a small file of a repository.
-SIZE_LIMIT = 64 << 20
 
 
 class HubClient(httpx.Client):
-    """httpx with limits. `limit` is the longest silence in seconds."""
+    """httpx with limits."""
 
-    def __init__(self, limit: float) -> None:
+    def __init__(self) -> None:
         super().__init__(
             event_hooks={"request": [_http.hf_request_event_hook], "response": [self._bound]}, follow_redirects=True
         )
-        self._limit = limit
         self._sockets: list[socket.socket] = []
 
     def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
         """Send `request`, again when the server is only tired. Raises `UnreachableError` for all that is no answer."""
         # huggingface_hub asks for no limit in one place and for ten seconds in another.
-        request.extensions["timeout"] = dict.fromkeys(("connect", "read", "write", "pool"), self._limit)
+        request.extensions["timeout"] = dict.fromkeys(("connect", "read", "write", "pool"), wait_limit())
         request.extensions["trace"] = self._remember
         where = f"{request.url.host} for {request.url.path}"
-        for attempt in range(_TRIES):
-            last = attempt + 1 == _TRIES
-            wait = min(0.3 * 2**attempt, _LONGEST_WAIT, self._limit)
+        for attempt in range(TRIES):
+            last = attempt + 1 == TRIES
+            wait = pause_before(attempt + 1)
             try:
                 answer = self._once(request, options)
             except httpx.TimeoutException as error:
                 raise UnreachableError(
-                    f"the Hub does not answer within {10 * self._limit:g} s, or is silent for {self._limit:g} s",
+                    f"the Hub does not answer within {exchange_limit():g} s, or is silent for {wait_limit():g} s",
                     details=[("where", where)],
                     hint="check the network, or HF_ENDPOINT; BUILDER_HTTP_TIMEOUT sets the longest silence",
                 ) from error
@@ -66,8 +60,8 @@ class HubClient(httpx.Client):
                     return answer
                 answer.close()
                 asked = answer.headers.get("retry-after", "")
-                wait = max(wait, float(asked)) if asked.isdigit() else wait
-                if last or wait > _LONGEST_WAIT:
+                wait = max(wait, float(asked)) if asked.isdecimal() else wait
+                if last or wait > LONGEST_WAIT:
                     raise UnreachableError(
                         f"the Hub answers {answer.status_code} {answer.reason_phrase}".rstrip(),
                         details=[("where", where)],
@@ -80,7 +74,7 @@ class HubClient(httpx.Client):
     def _once(self, request: httpx.Request, options: dict[str, Any]) -> httpx.Response:
         """One try. A server that sends its headers byte by byte is hung up on: no limit of httpx sees that."""
         late = Event()
-        timer = Timer(10 * self._limit, self._hang_up, [late])
+        timer = Timer(exchange_limit(), self._hang_up, [late])
         timer.daemon = True
         timer.start()
         try:
@@ -108,7 +102,7 @@ class HubClient(httpx.Client):
     def _bound(self, answer: httpx.Response) -> None:
         """Before its body is read: the body gets limits."""
         assert isinstance(answer.stream, httpx.SyncByteStream)  # noqa: S101  the client is not an asynchronous one
-        answer.stream = _Bounded(answer.stream, 10 * self._limit)
+        answer.stream = _Bounded(answer.stream, exchange_limit())
 
 
 class _Bounded(httpx.SyncByteStream):
@@ -138,8 +132,7 @@ def bounded_client() -> Iterator[None]:
     """While the block lasts, huggingface_hub asks through `HubClient`; the factory it had comes back afterwards."""
     # There is a way to set it and none to ask for it.
     before = _http._GLOBAL_CLIENT_FACTORY
-    limit = wait_limit()
-    _http.set_client_factory(lambda: HubClient(limit))
+    _http.set_client_factory(HubClient)
     try:
         yield
     finally:

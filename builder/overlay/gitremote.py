@@ -20,8 +20,8 @@ from urllib.parse import urlsplit
 
 from builder.errors import UnreachableError
 from builder.files import cache_dir
-from builder.limits import wait_limit
-from builder.overlay.http import EXCHANGE_LIMIT, SIZE_LIMIT, TRIES, final_address, github_url, pause_before
+from builder.limits import SIZE_LIMIT, TRIES, exchange_limit, pause_before, wait_limit
+from builder.overlay.http import final_address, github_url
 from builder.process import TimeLimitError, run
 
 # What git (2.39 to 2.50, in the C locale) says when the server answered and has no such thing.
@@ -144,7 +144,7 @@ class GitRemote:
             try:
                 done = run(
                     ["git", f"--git-dir={self._folder}", *arguments], extra_env=_environment(settings or {}),
-                    timeout=EXCHANGE_LIMIT * wait_limit(), inherited=(handle,),
+                    timeout=exchange_limit(), inherited=(handle,),
                 )  # fmt: skip
             except TimeLimitError as error:
                 raise GitError(self.repository, error.message, refused=True) from error

@@ -15,16 +15,11 @@ import requests
 
 from builder import __version__
 from builder.errors import UnreachableError
-from builder.limits import wait_limit
+from builder.limits import LONGEST_WAIT, SIZE_LIMIT, TRIES, exchange_limit, pause_before, wait_limit
 
 Result = TypeVar("Result")
 
 
-TRIES = 4
-SIZE_LIMIT = 64 << 20
-# A whole answer, headers and redirects included, may take this many times the longest silence.
-EXCHANGE_LIMIT = 15
-_LONGEST_WAIT = 30.0
 _REDIRECTS = 5
 _KNOWN_ORIGINS = frozenset(
     ("https", host) for host in ("github.com", "api.github.com", "patch-diff.githubusercontent.com")
@@ -54,11 +49,6 @@ def github_url() -> str:
 def api_url() -> str:
     """Where the API is; `BUILDER_GITHUB_API_URL` sets it."""
     return (os.environ.get("BUILDER_GITHUB_API_URL") or "https://api.github.com").rstrip("/")
-
-
-def pause_before(attempt: int) -> float:
-    """Seconds to wait before try number `attempt`, from 1: growing, and always less than for an answer."""
-    return min(0.15 * float(1 << attempt), _LONGEST_WAIT, wait_limit() / 4)
 
 
 def _origin(url: str) -> tuple[str, str]:
@@ -110,7 +100,7 @@ def fetch(url: str, accept: str) -> Answer:
             refused.status = status
             raise refused
         trouble = UnreachableError(f"{said}{f', and asks to wait {asked:.0f} s' if asked else ''}", hint=_hint(status))
-        if asked > _LONGEST_WAIT:
+        if asked > LONGEST_WAIT:
             break
     assert trouble is not None  # noqa: S101  the loop ran
     raise trouble
@@ -153,7 +143,7 @@ def _in_time(call: Callable[[], Result]) -> Result:
             answers.put((False, error))
 
     threading.Thread(target=work, daemon=True).start()
-    limit = EXCHANGE_LIMIT * wait_limit()
+    limit = exchange_limit()
     try:
         good, found = answers.get(timeout=limit)
     except Empty as error:
@@ -211,7 +201,7 @@ def _body(answer: requests.Response) -> bytes:
         if size > SIZE_LIMIT:
             raise UnreachableError(f"the answer is larger than {SIZE_LIMIT >> 20} MiB", hint="this is no pull request")
     promised = answer.headers.get("Content-Length")
-    if promised and promised.isdigit() and "Content-Encoding" not in answer.headers and size != int(promised):
+    if promised and promised.isdecimal() and "Content-Encoding" not in answer.headers and size != int(promised):
         raise requests.ConnectionError("the answer is cut")
     return b"".join(pieces)
 
@@ -229,7 +219,7 @@ def _asked_wait(headers: Mapping[str, str]) -> float:
         except ValueError:
             return 0.0
     reset = headers.get("x-ratelimit-reset", "")
-    if headers.get("x-ratelimit-remaining") == "0" and reset.isdigit():
+    if headers.get("x-ratelimit-remaining") == "0" and reset.isdecimal():
         return max(0.0, float(reset) - time.time())
     return 0.0
 
