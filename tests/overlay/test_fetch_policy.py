@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from builder.cli import run
 from builder.overlay.http import _headers, _ours
 from tests.support.cli import Ran, builder
 from tests.support.github import REPOSITORY, Fault, GitHub, github
@@ -238,9 +239,32 @@ def test_what_a_killed_git_leaves_behind_is_no_trouble_and_two_at_once_wait(hub:
         )
         for number in range(3)
     ]  # fmt: skip
-    for run in runs:
-        _, err = run.communicate(timeout=120)
-        assert run.returncode == 0, err
+    for process in runs:
+        _, err = process.communicate(timeout=120)
+        assert process.returncode == 0, err
+
+
+def test_a_report_of_a_bug_has_no_token(
+    hub: GitHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    place = Place(hub, tmp_path)
+    for name, value in {**place.env, "GITHUB_TOKEN": TOKEN, "TMPDIR": str(tmp_path)}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(place.root)
+    monkeypatch.setattr("tempfile.tempdir", None)
+
+    def broken(url: str, accept: str) -> object:
+        headers = _headers(url, accept)
+        assert TOKEN in headers["Authorization"]
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr("builder.overlay.http._follow", broken)
+    assert run(["lock", "small", "-v"]) == 1
+    said = capfd.readouterr()
+    [report] = tmp_path.glob("builder-bug-*.txt")
+    assert "RuntimeError: a bug" in report.read_text()
+    assert str(report) in said.err
+    assert TOKEN not in said.out + said.err + report.read_text()
 
 
 def test_a_lock_that_cannot_be_written_leaves_no_new_diff_behind(hub: GitHub, tmp_path: Path) -> None:

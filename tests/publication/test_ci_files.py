@@ -230,25 +230,39 @@ def test_the_action_runs_a_command_and_gives_its_document(runner: Path, tmp_path
         assert failed.returncode == 2
 
 
-def test_the_drift_step_opens_an_issue_only_when_something_moved(runner: Path, tmp_path: Path) -> None:
+def test_the_drift_step_keeps_one_issue_for_each_recipe(runner: Path, tmp_path: Path) -> None:
     """`gh` cannot reach GitHub here: what is tested is whether it is called, and with what."""
-    require("skopeo", "docker-registry")
+    require("skopeo", "docker-registry", "jq")
     program = tmp_path / "bin/gh"
     program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/called\ncp drift.md {tmp_path}/body.md\n')
+    called, issues = tmp_path / "called", tmp_path / "issues.json"
+    program.write_text(
+        f'#!/bin/sh\nif [ "$2" = list ]; then cat {issues}; exit; fi\n'
+        f'echo "$@" >> {called}\ncp drift.md {tmp_path}/body.md\n'
+    )
     program.chmod(0o755)
     path = f"{program.parent}:{os.environ['PATH']}"
-    script = steps("drift")["Open an issue for each recipe whose sources have moved"]
+    script = steps("drift")["Keep one open issue for each recipe whose sources have moved"]
+
+    def step() -> tuple[int, str]:
+        called.write_text("")
+        done = bash(script, runner, PATH=path)
+        return done.returncode, called.read_text()
+
+    theirs = {"number": 3, "title": "Drift: images/other.yaml"}
+    ours = {"number": 7, "title": "Drift: images/small.yaml"}
     with registry(tmp_path / "registry") as host:
         skopeo_copy(f"oci:{small_base(tmp_path / 'layout')}:base", f"docker://{host}/base/image:v1")
         patched_project(runner, f"{host}/base/image:v1")
         assert bash(".venv/bin/builder lock small", runner).returncode == 0
-        quiet = bash(script, runner, PATH=path)
-        assert quiet.returncode == 0, quiet.stderr
-        assert not (tmp_path / "called").exists()
+        issues.write_text(json.dumps([theirs]))
+        assert step() == (0, "")
+        issues.write_text(json.dumps([theirs, ours]))
+        assert step() == (0, "issue close 7 --comment No drift any more.\n")
         skopeo_copy(f"oci:{small_base(tmp_path / 'moved', filler=100)}:base", f"docker://{host}/base/image:v1")
-        assert bash(script, runner, PATH=path).returncode == 0
-        assert "issue create --title Drift: images/small.yaml" in (tmp_path / "called").read_text()
+        assert step() == (0, "issue edit 7 --body-file drift.md\n")
+        issues.write_text(json.dumps([theirs]))
+        assert step() == (0, "issue create --title Drift: images/small.yaml --body-file drift.md\n")
         assert "base" in (tmp_path / "body.md").read_text()
         assert bash(gitlab("drift"), runner).returncode == 4
-    assert bash(script, runner, PATH=path).returncode == 5
+    assert step() == (5, "")
