@@ -9,11 +9,11 @@ import pytest
 
 from builder.cli import run
 from builder.overlay.http import _asked_wait
-from tests.support.github import REPOSITORY, Fault, GitHub, github
-from tests.support.smallwheel import FILES, make_project
+from tests.support.github import REPOSITORY, Fault, GitHub
+from tests.support.smallwheel import make_project
+from tests.support.upstream import pull_of_two_files
 
 TOKEN = "ghp_" + "t0k3n" * 6
-EDITED = FILES["vllm/config.py"].replace(b"option_20 = 20\n", b"option_20 = 2020\n")
 # The first of the pull request's two files: a sound diff, and not the whole one.
 HALF = b"""diff --git a/vllm/added.py b/vllm/added.py
 new file mode 100644
@@ -50,11 +50,7 @@ PASSING = {"429", "500", "503 with a date", "cut", "HTML", "empty", "stall", "ga
 
 @pytest.fixture
 def hub(tmp_path: Path) -> Iterator[GitHub]:
-    with github(tmp_path / "github") as server:
-        server.commit({**FILES}, "base")
-        change: dict[str, bytes | None] = {"vllm/added.py": b"added = 1\n", "vllm/config.py": EDITED}
-        server.open_pull(39931, server.commit(change, "the change", branch="feature"))
-        server.commit({"README.md": b"main goes on\n"}, "elsewhere")
+    with pull_of_two_files(tmp_path / "github") as server:
         yield server
 
 

@@ -17,23 +17,20 @@ import pytest
 from builder.cli import run
 from builder.overlay.http import _headers, _ours
 from tests.support.cli import Ran, builder
-from tests.support.github import REPOSITORY, Fault, GitHub, github
-from tests.support.smallwheel import FILES, make_project
+from tests.support.github import REPOSITORY, Fault, GitHub
+from tests.support.smallwheel import make_project
 from tests.support.trees import git
+from tests.support.upstream import pull_of_two_files
 
 TOKEN = "ghp_" + "s3cr3t" * 6
 NAME = f"{REPOSITORY}#39931"
 VENDORED = "overlays/vllm-project-vllm-39931.diff"
-EDITED = FILES["vllm/config.py"].replace(b"option_20 = 20\n", b"option_20 = 2020\n")
 NOBODY = {"BUILDER_GITHUB_URL": "http://127.0.0.1:9", "BUILDER_GITHUB_API_URL": "http://127.0.0.1:9"}
 
 
 @pytest.fixture
 def hub(tmp_path: Path) -> Iterator[GitHub]:
-    with github(tmp_path / "github") as server:
-        server.commit({**FILES}, "base")
-        change: dict[str, bytes | None] = {"vllm/added.py": b"added = 1\n", "vllm/config.py": EDITED}
-        server.open_pull(39931, server.commit(change, "the change", branch="feature"))
+    with pull_of_two_files(tmp_path / "github") as server:
         yield server
 
 

@@ -39,6 +39,17 @@ class World:
 
 
 @contextmanager
+def pull_of_two_files(folder: Path) -> Iterator[GitHub]:
+    """A GitHub with one open pull request, behind whose back main has gone on."""
+    with github(folder) as hub:
+        hub.commit({**FILES}, "base")
+        change: dict[str, bytes | None] = {"vllm/added.py": b"added = 1\n", "vllm/config.py": EDITED}
+        hub.open_pull(39931, hub.commit(change, "the change", branch="feature"))
+        hub.commit({"README.md": b"main goes on\n"}, "elsewhere")
+        yield hub
+
+
+@contextmanager
 def locked_world(tmp_path: Path) -> Iterator[World]:
     """A recipe with one pull request, just locked."""
     with github(tmp_path / "github") as hub:
