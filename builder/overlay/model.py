@@ -113,6 +113,8 @@ class StackFile:
     """Permission bits of the result, 0o644 or 0o755."""
     overlays: tuple[str, ...]
     """The ids of the overlays that touched it, in order."""
+    old_mode: int = 0o644
+    """Permission bits of what was there before."""
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,9 @@ def unified_diff(result: StackResult) -> str:
         if file.before is None:
             parts.append(f"new file mode 100{file.mode:o}\n")
         elif file.after is None:
-            parts.append("deleted file mode 100644\n")
+            parts.append(f"deleted file mode 100{file.old_mode:o}\n")
+        elif file.old_mode != file.mode:
+            parts.append(f"old mode 100{file.old_mode:o}\nnew mode 100{file.mode:o}\n")
         lines = difflib.unified_diff(
             _lines(file.before),
             _lines(file.after),

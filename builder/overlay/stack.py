@@ -254,6 +254,14 @@ def _check_syntax(steps: Sequence[Step], base: Tree, after: Tree, python: str) -
         )
 
 
+def stack_file(path: str, old: Content | None, new: Content | None, overlays: tuple[str, ...] = ()) -> StackFile:
+    """One file before and after; None where it is not there."""
+    return StackFile(
+        path, old.data if old else None, new.data if new else None, new.mode if new else 0o644, overlays,
+        old.mode if old else 0o644,
+    )  # fmt: skip
+
+
 def _result(applied: Sequence[AppliedOverlay], base: Tree, after: Tree) -> StackResult:
     files = []
     for path in sorted(base.keys() | after.keys()):
@@ -261,9 +269,7 @@ def _result(applied: Sequence[AppliedOverlay], base: Tree, after: Tree) -> Stack
         if old == new:
             continue
         owners = tuple(overlay.id for overlay in applied if path in overlay.files)
-        files.append(
-            StackFile(path, old.data if old else None, new.data if new else None, new.mode if new else 0o644, owners)
-        )
+        files.append(stack_file(path, old, new, owners))
     seen: set[str] = set()
     disjoint = True
     for overlay in applied:

@@ -7,9 +7,10 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from builder.base.model import PackageTree
-from builder.overlay.model import FileChange, Overlay, StackFile, StackResult
+from builder.overlay.hunks import Text, new_lines, places
+from builder.overlay.model import FileChange, Overlay, StackResult
 from builder.overlay.show import unified_diff
-from builder.overlay.stack import Content, StackError, Step, Tree, apply_overlay, read_base
+from builder.overlay.stack import Content, StackError, Step, Tree, apply_overlay, read_base, stack_file
 from builder.overlay.syntax import syntax_problem
 from builder.rebase.moves import FindMoves
 from builder.rebase.threeway import Conflict, Merged, Sides, merge_overlay
@@ -148,14 +149,33 @@ def _judge(
         after, hunks = apply_overlay(overlay, selection, current, done, later)
     except StackError as error:
         present = sum(1 for each in error.failures if each.cause in ("already-in-base", "already-supplied"))
-        # What is gone from its place is not in by that alone: it may stand elsewhere.
-        if present == total == len(error.failures) and _touched(step).isdisjoint(new.moved):
+        # A merge that is clean and changes something knows better. What is gone from its place may stand elsewhere.
+        all_there = bool(merged.conflicts) and present == total == len(error.failures) and _stands_once(step, current)
+        if all_there and _touched(step).isdisjoint(new.moved):
             return Judged(overlay.id, "already in", total, present=total), current
         return _three_way(step, current, merged, total, present, new.python)
+    if merged.conflicts or merged.tree != after:
+        # It fits somewhere, and git, which has seen both bases, says elsewhere: into another block with the same lines.
+        return _three_way(step, current, merged, total, 0, new.python)
     problem = _syntax(current, after, new.python)
     if problem:
         return _broken(overlay.id, total, problem), current
     return Judged(overlay.id, "applies", total, moved=sum(1 for hunk in hunks if hunk.offset)), after
+
+
+def _stands_once(step: Step, current: Tree) -> bool:
+    """Whether no hunk's result can be mistaken for that of another block: it stands once here, and once where it was made."""
+    for change in step.selection.changes:
+        for hunk in change.hunks if change.kind != "delete" else ():
+            for tree, path in ((step.after, change.path), (current, change.path)):
+                content = tree.get(path)
+                block = new_lines(hunk)
+                found = (
+                    places(Text.of(content.data), block, missing_newline=hunk.new_missing_newline) if content else []
+                )
+                if len(found) != 1:
+                    return False
+    return True
 
 
 def _three_way(step: Step, current: Tree, merged: Merged, total: int, present: int, python: str) -> tuple[Judged, Tree]:
@@ -188,9 +208,5 @@ def _diff(overlay: str, before: Tree, after: Tree) -> bytes:
     for path in sorted(before.keys() | after.keys()):
         old, new = before.get(path), after.get(path)
         if old != new:
-            files.append(
-                StackFile(
-                    path, old.data if old else None, new.data if new else None, new.mode if new else 0o644, (overlay,)
-                )
-            )
+            files.append(stack_file(path, old, new, (overlay,)))
     return unified_diff(StackResult(tuple(files), (), True)).encode("utf-8", "surrogateescape")

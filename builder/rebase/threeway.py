@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from builder.errors import InputError
-from builder.overlay.model import StackFile, StackResult
+from builder.overlay.model import StackResult
 from builder.overlay.show import unified_diff
-from builder.overlay.stack import Content, Tree
+from builder.overlay.stack import Content, Tree, stack_file
 from builder.process import run
 
 _HINT = "install git (Debian: apt-get install git)"
@@ -18,7 +18,7 @@ _HINT = "install git (Debian: apt-get install git)"
 
 @dataclass(frozen=True)
 class Conflict:
-    """Where a file cannot be merged. `line` is that of the first marker in `shown`, which has both sides and what was before."""
+    """Where a file cannot be merged: from `line` (0: as a whole) of the new base's. `shown` has both sides and what was before."""
 
     path: str
     why: str
@@ -106,7 +106,7 @@ def _change(path: str, old: Content, theirs: Content | None) -> str:
     """What the overlay does to a file, for a conflict that has no other side."""
     if theirs is None:
         return ""
-    change = StackFile(path, old.data, theirs.data, theirs.mode, ())
+    change = stack_file(path, old, theirs)
     return unified_diff(StackResult((change,), (), True)).rstrip("\n")
 
 
@@ -130,20 +130,40 @@ def _merge_file(
         return done.stdout, []
     if done.returncode > 127 or not done.stdout:
         raise InputError(f"git cannot merge {path}", details=[("said", done.output[-300:])], hint=_HINT)
-    return b"", _conflicts(path, done.stdout)
+    return b"", _conflicts(path, done.stdout, ours)
 
 
-def _conflicts(path: str, merged: bytes) -> list[Conflict]:
-    """Every region between markers, with its line in the file as it would be with all markers."""
+def _conflicts(path: str, merged: bytes, ours: bytes) -> list[Conflict]:
+    """Every region between markers, with the line of the new base's file (`ours`) where it begins."""
     found: list[Conflict] = []
+    here = ours.decode("utf-8", "replace").split("\n")
     region: list[str] = []
-    start = 0
-    for number, line in enumerate(merged.decode("utf-8", "replace").split("\n"), 1):
+    mine: list[str] = []
+    inside, side = False, ""
+    clean = 0
+    for line in merged.decode("utf-8", "replace").split("\n"):
         if line.startswith("<<<<<<< "):
-            region, start = [], number
-        if start:
+            region, mine, inside, side = [], [], True, "ours"
+        elif inside and line.startswith("||||||| "):
+            side = "before"
+        if inside:
             region.append(line)
-        if start and line.startswith(">>>>>>> "):
-            found.append(Conflict(path, "both sides changed these lines", start, "\n".join(region)))
-            start = 0
+            if side == "ours" and len(region) > 1:
+                mine.append(line)
+        else:
+            clean += 1
+        if inside and line.startswith(">>>>>>> "):
+            start = _begin(here, mine, clean)
+            found.append(Conflict(path, "both sides changed these lines", start + 1, "\n".join(region)))
+            clean += len(mine)
+            inside = False
     return found
+
+
+def _begin(lines: list[str], block: list[str], near: int) -> int:
+    """Where `block` begins in `lines`, the place that is nearest to `near` when there are several.
+
+    What the other side adds elsewhere moves lines of the merged file, so that counting alone does not tell.
+    """
+    spots = [index for index in range(len(lines) - len(block) + 1) if lines[index : index + len(block)] == block]
+    return min(spots, key=lambda index: abs(index - near), default=near) if block else min(near, len(lines))

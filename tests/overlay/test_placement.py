@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import random
 import re
 import tempfile
@@ -18,39 +17,8 @@ from builder.overlay.diff import parse, patch_input
 from builder.overlay.hunks import Text, old_index
 from builder.overlay.locate import locate_all
 from builder.overlay.stack import StackError, apply_stack
+from tests.support.alike import FILLER, PATH, TAIL, Lines, data, diff_of, klass, source
 from tests.support.trees import DictTree, overlay
-
-PATH = "vllm/twice.txt"
-Lines = list[str]
-
-FILLER = [f"m{number}" for number in range(30)]
-TAIL = [f"t{number}" for number in range(30)]
-
-
-def klass(name: str, *, guard: bool = False, go: str = "go") -> Lines:
-    """A class whose method is the same in every class."""
-    body = [
-        "    def run(self, v):",
-        "        v = int(v)",
-        "        v = abs(v)",
-        *(["        check(v)"] if guard else []),
-    ]
-    return [f"class {name}:", *body, f"        self.{go}(v)", "        self.log(v)", "        return v", ""]
-
-
-def source(*, a: bool = False, b: bool = False, above: int = 0, go: str = "go") -> Lines:
-    return [*(f"x{n}" for n in range(above)), *FILLER, *klass("A", guard=a), *klass("B", guard=b, go=go), *TAIL]
-
-
-def data(lines: Sequence[str]) -> bytes:
-    return "".join(f"{line}\n" for line in lines).encode()
-
-
-def diff_of(old: Sequence[str], new: Sequence[str], *, context: int = 3, path: str = PATH) -> bytes:
-    lines = difflib.unified_diff(
-        [f"{line}\n" for line in old], [f"{line}\n" for line in new], f"a/{path}", f"b/{path}", n=context
-    )
-    return f"diff --git a/{path} b/{path}\n".encode() + "".join(lines).encode()
 
 
 def stacked(base: Sequence[str], *diffs: tuple[str, bytes]) -> Lines:
@@ -68,7 +36,6 @@ def refused(base: Sequence[str], *diffs: tuple[str, bytes]) -> StackError:
     return caught.value
 
 
-# Methods of two classes that are alike: three lines of context are not enough to tell them apart.
 ABOVE = ("above", diff_of(source(), source(above=40)))
 IN_A = ("in-a", diff_of(source(), source(a=True)))
 IN_B = ("in-b", diff_of(source(), source(b=True)))
