@@ -196,20 +196,21 @@ def check_checkpoint(record, model, how):
 
 
 def opt_in_problems(config, rules):
-    quantization = (
-        config.get("quantization_config") or (config.get("text_config") or {}).get("quantization_config") or {}
-    )
+    quantization = config.get("quantization_config")
+    if quantization is None:
+        quantization = (config.get("text_config") or {}).get("quantization_config") or {}
     problems = [
         ("config.json", "quantization_config.%s is not true: the overlay's path stays off" % name)
         for name in rules.get("opt_ins", [])
         if quantization.get(name) is not True
     ]
-    kept = quantization.get("modules_to_not_convert") or []
-    for tensor in rules.get("tensors", {}):
-        module = tensor.rsplit(".", 1)[0]
-        for name in kept:
-            if bare(name) == bare(module):
-                problems.append(("config.json", "modules_to_not_convert lists %s: its scale would be ignored" % name))
+    modules = [bare(tensor.rsplit(".", 1)[0]) for tensor in rules.get("tensors", {})]
+    # vLLM 0.20.0, Fp8Config.from_config: ignored_layers, and modules_to_not_convert where that is empty or missing.
+    # `builder checkpoint quantize` takes a table out of both, so a table in either is somebody else's edit.
+    for key in ("modules_to_not_convert", "ignored_layers"):
+        for name in quantization.get(key) or []:
+            if bare(name) in modules:
+                problems.append(("config.json", "%s lists %s: its scale would be ignored" % (key, name)))
     return problems
 
 
