@@ -19,26 +19,50 @@ class Nearest:
     differs_at: int
 
 
-def locate(text: Text, hunk: Hunk, *, drift: int = 0) -> int | None:
-    """Where the hunk's old lines stand (index from 0), nearest to where the diff expects them; None when nowhere."""
+def locate(text: Text, hunk: Hunk, *, drift: int = 0, floor: int = 0) -> int | None:
+    """Where GNU patch, without fuzz, puts a hunk (index from 0, into the old text); None when nowhere.
+
+    It looks where the diff says plus `drift`, then further and further away, below before above; never above `floor`. A
+    hunk with less context at its end than at its beginning goes to the file's end only, since a diff leaves context out
+    nowhere else; one that begins the file with less at its beginning, to its beginning only (patch.c, `locate_hunk`).
+    """
     block = old_lines(hunk)
     expected = old_index(hunk) + drift
+    last = len(text.lines) - len(block)
     if not block:
         return expected if 0 <= expected <= len(text.lines) else None
-    if stands_at(text, block, expected, missing_newline=hunk.old_missing_newline):
-        return expected
-    found = places(text, block, missing_newline=hunk.old_missing_newline)
-    return min(found, key=lambda index: abs(index - expected), default=None)
+    head, tail = context(hunk)
+    if head < tail and hunk.old_start <= 1:
+        found = [0] if floor == 0 and (not tail or last >= 0) else []
+    elif tail < head:
+        found = [last]
+    else:
+        found = places(text, block, missing_newline=hunk.old_missing_newline)
+    fitting = [
+        index
+        for index in found
+        if index >= floor and stands_at(text, block, index, missing_newline=hunk.old_missing_newline)
+    ]
+    return min(fitting, key=lambda index: (abs(index - expected), -index), default=None)
+
+
+def context(hunk: Hunk) -> tuple[int, int]:
+    """How many lines of context a hunk begins and ends with."""
+    markers = [line[:1] for line in hunk.lines]
+    head = next((index for index, marker in enumerate(markers) if marker != b" "), len(markers))
+    tail = next((index for index, marker in enumerate(reversed(markers)) if marker != b" "), len(markers))
+    return head, tail
 
 
 def locate_all(text: Text, hunks: Sequence[Hunk]) -> list[int | None]:
     """Where each hunk stands in the file as it is, before any of them is applied."""
     spots: list[int | None] = []
-    drift = 0
+    drift = floor = 0
     for hunk in hunks:
-        index = locate(text, hunk, drift=drift)
+        index = locate(text, hunk, drift=drift, floor=floor)
         if index is not None:
             drift = index - old_index(hunk)
+            floor = max(floor, index + hunk.old_count - context(hunk)[1])
         spots.append(index)
     return spots
 

@@ -127,7 +127,15 @@ class StackResult:
 
 
 HunkCause = Literal[
-    "missing-file", "exists", "context", "already-in-base", "already-supplied", "differs", "type", "blocked"
+    "missing-file",
+    "exists",
+    "context",
+    "already-in-base",
+    "already-supplied",
+    "differs",
+    "type",
+    "blocked",
+    "ambiguous",
 ]
 
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from builder.overlay.hunks import Text, new_lines, places
 from builder.overlay.locate import placed
 from builder.overlay.model import HunkCause, HunkFailure, Overlay
+from builder.overlay.placement import in_place
 from builder.overlay.select import Selection
 from builder.overlay.stack import Step, Tree, apply_change
 
@@ -35,6 +36,8 @@ def advice(
             return replaced
     if present and present == len(failures):
         return _some_there(overlay.id, selection, failures, total, before)
+    if causes["ambiguous"]:
+        return _ambiguous(overlay, selection, steps)
     if causes["blocked"]:
         return "the overlays are in the wrong order: see which one must come first, and move it up in the recipe"
     if causes["missing-file"] and causes["missing-file"] == len(failures):
@@ -50,6 +53,29 @@ def _of(count: int, total: int) -> str:
 def _listed(words: Sequence[str]) -> str:
     """`a`, `a and b`, `a, b and c`."""
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def _ambiguous(overlay: Overlay, selection: Selection, steps: Sequence[Step]) -> str:
+    """Where lines repeat: the order, when that settles it, else line numbers that are this base's."""
+    for index in reversed(range(len(steps))):
+        if _settles(overlay, selection, steps, index):
+            return f"the lines repeat: put {overlay.id} before {steps[index].overlay.id} in the recipe"
+    return (
+        f"the lines repeat, and nothing tells which are meant: look at them in the base. Drop {overlay.id} if the change is\n"
+        "there; else give it as a local file whose `@@ -LINE` names the right ones in this base"
+    )
+
+
+def _settles(overlay: Overlay, selection: Selection, steps: Sequence[Step], index: int) -> bool:
+    """Whether all goes where it belongs when the overlay comes before the step `index`."""
+    done, tree = list(steps[:index]), steps[index].before
+    for each, chosen in [(overlay, selection), *((step.overlay, step.selection) for step in steps[index:])]:
+        after = _applied(chosen, tree) if in_place(chosen, tree, done) else None
+        if after is None:
+            return False
+        done.append(Step(each, chosen, tree, after))
+        tree = after
+    return True
 
 
 def _all_there(name: str, failures: Sequence[HunkFailure], total: int) -> str:

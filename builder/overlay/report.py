@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 
-from builder.overlay.hunks import Text, new_lines, old_index, old_lines, places, stands_at
-from builder.overlay.locate import has_result, locate, locate_all, nearest, placed
+from builder.overlay.hunks import Text, new_lines, old_index, old_lines, places
+from builder.overlay.locate import context, has_result, locate, locate_all, nearest, placed
 from builder.overlay.model import FileChange, Hunk, HunkFailure, Overlay
 from builder.overlay.overlap import advice
+from builder.overlay.placement import misplaced
 from builder.overlay.select import Selection
 from builder.overlay.stack import StackError, Step, Tree, apply_change
 
@@ -82,11 +83,15 @@ def _change_failures(
     if change.kind in ("rename", "copy") and change.new_path in tree:
         return [replace(whole, cause="exists", explanation=f"{change.new_path} exists already")]
     text = Text.of(source.data)
+    spots = locate_all(text, change.hunks)
     failures = [
         _hunk_failure(change, hunk, number, text, base, steps, later)
-        for number, (hunk, spot) in enumerate(zip(change.hunks, locate_all(text, change.hunks), strict=True), 1)
+        for number, (hunk, spot) in enumerate(zip(change.hunks, spots, strict=True), 1)
         if spot is None
     ]
+    elsewhere = misplaced(change, text, spots, base, steps)
+    if elsewhere:
+        failures = sorted([*failures, *elsewhere], key=lambda failure: failure.number)
     if (
         not failures
         and change.kind == "delete"
@@ -94,42 +99,6 @@ def _change_failures(
     ):
         failures.append(replace(whole, cause="differs", explanation="the file has more lines than the diff deletes"))
     return failures
-
-
-def doubled(selection: Selection, before: Tree, steps: Sequence[Step]) -> list[HunkFailure]:
-    """Every hunk of an overlay that fits a second time, further away, where lines repeat: its result stands nearer.
-
-    Empty unless all of its hunks are like that. In the base, a result counts only at the very line that the diff names:
-    elsewhere it may be another block's, of which the base always had two.
-    """
-    base = steps[0].before if steps else before
-    failures: list[HunkFailure] = []
-    for change in selection.changes:
-        source = before.get(change.old_path or "")
-        if change.kind != "modify" or source is None or not change.hunks:
-            return []
-        text = Text.of(source.data)
-        for number, hunk in enumerate(change.hunks, 1):
-            found = _present(change, hunk, number, base, steps) if _fits_again(text, hunk) else None
-            if found is None or (found.cause == "already-in-base" and not _result_in_place(text, hunk)):
-                return []
-            failures.append(replace(found, explanation=f"{found.explanation}; it would fit a second time"))
-    return failures
-
-
-def _result_in_place(text: Text, hunk: Hunk) -> bool:
-    block = new_lines(hunk)
-    return any(
-        stands_at(text, block, index, missing_newline=hunk.new_missing_newline)
-        for index in (old_index(hunk), hunk.new_start - 1)
-    )
-
-
-def _fits_again(text: Text, hunk: Hunk) -> bool:
-    expected = old_index(hunk)
-    fits = locate(text, hunk)
-    there = places(text, new_lines(hunk), missing_newline=hunk.new_missing_newline)
-    return fits is not None and any(abs(index - expected) < abs(fits - expected) for index in there)
 
 
 def _present(change: FileChange, hunk: Hunk, number: int, base: Tree, steps: Sequence[Step]) -> HunkFailure | None:
@@ -143,7 +112,10 @@ def _present(change: FileChange, hunk: Hunk, number: int, base: Tree, steps: Seq
             places(Text.of(content.data), block, missing_newline=hunk.new_missing_newline)
         )
 
-    failure = HunkFailure(path, number, hunk.diff_line, "already-in-base", "", wanted=_shown(old_lines(hunk)))
+    failure = HunkFailure(
+        path, number, hunk.diff_line, "already-in-base", "", wanted=_shown(old_lines(hunk)),
+        wanted_line=max(hunk.old_start, 1),
+    )  # fmt: skip
     if there(base):
         return replace(failure, explanation="the hunk's result is already in the base: merged upstream")
     for position, step in enumerate(steps, 1):
@@ -157,11 +129,11 @@ def _with_doubles(
     selection: Selection, before: Tree, failures: Sequence[HunkFailure], base: Tree, steps: Sequence[Step]
 ) -> list[HunkFailure]:
     """Add the hunks that would fit a second time although their result is there, when all that fails is there already."""
-    if not failures:
-        return doubled(selection, before, steps)
-    known = {failure.diff_line: failure for failure in failures}
-    if any(failure.cause not in ("already-in-base", "already-supplied") for failure in failures):
+    # A hunk of these that fits a second time is there as the others are.
+    known = {failure.diff_line: failure for failure in failures if failure.cause != "ambiguous"}
+    if not known or any(each.cause not in ("already-in-base", "already-supplied") for each in known.values()):
         return list(failures)
+    doubtful = {failure.diff_line: failure for failure in failures if failure.cause == "ambiguous"}
     ordered: list[HunkFailure] = []
     for change in selection.changes:
         source = before.get(change.old_path or "")
@@ -176,6 +148,8 @@ def _with_doubles(
             ):
                 found = _present(change, hunk, number, base, steps)
                 ordered += [found] if found is not None else []
+            elif hunk.diff_line in doubtful:
+                ordered.append(doubtful[hunk.diff_line])
     return ordered
 
 
@@ -286,14 +260,37 @@ def _hunk_failure(
                 supplied_by=owner,
                 explanation=f"the hunk's result is already there, put there by overlay {position}, {owner}",
             )
-    if path in base and any(path in step.before and step.before.get(path) != step.after.get(path) for step in steps):
-        original = Text.of(base[path].data)
-        if locate_all(original, [hunk])[0] is not None:
-            owner = next(step.overlay.id for step in steps if step.before.get(path) != step.after.get(path))
-            failure = replace(
-                failure, cause="context", explanation=f"it fits the bare base, but {owner} changed these lines"
-            )
+    breaker = _breaker(path, hunk, steps)
+    edge = _edge(text, hunk)
+    if edge:
+        added = f", where {breaker.overlay.id} added lines" if breaker is not None else ""
+        said = f"the diff shows that it belongs to the file's {edge}{added}: it stands elsewhere"
+        return replace(failure, explanation=said)
+    if breaker is not None:
+        said = f"it fits the bare base, but {breaker.overlay.id} changed these lines"
+        failure = replace(failure, explanation=said)
     return _with_nearest(failure, text, wanted, old_index(hunk))
+
+
+def _breaker(path: str, hunk: Hunk, steps: Sequence[Step]) -> Step | None:
+    """The overlay after which a hunk no longer fits, when it did before."""
+    fitted = False
+    for step in steps:
+        for tree in (step.before, step.after):
+            content = tree.get(path)
+            fits = content is not None and locate(Text.of(content.data), hunk) is not None
+            if fitted and not fits:
+                return step
+            fitted = fits
+    return None
+
+
+def _edge(text: Text, hunk: Hunk) -> str:
+    """`beginning` or `end` for a hunk that would fit in the middle of the file, and goes there only."""
+    if not places(text, old_lines(hunk), missing_newline=hunk.old_missing_newline):
+        return ""
+    head, tail = context(hunk)
+    return "beginning" if head < tail and hunk.old_start <= 1 else "end" if tail < head else ""
 
 
 def _later_maker(path: str, wanted: Sequence[bytes], text: Text, later: Sequence[Overlay]) -> str | None:

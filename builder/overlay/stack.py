@@ -144,7 +144,8 @@ def apply_overlay(
     overlay: Overlay, selection: Selection, before: Tree, steps: Sequence[Step], later: Sequence[Overlay]
 ) -> tuple[Tree, tuple[AppliedHunk, ...]]:
     """One overlay on a private copy: the tree after it, and where its hunks went."""
-    from builder.overlay.report import doubled, explain
+    from builder.overlay.placement import in_place
+    from builder.overlay.report import explain
 
     concerned = {path for change in selection.changes for path in (change.old_path, change.new_path) if path}
     with tempfile.TemporaryDirectory(prefix="builder-stack-") as name:
@@ -160,7 +161,7 @@ def apply_overlay(
     expected, hunks = _expected(selection.changes, before, placed)
     if done.returncode == 0 and expected is not None:
         untouched = {path: content for path, content in before.items() if path not in concerned}
-        if _modes_of(found, expected) == expected and not doubled(selection, before, steps):
+        if _modes_of(found, expected) == expected and (overlay.fuzz or in_place(selection, before, steps)):
             return {**untouched, **expected}, hunks
     raise explain(overlay, selection, before, steps, later, said=done.output)
 
