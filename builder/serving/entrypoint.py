@@ -188,7 +188,7 @@ def check_checkpoint(record, model, how):
         problems = [("config.json or index", "is not what a checkpoint has: %r" % error)]
     if problems:
         message = "the checkpoint at %s is not one that this image can serve" % model
-        hint = "make it with `builder checkpoint quantize`, or set BUILDER_CHECKPOINT_CHECK=off if you know better"
+        hint = "bring the locked one (`builder checkpoint quantize` makes it); BUILDER_CHECKPOINT_CHECK=off if you know better"
         raise Refused(MISMATCH, message, problems, hint)
 
 
