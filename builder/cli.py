@@ -24,7 +24,12 @@ from builder.errors import EXIT_BUG, EXIT_INPUT, EXIT_INTERRUPTED, BuilderError,
 # What the file system refuses and the user can mend; other errors of the system are ours.
 _MENDABLE = {
     errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG,
+    errno.EIO, errno.EFBIG,
 }  # fmt: skip
+_HINTS = {
+    errno.EIO: "the disk or the network file system failed: see the system's log, and try another place",
+    errno.EFBIG: "the file system, or the limit of `ulimit -f`, takes no file of that size: raise it, or try another place",
+}
 
 # Name -> (module with an attribute `command`, one line of help). In the order in which a user meets them.
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -188,9 +193,8 @@ def run(arguments: list[str] | None = None) -> int:
         if error.errno not in _MENDABLE:
             return _bug(console, error)
         where = [("where", str(error.filename))] if error.filename else []
-        mended = InputError(
-            error.strerror or str(error), details=where, hint="make room or give rights there, then run it again"
-        )
+        hint = _HINTS.get(error.errno, "make room or give rights there, then run it again")
+        mended = InputError(error.strerror or str(error), details=where, hint=hint)
         console.error(mended)
         return mended.exit_code
     except Exception as error:  # noqa: BLE001  the last line of defence

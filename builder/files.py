@@ -26,6 +26,17 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Errors of reading and writing by a handle name no file: they get `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
+
+
 def cache_dir(*parts: str) -> Path:
     """A folder of the cache, made when missing: `BUILDER_CACHE_DIR`, else `XDG_CACHE_HOME` or `~/.cache`.
 

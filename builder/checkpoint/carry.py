@@ -6,8 +6,11 @@ import errno
 import fcntl
 import hashlib
 import os
+from io import FileIO
 from pathlib import Path
 from typing import Literal
+
+from builder.files import naming
 
 Way = Literal["reflink", "hardlink", "copy"]
 _FICLONE = 0x40049409  # linux/fs.h: _IOW(0x94, 9, int)
@@ -45,7 +48,7 @@ def carry(source: Path, target: Path, way: Way) -> None:
     if way == "copy":
         copy_hashed(source, target)
         return
-    with source.open("rb") as reader, target.open("xb") as writer:
+    with source.open("rb") as reader, target.open("xb") as writer, naming(target):
         fcntl.ioctl(writer.fileno(), _FICLONE, reader.fileno())
         os.fsync(writer.fileno())
 
@@ -67,10 +70,17 @@ def copy_hashed(source: Path, target: Path) -> str:
     target.parent.mkdir(parents=True, exist_ok=True)
     with source.open("rb", buffering=0) as reader, target.open("xb", buffering=0) as writer:
         piece = memoryview(bytearray(_PIECE))
-        while count := reader.readinto(piece):
+        while count := _read(reader, piece, source):
             digest.update(piece[:count])
             done = 0
-            while done < count:
-                done += writer.write(piece[done:count])
-        os.fsync(writer.fileno())
+            with naming(target):
+                while done < count:
+                    done += writer.write(piece[done:count])
+        with naming(target):
+            os.fsync(writer.fileno())
     return digest.hexdigest()
+
+
+def _read(reader: FileIO, piece: memoryview, source: Path) -> int:
+    with naming(source):
+        return reader.readinto(piece)

@@ -12,6 +12,8 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
+from builder.files import naming
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -45,7 +47,7 @@ class DirectReader:
     """Reads pieces of an open file: past the page cache when it can, else as usual."""
 
     def __init__(self, path: Path, handle: int) -> None:
-        self._handle = handle
+        self._path, self._handle = path, handle
         self._direct = _open_direct(path, os.O_RDONLY)
         # Whoever put another file there in between: not ours.
         if self._direct is not None and not os.path.samestat(os.fstat(self._direct), os.fstat(handle)):
@@ -78,14 +80,15 @@ class DirectReader:
                 return os.preadv(self._direct, [view], place)
             except OSError:
                 self.close()
-        return os.preadv(self._handle, [view], place)
+        with naming(self._path):
+            return os.preadv(self._handle, [view], place)
 
 
 class DirectWriter:
     """Writes a file from its first byte to its last, gathered in whole pages; what comes out of order goes as usual."""
 
     def __init__(self, path: Path, handle: int) -> None:
-        self._handle = handle
+        self._path, self._handle = path, handle
         self._direct = _open_direct(path, os.O_WRONLY)
         self._memory = mmap.mmap(-1, _BATCH)
         self._begin = self._filled = 0
@@ -101,11 +104,12 @@ class DirectWriter:
             self._filled += count
             data = data[count:]
             if self._filled == _BATCH:
-                self._flush()
+                self.finish()
 
     def finish(self) -> None:
         """Write what is gathered."""
-        self._flush()
+        with naming(self._path):
+            self._flush()
 
     def close(self) -> None:
         if self._direct is not None:

@@ -21,10 +21,10 @@ from builder.checkpoint.hashcache import HashCache
 from builder.checkpoint.opened import INDEX, Checkpoint, open_checkpoint
 from builder.checkpoint.stream import Layout, ShardResult, TableResult, lay_out, rewrite_shard
 from builder.checkpoint.tables import Selection, Table, edit_config, select_tables
-from builder.checkpoint.workplace import appearing
+from builder.checkpoint.workplace import appearing, partial_of
 from builder.console import Console, Progress
 from builder.errors import InputError
-from builder.files import sha256
+from builder.files import naming, sha256
 
 RECORD = "quantization.json"
 # Of the arithmetic and the layout, not of this program: bytes that change need another number.
@@ -72,7 +72,7 @@ def quantize(
     hashes = HashCache(enabled=cache)
     with appearing(target) as place:
         way: Way = "copy" if copy else best_way(source / "config.json", place)
-        _check_disk(place, _bytes_needed(job, way, place.stat().st_dev))
+        _check_disk(target.parent, _bytes_needed(job, way, place.stat().st_dev))
         shards = _rewrite_shards(
             job, place, search=search, threads=threads or os.cpu_count() or 1, hashes=hashes, console=console
         )
@@ -138,6 +138,13 @@ def _stat(path: Path) -> os.stat_result:
 def _refuse_inside(source: Path, target: Path) -> None:
     if target.resolve().is_relative_to(source.resolve()):
         raise InputError(f"{target} is inside {source}", hint="name a folder outside the source")
+    partial = partial_of(target)
+    if source.resolve().is_relative_to(partial.resolve()):
+        raise InputError(
+            f"{source} is where {target} is made, and would be removed",
+            details=[("where", str(partial))],
+            hint="name another DEST, or move the source",
+        )
 
 
 def _bytes_needed(job: _Job, way: Way, device: int) -> int:
@@ -153,7 +160,7 @@ def _check_disk(place: Path, needed: int) -> None:
     if needed + _SLACK > free:
         raise InputError(
             "there is too little room on the disk",
-            details=[("wanted", f"{needed + _SLACK:,} bytes"), ("found", f"{free:,} bytes free at {place.parent}")],
+            details=[("wanted", f"{needed + _SLACK:,} bytes"), ("found", f"{free:,} bytes free at {place}")],
             hint="make room, or name a DEST on another disk",
         )
 
@@ -263,7 +270,7 @@ def _record(
 
 
 def _write(path: Path, data: bytes) -> None:
-    with path.open("xb") as stream:
+    with path.open("xb") as stream, naming(path):
         stream.write(data)
         stream.flush()
         os.fsync(stream.fileno())

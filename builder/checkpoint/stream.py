@@ -25,6 +25,7 @@ from builder.checkpoint.header import Header, Tensor, element_bytes, make_header
 from builder.checkpoint.tables import Table
 from builder.console import Progress
 from builder.errors import InputError
+from builder.files import naming
 
 if TYPE_CHECKING:
     import numpy as np
@@ -135,16 +136,18 @@ def rewrite_shard(
         before = os.fstat(reader.fileno())
         if read_header(source) != header:
             raise ChangedError(source.name)
-        os.posix_fallocate(writer.fileno(), 0, layout.size)
+        with naming(target):
+            os.posix_fallocate(writer.fileno(), 0, layout.size)
         direct = DirectReader(source, reader.fileno()), DirectWriter(target, writer.fileno())
         with closing(direct[0]), closing(direct[1]), ExitStack() as stack:
-            hashes = None if known else _InOrder(reader.fileno()), _InOrder(writer.fileno())
+            hashes = None if known else _InOrder(source, reader.fileno()), _InOrder(target, writer.fileno())
             rewriting = _Rewriting(*direct, *hashes, source.name, layout, kernel, search, threads, stack)
             for piece in _pieces(header, layout, tables):
                 rewriting.put(piece)
                 bar.advance(piece.length)
             rewriting.drain()
-        os.fsync(writer.fileno())
+        with naming(target):
+            os.fsync(writer.fileno())
         after, there = os.fstat(reader.fileno()), source.stat()
         if not _same(before, after) or not _same(before, there):
             raise ChangedError(source.name)
@@ -275,8 +278,9 @@ class _Rewriting:
 class _InOrder:
     """SHA-256 of a file from its pieces; when they did not come in the file's order, it is read again at the end."""
 
-    def __init__(self, handle: int) -> None:
-        self._handle, self._hash, self._position, self._sorted = handle, hashlib.sha256(), 0, True
+    def __init__(self, path: Path, handle: int) -> None:
+        self._path, self._handle = path, handle
+        self._hash, self._position, self._sorted = hashlib.sha256(), 0, True
 
     def feed(self, place: int, data: Any) -> None:
         if place != self._position:
@@ -289,7 +293,8 @@ class _InOrder:
         if self._sorted:
             return self._hash.hexdigest()
         again, place = hashlib.sha256(), 0
-        while data := os.pread(self._handle, _PIECE, place):
-            again.update(data)
-            place += len(data)
+        with naming(self._path):
+            while data := os.pread(self._handle, _PIECE, place):
+                again.update(data)
+                place += len(data)
         return again.hexdigest()

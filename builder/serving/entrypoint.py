@@ -15,7 +15,7 @@ Environment:
   BUILDER_PROFILE           the profile when none is named; flags alone are then the caller's for it
   BUILDER_MODEL             the model that a profile serves (default /model)
   BUILDER_EXTRA_ARGS        further flags for a profile, split as a shell does
-  BUILDER_CHECKPOINT_CHECK  quick (default: names, sizes, config, tensors), full (every byte) or off
+  BUILDER_CHECKPOINT_CHECK  quick (default: names, sizes, JSON files, tensors), full (every byte, and the digest) or off
 """
 
 import json
@@ -37,18 +37,26 @@ class Refused(Exception):
         self.code, self.message, self.details, self.hint = code, message, details, hint
 
 
+def open_file(path):
+    """A file for reading bytes; a pipe of that name would be waited for without end."""
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise OSError("it is not a file")
+    return open(path, "rb")
+
+
+def read_json(path):
+    with open_file(path) as stream:
+        return json.loads(stream.read().decode())
+
+
 def load_record():
+    where = [("where", HERE)]
     try:
-        with open(os.path.join(HERE, "record.json"), encoding="utf-8") as stream:
-            record = json.load(stream)
+        record = read_json(os.path.join(HERE, "record.json"))
     except FileNotFoundError:
-        raise Refused(
-            MISMATCH, "this image has no record", [("where", HERE)], "the layer is damaged: rebuild or pull again"
-        )
-    except ValueError as error:
-        raise Refused(
-            MISMATCH, "the record is not JSON: %s" % error, [("where", HERE)], "rebuild the image, or pull it again"
-        )
+        raise Refused(MISMATCH, "this image has no record", where, "the layer is damaged: rebuild or pull again")
+    except (OSError, ValueError) as error:
+        raise Refused(MISMATCH, "the record cannot be read: %s" % error, where, "rebuild the image, or pull it again")
     schema = record.get("schema") if isinstance(record, dict) else None
     if schema != 1:
         raise Refused(MISMATCH, "the record has an unknown schema", [("found", repr(schema))], "rebuild the image")
@@ -59,7 +67,7 @@ def digest_of(path):
     import hashlib
 
     digest = hashlib.sha256()
-    with open(path, "rb") as stream:
+    with open_file(path) as stream:
         for piece in iter(lambda: stream.read(1 << 20), b""):
             digest.update(piece)
     return digest.hexdigest()
@@ -94,9 +102,8 @@ def verify(record, arguments):
     if "--json" in arguments:
         problems = [{"path": path, "problem": what} for path, what in wrong]
         document = {"name": record["name"], "ok": not wrong, "files": len(record["files"]), "problems": problems}
-        document["overlays"] = [
-            {key: each[key] for key in ("id", "digest") + ABOUT if key in each} for each in record["overlays"]
-        ]
+        keys = ("id", "digest") + ABOUT
+        document["overlays"] = [{key: each[key] for key in keys if key in each} for each in record["overlays"]]
         print(json.dumps(document, indent=2))
     elif not wrong:
         print("%s: %d files are as recorded" % (record["name"], len(record["files"])))
@@ -120,9 +127,8 @@ def show_profiles(record):
 
 def show_profile(record, arguments):
     if len(arguments) != 1 or arguments[0] not in record["profiles"]:
-        raise Refused(
-            INPUT, "show takes the name of a profile", [("profiles", ", ".join(record["profiles"]) or "none")]
-        )
+        known = ", ".join(record["profiles"]) or "none"
+        raise Refused(INPUT, "show takes the name of a profile", [("profiles", known)])
     print(json.dumps(record["profiles"][arguments[0]], indent=2, ensure_ascii=False))
     return OK
 
@@ -158,28 +164,22 @@ def serve_command(record, name, caller):
         raise Refused(INPUT, "BUILDER_EXTRA_ARGS cannot be split: %s" % error, [("found", extra)], "close the quotes")
     start = record["base"]["entrypoint"]
     if not start:
-        raise Refused(
-            INPUT, "the base image has no entrypoint to serve with", [], "this image holds package files only"
-        )
+        hint = "this image holds package files only"
+        raise Refused(INPUT, "the base image has no entrypoint to serve with", [], hint)
     return list(start) + [os.environ.get("BUILDER_MODEL") or record["model"]] + flags
 
 
 def check_checkpoint(record, model, how):
-    """Refuse a checkpoint that this vLLM would load into garbage. A model that is no folder (a Hub name) is not looked at."""
+    """Refuse a checkpoint that this vLLM would load into garbage. What is no folder is a name on the Hub: not looked at."""
     rules = record["checkpoint"].get("requires") or {}
-    if how == "off" or not os.path.isabs(model):
+    if how == "off" or not (os.path.isdir(model) or os.path.isabs(model)):
         return
     if not os.path.isdir(model):
-        raise Refused(
-            INPUT,
-            "there is no model at %s" % model,
-            [],
-            "mount it: docker run -v /path/to/checkpoint:%s:ro ..." % model,
-        )
+        hint = "mount it: docker run -v /path/to/checkpoint:%s:ro ..." % model
+        raise Refused(INPUT, "there is no model at %s" % model, [], hint)
     try:
-        with open(os.path.join(model, "config.json"), encoding="utf-8") as stream:
-            config = json.load(stream)
-    except (OSError, ValueError) as error:
+        config = read_json(os.path.join(model, "config.json"))
+    except (OSError, ValueError, RecursionError) as error:
         raise Refused(INPUT, "cannot read %s/config.json: %s" % (model, error), [], "mount the checkpoint's own folder")
     try:
         problems = opt_in_problems(config, rules) + tensor_problems(model, rules) + file_problems(record, model, how)
@@ -187,29 +187,27 @@ def check_checkpoint(record, model, how):
         # JSON of another shape than a checkpoint's: a number for a list, a list for the whole config.
         problems = [("config.json or index", "is not what a checkpoint has: %r" % error)]
     if problems:
-        raise Refused(
-            MISMATCH,
-            "the checkpoint at %s is not one that this image can serve" % model,
-            problems,
-            "make it with `builder checkpoint quantize`, or set BUILDER_CHECKPOINT_CHECK=off if you know better",
-        )
+        message = "the checkpoint at %s is not one that this image can serve" % model
+        hint = "bring the locked one (`builder checkpoint quantize` makes it); BUILDER_CHECKPOINT_CHECK=off if you know better"
+        raise Refused(MISMATCH, message, problems, hint)
 
 
 def opt_in_problems(config, rules):
-    quantization = (
-        config.get("quantization_config") or (config.get("text_config") or {}).get("quantization_config") or {}
-    )
+    quantization = config.get("quantization_config")
+    if quantization is None:
+        quantization = (config.get("text_config") or {}).get("quantization_config") or {}
     problems = [
         ("config.json", "quantization_config.%s is not true: the overlay's path stays off" % name)
         for name in rules.get("opt_ins", [])
         if quantization.get(name) is not True
     ]
-    kept = quantization.get("modules_to_not_convert") or []
-    for tensor in rules.get("tensors", {}):
-        module = tensor.rsplit(".", 1)[0]
-        for name in kept:
-            if bare(name) == bare(module):
-                problems.append(("config.json", "modules_to_not_convert lists %s: its scale would be ignored" % name))
+    modules = [bare(tensor.rsplit(".", 1)[0]) for tensor in rules.get("tensors", {})]
+    # vLLM 0.20.0, Fp8Config.from_config: ignored_layers, and modules_to_not_convert where that is empty or missing.
+    # `builder checkpoint quantize` takes a table out of both, so a table in either is somebody else's edit.
+    for key in ("modules_to_not_convert", "ignored_layers"):
+        for name in quantization.get(key) or []:
+            if bare(name) in modules:
+                problems.append(("config.json", "%s lists %s: its scale would be ignored" % (key, name)))
     return problems
 
 
@@ -223,8 +221,7 @@ def tensor_problems(model, rules):
     if not wanted:
         return []
     try:
-        with open(os.path.join(model, "model.safetensors.index.json"), encoding="utf-8") as stream:
-            shards = json.load(stream)["weight_map"]
+        shards = read_json(os.path.join(model, "model.safetensors.index.json"))["weight_map"]
     except FileNotFoundError:
         shards = dict.fromkeys(wanted, "model.safetensors")
     except (OSError, ValueError, KeyError) as error:
@@ -245,15 +242,14 @@ def tensor_problems(model, rules):
         if found is None:
             problems.append((name, "is not in %s, though the index says so" % shard))
         elif found.get("dtype") != rule["dtype"] or list(found.get("shape", [])) != list(rule["shape"]):
-            problems.append(
-                (name, "is %s %s, not %s %s" % (found.get("dtype"), found.get("shape"), rule["dtype"], rule["shape"]))
-            )
+            what = (found.get("dtype"), found.get("shape"), rule["dtype"], rule["shape"])
+            problems.append((name, "is %s %s, not %s %s" % what))
     return problems
 
 
 def read_header(path):
     """The header of a safetensors file: an 8-byte little-endian length, then JSON."""
-    with open(path, "rb") as stream:
+    with open_file(path) as stream:
         length = int.from_bytes(stream.read(8), "little")
         if not 2 <= length <= 100_000_000:
             raise ValueError("no safetensors header")
@@ -263,19 +259,71 @@ def read_header(path):
     return header
 
 
-def file_problems(record, model, how):
-    problems = []
-    for entry in record["checkpoint"].get("files", []):
-        path = os.path.join(model, entry["path"])
+def served_files(model):
+    """Path -> size, or what is wrong with it, of all that counts: found as builder/checkpoint/digest.py finds it."""
+    found: dict[str, object] = {}
+    waiting: list[tuple[str, tuple[object, ...]]] = [("", ())]
+    while waiting:
+        path, above = waiting.pop()
+        whole, name = os.path.join(model, path), os.path.basename(path)
         try:
-            size = os.path.getsize(path)
-        except OSError:
-            problems.append((entry["path"], "is missing"))
-            continue
-        if size != entry["size"]:
-            problems.append((entry["path"], "has %d bytes, locked were %d" % (size, entry["size"])))
-        elif (how == "full" or entry["path"].endswith(".json")) and digest_of(path) != entry["sha256"]:
-            problems.append((entry["path"], "has other content than the locked checkpoint"))
+            if os.path.isdir(whole):
+                here = os.stat(whole)[1:3]  # inode and device
+                # A link to a folder that it lies in adds nothing.
+                names = [] if here in above else os.listdir(whole)
+                names = [each for each in names if not each.startswith(".") and each != "__pycache__"]
+                waiting += [(os.path.join(path, each), above + (here,)) for each in names]
+            elif not name.endswith(".md") and not name.startswith("LICENSE"):
+                with open_file(whole) as stream:
+                    found[path] = os.fstat(stream.fileno()).st_size
+        except OSError as error:
+            found[path or "."] = "cannot be read: %s" % (error.strerror or error)
+    return found
+
+
+def combined(digests):
+    """The checkpoint digest, as docs/checkpoint.md has it, of SHA-256 by path."""
+    import hashlib
+
+    digest = hashlib.sha256()
+    for path in sorted(digests, key=os.fsencode):
+        # As sha256sum does: a name with a backslash or a line break is escaped, and its line says so.
+        name = path.replace("\\", "\\\\").replace("\n", "\\n")
+        digest.update(os.fsencode("%s%s  %s\n" % ("" if name == path else "\\", digests[path], name)))
+    return digest.hexdigest()
+
+
+def file_problems(record, model, how):
+    """What is not as locked: names and sizes; the content of JSON files; with `full` all content, and the digest."""
+    locked = {entry["path"]: entry for entry in record["checkpoint"].get("files", [])}
+    wanted, full = record["checkpoint"].get("digest"), how == "full"
+    if not wanted or not (locked or full):
+        return []
+    problems, reading, digests, found = [], [], {}, served_files(model)
+    for path in sorted(set(found) | set(locked)):
+        size, entry = found.get(path, "is missing, or is no file"), locked.get(path)
+        if isinstance(size, str):
+            # Where this user may not look (lost+found), vLLM may not either: only the digest needs it.
+            if full or entry or not os.path.isdir(os.path.join(model, path)):
+                problems.append((path, size))
+        elif locked and not entry:
+            problems.append((path, "is not in the locked checkpoint"))
+        elif entry and size != entry["size"]:
+            problems.append((path, "has %d bytes, locked were %d" % (size, entry["size"])))
+        elif full or path.endswith(".json"):
+            reading.append(path)
+    if full and problems:
+        return problems  # Reading it all takes minutes, and would change nothing.
+    for path in reading:
+        try:
+            digests[path] = digest_of(os.path.join(model, path))
+        except OSError as error:
+            problems.append((path, "cannot be read: %s" % (error.strerror or error)))
+        else:
+            if locked and digests[path] != locked[path]["sha256"]:
+                problems.append((path, "has other content than the locked checkpoint"))
+    if full and not problems and combined(digests) != wanted:
+        problems.append(("digest", "is %s, locked was %s" % (combined(digests), wanted)))
     return problems
 
 
@@ -310,9 +358,8 @@ def run(command, printing, as_json):
     try:
         os.execvp(command[0], command)
     except OSError as error:
-        raise Refused(
-            INPUT, "cannot start %s: %s" % (command[0], error.strerror), [], "the base image should have it on its PATH"
-        )
+        message = "cannot start %s: %s" % (command[0], error.strerror)
+        raise Refused(INPUT, message, [], "the base image should have it on its PATH")
 
 
 def serve(record, name, arguments):
@@ -338,6 +385,10 @@ def near(word, names):
     return difflib.get_close_matches(word, names, n=1, cutoff=0.75)
 
 
+def no_profile(name, profiles, hint):
+    return Refused(INPUT, "there is no profile %r" % name, [("profiles", ", ".join(profiles) or "none")], hint)
+
+
 def main(arguments):
     record = load_record()
     profiles = record["profiles"]
@@ -350,12 +401,7 @@ def main(arguments):
         if name is None:
             return run(record["base"]["entrypoint"] + record["base"]["cmd"], bool(leading), "--json" in leading)
         if name not in profiles:
-            raise Refused(
-                INPUT,
-                "there is no profile %r" % name,
-                [("profiles", ", ".join(profiles) or "none")],
-                "see BUILDER_PROFILE",
-            )
+            raise no_profile(name, profiles, "see BUILDER_PROFILE")
         return serve(record, name, arguments)
     if rest[0] in profiles:
         return serve(record, rest[0], leading + rest[1:])
@@ -370,12 +416,7 @@ def main(arguments):
         return health(arguments[1:])
     similar = near(first, profiles) if "/" not in first and not first.startswith("-") else []
     if similar and not os.path.exists(first):
-        raise Refused(
-            INPUT,
-            "there is no profile %r" % first,
-            [("profiles", ", ".join(profiles))],
-            "did you mean %s?" % similar[0],
-        )
+        raise no_profile(first, profiles, "did you mean %s?" % similar[0])
     return run(record["base"]["entrypoint"] + arguments, False, False)
 
 

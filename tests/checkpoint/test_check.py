@@ -9,11 +9,17 @@ from typing import Any
 
 import pytest
 
+from builder.checkpoint.check import check_checkpoint
 from builder.checkpoint.quantize import quantize
 from builder.console import Console
+from builder.recipe import load_recipe
+from builder.serving import entrypoint
 from tests.support.checkpoints import EMBED, HEAD, make_qwen, normal, qwen_shards, write_shard
 from tests.support.cli import Ran, builder
+from tests.support.wheels import some_files
 
+# The entrypoint has no types: it is written for any Python 3.
+SERVE: Any = entrypoint
 RECIPE = """
 name: small
 base: wheel:vllm==0.20.0
@@ -132,3 +138,56 @@ def test_the_error_against_the_source(place: Path) -> None:
     assert "relative RMS error 2.6" in shown.out
     assert "####" in shown.out
     assert check(place, "source", "--error-against", "source").code == 2
+
+
+def both_judges(place: Path) -> tuple[set[str], set[str]]:
+    """What `builder checkpoint check` and the entrypoint of the image find wrong with a checkpoint's kept lists."""
+    overlays = load_recipe(place / "small.yaml").overlays
+    verdict = check_checkpoint(place / "dest", overlays=overlays)
+    (requires,) = [each.requires.model_dump(mode="json") for each in overlays if each.requires]
+    config = json.loads((place / "dest/config.json").read_text())
+    found = (each.what for each in verdict.problems)
+    return (
+        {
+            what
+            for what in found
+            if "its scale would be ignored" in what or ("is not true" in what and "needs" not in what)
+        },
+        {what for _, what in SERVE.opt_in_problems(config, requires)},
+    )
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_the_check_and_the_entrypoint_read_the_same_lists_of_kept_modules(place: Path, *, inside: bool) -> None:
+    """Both lists, every spelling of a name, and a `quantization_config` of the config or of its `text_config`."""
+    path = place / "dest/config.json"
+    whole = json.loads(path.read_text())
+    cases: list[tuple[dict[str, Any], set[str]]] = [({}, set())]
+    for key in ("modules_to_not_convert", "ignored_layers"):
+        for name in ("lm_head", "language_model.lm_head", "model.language_model.embed_tokens", "embed_tokens"):
+            cases.append(({key: ["visual", name]}, {f"{key} lists {name}: its scale would be ignored"}))
+        cases += [({key: harmless}, set()) for harmless in ([], None, ["lm_head2", "head", "visual.embed_tokens"])]
+    both = {"modules_to_not_convert": ["lm_head"], "ignored_layers": ["model.lm_head"]}
+    cases.append((both, {f"{key} lists {names[0]}: its scale would be ignored" for key, names in both.items()}))
+    for change, wanted in cases:
+        document = dict(whole)
+        quantization = document.pop("quantization_config") | change
+        if inside:
+            document |= {"quantization_config": None, "text_config": {"quantization_config": quantization}}
+        else:
+            document |= {"quantization_config": quantization, "text_config": {"quantization_config": {"lm_head": 1}}}
+        path.write_text(json.dumps(document))
+        assert both_judges(place) == (wanted, wanted), change
+    # An empty one is one: vLLM does not look further.
+    path.write_text(json.dumps({**whole, "quantization_config": {}, "text_config": whole}))
+    assert all(both_judges(place))
+
+
+def test_vllm_reads_both_lists_of_kept_modules() -> None:
+    """What the two judges rely on, in the wheel that the recipes are built on."""
+    path = "vllm/model_executor/layers/quantization/fp8.py"
+    source = some_files("0.20.0", [path])[path].decode()
+    body = source[source.index("def from_config(cls") :]
+    body = body[: body.index("return cls(")]
+    assert '["ignored_layers"]' in body
+    assert '["modules_to_not_convert"]' in body

@@ -18,9 +18,12 @@ from builder.checkpoint.digest import combine, digest_directory
 from builder.checkpoint.regular import open_regular
 from builder.console import Console
 from builder.errors import InputError
+from builder.serving import entrypoint
 from tests.support.cli import builder, builder_peak
 
 DOCS = Path(__file__).parents[2] / "docs/checkpoint.md"
+# The entrypoint has no types: it is written for any Python 3.
+SERVE: Any = entrypoint
 FILES = {
     "config.json": b"{}",
     "layers-0.safetensors": b"0" * 100_000,
@@ -53,10 +56,17 @@ def shell(folder: Path) -> str:
     return run_shell(folder).stdout.split()[0]
 
 
+def by_entrypoint(folder: Path) -> str:
+    """The digest that the entrypoint of an image finds, which has no part of this tool in it."""
+    found = SERVE.served_files(str(folder))
+    assert {path: size for path, size in found.items() if not isinstance(size, int)} == {}
+    return str(SERVE.combined({path: SERVE.digest_of(folder / path) for path in found}))
+
+
 def test_coreutils_give_the_same_digest(tmp_path: Path) -> None:
     folder = make(tmp_path / "c", {**FILES, **BESIDE})
     found = digest_directory(folder, console=Console())
-    assert found.digest == shell(folder)
+    assert found.digest == shell(folder) == by_entrypoint(folder)
     assert [path for path, _, _ in found.files] == sorted(FILES, key=str.encode)
     assert digest_directory(make(tmp_path / "plain", FILES), console=Console()).digest == found.digest
 
@@ -74,6 +84,7 @@ def test_the_hubs_cache_of_links_is_read_through(tmp_path: Path) -> None:
         digest_directory(snapshot, console=Console()).digest
         == digest_directory(plain, console=Console()).digest
         == shell(snapshot)
+        == by_entrypoint(snapshot)
     )
 
 
@@ -92,8 +103,13 @@ def test_links_and_names_of_every_kind_are_read_as_the_shell_reads_them(tmp_path
     (folder / "sub/loop").symlink_to("..")
     (folder / "sub/self").symlink_to(".")
     (elsewhere / "back").symlink_to(folder)
+    # As a file this name is left out too.
+    (folder / "x.md/__pycache__").write_bytes(b"")
     found = digest_directory(folder, console=Console(), cache=False)
-    assert found.digest == shell(folder)
+    assert found.digest == shell(folder) == by_entrypoint(folder)
+    assert {path: size for path, _, size in found.files} == SERVE.served_files(str(folder))
+    done = builder("checkpoint", "digest", str(folder), cwd=tmp_path)
+    assert done.out.split() == [found.digest]
     paths = [path for path, _, _ in found.files]
     assert {"linked/deep/tensor.bin", "again/tensor.bin", "file-link.json", *FILES} < set(paths)
     assert len(paths) == len(FILES) + len(strange) - 1 + 3
@@ -108,7 +124,7 @@ def test_a_link_to_nowhere_is_an_error_here_and_in_the_shell(tmp_path: Path) -> 
     assert "gone.safetensors: No such file" in run_shell(folder).stderr
     (folder / "gone.safetensors").unlink()
     (folder / "gone.md").symlink_to("nowhere")
-    assert digest_directory(folder, console=Console()).digest == shell(folder)
+    assert digest_directory(folder, console=Console()).digest == shell(folder) == by_entrypoint(folder)
 
 
 @pytest.mark.parametrize("name", ["a\rb.json", "-", os.fsdecode(b"\xff.json")])

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import io
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,6 +26,8 @@ from builder.checkpoint.error import errors_against
 from builder.checkpoint.fp8 import quantize_numpy
 from builder.checkpoint.header import HEADER_LIMIT, read_header
 from builder.checkpoint.quantize import quantize
+from builder.checkpoint.workplace import MARKER
+from builder.cli import run
 from builder.console import Console
 from builder.errors import InputError
 from tests.checkpoint.test_fp8 import reference, torch_
@@ -275,6 +281,114 @@ def test_a_target_that_exists_or_lies_in_the_source_is_refused(tmp_path: Path) -
     only(tmp_path, "source", "dest")
 
 
+@pytest.mark.parametrize(
+    "occupy",
+    [
+        lambda partial, other: partial.symlink_to(other),
+        lambda partial, other: partial.symlink_to("nowhere"),
+        lambda partial, other: partial.write_text("mine"),
+        lambda partial, other: os.mkfifo(partial),
+        lambda partial, other: other.rename(partial),
+        lambda partial, other: (other / "new").mkdir() or other.rename(partial),
+    ],
+)
+def test_what_has_the_hidden_name_and_is_not_ours_stays_as_it_is(
+    tmp_path: Path, occupy: Callable[[Path, Path], object]
+) -> None:
+    source = make_qwen(tmp_path / "source")
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "letters.txt").write_text("dear")
+    partial = tmp_path / ".dest.partial"
+    occupy(partial, other)
+    before = {path: path.lstat() for path in sorted(tmp_path.rglob("*"))}
+    done = builder("checkpoint", "quantize", str(source), str(tmp_path / "dest"), "--json", cwd=tmp_path)
+    assert done.code == 2, done.err
+    assert "is in the way" in done.document["error"]["message"]
+    assert done.document["error"]["hint"]
+    after = {path: path.lstat() for path in sorted(tmp_path.rglob("*"))}
+    assert [(path, stat.st_ino, stat.st_mtime_ns) for path, stat in after.items()] == [
+        (path, stat.st_ino, stat.st_mtime_ns) for path, stat in before.items()
+    ]
+
+
+@pytest.mark.parametrize("where", [".out.partial", ".out.partial/new", ".out.partial/new/deep"])
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_source_where_the_target_would_be_made_is_refused(tmp_path: Path, where: str, *, linked: bool) -> None:
+    """Even where the folder is marked: what a killed run has left may have been taken for a checkpoint."""
+    source = make_qwen(tmp_path / where)
+    (tmp_path / ".out.partial" / MARKER).touch()
+    before = tree(source)
+    name = tmp_path / "link" if linked else source
+    if linked:
+        name.symlink_to(source)
+    done = builder("checkpoint", "quantize", str(name), "out", "--json", cwd=tmp_path)
+    assert done.code == 2, done.err
+    assert "would be removed" in done.document["error"]["message"]
+    assert tree(source) == before
+
+
+def test_what_a_killed_run_left_is_cleared_and_nothing_else(tmp_path: Path) -> None:
+    source, target = make_qwen(tmp_path / "source"), tmp_path / "dest"
+    partial = tmp_path / ".dest.partial"
+    # Killed before the marker; behind it; in the middle.
+    for names in ((), (MARKER,), (MARKER, "new/model.safetensors", "new/sub/config.json")):
+        partial.mkdir()
+        for name in names:
+            (partial / name).parent.mkdir(parents=True, exist_ok=True)
+            (partial / name).write_bytes(b"old")
+        make(source, target)
+        assert "model.safetensors" not in tree(target)
+        only(tmp_path, "source", "dest")
+        shutil.rmtree(target)
+    # What somebody has put beside it stays, and so does what a link in place of the new folder leads to.
+    partial.mkdir()
+    for name in (MARKER, "letters.txt"):
+        (partial / name).write_bytes(b"")
+    (partial / "new").symlink_to(source)
+    wanted = tree(source)
+    make(source, target)
+    assert tree(source) == wanted
+    only(partial, MARKER, "letters.txt")
+
+
+@pytest.mark.parametrize(("copy", "name"), [(False, "new/outside.safetensors"), (True, "new/layers-0.safetensors")])
+@pytest.mark.parametrize("number", [errno.EIO, errno.EFBIG])
+def test_a_disk_that_fails_is_no_bug_and_the_file_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, name: str, *, copy: bool
+) -> None:
+    source = make_qwen(tmp_path / "source")
+    real = os.fsync
+
+    def failing(handle: int) -> None:
+        if str(Path(f"/proc/self/fd/{handle}").readlink()).endswith(name):
+            raise OSError(number, os.strerror(number))
+        real(handle)
+
+    monkeypatch.setattr("os.fsync", failing)
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        code = run(["checkpoint", "quantize", str(source), str(tmp_path / "dest"), "--json", *["--copy"] * copy])
+    error = json.loads(out.getvalue())["error"]
+    assert (code, error["message"]) == (2, os.strerror(number))
+    assert error["details"] == [{"label": "where", "text": str(tmp_path / ".dest.partial" / name)}]
+    assert "make room" not in error["hint"]
+    only(tmp_path, "source")
+
+
+def test_a_limit_of_file_sizes_ends_with_the_name_of_the_file(tmp_path: Path) -> None:
+    source = make_qwen(tmp_path / "source", rows=4000)
+    limited = f"ulimit -f 200; exec {sys.executable} -m builder checkpoint quantize source dest --no-cache"
+    done = subprocess.run(
+        ["sh", "-c", limited], cwd=tmp_path, capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert "File too large" in done.stderr
+    assert ".dest.partial/new/outside.safetensors" in done.stderr
+    only(tmp_path, "source")
+    assert source.exists()
+
+
 def test_a_source_that_changes_meanwhile_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever changes, at whatever stage: the table's shard, a carried one, a new file, a shard swapped by rename."""
 
@@ -323,8 +437,6 @@ def test_killed_at_random_moments_the_next_run_makes_it(tmp_path: Path) -> None:
     assert builder(*arguments, cwd=tmp_path).code == 0
     usual = time.monotonic() - begun
     dice = random.Random(2)
-    import shutil
-
     shutil.rmtree(tmp_path / "dest")
     left_behind = 0
     for _ in range(15):
@@ -355,7 +467,7 @@ def test_interrupted_it_cleans_up_and_two_at_once_do_not_meet(tmp_path: Path) ->
         [sys.executable, "-m", "builder", *arguments], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
     )  # fmt: skip
-    while not (tmp_path / ".dest.partial/outside.safetensors").exists():
+    while not (tmp_path / ".dest.partial/new/outside.safetensors").exists():
         assert process.poll() is None
         time.sleep(0.01)
     second = builder(*arguments, cwd=tmp_path)

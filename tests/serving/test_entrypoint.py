@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import shutil
+import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from builder.checkpoint.digest import digest_directory
+from builder.console import Console
 from builder.files import sha256
 from builder.serving import entrypoint
 
 SOURCE = Path(entrypoint.__file__)
+# The entrypoint has no types: it is written for any Python 3.
+SERVE: Any = entrypoint
 PROFILE = ["--quantization", "fp8", "--max-num-seqs", "4", "--enable-chunked-prefill", "--block-size=16"]
 
 
@@ -285,11 +292,8 @@ def test_a_checkpoint_with_its_opt_ins_and_scales_is_served(image: Path) -> None
 
 
 def test_the_locked_files_are_compared(image: Path) -> None:
-    record = record_of(image)
-    data = b"x" * 100
-    (image / "model/shard.safetensors").write_bytes(data)
-    record["checkpoint"]["files"] = [{"path": "shard.safetensors", "size": 100, "sha256": sha256(data)}]
-    write_record(image, record)
+    (image / "model/shard.safetensors").write_bytes(b"x" * 100)
+    lock_model(image)
     assert serve(image, "smoke").returncode == 0
     (image / "model/shard.safetensors").write_bytes(b"y" * 100)
     assert serve(image, "smoke").returncode == 0
@@ -297,6 +301,154 @@ def test_the_locked_files_are_compared(image: Path) -> None:
     (image / "model/shard.safetensors").write_bytes(b"y" * 99)
     assert "has 99 bytes, locked were 100" in serve(image, "smoke").stderr
     assert serve(image, "smoke", BUILDER_CHECKPOINT_CHECK="loud").returncode == 2
+
+
+def lock_model(image: Path, *, files: bool = True) -> None:
+    """Put the model as it is now into the record, as `builder lock` and `build` do; its `files` as for a path or a
+    repository, none as for a recipe with the digest alone."""
+    found = digest_directory(image / "model", console=Console(verbosity=-1), cache=False)
+    record = record_of(image)
+    record["checkpoint"] |= {"digest": found.digest}
+    if files:
+        record["checkpoint"]["files"] = [
+            {"path": path, "sha256": digest, "size": size} for path, digest, size in found.files
+        ]
+    write_record(image, record)
+
+
+MODEL = {"tokenizer.json": b"{}", "model.safetensors": b"x" * 100, "sub/chat.jinja": b"j"}
+
+
+@pytest.fixture
+def locked(image: Path) -> Path:
+    """The image with a model of some files that is locked."""
+    for name, data in MODEL.items():
+        (image / "model" / name).parent.mkdir(exist_ok=True)
+        (image / "model" / name).write_bytes(data)
+    lock_model(image)
+    return image
+
+
+@pytest.mark.parametrize("how", ["quick", "full"])
+def test_a_name_too_many_or_too_few_is_another_checkpoint(locked: Path, how: str) -> None:
+    model = locked / "model"
+    for name in ("README.md", "LICENSE", ".cache/x", "__pycache__/m.pyc", "sub/.hidden", "empty/.keep"):
+        (model / name).parent.mkdir(exist_ok=True)
+        (model / name).write_bytes(b"not served")
+    (model / "sub/loop").symlink_to("..")
+    assert serve(locked, "smoke", BUILDER_CHECKPOINT_CHECK=how).returncode == 0
+    for name in ("chat_template.jinja", "model-2.safetensors", "sub/modeling.py", "notes.txt"):
+        (model / name).write_bytes(b"")
+        done = serve(locked, "smoke", BUILDER_CHECKPOINT_CHECK=how)
+        assert (done.returncode, done.stdout) == (4, "")
+        assert f"{name}  is not in the locked checkpoint" in done.stderr
+        (model / name).unlink()
+    (model / "sub/chat.jinja").unlink()
+    done = serve(locked, "smoke", BUILDER_CHECKPOINT_CHECK=how)
+    assert done.returncode == 4
+    assert "sub/chat.jinja  is missing" in done.stderr
+
+
+def test_a_digest_without_files_is_compared_by_full(locked: Path) -> None:
+    """A recipe with `checkpoint: {digest: ...}`: names and sizes are not known, all the bytes are."""
+    record = record_of(locked)
+    del record["checkpoint"]["files"]
+    write_record(locked, record)
+    model = locked / "model"
+
+    def refused() -> bool:
+        assert serve(locked, "smoke").returncode == 0
+        done = serve(locked, "smoke", BUILDER_CHECKPOINT_CHECK="full")
+        assert done.returncode in (0, 4), done.stderr
+        return f"locked was {record['checkpoint']['digest']}" in done.stderr
+
+    assert not refused()
+    (model / "config.json").write_text("{ }")
+    assert refused()
+    (model / "config.json").write_text("{}")
+    (model / "more.txt").write_text("")
+    assert refused()
+    (model / "more.txt").unlink()
+    assert not refused()
+    shutil.copytree(model, locked / "other")
+    shutil.rmtree(model)
+    (locked / "other").rename(model)
+    (model / "tokenizer.json").rename(model / "tokenizer2.json")
+    assert refused()
+
+
+def listen(path: Path) -> None:
+    os.chdir(path.parent)  # A socket's path has 107 bytes at most.
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(path.name)
+
+
+@pytest.mark.parametrize("how", ["quick", "full"])
+@pytest.mark.parametrize("name", ["tokenizer.json", "model.safetensors", "config.json", "model.safetensors.index.json"])
+@pytest.mark.parametrize(
+    "place",
+    [Path.mkdir, os.mkfifo, listen, lambda path: path.symlink_to("nowhere"), lambda path: path.symlink_to(path)],
+)
+def test_what_is_no_file_is_a_problem_and_is_not_waited_for(
+    locked: Path, monkeypatch: pytest.MonkeyPatch, place: Callable[[Path], object], name: str, how: str
+) -> None:
+    monkeypatch.chdir(locked)
+    path = locked / "model" / name
+    if name.endswith("index.json"):
+        path.write_text('{"weight_map": {}}')
+        lock_model(locked)
+        record = record_of(locked)
+        record["checkpoint"]["requires"] = {"tensors": {"x": {"dtype": "BF16", "shape": [1]}}}
+        write_record(locked, record)
+    path.unlink()
+    place(path)
+    done = serve(locked, "smoke", BUILDER_CHECKPOINT_CHECK=how)
+    assert done.returncode == (2 if name == "config.json" else 4), done.stderr
+    assert "Traceback" not in done.stderr
+    assert name in done.stderr
+    # A size that fits shows nothing.
+    record = record_of(locked)
+    for entry in record["checkpoint"]["files"]:
+        entry["size"] = path.lstat().st_size if entry["path"] == name else entry["size"]
+    write_record(locked, record)
+    assert serve(locked, "smoke", BUILDER_CHECKPOINT_CHECK=how).returncode == done.returncode
+
+
+@pytest.mark.parametrize("how", ["quick", "full"])
+def test_what_may_not_be_read_is_a_problem(locked: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    """As for a user who is not root. A folder that nobody locked and the server may not see keeps no one from a start."""
+    model = locked / "model"
+    listdir, opened = os.listdir, Path.open
+
+    def refusing(path: str, *mode: Any, **options: Any) -> Any:
+        if path.endswith(("tokenizer.json", "lost+found")):
+            raise PermissionError(13, "Permission denied", path)
+        return opened(Path(path), *mode, **options) if mode or options else listdir(path)
+
+    monkeypatch.setattr(SERVE, "open", refusing, raising=False)
+    with pytest.raises(SERVE.Refused) as caught:
+        SERVE.check_checkpoint(record_of(locked), str(model), how)
+    assert caught.value.code == 4
+    assert caught.value.details == [("tokenizer.json", "cannot be read: Permission denied")]
+    monkeypatch.undo()
+    (model / "lost+found").mkdir()
+    monkeypatch.setattr("os.listdir", refusing)
+    if how == "quick":
+        SERVE.check_checkpoint(record_of(locked), str(model), how)
+    else:
+        with pytest.raises(SERVE.Refused) as caught:
+            SERVE.check_checkpoint(record_of(locked), str(model), how)
+        assert caught.value.details == [("lost+found", "cannot be read: Permission denied")]
+
+
+def test_a_folder_is_checked_whatever_its_spelling(locked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (locked / "model/more.safetensors").write_bytes(b"")
+    monkeypatch.chdir(locked)
+    for spelling in ("model", "./model", "model/", str(locked / "model"), "../" + locked.name + "/model"):
+        assert serve(locked, "smoke", BUILDER_MODEL=spelling).returncode == 4, spelling
+    (locked / "model/more.safetensors").unlink()
+    for spelling in ("model", "./model", "Qwen/Qwen3-8B"):
+        assert argv(serve(locked, "smoke", BUILDER_MODEL=spelling))[1] == spelling
 
 
 @pytest.mark.parametrize("content", [None, "", "{", "[]", '{"schema": 2}'])
