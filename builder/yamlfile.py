@@ -86,7 +86,11 @@ def parse_yaml(text: str, name: str) -> Document:
         node = loader.get_single_node()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        raise _error(name, mark, error.problem or error.context or "not YAML", "see the line that is named") from error
+        what = error.problem or error.context or "not YAML"
+        if error.context and what.startswith("but "):
+            # The second half of a sentence.
+            what = f"{error.context} {what}"
+        raise _error(name, mark, what, "see the line that is named") from error
     except yaml.YAMLError as error:
         raise InputError(f"{name}: {error}", hint="this is not YAML text") from error
     except RecursionError as error:

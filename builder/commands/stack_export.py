@@ -25,16 +25,18 @@ def command(recipe: str, output: Path, whole: bool, offline: bool, console: Cons
     Without --keep-non-patch git takes a title's own `[Bugfix]` off too.
     """
     from builder.files import write_files
+    from builder.handover.exact import exact_changes
     from builder.handover.export import flat, mails, quilt_series
     from builder.opened import open_recipe
 
     opened = open_recipe(recipe, console=console, offline=offline)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise InputError(f"{output} is there already", hint="name a new folder, or empty it")
+    exact = exact_changes(opened.project, opened.lock, console=console, offline=offline)
     files = flat(
         [
-            ("patches", quilt_series(opened.project, opened.lock, whole=whole)),
-            ("mail", mails(opened.project, opened.lock, whole=whole)),
+            ("patches", quilt_series(opened.project, opened.lock, whole=whole, exact=exact)),
+            ("mail", mails(opened.project, opened.lock, whole=whole, exact=exact)),
         ]
     )
     write_files({output / name: data for name, data in files.items()})

@@ -25,9 +25,9 @@ def command(series: Path, recipe: str, base: str | None, console: Console) -> No
     from builder.files import write_files
     from builder.handover.series import read_series
     from builder.layout import Project, find_project
-    from builder.rebase.edit import append_overlays, quoted
+    from builder.rebase.edit import append_overlays, edited, quoted
     from builder.recipe import Recipe
-    from builder.yamlfile import parse_yaml, validate_document
+    from builder.yamlfile import Document, parse_yaml, read_yaml, validate_document
 
     imported = read_series(series)
     path = Path.cwd() / "images" / f"{recipe}.yaml"
@@ -35,10 +35,15 @@ def command(series: Path, recipe: str, base: str | None, console: Console) -> No
         if path.exists():
             raise InputError(f"there is a recipe {recipe} already", hint="without --base, the series is added to it")
         project = Project(Path.cwd(), path)
-        text = f"name: {recipe}\nbase: {quoted(base)}\n"
+        text = f"name: {quoted(recipe)}\nbase: {quoted(base)}\n"
+        before = parse_yaml(text, project.show(path))
     else:
         project = find_project(recipe)
-        text = project.recipe_path.read_text(encoding="utf-8")
+        before = read_yaml(project.recipe_path, name=project.show(project.recipe_path))
+        # As bytes: read as text, the recipe would lose its line ends.
+        text = project.recipe_path.read_bytes().decode("utf-8")
+    # Before anything else: a recipe that cannot be read is not added to.
+    parse_reference(validate_document(Recipe, before).base)
     folder = f"overlays/{project.recipe_path.stem}"
     files: dict[str, bytes] = {}
     items: list[dict[str, str]] = []
@@ -53,10 +58,9 @@ def command(series: Path, recipe: str, base: str | None, console: Console) -> No
             )
         files[name] = each.diff.canonical
         items.append({"file": name, **each.meta})
-    text = append_overlays(text, items)
-    # Checked before anything is written: a recipe that cannot be read helps nobody.
-    recipe_then = validate_document(Recipe, parse_yaml(text, project.show(project.recipe_path)))
-    parse_reference(recipe_then.base)
+    overlays = [*before.value.get("overlays", ()), *items]
+    wanted = validate_document(Recipe, Document(before.name, {**before.value, "overlays": overlays}))
+    text = edited(text, lambda text: append_overlays(text, items), wanted, before.name)
     write_files({**{project.root / name: data for name, data in files.items()}, project.recipe_path: text.encode()})
     written = [*files, project.show(project.recipe_path)]
     for name in written:

@@ -6,15 +6,18 @@ import re
 import textwrap
 from binascii import b2a_qp
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from email.header import Header
 from email.utils import format_datetime
+from types import MappingProxyType
 
 from builder import __version__
 from builder.layout import Project
 from builder.lock import Lock, LockedOverlay
 from builder.locking.overlays import read_overlay
 from builder.overlay.diff import patch_input
+from builder.overlay.model import FileChange
 from builder.overlay.select import select
 
 # What git writes as the first line of every mail that it makes: a date that says "this is a patch, not a mailbox".
@@ -23,9 +26,15 @@ _TAKEN = re.compile(r"diff -|---|Index: |>?From |[A-Za-z][A-Za-z-]*:")
 _NO_REPLY = "users.noreply.github.com"
 _ADDRESS = re.compile(r"(?P<name>[^<>]+) <(?P<address>[^<>@\s]+@[^<>@\s]+)>")
 
+# Overlay -> its changes, for overlays that are not handed over as their diff is (builder.handover.exact).
+Exact = Mapping[str, tuple[FileChange, ...]]
 
-def metadata(overlay: LockedOverlay) -> list[tuple[str, str]]:
-    """What is known of an overlay, as fields for its header. Empty ones are left out."""
+
+def metadata(overlay: LockedOverlay, *, refreshed: str | None = None) -> list[tuple[str, str]]:
+    """What is known of an overlay, as fields for its header. Empty ones are left out.
+
+    `refreshed` is the base whose lines are its context now: the digest is that of the diff as it was.
+    """
     pairs = [
         ("Overlay", overlay.id),
         ("Origin", overlay.origin or (f"{overlay.id}@{overlay.head}" if overlay.head else None)),
@@ -35,35 +44,41 @@ def metadata(overlay: LockedOverlay) -> list[tuple[str, str]]:
         ("Why", overlay.why),
         ("Drop-When", overlay.drop_when),
         ("Digest", overlay.digest),
+        ("Refreshed-On", refreshed),
     ]
     return [(key, " ".join(value.split())) for key, value in pairs if value]
 
 
-def quilt_series(project: Project, lock: Lock, *, whole: bool = False) -> dict[str, bytes]:
+def quilt_series(
+    project: Project, lock: Lock, *, whole: bool = False, exact: Exact = MappingProxyType({})
+) -> dict[str, bytes]:
     """File name -> content: `series`, and one patch per overlay with its description in front.
 
-    Without `whole`, a patch has what enters the image; with it, the diff's files outside the package too.
+    Without `whole`, a patch has what enters the image; with it, the diff's files outside the package too. `exact` has the
+    changes of the overlays that need fuzz.
     """
     files: dict[str, bytes] = {}
     for number, overlay in enumerate(lock.overlays, 1):
         head = [f"Subject: {_title(overlay)}", f"From: {_plain_author(overlay)}"]
-        head += [f"{key}: {value}" for key, value in metadata(overlay)]
+        head += [f"{key}: {value}" for key, value in _facts(lock, overlay, exact)]
         name = _file_name(number, overlay)
-        files[name] = "\n".join([*head, "---", ""]).encode() + b"\n" + _body(project, lock, overlay, whole)
+        files[name] = "\n".join([*head, "---", ""]).encode() + b"\n" + _body(project, lock, overlay, whole, exact)
     names = "".join(f"{name}\n" for name in files)
     return {"series": f"# {lock.name} on {lock.base.reference}\n{names}".encode(), **files}
 
 
-def mails(project: Project, lock: Lock, *, whole: bool = False) -> dict[str, bytes]:
-    """File name -> mail, in the order for `git am`. The same lock gives the same bytes."""
+def mails(
+    project: Project, lock: Lock, *, whole: bool = False, exact: Exact = MappingProxyType({})
+) -> dict[str, bytes]:
+    """File name -> mail, in the order for `git am`; options as for quilt. The same lock gives the same bytes."""
     total = len(lock.overlays)
     date = format_datetime(datetime.fromtimestamp(lock.epoch, UTC))
     files: dict[str, bytes] = {}
     for number, overlay in enumerate(lock.overlays, 1):
         message = [_harmless(line) for line in textwrap.wrap(overlay.why or "", 76)]
-        message += [*([""] if message else ()), *(f"{key}: {value}" for key, value in metadata(overlay))]
+        message += [*([""] if message else ()), *(f"{key}: {value}" for key, value in _facts(lock, overlay, exact))]
         body = "\n".join([*message, "---", "", ""]).encode()
-        body += _body(project, lock, overlay, whole) + f"-- \nbuilder {__version__}\n".encode()
+        body += _body(project, lock, overlay, whole, exact) + f"-- \nbuilder {__version__}\n".encode()
         # git takes the carriage returns off a mail's lines, but not off what was encoded.
         encoding = "quoted-printable" if b"\r" in body else "8bit"
         subject = Header(
@@ -92,9 +107,15 @@ def _harmless(line: str) -> str:
     return f" {line}" if _TAKEN.match(line) else line
 
 
-def _body(project: Project, lock: Lock, locked: LockedOverlay, whole: bool) -> bytes:
+def _facts(lock: Lock, overlay: LockedOverlay, exact: Exact) -> list[tuple[str, str]]:
+    return metadata(overlay, refreshed=lock.base.reference if overlay.id in exact else None)
+
+
+def _body(project: Project, lock: Lock, locked: LockedOverlay, whole: bool, exact: Exact) -> bytes:
     overlay = read_overlay(project, locked)
-    return patch_input(overlay.diff.changes if whole else select(overlay, lock.package).changes)
+    changes = exact.get(overlay.id, overlay.diff.changes)
+    overlay = replace(overlay, diff=replace(overlay.diff, changes=changes))
+    return patch_input(changes if whole else select(overlay, lock.package).changes)
 
 
 def _title(overlay: LockedOverlay) -> str:

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from builder.console import Console
-from builder.errors import ApplyError, InputError
+from builder.errors import ApplyError
 from builder.files import sha256, write_files
 from builder.layout import Project
 from builder.lock import Lock, LockedOverlay
 from builder.locking.make import Made, make_lock
 from builder.opened import Opened
-from builder.rebase.edit import OF_THE_DIFF, OverlayEdit, edit_recipe
+from builder.rebase.edit import OF_THE_DIFF, OverlayEdit, edit_recipe, edited
 from builder.rebase.judge import Judged
 from builder.rebase.plan import Rebase
 from builder.recipe import OverlaySpec, Recipe
-from builder.yamlfile import parse_yaml, validate_document
 
 # A base that has the name of the locked one, and another digest by now, is looked up as it was when it was judged.
 _FRESH = ("base",)
@@ -83,11 +82,15 @@ def prepare(opened: Opened, answer: Rebase, *, console: Console, offline: bool) 
         _edit(spec, locked, judged, opened, answer, pending)
         for spec, locked, judged in zip(opened.recipe.overlays, opened.lock.overlays, answer.overlays, strict=True)
     ]
-    text = edit_recipe(opened.project.recipe_path.read_text(encoding="utf-8"), base=answer.base, overlays=edits)
-    name = opened.project.show(opened.project.recipe_path)
-    recipe = validate_document(Recipe, parse_yaml(text, name))
-    _check_edited(opened.recipe, recipe, edits, answer.base, name)
-    recipe, text = _with_digests(opened, recipe, text, pending, console=console, offline=offline)
+    edits = _with_digests(opened, edits, answer.base, pending, console=console, offline=offline)
+    recipe = _then(opened.recipe, edits, answer.base)
+    # As bytes: read as text, the recipe would lose its line ends.
+    text = edited(
+        opened.project.recipe_path.read_bytes().decode("utf-8"),
+        lambda text: edit_recipe(text, base=answer.base, overlays=edits),
+        recipe,
+        opened.project.show(opened.project.recipe_path),
+    )
     made = make_lock(
         opened.project, recipe, opened.lock, console=console, offline=offline, update=_FRESH, pending=pending
     )
@@ -97,6 +100,11 @@ def prepare(opened: Opened, answer: Rebase, *, console: Console, offline: bool) 
 
 def fate(judged: Judged, edit: OverlayEdit | None = None) -> str:
     """What becomes of an overlay, in a few words."""
+    unpinned = ", ".join(edit.unpinned) if edit is not None else ""
+    return _fate(judged, edit) + (f"; no longer pins {unpinned}, which stays as the base has it" if unpinned else "")
+
+
+def _fate(judged: Judged, edit: OverlayEdit | None) -> str:
     if judged.verdict == "conflict":
         return "must be brought over by hand"
     if judged.verdict == "already in":
@@ -107,21 +115,23 @@ def fate(judged: Judged, edit: OverlayEdit | None = None) -> str:
     return f"becomes {name}" if name else "becomes a local diff, rebased"
 
 
-def _check_edited(before: Recipe, edited: Recipe, edits: list[OverlayEdit], base: str, name: str) -> None:
-    """The edited text must say what was meant, and nothing else."""
+def _then(before: Recipe, edits: Sequence[OverlayEdit], base: str) -> Recipe:
+    """What the edited recipe must say, and nothing else."""
     overlays = []
     for spec, edit in zip(before.overlays, edits, strict=True):
-        if edit.replace is not None:
+        if edit.drop:
+            continue
+        after = {
+            edit.moved.get(path, path): edit.after.get(path, digest)
+            for path, digest in spec.after.items()
+            if path not in edit.unpinned
+        }
+        if edit.replace is None:
+            overlays.append(spec.model_copy(update={"after": after}))
+        else:
             bare = spec.model_dump(exclude={*OF_THE_DIFF, *edit.replace})
-            after = {edit.moved.get(path, path): digest for path, digest in spec.after.items()}
-            spec = OverlaySpec.model_validate({**bare, **edit.replace, "after": after})  # noqa: PLW2901
-        if not edit.drop:
-            overlays.append(spec)
-    if edited != before.model_copy(update={"base": base, "overlays": tuple(overlays)}):
-        raise InputError(
-            f"{name} cannot be edited in place: its YAML is written in a way that this tool does not edit",
-            hint="write each overlay on lines of its own, as `builder schema` shows them",
-        )
+            overlays.append(OverlaySpec.model_validate({**bare, **edit.replace, "after": after}))
+    return before.model_copy(update={"base": base, "overlays": tuple(overlays)})
 
 
 def _edit(
@@ -139,17 +149,17 @@ def _edit(
     data = _header(locked, opened.lock, answer) + judged.diff
     name = _free_name(opened.project, _rebased_name(locked, answer.version), data, pending)
     pending[name] = data
-    replace = {"file": name}
+    keys = {"file": name}
     if locked.head is not None:
-        replace["origin"] = f"{locked.id}@{locked.head}"
+        keys["origin"] = f"{locked.id}@{locked.head}"
     elif locked.origin is not None:
-        replace["origin"] = locked.origin
+        keys["origin"] = locked.origin
     for key in ("title", "author"):
         value = getattr(locked, key)
         if value and getattr(spec, key) is None:
-            replace[key] = value
+            keys[key] = value
     moved = {path: answer.moved[path] for path in spec.after if path in answer.moved}
-    return OverlayEdit(replace=replace, moved=moved)
+    return OverlayEdit(replace=keys, moved=moved)
 
 
 def _rebased_name(locked: LockedOverlay, version: str) -> str:
@@ -186,27 +196,37 @@ def _header(locked: LockedOverlay, lock: Lock, answer: Rebase) -> bytes:
 
 
 def _with_digests(
-    opened: Opened, recipe: Recipe, text: str, pending: Mapping[str, bytes], *, console: Console, offline: bool
-) -> tuple[Recipe, str]:
-    """The digests that a recipe pins after its overlays, as they are on the new base."""
-    if not any(spec.after for spec in recipe.overlays):
-        return recipe, text
-    bare = recipe.model_copy(
-        update={"overlays": tuple(spec.model_copy(update={"after": {}}) for spec in recipe.overlays)}
-    )
-    edits = []
-    for index, spec in enumerate(recipe.overlays):
-        part = bare.model_copy(update={"overlays": bare.overlays[: index + 1], "checkpoint": None})
-        found: dict[str, str] = {}
-        if spec.after:
-            made = make_lock(
-                opened.project, part, opened.lock, console=console, offline=offline, update=_FRESH, pending=pending
-            )
-            result = next(iter(made.results.values()))
-            found = {file.path: sha256(file.after) for file in result.files if file.after is not None}
-        edits.append(OverlayEdit(after={path: found[path] for path in spec.after if path in found}))
-    text = edit_recipe(text, overlays=edits)
-    return validate_document(Recipe, parse_yaml(text, opened.project.show(opened.project.recipe_path))), text
+    opened: Opened,
+    edits: Sequence[OverlayEdit],
+    base: str,
+    pending: Mapping[str, bytes],
+    *,
+    console: Console,
+    offline: bool,
+) -> list[OverlayEdit]:
+    """The edits with the digests that a recipe pins after its overlays, as they are on the new base.
+
+    A file that the stack up to there no longer changes, as the new base has the change, is no longer pinned.
+    """
+    recipe = _then(opened.recipe, edits, base)
+    bare = tuple(spec.model_copy(update={"after": {}}) for spec in recipe.overlays)
+    count = 0
+    found: list[OverlayEdit] = []
+    for spec, edit in zip(opened.recipe.overlays, edits, strict=True):
+        count += not edit.drop
+        if edit.drop or not spec.after:
+            found.append(edit)
+            continue
+        part = recipe.model_copy(update={"overlays": bare[:count], "checkpoint": None})
+        made = make_lock(
+            opened.project, part, opened.lock, console=console, offline=offline, update=_FRESH, pending=pending
+        )
+        files = next(iter(made.results.values())).files
+        digests = {file.path: sha256(file.after) for file in files if file.after is not None}
+        then = {path: digests.get(edit.moved.get(path, path)) for path in spec.after}
+        after = {path: digest for path, digest in then.items() if digest not in (None, spec.after[path])}
+        found.append(replace(edit, after=after, unpinned=[path for path in then if then[path] is None]))
+    return found
 
 
 def write(project: Project, written: Written) -> None:
