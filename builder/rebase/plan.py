@@ -30,6 +30,8 @@ class Rebase:
     profiles: Profiles
     moved: Mapping[str, str] = field(default_factory=dict)
     """Where the new base has files of the stack that the old one has under other names."""
+    over: Mapping[str, bytes | None] = field(default_factory=dict, repr=False)
+    """The files that the stack changes there, by path; None for one that it deletes."""
 
     @property
     def conflicts(self) -> int:
@@ -81,13 +83,14 @@ def rebase(opened: Opened, base: str, old: Old, *, console: Console, offline: bo
     tree = new.tree(platform, package)
     moves = Moves(old.paths, old.tree, tree, package)
     answer = judge_stack(old.steps, tree, base=base, find_moves=moves.find)
+    over = answer.over()
     image = new.image(platform)
     profiles = judge_profiles(
         [opened.project.profiles / f"{name}.yaml" for name in opened.recipe.profiles],
         tree,
-        answer.over(),
+        over,
         package=package,
         shape=opened.recipe.model,
         key=source_key(image.digest, image.manifest.digest),
     )
-    return Rebase(base, tree.distribution.version, answer.overlays, profiles, answer.moved)
+    return Rebase(base, tree.distribution.version, answer.overlays, profiles, answer.moved, over)

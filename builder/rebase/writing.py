@@ -95,9 +95,9 @@ def prepare(opened: Opened, answer: Rebase, *, console: Console, offline: bool) 
         opened.project, recipe, opened.lock, console=console, offline=offline, update=_FRESH, pending=pending
     )
     locked = {file.path: file.after for file in next(iter(made.results.values())).files}
-    if locked != answer.over():
+    if locked != answer.over:
         raise AssertionError(
-            f"what would be locked is not what was judged: {sorted(locked.keys() ^ answer.over().keys())}"
+            f"what would be locked is not what was judged: {sorted(locked.keys() ^ answer.over.keys())}"
         )
     fates = tuple((each.id, fate(each, edit)) for each, edit in zip(answer.overlays, edits, strict=True))
     return Written(text, made, fates)
