@@ -35,18 +35,18 @@ def command(
 ) -> None:
     """Compare an image with its own record, the record with its lock, and its evidence with both.
 
-    The lock is that of --recipe, else the one that travels with the image in a registry.
+    The lock is that of --recipe, else the one that travels with the image in a registry. With --offline, images are
+    OCI layouts.
     """
     from builder.lock import overlay_lines
     from builder.locking.overlays import read_overlay
     from builder.opened import open_recipe
     from builder.verify.compare import base_differences
     from builder.verify.image import verify
-    from builder.verify.reader import open_reader
 
     if rebuild and recipe is None:
         raise InputError("--rebuild needs --recipe", hint="name the recipe that the image was built from")
-    reader = open_reader(reference)
+    reader, other = _open(reference, offline=offline), _open(against, offline=offline) if against is not None else None
     opened = open_recipe(recipe, console=console, offline=offline) if recipe else None
     if opened is not None:
         for overlay in opened.lock.overlays:
@@ -57,8 +57,8 @@ def command(
         problems += base_differences(reader, opened, console=console, offline=offline)
     if rebuild and opened is not None:
         problems += _rebuilt(reader, opened, console=console, offline=offline)
-    if against is not None:
-        problems += _compared(reader, against)
+    if against is not None and other is not None:
+        problems += _compared(reader, other, against)
     document = {
         "reference": reference,
         "digest": reader.top.digest,
@@ -94,6 +94,15 @@ def command(
     console.document(document)
 
 
+def _open(text: str, *, offline: bool) -> Reader:
+    from builder.verify.reader import open_reader
+
+    # Of the others, `open_reader` says that they cannot be verified.
+    if offline and not text.startswith(("oci:", "oci-archive:", "docker:", "wheel:")):
+        raise InputError(f"--offline: {text} is in a registry", hint="name an OCI layout: oci:DIR or oci:DIR:TAG")
+    return open_reader(text)
+
+
 def _rebuilt(reader: Reader, opened: Opened, *, console: Console, offline: bool) -> list[Problem]:
     """Build again in memory: nothing when the digest is the same, else what differs."""
     import json
@@ -117,15 +126,13 @@ def _rebuilt(reader: Reader, opened: Opened, *, console: Console, offline: bool)
     ]
 
 
-def _compared(reader: Reader, against: str) -> list[Problem]:
+def _compared(reader: Reader, other: Reader, name: str) -> list[Problem]:
     from builder.verify.compare import differences, read_parts
     from builder.verify.problem import Problem
-    from builder.verify.reader import open_reader
 
-    other = open_reader(against)
     if other.top.digest == reader.top.digest:
         return []
     return [
-        Problem(f"digest of {against}", reader.top.digest, other.top.digest),
+        Problem(f"digest of {name}", reader.top.digest, other.top.digest),
         *differences(read_parts(reader), read_parts(other)),
     ]

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 Cause = Literal[
-    "unchanged", "re-rendered", "new commits", "force-pushed", "rebased", "retargeted", "merged", "closed", "reopened",
+    "unchanged", "re-rendered", "new commits", "force-pushed", "rebased", "retargeted", "merge base moved", "merged", "closed", "reopened",
     "gone", "edited", "base tag moved", "base deleted", "checkpoint revision moved", "checkpoint gone", "not compared",
 ]  # fmt: skip
 

@@ -7,19 +7,19 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from builder.console import Console
-from builder.drift.model import Finding
+from builder.drift.model import Cause, Finding
 from builder.errors import BuilderError, UnreachableError
 from builder.files import sha256
 from builder.layout import Project
 from builder.lock import LockedOverlay
 from builder.locking.overlays import read_overlay
 from builder.overlay import github
-from builder.overlay.diff import parse
+from builder.overlay.diff import DiffError, parse
 from builder.overlay.history import History
 from builder.overlay.http import NotAvailableError
 from builder.overlay.interdiff import same_change
 from builder.overlay.model import Diff
-from builder.overlay.source import FetchedPull, fetch_pull
+from builder.overlay.source import FetchedPull, NothingChangedError, fetch_pull, neither
 
 _PULL = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)#(?P<number>[1-9][0-9]*)(?:@(?P<head>[0-9a-f]{40}))?")
 
@@ -29,10 +29,7 @@ def overlay_drift(project: Project, locked: LockedOverlay, *, console: Console) 
     finding = Finding("overlay", locked.id, "unchanged", locked=locked.head or locked.digest, about=locked.about())
     edited = _edited(project, locked)
     if edited is not None:
-        return replace(
-            finding, cause="edited", detail=edited,
-            next=f"`builder lock {project.recipe} --check` names the file; put the locked diff back, or lock again",
-        )  # fmt: skip
+        return replace(finding, cause="edited", detail=edited.message, next=edited.hint or edited.message)
     where = _PULL.fullmatch(locked.id if locked.head is not None else locked.origin or "")
     head = locked.head or (where["head"] if where is not None else None)
     if where is None or head is None:
@@ -41,14 +38,14 @@ def overlay_drift(project: Project, locked: LockedOverlay, *, console: Console) 
     return pull.drift(replace(finding, locked=head), console)
 
 
-def _edited(project: Project, locked: LockedOverlay) -> str | None:
+def _edited(project: Project, locked: LockedOverlay) -> BuilderError | None:
     """What is wrong with the diff in the project. A pull request's copy that is lost comes back with `builder lock`."""
     if locked.head is not None and not (project.root / locked.diff).exists():
         return None
     try:
         read_overlay(project, locked)
     except BuilderError as error:
-        return error.message
+        return error
     return None
 
 
@@ -64,7 +61,7 @@ class _LockedPull:
 
     @cached_property
     def history(self) -> History:
-        return History(self.repository, self.number)
+        return History(self.repository, self.number, base_branch=self.locked.base_branch, title=self.locked.title)
 
     @property
     def update(self) -> str:
@@ -95,7 +92,7 @@ class _LockedPull:
         if info.state == "open" and same_head and self.locked.state in ("closed", "merged"):
             was = f"was {self.locked.state} when it was locked"
             return replace(finding, cause="reopened", detail=was, next=self.update)
-        finding = self._moved(fetch_pull(self.repository, self.number, head=info.head, console=console), finding)
+        finding = self._moved(info, finding, console)
         if not info.state:
             unknown = "only git answered, which does not know whether it was closed"
             finding = replace(finding, detail=f"{finding.detail}; {unknown}" if finding.detail else unknown)
@@ -108,10 +105,13 @@ class _LockedPull:
         except UnreachableError as error:
             console.detail(f"{self.repository}#{self.number}: {error.message}; asking git")
             trouble = error
-        head = self.history.current_head()
+        try:
+            head = self.history.current_head()
+            merged = head is not None and self.history.merged_commit(head) is not None
+        except UnreachableError as error:
+            raise neither(f"{self.repository}#{self.number}", trouble, error) from error
         if head is not None:
-            merged = self.history.merged_commit(head) is not None
-            # git does not know a closed pull request from an open one.
+            # git does not know a closed pull request from an open one, nor which branch it is for.
             return github.PullInfo(head, "", "", "", "merged" if merged else "", "")
         if isinstance(trouble, NotAvailableError) and trouble.status in (404, 410):
             return None
@@ -139,38 +139,111 @@ class _LockedPull:
         )
         return replace(finding, cause="merged", detail=told, next=then)
 
-    def _moved(self, current: FetchedPull, finding: Finding) -> Finding:
+    def _moved(self, info: github.PullInfo, finding: Finding, console: Console) -> Finding:
         """A pull request that is neither merged nor closed: the same head or another one, and what that means."""
-        now = parse(current.diff, self.locked.id)
-        old = self._vendored()
-        same = now.digest == self.locked.digest or (old is not None and same_change(old, now))
-        if current.head == self.head:
-            if now.digest == self.locked.digest or self.locked.origin is not None:
-                return self._rendering(current, finding)
-            return replace(
-                finding, cause="retargeted", detail="the same head, but another merge base gives another diff",
-                next=self.update,
-            )  # fmt: skip
-        ahead = self._ahead(current.head)
-        if same:
-            how = "its commits were written anew" if ahead is None else "its base branch was merged into it"
-            return replace(
-                finding, cause="rebased", detail=f"the same change on another base: {how}",
-                next=f"nothing must be done; {self.update}",
-            )  # fmt: skip
-        if ahead is not None:
-            plural = "commit" if ahead == 1 else "commits"
-            return replace(finding, cause="new commits", detail=f"{ahead} {plural} more", next=self.update)
-        anew = "its commits were written anew, and the change is another"
-        return replace(finding, cause="force-pushed", detail=anew, next=self.update)
-
-    def _ahead(self, head: str) -> int | None:
-        """How many commits `head` has on top of the locked one, None when it is not on top: by git, else by the API."""
+        branch = info.base_branch or self.locked.base_branch
         try:
-            return self.history.commits_between(self.head, head)
+            current = fetch_pull(
+                self.repository, self.number, head=info.head, base_branch=branch, recipe=self.project.recipe,
+                console=console,
+            )  # fmt: skip
+            now = parse(current.diff, self.locked.id)
+        except DiffError as error:
+            return self._unusable(info.head, branch, error, finding)
+        if current.head == self.head:
+            return self._same_head(current, now, finding)
+        return self._other_head(current, now, finding)
+
+    def _same_head(self, current: FetchedPull, now: Diff, finding: Finding) -> Finding:
+        if now.digest == self.locked.digest or self.locked.origin is not None:
+            return self._rendering(current, finding)
+        if current.base_branch is None:
+            # Of the commits that were locked, the diff is the one that was locked.
+            return replace(finding, detail="the same head; its base branch is not known")
+        if current.merge_base == self.locked.merge_base:
+            return replace(finding, cause="re-rendered", detail="other hunks for the same two commits: nothing changes")
+        return replace(self._base_moved(current.base_branch, finding), next=self.update)
+
+    def _base_moved(self, branch: str, finding: Finding) -> Finding:
+        """Another merge base for the same head."""
+        before = self.locked.base_branch
+        if before is not None and before != branch:
+            return replace(
+                finding, cause="retargeted", detail=f"the same head, for the branch {branch} now and no longer {before}"
+            )
+        return replace(
+            finding, cause="merge base moved",
+            detail=f"the same head, but the branch {branch} has some of its commits by now, or was written anew",
+        )  # fmt: skip
+
+    def _other_head(self, current: FetchedPull, now: Diff, finding: Finding) -> Finding:
+        ahead = self._ahead(self.head, current.head)
+        known = current.base_branch is not None
+        other_base = known and self.locked.merge_base not in (None, current.merge_base)
+        # A base that the locked head has already did not come with the commits on top of it.
+        merged_in = ahead is not None and other_base and self._ahead(current.merge_base, self.head) is None
+        old = self._vendored()
+        same = now.digest == self.locked.digest
+        if old is not None and (other_base or self.locked.origin is not None):
+            # With the base, the places move. On one base, a change that stands elsewhere is another.
+            same = same or same_change(old, now)
+        if same and other_base and (ahead is None or merged_in):
+            how = "its base branch was merged into it" if merged_in else "its commits were written anew"
+            if old is None or same_change(old, now, context=True):
+                return replace(
+                    finding, cause="rebased", detail=f"the same change on another base: {how}",
+                    next=f"nothing must be done; {self.update}",
+                )  # fmt: skip
+            where = f"the same added and removed lines beside other lines, on another base: {how}"
+            return replace(finding, cause="rebased", detail=where, next=self.update)
+        cause: Cause = "force-pushed" if ahead is None else "new commits"
+        if ahead is None:
+            told = "its commits were written anew"
+            if not known and not same:
+                told += "; whether the change is another is not known without its base branch"
+            elif not same:
+                told += ", and the change is another"
+        elif merged_in:
+            told = self._more(current)
+        else:
+            told = _count(ahead) if known else f"{_count(ahead)}, with what was merged into it"
+        if same:
+            told += ", and the change is the same"
+        following = f"nothing must be done; {self.update}" if same else self.update
+        return replace(finding, cause=cause, detail=told, next=following)
+
+    def _more(self, current: FetchedPull) -> str:
+        """How many commits are new where the base branch was merged in: its own commits are not the pull request's."""
+        before, base = None, self.locked.merge_base
+        if base is not None and self.locked.base_branch == current.base_branch:
+            before = self._ahead(base, self.head)
+        own = self._ahead(current.merge_base, current.head)
+        if own is None or before is None or own <= before:
+            return "commits were added, and its base branch was merged into it"
+        return f"{_count(own - before)}, a merge of its base branch among them"
+
+    def _unusable(self, head: str, branch: str | None, error: DiffError, finding: Finding) -> Finding:
+        """What is there now is no overlay any more; that is its own author's doing, and upstream has answered."""
+        if isinstance(error, NothingChangedError):
+            told = f"it changes nothing against {branch or 'the default branch'} now"
+            following = "drop the overlay, or keep it as a local file"
+        else:
+            told, following = f"its diff cannot be used now: {error.message}", "the vendored diff still builds"
+        if head != self.head:
+            cause: Cause = "force-pushed" if self._ahead(self.head, head) is None else "new commits"
+            return replace(finding, cause=cause, detail=told, next=following)
+        if branch is None:
+            return replace(finding, detail="the same head; its base branch is not known")
+        finding = self._base_moved(branch, finding)
+        return replace(finding, detail=f"{finding.detail}: {told}", next=following)
+
+    def _ahead(self, old: str, new: str) -> int | None:
+        """How many commits `new` has on top of `old`, None when it is not on top: by git, else by the API."""
+        try:
+            return self.history.commits_between(old, new)
         except UnreachableError as error:
             try:
-                return github.commits_between(self.repository, self.head, head)
+                return github.commits_between(self.repository, old, new)
             except UnreachableError:
                 raise error from None
 
@@ -186,3 +259,7 @@ class _LockedPull:
             return read_overlay(self.project, self.locked).diff
         except BuilderError:
             return None
+
+
+def _count(commits: int) -> str:
+    return f"{commits} {'commit' if commits == 1 else 'commits'} more"

@@ -55,7 +55,8 @@ def _registry_digest(lock: Lock) -> str | None:
 
 def _other_digest(project: Project, lock: Lock, console: Console) -> str:
     what = lock.base.reference.removeprefix("wheel:")
-    platform = Platform.parse(next(iter(lock.base.platforms)))
+    # The digest that `make_lock` keeps is the last platform's: of a wheel, each platform may have its own.
+    platform = Platform.parse(list(lock.base.platforms)[-1])
     if lock.base.wheel is not None and "==" in what:
         from builder.base.wheel import choose_wheel
 

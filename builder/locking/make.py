@@ -80,7 +80,8 @@ def make_lock(
         resolve_overlay(
             project,
             spec,
-            None if spec.id in update else pinned.get(spec.id),
+            pinned.get(spec.id),
+            update=spec.id in update,
             console=console,
             offline=offline,
             pending=pending,

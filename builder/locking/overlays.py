@@ -47,15 +47,21 @@ def vendored_name(spec: OverlaySpec) -> str:
 
 def read_overlay(project: Project, locked: LockedOverlay) -> Overlay:
     """The locked overlay from its vendored copy. Raises `MismatchError` when the copy is not what was locked."""
-    path = project.root / locked.diff
-    overlay = _overlay(locked, parse(_read_diff(path, locked.diff), locked.diff))
+    overlay = _overlay(locked, parse(_read_diff(project, locked.diff), locked.diff))
     if overlay.diff.digest != locked.digest:
         raise MismatchError(
             f"{locked.diff} is not the diff that was locked",
             details=[("overlay", locked.id), ("wanted", locked.digest), ("found", overlay.diff.digest)],
-            hint="put the locked diff back (git checkout), or take the new one with `builder lock`",
+            hint=f"put the locked diff back (git checkout), or {_taking(project, locked)}",
         )
     return overlay
+
+
+def _taking(project: Project, locked: LockedOverlay) -> str:
+    """The command after which the lock is true again: a pull request's copy is nobody's to edit, a local diff is."""
+    if locked.head is None:
+        return f"`builder lock {project.recipe}` takes it as it is now"
+    return f"`builder lock {project.recipe} --update {locked.id}` fetches the pull request as it is now"
 
 
 def resolve_overlay(
@@ -63,29 +69,33 @@ def resolve_overlay(
     spec: OverlaySpec,
     previous: LockedOverlay | None,
     *,
+    update: bool = False,
     console: Console,
     offline: bool,
     pending: Mapping[str, bytes] | None = None,
 ) -> ResolvedOverlay:
     """Look one overlay up. A pull request that `previous` has pinned, with its copy intact, is taken as it is.
 
+    With `update`, it is taken as it is upstream now; `previous` then says what is known of it besides.
     `pending` has diffs that are not written yet, by the path that they will have.
     """
     if spec.file is not None:
         return _from_file(project, spec, pending)
-    if previous is not None and _still_pinned(spec, previous):
+    pinned = previous if previous is not None and not update and _still_pinned(spec, previous) else None
+    if pinned is not None:
         locked = _entry(
-            spec, diff=previous.diff, digest=previous.digest, head=previous.head, merge_base=previous.merge_base,
-            url=previous.url, title=previous.title, author=previous.author, state=previous.state,
-            base_branch=previous.base_branch, rendering=previous.rendering,
+            spec, diff=pinned.diff, digest=pinned.digest, head=pinned.head, merge_base=pinned.merge_base,
+            url=pinned.url, title=pinned.title, author=pinned.author, state=pinned.state,
+            base_branch=pinned.base_branch, rendering=pinned.rendering,
         )  # fmt: skip
-        if (project.root / previous.diff).is_file():
+        if (project.root / pinned.diff).is_file():
             return ResolvedOverlay(locked, read_overlay(project, locked))
-        kept = ContentCache().get(previous.digest)
+        kept = ContentCache().get(pinned.digest)
         if kept is not None:
-            console.say(f"taking {previous.diff} from the cache")
-            return ResolvedOverlay(locked, _overlay(locked, parse(kept, previous.diff)), vendor=kept)
-    return _from_pull(spec, previous, console=console, offline=offline)
+            console.say(f"taking {pinned.diff} from the cache")
+            return ResolvedOverlay(locked, _overlay(locked, parse(kept, pinned.diff)), vendor=kept)
+    branch = previous.base_branch if previous is not None else None
+    return _from_pull(project, spec, pinned, branch, console=console, offline=offline)
 
 
 def _still_pinned(spec: OverlaySpec, previous: LockedOverlay) -> bool:
@@ -100,7 +110,7 @@ def _from_file(project: Project, spec: OverlaySpec, pending: Mapping[str, bytes]
             f"overlay {name} is outside the project",
             hint=f"put the diff below {project.root} so that others can build it",
         )
-    data = pending[name] if pending and name in pending else _read_diff(path, name)
+    data = pending[name] if pending and name in pending else _read_diff(project, name)
     diff = parse(data, name)
     locked = _entry(
         spec, diff=name, digest=diff.digest, title=spec.title, author=spec.author, origin=spec.origin
@@ -109,20 +119,25 @@ def _from_file(project: Project, spec: OverlaySpec, pending: Mapping[str, bytes]
 
 
 def _from_pull(
-    spec: OverlaySpec, previous: LockedOverlay | None, *, console: Console, offline: bool
+    project: Project,
+    spec: OverlaySpec,
+    pinned: LockedOverlay | None,
+    base_branch: str | None,
+    *,
+    console: Console,
+    offline: bool,
 ) -> ResolvedOverlay:
     from builder.overlay.source import fetch_pull
 
-    # What the lock has pinned is still wanted when only its vendored copy is missing.
-    pins = previous if spec.head is None and previous is not None and previous.head is not None else spec
-    head, merge_base = pins.head, pins.merge_base
-    expected = previous.digest if previous is not None and pins is previous else None
-    doing = f"fetching {spec.id}" + (f" at {head[:12]}" if head else "")
+    # What the lock has pinned is still wanted when only its vendored copy is missing, whatever the recipe pins besides.
+    pins = pinned or spec
+    doing = f"fetching {spec.id}" + (f" at {pins.head[:12]}" if pins.head else "")
     if not offline:
         console.say(doing)
     with console.progress(doing):
         pull = fetch_pull(
-            spec.repository, spec.number, head=head, merge_base=merge_base, expected=expected,
+            spec.repository, spec.number, head=pins.head, merge_base=pins.merge_base, base_branch=base_branch,
+            expected=pinned.digest if pinned is not None else None, recipe=project.recipe,
             console=console, offline=offline,
         )  # fmt: skip
     name = vendored_name(spec)
@@ -161,11 +176,11 @@ def _overlay(locked: LockedOverlay, diff: Diff) -> Overlay:
     )
 
 
-def _read_diff(path: Path, name: str) -> bytes:
+def _read_diff(project: Project, name: str) -> bytes:
     try:
-        return path.read_bytes()
+        return (project.root / name).read_bytes()
     except OSError as error:
         raise InputError(
             f"cannot read the diff {name}: {error.strerror}",
-            hint="the vendored copy belongs in the repository; `builder lock` fetches a pull request's again",
+            hint=f"the vendored copy belongs in the repository; `builder lock {project.recipe}` fetches a pull request's again",
         ) from error

@@ -15,9 +15,13 @@ class History:
     Every method raises `UnreachableError` when the repository does not answer: that is never taken for an answer.
     """
 
-    def __init__(self, repository: str, number: int) -> None:
+    def __init__(
+        self, repository: str, number: int, *, base_branch: str | None = None, title: str | None = None
+    ) -> None:
         self._repository = repository
         self._number = number
+        self._base_branch = base_branch
+        self._title = " ".join(title.split()) if title else None
 
     @cached_property
     def _remote(self) -> GitRemote:

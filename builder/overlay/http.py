@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -14,7 +15,7 @@ from urllib.parse import urljoin, urlsplit
 import requests
 
 from builder import __version__
-from builder.errors import UnreachableError
+from builder.errors import InputError, UnreachableError
 from builder.limits import LONGEST_WAIT, SIZE_LIMIT, TRIES, exchange_limit, pause_before, wait_limit
 
 Result = TypeVar("Result")
@@ -27,10 +28,14 @@ _KNOWN_ORIGINS = frozenset(
 _NOT_TO_BE_HAD = (401, 403, 404, 406, 410, 422)
 
 
-class NotAvailableError(UnreachableError):
-    """This source cannot give what was asked for, though it answers: another source may."""
+class RefusedError(UnreachableError):
+    """The server answers, and does not give what was asked for; `status` is its last one."""
 
     status: int | None = None
+
+
+class NotAvailableError(RefusedError):
+    """This source cannot give what was asked for, though it answers: another source may."""
 
 
 @dataclass(frozen=True)
@@ -38,17 +43,49 @@ class Answer:
     """A complete answer with status 200."""
 
     body: bytes
-    content_type: str
 
 
 def github_url() -> str:
-    """Where pull requests and repositories are; `BUILDER_GITHUB_URL` sets it."""
-    return (os.environ.get("BUILDER_GITHUB_URL") or "https://github.com").rstrip("/")
+    """Where pull requests and repositories are; `BUILDER_GITHUB_URL` sets it. Raises `InputError` when it is no address."""
+    # git alone can read from the last two.
+    return _address("BUILDER_GITHUB_URL", "https://github.com", ("https", "http", "ssh", "file"))
 
 
 def api_url() -> str:
-    """Where the API is; `BUILDER_GITHUB_API_URL` sets it."""
-    return (os.environ.get("BUILDER_GITHUB_API_URL") or "https://api.github.com").rstrip("/")
+    """Where the API is; `BUILDER_GITHUB_API_URL` sets it. Raises `InputError` when it is no address."""
+    return _address("BUILDER_GITHUB_API_URL", "https://api.github.com", ("https", "http"))
+
+
+def _address(variable: str, usual: str, schemes: tuple[str, ...]) -> str:
+    given = os.environ.get(variable) or usual
+    text = given.rstrip("/")
+    try:
+        parts = urlsplit(text)
+        _ = parts.port  # a ValueError when it is none
+        sound = parts.scheme in schemes and (parts.hostname is not None or parts.scheme == "file")
+    except ValueError:
+        sound = False
+    # urlsplit takes line ends out, and what is appended to a query is no path.
+    if not sound or not text.isprintable() or any(sign in text for sign in " ?#"):
+        raise InputError(f"{variable} is {without_secrets(given)!r}", hint=f"give an address, such as {usual}")
+    return text
+
+
+def github_token() -> str | None:
+    """`GITHUB_TOKEN` without white space around it. Raises `InputError` when it cannot stand in a header."""
+    token = os.environ.get("GITHUB_TOKEN", "").strip()
+    if not all("!" <= sign <= "~" for sign in token):
+        raise InputError(
+            "GITHUB_TOKEN has signs that no token has", hint="give the token alone, without quotes or line ends"
+        )
+    return token or None
+
+
+def without_secrets(text: str) -> str:
+    """The text without the token, and without a user's name and password in addresses."""
+    token = os.environ.get("GITHUB_TOKEN", "").strip()
+    text = re.sub(r"://[^/\s]*@", "://", text)
+    return text.replace(token, "***") if token else text
 
 
 def _origin(url: str) -> tuple[str, str]:
@@ -63,7 +100,7 @@ def _ours(url: str) -> bool:
 
 def _headers(url: str, accept: str) -> dict[str, str]:
     headers = {"User-Agent": f"overlay-image-builder/{__version__}", "Accept": accept}
-    token = os.environ.get("GITHUB_TOKEN")
+    token = github_token()
     # A redirect to the host that serves diffs goes without it.
     if token and _ours(url):
         headers["Authorization"] = f"Bearer {token}"
@@ -73,8 +110,9 @@ def _headers(url: str, accept: str) -> dict[str, str]:
 def fetch(url: str, accept: str) -> Answer:
     """GET a URL to its end.
 
-    Raises `NotAvailableError` when the server says that it has or gives no such thing (403, 404, 406, 410, 422), and
-    `UnreachableError` when it does not answer properly within the tries.
+    Raises `NotAvailableError` when the server says that it has or gives no such thing (401, 403, 404, 406, 410,
+    422), `RefusedError` when it answers with another status every time, and `UnreachableError` when it does not answer
+    properly within the tries.
     """
     trouble: UnreachableError | None = None
     asked = 0.0
@@ -96,10 +134,11 @@ def fetch(url: str, accept: str) -> Answer:
         limited = status == 403 and (asked > 0 or headers.get("x-ratelimit-remaining") == "0")
         said = f"{urlsplit(url).hostname} answers {status} for {urlsplit(url).path}"
         if status in _NOT_TO_BE_HAD and not limited:
-            refused = NotAvailableError(said, hint=_hint(status))
+            refused: RefusedError = NotAvailableError(said, hint=_hint(status))
             refused.status = status
             raise refused
-        trouble = UnreachableError(f"{said}{f', and asks to wait {asked:.0f} s' if asked else ''}", hint=_hint(status))
+        refused = RefusedError(f"{said}{f', and asks to wait {asked:.0f} s' if asked else ''}", hint=_hint(status))
+        refused.status, trouble = status, refused
         if asked > LONGEST_WAIT:
             break
     assert trouble is not None  # noqa: S101  the loop ran
@@ -161,7 +200,7 @@ def _follow(url: str, accept: str) -> Answer | tuple[int, Mapping[str, str]]:
         headers = {name.lower(): value for name, value in answer.headers.items()}
         if answer.status_code != 200:
             return answer.status_code, headers
-        return Answer(_body(answer), headers.get("content-type", ""))
+        return Answer(_body(answer))
 
     return _step(url, accept, read)
 
@@ -175,9 +214,12 @@ def _step(url: str, accept: str, end: Callable[[requests.Response], Result]) -> 
                 f"refusing to follow a redirect to {scheme}://{host.rsplit('@', 1)[-1]}",
                 hint="only GitHub's own hosts and BUILDER_GITHUB_URL are asked",
             )
+        headers = _headers(url, accept)
+        # Left to itself, requests prefers the password that ~/.netrc or the address has for this host.
+        auth = _as_it_is if "Authorization" in headers else None
         try:
             with requests.get(
-                url, headers=_headers(url, accept), timeout=(min(15.0, wait_limit()), wait_limit()), stream=True,
+                url, headers=headers, auth=auth, timeout=(min(15.0, wait_limit()), wait_limit()), stream=True,
                 allow_redirects=False,
             ) as answer:  # fmt: skip
                 if not answer.is_redirect:
@@ -189,6 +231,10 @@ def _step(url: str, accept: str, end: Callable[[requests.Response], Result]) -> 
             # Also from requests itself, which looks at the place before anybody asks it to go there.
             raise requests.exceptions.InvalidURL("a redirect to no address") from error
     raise UnreachableError(f"too many redirects from {urlsplit(url).hostname}", hint="check BUILDER_GITHUB_URL")
+
+
+def _as_it_is(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    return request
 
 
 def _body(answer: requests.Response) -> bytes:
@@ -216,7 +262,7 @@ def _asked_wait(headers: Mapping[str, str]) -> float:
 
         try:
             return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-        except ValueError:
+        except (ValueError, OverflowError):
             return 0.0
     reset = headers.get("x-ratelimit-reset", "")
     if headers.get("x-ratelimit-remaining") == "0" and reset.isdecimal():

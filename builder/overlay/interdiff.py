@@ -12,9 +12,13 @@ from builder.overlay.model import Diff, FileChange
 from builder.overlay.paths import quote
 
 
-def same_change(old: Diff, new: Diff) -> bool:
-    """Whether two diffs add and remove the same lines in the same files, wherever these stand."""
-    return [_essence(change) for change in old.changes] == [_essence(change) for change in new.changes]
+def same_change(old: Diff, new: Diff, *, context: bool = False) -> bool:
+    """Whether two diffs add and remove the same lines in the same files, wherever these stand.
+
+    With `context`, the lines around them must be the same too.
+    """
+    signs = b"+- " if context else b"+-"
+    return [_essence(change, signs) for change in old.changes] == [_essence(change, signs) for change in new.changes]
 
 
 def interdiff(old: Diff, new: Diff) -> str:
@@ -36,8 +40,8 @@ def interdiff(old: Diff, new: Diff) -> str:
     return "".join(f"{line}\n" for line in parts)
 
 
-def _essence(change: FileChange) -> tuple[object, ...]:
-    moved: Sequence[bytes] = [line for hunk in change.hunks for line in hunk.lines if line[:1] in b"+-"]
+def _essence(change: FileChange, signs: bytes) -> tuple[object, ...]:
+    moved: Sequence[bytes] = [line for hunk in change.hunks for line in hunk.lines if line[:1] in signs]
     return change.kind, change.old_path, change.new_path, change.new_mode, change.binary, tuple(moved)
 
 

@@ -11,8 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from builder.base.wheel import WheelLink
+from builder.cli import run
 from builder.drift.surroundings import checkpoint_drift
 from builder.errors import UnreachableError
+from builder.files import file_sha256
 from builder.layout import Project
 from builder.lock import LockedCheckpoint
 from builder.recipe import CheckpointSpec
@@ -56,6 +59,71 @@ def test_git_alone_tells_as_much_as_it_can(world: World, name: str) -> None:
     world.hub.faults = {"/repos/": [Fault(403)], ".diff": [Fault(403)]}
     found_code, finding = world.drift()
     assert (found_code, finding["cause"]) == (code, cause), finding
+
+
+def test_a_pull_request_for_another_branch_is_compared_with_that_branch(world: World) -> None:
+    """Of a release that has work of its own. Without the API, git is told what the lock knows of the branch."""
+    hub = world.hub
+    hub.commit({"vllm/old.py": b"gone = 'in the release'\n"}, "of the release", branch="release")
+    hub.publish("release")
+    hub.rewrite("feature", "release")
+    hub.open_pull(39931, hub.commit({"vllm/config.py": EDITED}, "a fix", branch="feature"), base="release")
+    assert world.run("lock", "small", "--update").code == 0
+    away = {"/repos/": [Fault(403)], ".diff": [Fault(403)]}
+    hub.faults = away
+    assert (world.drift()[0], world.drift()[1]["cause"]) == (0, "unchanged")
+    # A lock that does not know: the default branch is a guess, and no cause follows from a guess.
+    lock = world.project / "images/small.lock.yaml"
+    lock.write_text(lock.read_text().replace("  base_branch: release\n", ""))
+    code, finding = world.drift()
+    assert (code, finding["cause"]) == (0, "unchanged"), finding
+    assert "its base branch is not known" in finding["detail"]
+    hub.rewrite("feature", "release")
+    hub.open_pull(39931, hub.commit({"vllm/config.py": EDITED}, "said better", branch="feature"), base="release")
+    code, finding = world.drift()
+    assert (code, finding["cause"]) == (4, "force-pushed"), finding
+    assert "whether the change is another is not known" in finding["detail"]
+
+
+@pytest.mark.parametrize("branch", ["release", "main"])
+def test_the_same_head_with_another_merge_base(world: World, branch: str) -> None:
+    """A branch has the first of two commits already: another branch than the one it was for, or the same one."""
+    hub = world.hub
+    first = hub.pulls[39931].head
+    push(hub)
+    assert world.run("lock", "small", "--update").code == 0
+    hub.rewrite(branch, first)
+    hub.publish(branch)
+    hub.pulls[39931].base = branch
+    code, finding = world.drift()
+    if branch == "main":
+        assert (code, finding["cause"]) == (4, "merge base moved"), finding
+        assert "the branch main has some of its commits by now" in finding["detail"]
+    else:
+        assert (code, finding["cause"]) == (4, "retargeted"), finding
+        assert "for the branch release now and no longer main" in finding["detail"]
+
+
+def test_a_rebase_that_puts_the_lines_beside_others_is_to_be_looked_at(world: World) -> None:
+    hub = world.hub
+    lines = FILES["vllm/config.py"].splitlines(keepends=True)
+    lines.insert(19, b"option_new = 1\n")
+    hub.commit({"vllm/config.py": b"".join(lines)}, "main goes on")
+    hub.rewrite("feature", "main")
+    lines[21] = b"option_20 = 2020\n"
+    hub.open_pull(39931, hub.commit({"vllm/config.py": b"".join(lines)}, "anew", branch="feature"))
+    code, finding = world.drift()
+    assert (code, finding["cause"]) == (4, "rebased"), finding
+    assert "beside other lines" in finding["detail"]
+    assert "nothing must be done" not in finding["next"]
+
+
+def test_what_is_no_overlay_any_more_hides_nothing_else(world: World) -> None:
+    CASES["taken back"][0](world.hub)  # type: ignore[misc]
+    make_wheel(world.project / "vllm-0.0.1-py3-none-any.whl", {**FILES, "vllm/new.py": b""})
+    done = world.run("drift", "small", "--json")
+    assert done.code == 4, done.err
+    assert [each["cause"] for each in done.document["findings"]] == ["new commits", "base tag moved"]
 
 
 def test_a_pull_request_that_was_merged_when_it_was_locked_is_no_drift(world: World) -> None:
@@ -155,6 +223,26 @@ def test_the_rendering_enters_no_image(world: World) -> None:
     second = json.loads(world.run("lock", "small", "--update", "--json").out)
     assert first["overlays"][0]["rendering"] != second["overlays"][0]["rendering"]
     assert first["inputs"] == second["inputs"]
+
+
+def test_a_wheel_for_each_of_two_platforms_is_no_drift(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    platforms = ["linux/amd64", "linux/arm64"]
+    links = {}
+    for name in platforms:
+        wheel = make_wheel(tmp_path / name / "vllm-0.0.1-py3-none-any.whl", {**FILES, "vllm/of.py": name.encode()})
+        links[name] = WheelLink(wheel.as_uri(), wheel.name, file_sha256(wheel))
+    monkeypatch.setattr("builder.base.wheel.choose_wheel", lambda name, version, platform: links[str(platform)])
+    diff = b"--- a/vllm/old.py\n+++ b/vllm/old.py\n@@ -1 +1 @@\n-gone = True\n+gone = False\n"
+    project = make_project(tmp_path / "p", {"one.diff": diff}, base="wheel:vllm==0.0.1", platforms=platforms)
+    monkeypatch.chdir(project)
+    assert run(["lock", "small"]) == 0
+    assert run(["drift", "small"]) == 0, capfd.readouterr().out
+    # Another build of the one that the lock knows.
+    links["linux/arm64"] = links["linux/amd64"]
+    assert run(["drift", "small"]) == 4
+    assert "base tag moved" in capfd.readouterr().out
 
 
 def test_a_tag_in_a_registry_that_moves_and_goes(world: World, tmp_path: Path) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from builder.cli import run
+from builder.limits import LONGEST_WAIT
 from builder.overlay.http import _asked_wait
 from tests.support.github import REPOSITORY, Fault, GitHub
 from tests.support.smallwheel import make_project
@@ -71,9 +73,9 @@ class Locker:
         for name, value in settings.items():
             monkeypatch.setenv(name, value)
 
-    def lock(self) -> tuple[int, Path]:
+    def lock(self, **overlay: object) -> tuple[int, Path]:
         self.runs += 1
-        project = make_project(self.tmp / f"p{self.runs}", {}, overlays=[{"pull": f"{REPOSITORY}#39931"}])
+        project = make_project(self.tmp / f"p{self.runs}", {}, overlays=[{"pull": f"{REPOSITORY}#39931", **overlay}])
         self.monkeypatch.chdir(project)
         self.monkeypatch.setenv("BUILDER_CACHE_DIR", str(self.tmp / f"c{self.runs}"))
         self.hub.seen.clear()
@@ -127,21 +129,51 @@ def test_every_position(
             assert TOKEN.encode() not in path.read_bytes(), path
 
 
+# JSON, and not what the API says: each is one answer to its route, after which git has to be asked.
+OTHER_KINDS: dict[str, tuple[str, object]] = {
+    "a user by name": ("/pulls/", {"user": "octocat"}),
+    "a head by name": ("/pulls/", {"head": "main"}),
+    "a base without a name": ("/pulls/", {"base": {"ref": None}}),
+    "half a character in the title": ("/pulls/", {"title": "\ud83d"}),
+    "half a character in the branch": ("/pulls/", {"base": {"ref": "\ud83d"}}),
+    "a merge base by name": ("/compare/", {"merge_base_commit": "abc"}),
+    "as deep as it goes": ("/compare/", None),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_KINDS)
+def test_an_answer_of_another_kind_is_none(
+    hub: GitHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], name: str
+) -> None:
+    route, change = OTHER_KINDS[name]
+    pull = hub.pulls[39931]
+    whole = {"state": "open", "head": {"sha": pull.head}, "base": {"ref": "main"}, "user": {"login": "o"}, "title": "t"}
+    body = json.dumps({**whole, **change}).encode() if isinstance(change, dict) else b"[" * 200_000
+    hub.faults = {route: [Fault(200, body)]}
+    code, project = Locker(hub, tmp_path, monkeypatch).lock()
+    assert code == 0, capfd.readouterr().err
+    assert "\\uD83D" not in (project / "images/small.lock.yaml").read_text()
+    assert b"+option_20 = 2020" in (project / "overlays/vllm-project-vllm-39931.diff").read_bytes()
+
+
+@pytest.mark.parametrize("pinned", [False, True], ids=["the lock pins it", "the recipe pins its head too"])
 def test_what_is_fetched_again_must_be_what_was_locked(
-    hub: GitHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    hub: GitHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pinned: bool
 ) -> None:
     locker = Locker(hub, tmp_path, monkeypatch)
-    code, project = locker.lock()
+    code, project = locker.lock(**({"head": hub.pulls[39931].head} if pinned else {}))
     vendored = project / "overlays/vllm-project-vllm-39931.diff"
     wanted = vendored.read_bytes()
     assert code == 0
     vendored.unlink()
+    # The cache has the diff itself too, by its digest; here it is to be fetched.
+    monkeypatch.setenv("BUILDER_CACHE_DIR", str(tmp_path / "empty"))
     other = wanted.replace(b"option_20 = 2020", b"option_20 = 9999")
-    hub.faults = {"compare": [Fault(200, other)]}
+    hub.faults = {f"compare/{hub.merge_base('main', hub.pulls[39931].head)}": [Fault(200, other)]}
     assert run(["lock", "small"]) == 0
     assert vendored.read_bytes() == wanted
     vendored.unlink()
-    hub.faults = {"compare": [Fault(200, other)], ".git/": [Fault(500)]}
+    hub.faults = {**hub.faults, ".git/": [Fault(500)]}
     monkeypatch.setenv("BUILDER_CACHE_DIR", str(tmp_path / "another"))
     assert run(["lock", "small"]) == 5
     assert not vendored.exists()
@@ -151,4 +183,12 @@ def test_a_date_is_a_wait_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("builder.overlay.http.time.time", lambda: 1_767_225_600.0)
     assert _asked_wait({"retry-after": "Thu, 01 Jan 2026 00:00:20 GMT"}) == 20.0
     assert _asked_wait({"retry-after": "soon"}) == 0.0
+    for none in (
+        "Thu, 01 Jan 99999999999999 00:00:00 GMT",
+        "Thu, 01 Jan 2026 00:00:00 +99999999999999999999",
+        ",",
+        " ",
+    ):
+        assert _asked_wait({"retry-after": none}) == 0.0, none
+    assert _asked_wait({"retry-after": "9" * 999}) > LONGEST_WAIT
     assert _asked_wait({"x-ratelimit-remaining": "0", "x-ratelimit-reset": "1767225605"}) == 5.0

@@ -284,3 +284,97 @@ def test_a_limit_that_is_none_is_wrong_input(hub: GitHub, tmp_path: Path, text: 
     done = Place(hub, tmp_path).lock(BUILDER_HTTP_TIMEOUT=text)
     assert done.code == 2
     assert "BUILDER_HTTP_TIMEOUT" in done.err
+
+
+@pytest.mark.parametrize("variable", ["BUILDER_GITHUB_URL", "BUILDER_GITHUB_API_URL"])
+@pytest.mark.parametrize("text", ["http://[", "http://host:port", "github.com", "https://", "http://a b", "http://a?b"])
+def test_an_address_that_is_none_is_wrong_input(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], variable: str, text: str
+) -> None:
+    project = make_project(tmp_path / "project", {}, overlays=[{"pull": NAME}])
+    monkeypatch.chdir(project)
+    for name, value in {**NOBODY, variable: text}.items():
+        monkeypatch.setenv(name, value)
+    assert run(["lock", "small"]) == 2
+    assert f"{variable} is '{text}'" in capfd.readouterr().err
+
+
+def test_a_password_in_an_address_reaches_no_lock(hub: GitHub, tmp_path: Path) -> None:
+    place = Place(hub, tmp_path)
+    hub.faults = {"/repos/": [Fault(404)]}
+    done = place.lock("-v", BUILDER_GITHUB_URL=hub.url.replace("://", "://bot:hunter2@"))
+    assert done.code == 0, done.err
+    lock = (place.root / "images/small.lock.yaml").read_text()
+    assert f"url: {hub.url}/{REPOSITORY}/pull/39931" in lock
+    assert "hunter2" not in lock + done.out + done.err
+
+
+def test_the_token_is_sent_as_it_is_and_netrc_does_not_take_its_place(hub: GitHub, tmp_path: Path) -> None:
+    place = Place(hub, tmp_path)
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login somebody password else\n")
+    done = place.lock(GITHUB_TOKEN=f" {TOKEN}\n", NETRC=str(netrc))
+    assert done.code == 0, done.err
+    assert {headers.get("Authorization") for _, _, headers in hub.seen} == {f"Bearer {TOKEN}"}
+
+
+@pytest.mark.parametrize("token", [f"{TOKEN}\n{TOKEN}", "my token", "t\u00f6ken"])
+def test_a_token_that_no_header_can_have_is_wrong_input(hub: GitHub, tmp_path: Path, token: str) -> None:
+    done = Place(hub, tmp_path).lock(GITHUB_TOKEN=token)
+    assert done.code == 2
+    assert "GITHUB_TOKEN has signs that no token has" in done.err
+    assert token not in done.err
+    assert hub.seen == []
+
+
+@pytest.mark.parametrize(
+    ("fault", "hint"),
+    [
+        (Fault(401, b"{}"), "GITHUB_TOKEN is not valid"),
+        (Fault(403, b"{}", {"X-RateLimit-Remaining": "0", "Retry-After": "3600"}), "until the rate limit is over"),
+        (Fault(429, b"{}", {"Retry-After": "0"}), "set GITHUB_TOKEN, or wait a few minutes"),
+    ],
+)
+def test_what_the_api_says_of_token_and_limits_is_the_hint(
+    hub: GitHub, tmp_path: Path, fault: Fault, hint: str
+) -> None:
+    place = Place(hub, tmp_path)
+    assert place.lock().code == 0
+    hub.faults = {"/repos/": [fault], ".git/": [Fault(401)]}
+    for done in (place.lock("--update"), place.run("drift", "small")):
+        assert done.code == 5
+        assert hint in done.err
+
+
+def test_a_branch_is_quoted_in_the_apis_routes(hub: GitHub, tmp_path: Path) -> None:
+    """Also its own name has to be that of a branch, and a number sign would end the path."""
+    change: dict[str, bytes | None] = {"vllm/old.py": b"gone = 1\n"}
+    hub.commit({"vllm/config.py": b"option = 1\n"}, "of the branch", branch="fix#1/100%25")
+    hub.publish("fix#1/100%25")
+    hub.rewrite("feature-2", "fix#1/100%25")
+    hub.open_pull(39931, hub.commit(change, "for it", branch="feature-2"), base="fix#1/100%25")
+    place = Place(hub, tmp_path)
+    done = place.lock("-v")
+    assert done.code == 0, done.err
+    assert "asking git" not in done.err
+    assert place.vendored.read_bytes().count(b"diff --git") == 1
+
+
+def test_what_a_hint_says_can_be_run(hub: GitHub, tmp_path: Path) -> None:
+    place = Place(hub, tmp_path)
+    assert place.lock().code == 0
+    wanted = place.vendored.read_bytes()
+    place.vendored.write_bytes(wanted.replace(b"2020", b"2222"))
+    said = [place.lock().err, place.run("drift", "small").out]
+    for text in said:
+        assert f"`builder lock small --update {NAME}` fetches the pull request as it is now" in text
+    assert place.lock("--update", NAME).code == 0
+    assert place.vendored.read_bytes() == wanted
+    place.vendored.unlink()
+    hub.faults = {"compare": [Fault(200, wanted.replace(b"2020", b"2222"))], ".git/": [Fault(500)]}
+    lost = place.lock("-v", BUILDER_CACHE_DIR=str(tmp_path / "empty"))
+    assert lost.code == 5
+    assert "is not the one that was locked" in lost.err
+    offline = place.lock("--offline", BUILDER_CACHE_DIR=str(tmp_path / "empty"))
+    assert offline.code == 2
+    assert "run `builder lock small` once with the network" in offline.err

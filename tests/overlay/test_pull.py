@@ -101,6 +101,44 @@ def test_pinned_commits_are_taken_and_wrong_pins_refused(hub: GitHub, tmp_path: 
     assert not (wrong / "images/small.lock.yaml").exists()
 
 
+def test_a_pull_request_for_another_branch_stays_for_it_when_only_git_answers(hub: GitHub, tmp_path: Path) -> None:
+    """The release branch has work of its own, which is no part of the pull request."""
+    hub.commit({"vllm/old.py": b"gone = 'in the release'\n"}, "of the release", branch="release")
+    hub.publish("release")
+    hub.rewrite("fix", "release")
+    hub.open_pull(39931, hub.commit({"vllm/added.py": b"added = 1\n"}, "a fix", branch="fix"), base="release")
+    project = project_of(tmp_path)
+    env = settings(hub, tmp_path)
+    first = builder("lock", "small", cwd=project, env=env)
+    assert first.code == 0, first.err
+    vendored = project / "overlays/vllm-project-vllm-39931.diff"
+    wanted = vendored.read_bytes()
+    assert wanted.count(b"diff --git") == 1
+    hub.faults = {"/repos/": [Fault(403)], ".diff": [Fault(403)]}
+    again = builder("lock", "small", "--update", "--json", cwd=project, env=env)
+    assert again.code == 0, again.err
+    assert again.document["overlays"][0]["base_branch"] == "release"
+    assert vendored.read_bytes() == wanted
+    assert "warning" not in first.err + again.err
+    # Where nobody knows, it is said.
+    (project / "images/small.lock.yaml").unlink()
+    guessed = builder("lock", "small", "--json", cwd=project, env=env)
+    assert guessed.code == 0, guessed.err
+    assert guessed.document["overlays"][0]["base_branch"] is None
+    assert "its diff is taken against the default branch" in guessed.err
+
+
+def test_what_a_merge_commit_brought_can_still_be_locked(hub: GitHub, tmp_path: Path) -> None:
+    project = project_of(tmp_path)
+    env = settings(hub, tmp_path)
+    before = builder("lock", "small", "--json", cwd=project, env=env)
+    hub.merge(39931, squash=False)
+    done = builder("lock", "small", "--update", "--json", cwd=project, env=env)
+    assert done.code == 0, done.err
+    old, new = before.document["overlays"][0], done.document["overlays"][0]
+    assert (new["state"], new["merge_base"], new["digest"]) == ("merged", old["merge_base"], old["digest"])
+
+
 FAULTS = {
     "rate limit, then well": ([Fault(429, headers={"Retry-After": "0"}), Fault(503)], 0),
     "server error": ([Fault(500)], 0),

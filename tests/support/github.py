@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from tests.support.trees import git, write_tree
 
@@ -92,13 +92,17 @@ class GitHub:
         git(self.work, "add", "-A", "-f")
         git(self.work, "commit", "-q", "-m", message)
         if branch == "main":
-            git(self.work, "push", "-q", "-f", str(self.bare), "main:refs/heads/main")
+            self.publish("main")
         return git(self.work, "rev-parse", "HEAD").decode().strip()
 
-    def open_pull(self, number: int, head: str) -> Pull:
-        """Publish `head` as a pull request."""
+    def publish(self, branch: str) -> None:
+        """Push a branch to the server, so that a pull request can be for it."""
+        git(self.work, "push", "-q", "-f", str(self.bare), f"{branch}:refs/heads/{branch}")
+
+    def open_pull(self, number: int, head: str, base: str = "main") -> Pull:
+        """Publish `head` as a pull request for `base`."""
         git(self.work, "push", "-q", "-f", str(self.bare), f"{head}:refs/pull/{number}/head")
-        self.pulls[number] = Pull(number, head)
+        self.pulls[number] = Pull(number, head, base)
         return self.pulls[number]
 
     def rewrite(self, branch: str, onto: str) -> None:
@@ -108,6 +112,12 @@ class GitHub:
     def rebase(self, branch: str) -> str:
         """Rebase a branch on main; its new head."""
         git(self.work, "rebase", "-q", "main", branch)
+        return git(self.work, "rev-parse", branch).decode().strip()
+
+    def merge_base_in(self, branch: str, base: str = "main") -> str:
+        """Merge `base` into a branch of the working repository; its new head."""
+        git(self.work, "checkout", "-q", branch)
+        git(self.work, "merge", "-q", "--no-ff", "-m", f"Merge branch '{base}' into {branch}", base)
         return git(self.work, "rev-parse", branch).decode().strip()
 
     def merge(self, number: int, *, squash: bool, tag: str | None = None) -> str:
@@ -217,8 +227,11 @@ def _handler(server: GitHub) -> type[BaseHTTPRequestHandler]:
                     "changed_files": server.diff(pull.base, pull.head).count(b"diff --git "),
                 }  # fmt: skip
                 self._send(200, json.dumps(document).encode(), {"Content-Type": "application/json"})
+            elif rest.startswith("git/commits/"):
+                parents = git(server.bare, "log", "-1", "--format=%P", rest.rpartition("/")[2]).decode().split()
+                self._send(200, json.dumps({"parents": [{"sha": each} for each in parents]}).encode())
             elif kind == "compare":
-                base, _, head = name.partition("...")
+                base, _, head = unquote(name).partition("...")
                 try:
                     merge_base = server.merge_base(base, head)
                 except subprocess.CalledProcessError:

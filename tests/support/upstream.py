@@ -11,6 +11,7 @@ from typing import Any
 from tests.support.cli import Ran, builder
 from tests.support.github import REPOSITORY, GitHub, github
 from tests.support.smallwheel import FILES, make_project
+from tests.support.trees import git
 
 PULL = f"{REPOSITORY}#39931"
 EDITED = FILES["vllm/config.py"].replace(b"option_20 = 20\n", b"option_20 = 2020\n")
@@ -78,6 +79,54 @@ def push(hub: GitHub) -> None:
     hub.open_pull(39931, hub.commit({"vllm/added.py": b"added = 1\n"}, "more", branch="feature"))
 
 
+def retrigger(hub: GitHub) -> None:
+    """An empty commit, so that CI runs once more."""
+    git(hub.work, "checkout", "-q", "feature")
+    git(hub.work, "commit", "-q", "--allow-empty", "-m", "run CI again")
+    hub.open_pull(39931, git(hub.work, "rev-parse", "feature").decode().strip())
+
+
+def amend(hub: GitHub) -> None:
+    """The same change under another message."""
+    hub.rewrite("feature", "main")
+    hub.open_pull(39931, hub.commit({"vllm/config.py": EDITED}, "the change, said better", branch="feature"))
+
+
+def move_line(hub: GitHub) -> None:
+    """The added line stands elsewhere in the file: as lines they are the same."""
+    hub.rewrite("feature", "main")
+    lines = EDITED.splitlines(keepends=True)
+    lines.insert(30, lines.pop(20))
+    hub.open_pull(39931, hub.commit({"vllm/config.py": b"".join(lines)}, "elsewhere", branch="feature"))
+
+
+def push_with_main(hub: GitHub) -> None:
+    """main goes on by six commits, which are merged into the branch, and then comes a commit of its own."""
+    for number in range(6):
+        hub.commit({"README.md": b"%d\n" % number}, "main goes on")
+    hub.merge_base_in("feature")
+    push(hub)
+
+
+def take_main(hub: GitHub) -> None:
+    hub.commit({"README.md": b"two\n"}, "main goes on")
+    hub.open_pull(39931, hub.merge_base_in("feature"))
+
+
+def take_back(hub: GitHub) -> None:
+    hub.open_pull(39931, hub.commit({"vllm/config.py": FILES["vllm/config.py"]}, "taken back", branch="feature"))
+
+
+def empty(hub: GitHub) -> None:
+    hub.rewrite("feature", "main")
+    retrigger(hub)
+
+
+def add_odd_name(hub: GitHub) -> None:
+    """A diff that no overlay can be."""
+    hub.open_pull(39931, hub.commit({"vllm/odd\tname.py": b"odd = 1\n"}, "odd", branch="feature"))
+
+
 def force_push(hub: GitHub) -> None:
     hub.rewrite("feature", "main")
     other = EDITED.replace(b"2020", b"2121")
@@ -119,6 +168,14 @@ CASES: dict[str, tuple[Callable[[GitHub], None] | None, int, str, str]] = {
     "re-rendered": (rerender, 0, "re-rendered", "same canonical digest"),
     "pushed to": (push, 4, "new commits", "1 commit more"),
     "force-pushed": (force_push, 4, "force-pushed", "change is another"),
+    "pushed to, with main": (push_with_main, 4, "new commits", "2 commits more, a merge of its base branch among them"),
+    "CI run again": (retrigger, 4, "new commits", "1 commit more, and the change is the same"),
+    "taken back": (take_back, 4, "new commits", "it changes nothing against main now"),
+    "emptied": (empty, 4, "force-pushed", "it changes nothing against main now"),
+    "no overlay any more": (add_odd_name, 4, "new commits", "its diff cannot be used now"),
+    "amended": (amend, 4, "force-pushed", "its commits were written anew, and the change is the same"),
+    "moved in its file": (move_line, 4, "force-pushed", "the change is another"),
+    "main merged in": (take_main, 4, "rebased", "its base branch was merged into it"),
     "rebased": (rebase, 4, "rebased", "the same change on another base"),
     "closed": (close, 4, "closed", "without being merged"),
     "squashed": (squash, 4, "merged", "first released in v0.0.3"),
