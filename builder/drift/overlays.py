@@ -64,7 +64,7 @@ class _LockedPull:
 
     @cached_property
     def history(self) -> History:
-        return History(self.repository, self.number)
+        return History(self.repository, self.number, base_branch=self.locked.base_branch, title=self.locked.title)
 
     @property
     def update(self) -> str:
