@@ -10,8 +10,8 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,7 +70,8 @@ def run(
 ) -> Finished:
     """Run a program to its end and return what came out, whatever its exit code; the caller judges it.
 
-    `inherited` are file descriptors that the program keeps open, such as a lock's.
+    `inherited` are file descriptors that the program keeps open, such as a lock's. Such a program is ended with this one,
+    however that ends: else the lock would be held for as long as some server likes.
     Raises `InputError` when the program is not there, `TimeLimitError` when it is not done after `timeout` seconds. What
     does not end, or is interrupted, is ended together with the programs that it has started.
     """
@@ -90,7 +91,8 @@ def run(
         raise InputError(f"cannot start {argv[0]}: {error.strerror}", hint=f"install {argv[0]}") from error
     with process:
         try:
-            out, err = process.communicate(stdin if stdin is not None else b"", timeout=timeout)
+            with _lifeline(process.pid) if inherited else nullcontext():
+                out, err = process.communicate(stdin if stdin is not None else b"", timeout=timeout)
         except subprocess.TimeoutExpired as error:
             raise TimeLimitError(
                 f"{argv[0]} did not end within {timeout:g} s",
@@ -100,6 +102,28 @@ def run(
         finally:
             _end(process)
     return Finished(tuple(argv), process.returncode, out, err)
+
+
+@contextmanager
+def _lifeline(group: int) -> Iterator[None]:
+    """End a program and those that it has started when this process is gone, even by SIGKILL.
+
+    A shell waits for the end of a pipe whose other end is ours alone. Linux's PR_SET_PDEATHSIG would reach git, and not
+    the git-remote-https that git has started: that one goes on, and keeps the lock.
+    """
+    watcher = subprocess.Popen(
+        ["sh", "-c", 'read -r line; kill -KILL "-$1"', "sh", str(group)],
+        env=environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    with watcher:
+        try:
+            yield
+        finally:
+            watcher.kill()
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -45,10 +45,23 @@ def fetch_by_git(
         remote.fetch(f"+refs/pull/{number}/head:refs/pull/{number}")
         head = remote.local("rev-parse", f"refs/pull/{number}").strip()
     if merge_base is None:
-        target = f"refs/heads/{base_branch}" if base_branch else "HEAD"
-        remote.fetch(f"+{target}:refs/base/{base_branch or 'HEAD'}", *([] if remote.has(head) else [head]))
-        merge_base = remote.local("merge-base", head, f"refs/base/{base_branch or 'HEAD'}").strip()
+        base = remote.fetch_branch(base_branch, *([] if remote.has(head) else [head]))
+        merge_base = _fork_point(remote, head, base)
     missing = [commit for commit in (head, merge_base) if not remote.has(commit)]
     if missing:
         remote.fetch(*missing)
-    return GitPull(head, merge_base, remote.talk("diff", *_DIFF_OPTIONS, merge_base, head))
+    return GitPull(head, merge_base, remote.diff(merge_base, head, *_DIFF_OPTIONS))
+
+
+def _fork_point(remote: GitRemote, head: str, base: str) -> str:
+    """Where `head` left `base`; of a head that a merge commit brought back, where it had left before that.
+
+    Once it is merged, the merge base is the head itself, and nothing is between the two.
+    """
+    found = remote.local("merge-base", head, base).strip()
+    if found != head:
+        return found
+    above = set(remote.local("rev-list", "--ancestry-path", base, f"^{head}").split())
+    own = [each for each in remote.local("rev-list", "--first-parent", base, f"^{head}").split() if each in above]
+    # The branch's own oldest commit that has the head: the merge. Where there is none, the head is the branch's tip.
+    return remote.local("merge-base", head, f"{own[-1]}^1").strip() if own else found

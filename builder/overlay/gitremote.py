@@ -8,6 +8,7 @@ first cut answer, and sends an extra header on to wherever its first request was
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import re
 import shutil
@@ -15,13 +16,16 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
+from types import ModuleType
 from urllib.parse import urlsplit
 
-from builder.errors import UnreachableError
+from builder.console import Console
+from builder.errors import InputError, UnreachableError
 from builder.files import cache_dir
 from builder.limits import SIZE_LIMIT, TRIES, exchange_limit, pause_before, wait_limit
-from builder.overlay.http import final_address, github_url
+from builder.overlay.http import GIT_SERVICE, NotAvailableError, basic, final_address, github_url
 from builder.process import TimeLimitError, run
 
 # What git (2.39 to 2.50, in the C locale) says when the server answered and has no such thing.
@@ -33,6 +37,21 @@ _REFUSED = re.compile(
     r"returned error: 4(?!08|29)\d\d|Authentication failed|could not read (?:Username|Password)|terminal prompts disabled"
 )
 _REDIRECTED = re.compile(r"returned error: 30[12378]")
+# GIT_CONFIG_COUNT came with git 2.31, GIT_CONFIG_GLOBAL with 2.32 (Documentation/RelNotes).
+_OLDEST = (2, 32)
+_TOLD_AFTER = 1.0
+"""Seconds of waiting for another run before it is said: most are over sooner."""
+
+
+_ALWAYS = {
+    # What was fetched by its commit alone is under no ref: git would throw it away.
+    "gc.auto": "0",
+    "maintenance.auto": "false",
+    # $XDG_CONFIG_HOME/git/attributes is read though no configuration is.
+    "core.attributesFile": os.devnull,
+    "core.hooksPath": os.devnull,
+    "protocol.allow": "never",
+}
 
 
 class GitError(UnreachableError):
@@ -64,29 +83,33 @@ def address_of(repository: str) -> str:
 class GitRemote:
     """A repository `OWNER/NAME` of GitHub. With `offline`, only what the cache has is there.
 
-    Raises `UnreachableError` when git is not installed.
+    Raises `UnreachableError` when git is not installed or too old, `InputError` when the cache cannot be written.
     """
 
     def __init__(self, repository: str, *, offline: bool = False) -> None:
-        if shutil.which("git") is None:
+        program = shutil.which("git")
+        if program is None:
             raise UnreachableError("git is not installed", hint="install git (Debian: apt-get install git)")
+        _check_version(program)
         self.repository = repository
         self._offline = offline
         self._address = address_of(repository)
         self._folder = _bare_copy(repository)
+        self._settled = False
 
     def local(self, *arguments: str) -> str:
         """git on what is there already; it asks nobody. Raises `GitError`."""
         return self._run(arguments).decode("utf-8", "replace")
 
     def talk(self, *arguments: str) -> bytes:
-        """git with the server: several tries, none of them endless. Raises `GitError`."""
+        """git with the server: several tries, none of them endless. Raises `UnreachableError`, most often a `GitError`."""
         if self._offline:
             return self._run(arguments)
         trouble: GitError | None = None
         for attempt in range(TRIES):
             if trouble is not None:
                 time.sleep(pause_before(attempt))
+            self._settle()
             try:
                 found = self._run(arguments, _talking(self._address))
             except GitError as error:
@@ -96,29 +119,31 @@ class GitRemote:
                     raise NoCommitError(self.repository, error.said, refused=True) from error
                 trouble = error
                 if _REDIRECTED.search(error.said):
-                    self._move()
+                    self._settled = False
             else:
                 if arguments[0] != "ls-remote" or found.strip():
                     return found
-                # A page in the place of an answer is, to git, a list of no refs. A repository has a HEAD.
+                # A page in the place of an answer is, to git, a list of no refs. So is the HEAD of a repository whose
+                # default branch is not there; such a one has other refs.
+                arguments = ("ls-remote", "origin")
                 trouble = GitError(self.repository, "the server answers, but not as a git repository")
         assert trouble is not None  # noqa: S101  the loop ran
         raise trouble
 
-    def fetch(self, *refs: str, prune: bool = False) -> None:
-        """Fetch refs or commits, with their history and without trees and files. Raises as `talk` does.
-
-        `prune` drops refs that the server does not have any more.
-        """
+    def fetch(self, *refs: str) -> None:
+        """Fetch refs or commits, with their history and without trees and files. Raises as `talk` does."""
         if self._offline:
             raise GitError(self.repository, "offline, and the cache does not have the commits", refused=True)
         self.talk(
             "fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance", "--filter=tree:0",
-            *(["--prune"] if prune else []), "origin", *refs,
+            "origin", *refs,
         )  # fmt: skip
 
     def heads(self, *names: str) -> dict[str, str]:
-        """The commits of those of the server's refs `names` that are there. Raises as `talk` does."""
+        """The commits of those of the server's refs `names` that are there, and maybe of others. Raises as `talk` does.
+
+        A name may be a pattern. `NAME^{}` is what the annotated tag NAME stands for.
+        """
         said = self.talk("ls-remote", "origin", "HEAD", *names).decode("utf-8", "replace")
         return {name: commit for commit, _, name in (line.partition("\t") for line in said.splitlines())}
 
@@ -134,10 +159,36 @@ class GitRemote:
         """Whether `old` is among the ancestors of `new`, or `new` itself; both must be there."""
         return self.local("rev-list", "--max-count=1", old, f"^{new}").strip() == ""
 
-    def _move(self) -> None:
-        """Go on at the address that the server redirects to, when that is a known host's: a repository was renamed."""
-        suffix = "/info/refs?service=git-upload-pack"
-        self._address = final_address(address_of(self.repository) + suffix).removesuffix(suffix)
+    def diff(self, old: str, new: str, *options: str) -> bytes:
+        """The diff between two commits; the server is asked for what the copy does not have. Raises as `talk` does."""
+        try:
+            return self._run(("diff", *options, old, new))
+        except GitError:
+            return self.talk("diff", *options, old, new)
+
+    def fetch_branch(self, branch: str | None, *more: str) -> str:
+        """Fetch a branch, the default one for None, and more refs; the name that the branch has here. Raises as `talk` does."""
+        # By a digest: `release` and, a year later, `release/v1` cannot both be files below one folder.
+        here = f"refs/base/{hashlib.sha256((branch or 'HEAD').encode()).hexdigest()[:16]}"
+        self.fetch(f"+{f'refs/heads/{branch}' if branch else 'HEAD'}:{here}", *more)
+        return here
+
+    def _settle(self) -> None:
+        """Let our own HTTP ask what git asks first: it keeps to limits, sits out what a server asks to wait for, and goes on
+        where the repository was renamed to, at a known host alone.
+
+        git has no limit for a connection, knows no Retry-After, and would take its extra header anywhere. Raises
+        `UnreachableError`.
+        """
+        if self._settled or not self._address.startswith(("http://", "https://")):
+            return
+        # git says more of a refusal, and has certificates of its own.
+        with suppress(NotAvailableError):
+            found = final_address(address_of(self.repository) + GIT_SERVICE)
+            # A page to sign in at is no repository.
+            if found.endswith(GIT_SERVICE):
+                self._address = found.removesuffix(GIT_SERVICE)
+        self._settled = True
 
     def _run(self, arguments: Sequence[str], settings: Mapping[str, str] | None = None) -> bytes:
         with _alone(self._folder) as handle:
@@ -161,37 +212,96 @@ class GitRemote:
 
 def _bare_copy(repository: str) -> Path:
     """The folder of the bare copy, made when it is not there: under another name first, so that it is whole or absent."""
-    from git import Repo
-
     place = urlsplit(github_url()).netloc.rsplit("@", 1)[-1] or "local"
     folder = cache_dir("git") / re.sub(r"[^A-Za-z0-9.-]", "_", f"{place}-{repository}.git")
     if folder.is_dir():
         return folder
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as name:
-        new = Path(name) / "new"
-        run(["git", "init", "--quiet", "--bare", str(new)])
-        with Repo(new) as repo, repo.config_writer() as config:
-            # What was fetched by its commit alone is under no ref: git would throw it away.
-            config.set_value("gc", "auto", "0")
-        with suppress(OSError):  # another run was faster
-            new.rename(folder)
+    said = ""
+    try:
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as name:
+            new = Path(name) / "new"
+            # Without a template: the user's may have hooks, and attributes that change a diff.
+            made = run(["git", "init", "--quiet", "--bare", "--template=", str(new)], extra_env=_environment({}))
+            said = made.output
+            if made.returncode == 0:
+                # For whoever runs a git of their own in there: what was fetched by its commit alone is under no ref, and
+                # no garbage.
+                with _git_python().GitConfigParser(new / "config", read_only=False) as config:
+                    config.set_value("gc", "auto", "0")
+                with suppress(OSError):  # another run was faster
+                    new.rename(folder)
+    except OSError as error:
+        said = str(error)
+    if not folder.is_dir():
+        raise InputError(
+            f"git cannot make a repository in {folder.parent}", details=[("said", said[-600:])],
+            hint="set BUILDER_CACHE_DIR to a writable folder with room",
+        )  # fmt: skip
     return folder
+
+
+def _git_python() -> ModuleType:
+    """GitPython's `git.config`. As it is imported it runs `git version`, and refuses to be when the user's configuration is
+    broken: it is imported without that."""
+    own = _environment({}) | {"GIT_PYTHON_REFRESH": "quiet"}
+    before = {name: os.environ.get(name) for name in own}
+    os.environ.update(own)
+    try:
+        import git.config
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+    return git.config
+
+
+@cache
+def _check_version(program: str) -> None:
+    said = run([program, "--version"], extra_env=_environment({})).output
+    found = re.search(r"git version (\d+)\.(\d+)", said)
+    if found is None or (int(found[1]), int(found[2])) < _OLDEST:
+        wanted = ".".join(map(str, _OLDEST))
+        raise UnreachableError(
+            f"git is older than {wanted}", details=[("found", f"{program}: {said[:200]}")],
+            hint=f"install git {wanted} or later",
+        )  # fmt: skip
 
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[int]:
     """Keep other runs of this tool away from a bare copy; the handle keeps them away as long as a child has it.
 
-    Then a lock file of git's is one that a killed git left behind, and would be in the way for ever.
+    Then a lock file of git's is one that a killed git left behind, and would be in the way for ever. Raises
+    `UnreachableError` when another run has the copy for longer than an exchange may take.
     """
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        _lock(handle, folder)
         for stale in (*folder.glob("*.lock"), *folder.glob("refs/**/*.lock"), *folder.glob("objects/**/*.lock")):
             stale.unlink(missing_ok=True)
         yield handle
     finally:
         os.close(handle)
+
+
+def _lock(handle: int, folder: Path) -> None:
+    begun, told, limit = time.monotonic(), False, exchange_limit()
+    while True:
+        try:
+            return fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            waited = time.monotonic() - begun
+            if waited > limit:
+                raise UnreachableError(
+                    f"another run has had {folder} for {limit:g} s",
+                    hint="wait for it, or end it; with another BUILDER_CACHE_DIR nobody is in the way",
+                ) from error
+            if waited > _TOLD_AFTER and not told:
+                told = True
+                Console().warn(f"waiting for another run that uses {folder}, up to {limit:g} s")
+            time.sleep(0.02)
 
 
 def _talking(address: str) -> dict[str, str]:
@@ -206,7 +316,6 @@ def _talking(address: str) -> dict[str, str]:
         "http.lowSpeedLimit": "1000",
         "http.lowSpeedTime": str(max(1, int(wait_limit()))),
         "http.followRedirects": "false",
-        "protocol.allow": "never",
         "protocol.https.allow": "always",
         "protocol.http.allow": "always",
         "protocol.ssh.allow": "always",
@@ -214,21 +323,21 @@ def _talking(address: str) -> dict[str, str]:
     }
     token = os.environ.get("GITHUB_TOKEN")
     if token and github_url().startswith("http"):
-        import base64
-
-        basic = base64.b64encode(f"x-access-token:{token}".encode()).decode()
-        settings[f"http.{github_url()}/.extraHeader"] = f"Authorization: Basic {basic}"
+        settings[f"http.{github_url()}/.extraHeader"] = f"Authorization: {basic(token)}"
     return settings
 
 
 def _environment(settings: Mapping[str, str]) -> dict[str, str]:
-    """git without the user's configuration and without prompts; settings in the environment are in no file and no `ps`."""
+    """git without the user's configuration, attributes, hooks and prompts; settings in the environment are in no file and
+    no `ps`."""
+    settings = {**_ALWAYS, **settings}
     pairs = {"GIT_CONFIG_COUNT": str(len(settings))}
     for index, (key, value) in enumerate(settings.items()):
         pairs |= {f"GIT_CONFIG_KEY_{index}": key, f"GIT_CONFIG_VALUE_{index}": value}
     return {
         "GIT_CONFIG_NOSYSTEM": "1",
         "GIT_CONFIG_GLOBAL": os.devnull,
+        "GIT_ATTR_NOSYSTEM": "1",
         "GIT_TERMINAL_PROMPT": "0",
         "GIT_ASKPASS": "true",
         **pairs,

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from builder.overlay.gitremote import GitRemote, NoCommitError, NoRepositoryError
 
-_BASE = "refs/base/HEAD"
+if TYPE_CHECKING:
+    from packaging.version import Version
+
+_TAGS = "refs/tags/"
 
 
 class History:
     """A pull request's history, from commits without trees. Commits are fetched when they are asked for.
+
+    `base_branch` is the branch that it is for, the repository's default branch when it is not known; `title` is what it is
+    called, by which a squash of it is known. A number alone is not enough: a fork such as ROCm/vllm carries upstream's
+    subjects, and `(#N)` in them is another pull request.
 
     Every method raises `UnreachableError` when the repository does not answer: that is never taken for an answer.
     """
@@ -50,33 +60,83 @@ class History:
         return int(remote.local("rev-list", "--count", f"{old}..{new}"))
 
     def merged_commit(self, head: str) -> str | None:
-        """The default branch's commit that brought the pull request: by ancestry, or by a subject that ends in `(#N)`."""
-        self._remote.fetch(f"+HEAD:{_BASE}", f"+refs/pull/{self._number}/head:refs/pull/{self._number}")
-        if self._remote.is_ancestor(head, _BASE):
+        """The base branch's commit that brought the pull request: `head` by ancestry, or a squash by its whole subject."""
+        remote = self._remote
+        if not remote.has(head):
+            remote.fetch(f"+refs/pull/{self._number}/head:refs/pull/{self._number}")
+        base = self._base()
+        if base is None:
+            return None
+        if remote.is_ancestor(head, base):
             return head
-        named = self._by_subject(_BASE)
-        return named[-1] if named else None
+        titles = {self._title} if self._title else set()
+        own = remote.local("log", "--max-count=2", "--format=%s", head, f"^{base}").splitlines()
+        if len(own) == 1:
+            # GitHub names a squash after the pull request, or after its commit when it has just one
+            # (docs.github.com, "About pull request merges").
+            titles.add(own[0])
+        squashes = self._named({f"{title} (#{self._number})" for title in titles}, base)
+        # What the head has itself came before it.
+        later = [each for each in squashes if not remote.is_ancestor(each, head)]
+        return later[-1] if later else None
 
     def first_release(self, commit: str | None) -> str | None:
-        """The lowest version tag that has `commit`, or a cherry-pick of it whose subject ends in `(#N)`."""
+        """The lowest version tag that has `commit`, or a cherry-pick of it: the same subject, which names the number.
+
+        Without `commit`, a squash is looked for by the title.
+        """
+        remote = self._remote
+        versions = self._version_tags()
+        if not versions:
+            return None
+        if commit is not None and not remote.has(commit):
+            try:
+                remote.fetch(commit)
+            except NoCommitError:
+                commit = None
+        commits = [commit] if commit is not None else []
+        subject = f"{self._title} (#{self._number})" if self._title else ""
+        if commit is not None:
+            subject = remote.local("log", "--max-count=1", "--format=%s", commit).strip()
+        if re.search(rf"#{self._number}\b", subject):
+            commits += self._named({subject}, "--tags")
+        found = {tag for each in commits for tag in remote.local("tag", "--contains", each).split() if tag in versions}
+        final = [tag for tag in found if not versions[tag].is_prerelease]
+        return min(final or found, key=versions.__getitem__, default=None)
+
+    def _base(self) -> str | None:
+        """Our name of the base branch. The default branch when that one is gone; None when there is neither."""
+        for branch in dict.fromkeys((self._base_branch, None)):
+            try:
+                return self._remote.fetch_branch(branch)
+            except NoCommitError:
+                continue
+        return None
+
+    def _version_tags(self) -> dict[str, Version]:
+        """The server's tags that are versions, fetched: others may be on no commit at all, and cannot be had as one."""
         from packaging.version import InvalidVersion, Version
 
         remote = self._remote
-        remote.fetch(f"+HEAD:{_BASE}", "+refs/tags/*:refs/tags/*", prune=True)
-        commits = [commit] if commit is not None and remote.has(commit) else []
-        commits += self._by_subject("--tags")
-        versions: dict[Version, str] = {}
-        for each in commits:
-            for tag in remote.local("tag", "--contains", each).split():
+        versions: dict[str, Version] = {}
+        listed = remote.heads(f"{_TAGS}*")
+        for name in listed:
+            tag = name.removeprefix(_TAGS)
+            if tag != name:
                 try:
-                    versions[Version(tag)] = tag
+                    versions[tag] = Version(tag)
                 except InvalidVersion:
                     continue
-        final = [version for version in versions if not version.is_prerelease]
-        return versions[min(final or versions)] if versions else None
+        lines = remote.local("for-each-ref", "--format=%(refname) %(objectname)", _TAGS).splitlines()
+        here = dict(line.split(" ") for line in lines)
+        new = [_TAGS + tag for tag in versions if here.get(_TAGS + tag) != listed[_TAGS + tag]]
+        if new:
+            remote.fetch(*(f"+{name}:{name}" for name in new))
+        return versions
 
-    def _by_subject(self, where: str) -> list[str]:
-        """Commits whose subject ends in `(#N)`, as GitHub writes a squash; newest first."""
-        mark = f"(#{self._number})"
+    def _named(self, subjects: Collection[str], where: str) -> list[str]:
+        """Commits that have one of the subjects, newest first."""
+        mark = f"#{self._number}"
         lines = self._remote.local("log", where, "--fixed-strings", f"--grep={mark}", "--format=%H %s").splitlines()
-        return [line.split(" ", 1)[0] for line in lines if line.endswith(mark)]
+        found = (line.split(" ", 1) for line in lines)
+        return [commit for commit, subject in found if subject in subjects]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 import threading
@@ -25,6 +26,8 @@ _REDIRECTS = 5
 _KNOWN_ORIGINS = frozenset(
     ("https", host) for host in ("github.com", "api.github.com", "patch-diff.githubusercontent.com")
 )
+GIT_SERVICE = "/info/refs?service=git-upload-pack"
+"""What git asks a repository's address for first."""
 _NOT_TO_BE_HAD = (401, 403, 404, 406, 410, 422)
 
 
@@ -103,8 +106,13 @@ def _headers(url: str, accept: str) -> dict[str, str]:
     token = github_token()
     # A redirect to the host that serves diffs goes without it.
     if token and _ours(url):
-        headers["Authorization"] = f"Bearer {token}"
+        headers["Authorization"] = basic(token) if url.endswith(GIT_SERVICE) else f"Bearer {token}"
     return headers
+
+
+def basic(token: str) -> str:
+    """The token as GitHub wants it for git: with a name, as a password."""
+    return f"Basic {base64.b64encode(f'x-access-token:{token.strip()}'.encode()).decode()}"
 
 
 def fetch(url: str, accept: str) -> Answer:
@@ -114,6 +122,11 @@ def fetch(url: str, accept: str) -> Answer:
     422), `RefusedError` when it answers with another status every time, and `UnreachableError` when it does not answer
     properly within the tries.
     """
+    return _persist(url, lambda: _follow(url, accept))
+
+
+def _persist(url: str, call: Callable[[], Result | tuple[int, Mapping[str, str]]]) -> Result:
+    """The result of a call that asks for `url`, of as many tries as it takes; raises as `fetch` does."""
     trouble: UnreachableError | None = None
     asked = 0.0
     for attempt in range(TRIES):
@@ -121,13 +134,13 @@ def fetch(url: str, accept: str) -> Answer:
             time.sleep(max(asked, pause_before(attempt)))
         asked = 0.0
         try:
-            outcome = _in_time(lambda: _follow(url, accept))
+            outcome = _in_time(call)
         except requests.RequestException as error:
             trouble = UnreachableError(
                 f"{urlsplit(url).hostname} does not answer: {_said(error)}", hint="check the network"
             )
             continue
-        if isinstance(outcome, Answer):
+        if not isinstance(outcome, tuple):
             return outcome
         status, headers = outcome
         asked = _asked_wait(headers)
@@ -146,17 +159,24 @@ def fetch(url: str, accept: str) -> Answer:
 
 
 def final_address(url: str) -> str:
-    """Where a GET of `url` ends after its redirects. Raises `UnreachableError` where these lead to somebody else."""
+    """Where a GET of `url` ends after its redirects, as soon as the server is ready to answer it; the answer is not read.
 
-    def go() -> str:
-        return _step(url, "*/*", lambda answer: answer.url)
+    Raises as `fetch` does, `UnreachableError` too where a redirect leads to somebody else, and `NotAvailableError` where
+    the server's certificate is not trusted: another client may have others.
+    """
 
-    try:
-        return _in_time(go)
-    except requests.RequestException as error:
-        raise UnreachableError(
-            f"{urlsplit(url).hostname} does not answer: {_said(error)}", hint="check the network"
-        ) from error
+    def look(answer: requests.Response) -> str | tuple[int, Mapping[str, str]]:
+        if answer.status_code == 200:
+            return answer.url
+        return answer.status_code, {name.lower(): value for name, value in answer.headers.items()}
+
+    def go() -> str | tuple[int, Mapping[str, str]]:
+        try:
+            return _step(url, "*/*", look)
+        except requests.exceptions.SSLError as error:
+            raise NotAvailableError(f"the certificate of {urlsplit(url).hostname} is not trusted") from error
+
+    return _persist(url, go)
 
 
 def _said(error: requests.RequestException) -> str:

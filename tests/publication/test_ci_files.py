@@ -50,7 +50,7 @@ def gitlab(job: str) -> str:
 
 
 def bash(script: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
-    """Run a step as GitHub's runner does: bash -e with pipefail."""
+    """Run a step as GitHub's runner does where `shell: bash` is said: with pipefail."""
     return subprocess.run(
         ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", script],
         cwd=cwd, capture_output=True, text=True, check=False, timeout=250, env={**os.environ, **env},
@@ -76,6 +76,15 @@ def test_every_action_is_pinned_by_commit_and_permissions_are_least() -> None:
     assert document["permissions"] == {}
     assert document["jobs"]["check"]["permissions"] == {"contents": "read"}
     assert "packages" not in document["jobs"]["drift"]["permissions"]
+
+
+def test_every_step_runs_with_pipefail() -> None:
+    """A runner adds it for `shell: bash` only, not for the shell that it takes when none is named."""
+    document = yaml.safe_load(WORKFLOW.read_text())
+    assert document["defaults"] == {"run": {"shell": "bash"}}
+    assert not [step for job in document["jobs"].values() for step in job["steps"] if "shell" in step]
+    runs = [step for step in yaml.safe_load(ACTION.read_text())["runs"]["steps"] if "run" in step]
+    assert {step["shell"] for step in runs} == {"bash"}
 
 
 def test_no_finding_of_zizmor() -> None:
@@ -266,3 +275,36 @@ def test_the_drift_step_keeps_one_issue_for_each_recipe(runner: Path, tmp_path: 
         assert "base" in (tmp_path / "body.md").read_text()
         assert bash(gitlab("drift"), runner).returncode == 4
     assert step() == (5, "")
+
+
+def test_the_drift_step_opens_no_second_issue_and_goes_on_after_a_failure(tmp_path: Path) -> None:
+    require("jq")
+    for name in ("a", "b"):
+        (tmp_path / "images").mkdir(exist_ok=True)
+        (tmp_path / f"images/{name}.lock.yaml").touch()
+    called = tmp_path / "called"
+    programs = {
+        ".venv/bin/builder": 'echo "asked $2" >> called\nexit 4\n',
+        "bin/gh": (
+            'case "$2" in\nlist) echo "[]"; if [ -e no-list ]; then rm no-list; exit 1; fi;;\n'
+            '*) echo "$@" >> called; case "$*" in *a.yaml*) [ ! -e no-create ];; esac;;\nesac\n'
+        ),
+    }
+    for path, text in programs.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(f"#!/bin/sh\n{text}")
+        (tmp_path / path).chmod(0o755)
+    script = steps("drift")["Keep one open issue for each recipe whose sources have moved"]
+    created = [f"issue create --title Drift: images/{name}.yaml --body-file drift.md" for name in ("a", "b")]
+
+    def step() -> tuple[int, list[str]]:
+        called.write_text("")
+        done = bash(script, tmp_path, PATH=f"{tmp_path}/bin:{os.environ['PATH']}")
+        return done.returncode, called.read_text().splitlines()
+
+    (tmp_path / "no-list").touch()
+    assert step() == (1, ["asked images/a.yaml", "asked images/b.yaml", created[1]])
+    (tmp_path / "no-create").touch()
+    assert step() == (1, ["asked images/a.yaml", created[0], "asked images/b.yaml", created[1]])
+    (tmp_path / "no-create").unlink()
+    assert step() == (0, ["asked images/a.yaml", created[0], "asked images/b.yaml", created[1]])
