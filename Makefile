@@ -6,7 +6,8 @@ VENV := .venv
 BUILDER := $(VENV)/bin/builder
 SETUP := $(VENV)/.setup
 TESTS ?= tests
-WORKERS ?= 2
+# Many tests wait for servers that stall on purpose: one more worker than this has cores.
+WORKERS ?= 3
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo build check lock test lint bench publish run clean
