@@ -21,12 +21,16 @@ from builder.console import Console
 _PIECE = 8 << 20
 COLUMNS = 5120
 PEER = "BENCH_LLMCOMPRESSOR_PYTHON"
-# Its seconds are those of the call alone, without importing torch, and without fsync.
+# Its seconds are those of the call, with fsync as ours, and without importing torch.
 _PEER_SCRIPT = """
-import sys, time
+import os, pathlib, sys, time
 from llmcompressor import model_free_ptq
 begun = time.perf_counter()
 model_free_ptq(model_stub=sys.argv[1], save_directory=sys.argv[2], scheme="FP8_BLOCK", device="cpu")
+for path in pathlib.Path(sys.argv[2]).rglob("*"):
+    handle = os.open(path, os.O_RDONLY)
+    os.fsync(handle)
+    os.close(handle)
 print(time.perf_counter() - begun)
 """
 
