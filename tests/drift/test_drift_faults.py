@@ -39,7 +39,7 @@ def test_no_fault_makes_up_a_cause(
     happens, code, cause, _ = CASES[name]
     if happens is not None:
         happens(world.hub)
-    for key, value in {**world.env, "BUILDER_HTTP_TIMEOUT": "0.4", "GITHUB_TOKEN": TOKEN}.items():
+    for key, value in {**world.env, "BUILDER_HTTP_TIMEOUT": "0.6", "GITHUB_TOKEN": TOKEN}.items():
         monkeypatch.setenv(key, value)
     monkeypatch.chdir(world.project)
     printed = ""

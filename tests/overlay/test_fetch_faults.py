@@ -67,7 +67,7 @@ class Locker:
         settings = {
             "BUILDER_GITHUB_URL": hub.url,
             "BUILDER_GITHUB_API_URL": hub.url,
-            "BUILDER_HTTP_TIMEOUT": "0.4",
+            "BUILDER_HTTP_TIMEOUT": "0.6",
             "GITHUB_TOKEN": TOKEN,
         }
         for name, value in settings.items():
