@@ -71,6 +71,24 @@ def places(text: Text, block: Sequence[bytes], *, missing_newline: bool = False)
     ]
 
 
+def found_at(text: Text, hunk: Hunk) -> list[int]:
+    """All places (from 0) where what a hunk finds stands."""
+    return places(text, old_lines(hunk), missing_newline=hunk.old_missing_newline)
+
+
+def result_at(text: Text, hunk: Hunk) -> list[int]:
+    """All places (from 0) where what a hunk leaves stands."""
+    return places(text, new_lines(hunk), missing_newline=hunk.new_missing_newline)
+
+
+def context(hunk: Hunk) -> tuple[int, int]:
+    """How many lines of context a hunk begins and ends with."""
+    markers = [line[:1] for line in hunk.lines]
+    head = next((index for index, marker in enumerate(markers) if marker != b" "), len(markers))
+    tail = next((index for index, marker in enumerate(reversed(markers)) if marker != b" "), len(markers))
+    return head, tail
+
+
 def apply_hunks(text: Text, hunks: Sequence[Hunk], offsets: Sequence[int], fuzzes: Sequence[int]) -> Text | None:
     """Apply every hunk at its stated line plus its offset, or return None when one does not stand there.
 
@@ -105,8 +123,6 @@ def _ignored(hunk: Hunk, fuzz: int) -> tuple[int, int]:
     """How many context lines at the head and the tail GNU patch ignores at a fuzz factor."""
     if not fuzz:
         return 0, 0
-    markers = [line[:1] for line in hunk.lines]
-    head = next((i for i, marker in enumerate(markers) if marker != b" "), len(markers))
-    tail = next((i for i, marker in enumerate(reversed(markers)) if marker != b" "), len(markers))
-    context = max(head, tail)
-    return max(0, fuzz + head - context), max(0, fuzz + tail - context)
+    head, tail = context(hunk)
+    longer = max(head, tail)
+    return max(0, fuzz + head - longer), max(0, fuzz + tail - longer)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from builder.overlay.gnupatch import Placed
-from builder.overlay.hunks import Text, new_lines, old_index, old_lines, places, stands_at
+from builder.overlay.hunks import Text, context, found_at, old_index, old_lines, result_at, stands_at
 from builder.overlay.model import FileChange, Hunk
 
 
@@ -37,21 +37,13 @@ def locate(text: Text, hunk: Hunk, *, drift: int = 0, floor: int = 0) -> int | N
     elif tail < head:
         found = [last]
     else:
-        found = places(text, block, missing_newline=hunk.old_missing_newline)
+        found = found_at(text, hunk)
     fitting = [
         index
         for index in found
         if index >= floor and stands_at(text, block, index, missing_newline=hunk.old_missing_newline)
     ]
     return min(fitting, key=lambda index: (abs(index - expected), -index), default=None)
-
-
-def context(hunk: Hunk) -> tuple[int, int]:
-    """How many lines of context a hunk begins and ends with."""
-    markers = [line[:1] for line in hunk.lines]
-    head = next((index for index, marker in enumerate(markers) if marker != b" "), len(markers))
-    tail = next((index for index, marker in enumerate(reversed(markers)) if marker != b" "), len(markers))
-    return head, tail
 
 
 def locate_all(text: Text, hunks: Sequence[Hunk]) -> list[int | None]:
@@ -69,21 +61,22 @@ def locate_all(text: Text, hunks: Sequence[Hunk]) -> list[int | None]:
 
 def placed(text: Text, change: FileChange) -> list[Placed] | None:
     """The places of all hunks in the form that `apply_change` takes, or None when one stands nowhere."""
-    spots = locate_all(text, change.hunks)
+    return as_placed(change.hunks, locate_all(text, change.hunks))
+
+
+def as_placed(hunks: Sequence[Hunk], spots: Sequence[int | None]) -> list[Placed] | None:
+    """Places that `locate_all` found, in the form that `apply_change` takes."""
     if any(spot is None for spot in spots):
         return None
     return [
         Placed(0, number, 0, (spot or 0) - old_index(hunk), 0)
-        for number, (hunk, spot) in enumerate(zip(change.hunks, spots, strict=True), 1)
+        for number, (hunk, spot) in enumerate(zip(hunks, spots, strict=True), 1)
     ]
 
 
 def has_result(text: Text, hunk: Hunk) -> bool:
     """Whether what the hunk leaves stands in the text already, and what it finds does not."""
-    block = new_lines(hunk)
-    if not block or locate(text, hunk) is not None:
-        return False
-    return bool(places(text, block, missing_newline=hunk.new_missing_newline))
+    return locate(text, hunk) is None and bool(result_at(text, hunk))
 
 
 def nearest(text: Text, block: Sequence[bytes], expected: int) -> Nearest | None:

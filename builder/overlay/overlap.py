@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
-from builder.overlay.hunks import Text, new_lines, places
+from builder.overlay.hunks import Text, result_at
 from builder.overlay.locate import placed
 from builder.overlay.model import HunkCause, HunkFailure, Overlay
 from builder.overlay.placement import in_place
@@ -160,7 +160,7 @@ def _carried(selection: Selection, tree: Tree) -> tuple[int, int]:
             count += hunks if content is None and change.kind == "delete" else 0
             continue
         text = Text.of(content.data)
-        there = [bool(places(text, new_lines(hunk), missing_newline=hunk.new_missing_newline)) for hunk in change.hunks]
+        there = [bool(result_at(text, hunk)) for hunk in change.hunks]
         count += sum(there) if there else 1
     return count, total
 

@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from builder.overlay.hunks import Text, new_lines, old_index, old_lines, places, stands_at
-from builder.overlay.locate import locate_all, placed
+from builder.overlay.hunks import Text, found_at, old_index, old_lines, result_at, stands_at
+from builder.overlay.locate import as_placed, locate_all
 from builder.overlay.model import FileChange, Hunk, HunkCause, HunkFailure
 from builder.overlay.select import Selection
 from builder.overlay.stack import Step, Tree, apply_change
@@ -34,10 +34,11 @@ def in_place(selection: Selection, before: Tree, steps: Sequence[Step]) -> bool:
     for change in selection.changes:
         source = tree.get(change.old_path or "") if tree is not None else None
         text = Text.of(source.data if source else b"")
-        if misplaced(change, text, locate_all(text, change.hunks), base, steps):
+        spots = locate_all(text, change.hunks)
+        if misplaced(change, text, spots, base, steps):
             return False
-        spots = placed(text, change)
-        tree = apply_change(tree, change, spots) if tree is not None and spots is not None else None
+        there = as_placed(change.hunks, spots)
+        tree = apply_change(tree, change, there) if tree is not None and there is not None else None
     return True
 
 
@@ -57,10 +58,11 @@ def misplaced(
         return []
     original = base.get(path)
     bare = Text.of(original.data) if original is not None else None
-    here = all(_stands(text, hunk, old_index(hunk)) for hunk in change.hunks)
     if bare is not None and all(_stands(bare, hunk, old_index(hunk)) for hunk in change.hunks):
         return _by_the_base(change, spots, path, steps)
-    return [] if here else _by_uniqueness(change, text, spots)
+    if all(_stands(text, hunk, old_index(hunk)) for hunk in change.hunks):
+        return []
+    return _by_uniqueness(change, text, spots)
 
 
 def _stands(text: Text, hunk: Hunk, index: int) -> bool:
@@ -90,7 +92,7 @@ def _by_the_base(
         assert step is not None  # noqa: S101  lines that are lost were lost by a step
         after = step.after.get(change.path) or step.after.get(path)
         position = steps.index(step) + 1
-        if after is not None and _result(Text.of(after.data), hunk):
+        if after is not None and result_at(Text.of(after.data), hunk):
             said = f"the hunk's result is already there, put there by overlay {position}, {step.overlay.id}"
             found.append(_with(failure, "already-supplied", f"{said}; it would fit a second time", step.overlay.id))
         else:
@@ -115,7 +117,8 @@ def _by_uniqueness(change: FileChange, text: Text, spots: Sequence[int | None]) 
         others = rivals[number - 1]
         if spot is None or offset == 0 or offset in sure or not others:
             continue
-        stated = next((at for at in (old_index(hunk), hunk.new_start - 1) if _result_at(text, hunk, at)), None)
+        results = result_at(text, hunk)
+        stated = next((at for at in (old_index(hunk), hunk.new_start - 1) if at in results), None)
         if stated is not None:
             said = f"the hunk's result stands at line {stated + 1}, where the diff says, and the hunk fits at line {spot + 1} too"
         else:
@@ -127,10 +130,8 @@ def _by_uniqueness(change: FileChange, text: Text, spots: Sequence[int | None]) 
 
 def _rivals(text: Text, hunk: Hunk, spot: int) -> list[int]:
     """Other places where the hunk fits, or where its result stands already."""
-    old = places(text, old_lines(hunk), missing_newline=hunk.old_missing_newline)
-    new = places(text, new_lines(hunk), missing_newline=hunk.new_missing_newline)
-    apart = [index for index in new if index + hunk.new_count <= spot or index >= spot + hunk.old_count]
-    return sorted({*(index for index in old if index != spot), *apart})
+    apart = (at for at in result_at(text, hunk) if at + hunk.new_count <= spot or at >= spot + hunk.old_count)
+    return sorted({*(at for at in found_at(text, hunk) if at != spot), *apart})
 
 
 def _follow(hunk: Hunk, path: str, steps: Sequence[Step]) -> _Followed:
@@ -172,15 +173,6 @@ def _moved(index: int, change: FileChange, spots: Sequence[int | None]) -> int |
             shift -= line[:1] == b"-"
             old += 1
     return index + shift
-
-
-def _result(text: Text, hunk: Hunk) -> bool:
-    return bool(places(text, new_lines(hunk), missing_newline=hunk.new_missing_newline))
-
-
-def _result_at(text: Text, hunk: Hunk, index: int) -> bool:
-    block = new_lines(hunk)
-    return bool(block) and stands_at(text, block, index, missing_newline=hunk.new_missing_newline)
 
 
 def _failure(change: FileChange, hunk: Hunk, number: int, spot: int) -> HunkFailure:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 
-from builder.overlay.hunks import Text, new_lines, old_index, old_lines, places
-from builder.overlay.locate import context, has_result, locate, locate_all, nearest, placed
+from builder.overlay.hunks import Text, context, found_at, old_index, old_lines, result_at
+from builder.overlay.locate import has_result, locate, locate_all, nearest, placed
 from builder.overlay.model import FileChange, Hunk, HunkFailure, Overlay
 from builder.overlay.overlap import advice
 from builder.overlay.placement import misplaced
@@ -107,10 +107,7 @@ def _present(change: FileChange, hunk: Hunk, number: int, base: Tree, steps: Seq
 
     def there(tree: Tree) -> bool:
         content = tree.get(path)
-        block = new_lines(hunk)
-        return content is not None and bool(
-            places(Text.of(content.data), block, missing_newline=hunk.new_missing_newline)
-        )
+        return content is not None and bool(result_at(Text.of(content.data), hunk))
 
     failure = HunkFailure(
         path, number, hunk.diff_line, "already-in-base", "", wanted=_shown(old_lines(hunk)),
@@ -143,9 +140,7 @@ def _with_doubles(
         for number, hunk in enumerate(change.hunks, 1):
             if hunk.diff_line in known:
                 ordered.append(known[hunk.diff_line])
-            elif change.diff_line not in known and places(
-                text, new_lines(hunk), missing_newline=hunk.new_missing_newline
-            ):
+            elif change.diff_line not in known and result_at(text, hunk):
                 found = _present(change, hunk, number, base, steps)
                 ordered += [found] if found is not None else []
             elif hunk.diff_line in doubtful:
@@ -182,7 +177,7 @@ def _exists(change: FileChange, whole: HunkFailure, tree: Tree, base: Tree, step
 def _renamed(change: FileChange, whole: HunkFailure, tree: Tree, base: Tree, steps: Sequence[Step]) -> HunkFailure:
     """A rename whose old name is gone and whose new one is there: it was made already, or something else was."""
     text = Text.of(tree[change.path].data)
-    same = all(places(text, new_lines(hunk), missing_newline=hunk.new_missing_newline) for hunk in change.hunks)
+    same = all(result_at(text, hunk) for hunk in change.hunks)
     renamer = next(
         (step.overlay.id for step in steps if change.path in step.after and change.path not in step.before), None
     )
@@ -287,7 +282,7 @@ def _breaker(path: str, hunk: Hunk, steps: Sequence[Step]) -> Step | None:
 
 def _edge(text: Text, hunk: Hunk) -> str:
     """`beginning` or `end` for a hunk that would fit in the middle of the file, and goes there only."""
-    if not places(text, old_lines(hunk), missing_newline=hunk.old_missing_newline):
+    if not found_at(text, hunk):
         return ""
     head, tail = context(hunk)
     return "beginning" if head < tail and hunk.old_start <= 1 else "end" if tail < head else ""

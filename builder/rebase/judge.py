@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from builder.base.model import PackageTree
-from builder.overlay.hunks import Text, new_lines, places
+from builder.overlay.hunks import Text, result_at
 from builder.overlay.model import FileChange, Overlay, StackResult
 from builder.overlay.show import unified_diff
 from builder.overlay.stack import Content, StackError, Step, Tree, apply_overlay, read_base, stack_file
@@ -169,11 +169,7 @@ def _stands_once(step: Step, current: Tree) -> bool:
         for hunk in change.hunks if change.kind != "delete" else ():
             for tree, path in ((step.after, change.path), (current, change.path)):
                 content = tree.get(path)
-                block = new_lines(hunk)
-                found = (
-                    places(Text.of(content.data), block, missing_newline=hunk.new_missing_newline) if content else []
-                )
-                if len(found) != 1:
+                if content is None or len(result_at(Text.of(content.data), hunk)) != 1:
                     return False
     return True
 

@@ -134,23 +134,26 @@ def test_a_cache_folder_is_taken_by_its_letters(hub: GitHub, project: Path, tmp_
         assert (project / name / "git").is_dir()
 
 
-def test_a_copy_that_cannot_be_made_is_wrong_input(hub: GitHub, project: Path, tmp_path: Path) -> None:
+def instead_of_git(tmp_path: Path, script: str) -> str:
+    """A search path on which `git` is a shell script."""
     fake = tmp_path / "bin/git"
     fake.parent.mkdir()
-    fake.write_text('#!/bin/sh\n[ "$1" = init ] || exec /usr/bin/git "$@"\necho no room >&2; exit 1\n')
+    fake.write_text(f"#!/bin/sh\n{script}\n")
     fake.chmod(0o755)
-    done = builder("lock", "small", cwd=project, env={"PATH": f"{fake.parent}:{os.environ['PATH']}"})
+    return f"{fake.parent}:{os.environ['PATH']}"
+
+
+def test_a_copy_that_cannot_be_made_is_wrong_input(hub: GitHub, project: Path, tmp_path: Path) -> None:
+    path = instead_of_git(tmp_path, '[ "$1" = init ] || exec /usr/bin/git "$@"\necho no room >&2; exit 1')
+    done = builder("lock", "small", cwd=project, env={"PATH": path})
     assert done.code == 2
     assert "git cannot make a repository" in done.err
     assert "no room" in done.err
 
 
 def test_a_git_that_is_too_old_is_named(hub: GitHub, project: Path, tmp_path: Path) -> None:
-    fake = tmp_path / "bin/git"
-    fake.parent.mkdir()
-    fake.write_text("#!/bin/sh\necho git version 2.30.2\n")
-    fake.chmod(0o755)
-    done = builder("lock", "small", cwd=project, env={"PATH": f"{fake.parent}:{os.environ['PATH']}"})
+    path = instead_of_git(tmp_path, "echo git version 2.30.2")
+    done = builder("lock", "small", cwd=project, env={"PATH": path})
     assert done.code == 5
     assert "git is older than 2.32" in done.err
     assert "install git 2.32 or later" in done.err
