@@ -14,7 +14,7 @@ from pathlib import Path
 from bench.checkpoint import checkpoint
 from bench.measure import ROOT, Row, median_ms, moved_bytes, run
 from bench.publication import publication
-from builder.console import Console
+from builder.cli.console import Console
 
 
 def startup() -> list[Row]:
@@ -25,7 +25,7 @@ def startup() -> list[Row]:
 
 def entrypoint() -> list[Row]:
     """From exec of the entrypoint to exec of the server, with the demo's record, against the interpreter alone."""
-    from builder.locking.make import ENTRYPOINT_SOURCE
+    from builder.pipeline.locking.make import ENTRYPOINT_SOURCE
 
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
@@ -71,7 +71,7 @@ def entrypoint() -> list[Row]:
 
 def stack() -> list[Row]:
     """The real stack against bare GNU patch, on the same diffs and files."""
-    from builder.overlay.stack import apply_stack
+    from builder.patch.stack import apply_stack
     from tests.support.realstack import overlay_diffs
     from tests.support.trees import DictTree, overlay, write_tree
     from tests.support.wheels import python_files

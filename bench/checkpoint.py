@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bench.measure import Row
-from builder.console import Console
+from builder.cli.console import Console
 
 _PIECE = 8 << 20
 COLUMNS = 5120
@@ -86,7 +86,7 @@ def quantizing(place: Path, rows: int) -> list[Row]:
     import shutil
 
     from builder.checkpoint.digest import digest_directory
-    from builder.checkpoint.quantize import quantize
+    from builder.checkpoint.quantize.run import quantize
     from tests.support.checkpoints import EMBED, HEAD, make_checkpoint, normal
 
     tables = normal(rows, COLUMNS)
@@ -128,7 +128,7 @@ def beside_llmcompressor(place: Path, rows: int) -> list[Row]:
     """One table [rows, 5120], cold: both make block FP8 of it. llm-compressor's layout is another one, its arithmetic too."""
     import shutil
 
-    from builder.checkpoint.quantize import quantize
+    from builder.checkpoint.quantize.run import quantize
     from tests.support.checkpoints import HEAD, make_checkpoint, normal
 
     what = f"quantize 1 x [{rows}, {COLUMNS}]"

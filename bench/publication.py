@@ -113,8 +113,8 @@ def _buildah(place: Path, host: str) -> Used:
 
 def _bare_http(project: Path, host: str, cache: str) -> Row:
     """A publication in this process, and the same requests without anything around them, in one run."""
-    from builder.publish import Wishes, publish
-    from builder.registry.client import Registry
+    from builder.oci.registry.client import Registry
+    from builder.release.publish import Wishes, publish
     from tests.support.published import QUIET, prepared, retarget
 
     os.environ["BUILDER_CACHE_DIR"] = cache

@@ -13,10 +13,10 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from builder.base.model import BaseFile, BaseImage, Distribution, EntryKind
-from builder.console import Console
-from builder.errors import InputError, UnreachableError
-from builder.files import sha256
-from builder.oci import OCI_CONFIG, OCI_MANIFEST, Descriptor, Platform
+from builder.cli.console import Console
+from builder.oci.types import OCI_CONFIG, OCI_MANIFEST, Descriptor, Platform
+from builder.util.errors import InputError, UnreachableError
+from builder.util.files import sha256
 
 # Runs inside the image, on whatever Python it has: finds the package without importing it, then answers for paths.
 _SCRIPT = r"""
@@ -71,7 +71,7 @@ class DockerBase:
         self._console = console
 
     def image(self, platform: Platform) -> BaseImage:
-        from builder.store.docker import daemon
+        from builder.oci.daemon import daemon
 
         with daemon() as client:
             attributes = _inspect(client, self._name)
@@ -144,7 +144,7 @@ class DockerTree:
     ) -> dict[str, Any]:
         from docker.errors import APIError, ContainerError, ImageNotFound
 
-        from builder.store.docker import daemon
+        from builder.oci.daemon import daemon
 
         arguments = json.dumps([self._package, paths or [], folders or [], outside or []])
         with daemon() as client:

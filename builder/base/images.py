@@ -10,9 +10,9 @@ from typing import Any
 from builder.base.layers import Filter, Snapshot, snapshot
 from builder.base.model import BaseImage
 from builder.base.tree import LayeredTree
-from builder.console import Console
-from builder.errors import InputError
-from builder.oci import INDEX_TYPES, MANIFEST_TYPES, Descriptor, Platform
+from builder.cli.console import Console
+from builder.oci.types import INDEX_TYPES, MANIFEST_TYPES, Descriptor, Platform
+from builder.util.errors import InputError
 
 
 def parse_json(data: bytes, what: str) -> dict[str, Any]:

@@ -20,9 +20,9 @@ from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
 from builder.base.model import EntryKind
-from builder.errors import InputError, UnreachableError
-from builder.files import cache_dir, sha256, write_file
-from builder.oci import Descriptor
+from builder.oci.types import Descriptor
+from builder.util.errors import InputError, UnreachableError
+from builder.util.files import cache_dir, sha256, write_file
 
 WHITEOUT = ".wh."
 OPAQUE = ".wh..wh..opq"

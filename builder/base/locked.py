@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from builder.base.model import PackageTree
-from builder.errors import BuilderError, InputError, MismatchError
-from builder.files import ContentCache, sha256
-from builder.oci import Platform
+from builder.oci.types import Platform
+from builder.util.errors import BuilderError, InputError, MismatchError
+from builder.util.files import ContentCache, sha256
 
 if TYPE_CHECKING:
-    from builder.console import Console
+    from builder.cli.console import Console
 
 
 def read_locked(

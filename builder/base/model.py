@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from builder.oci import Descriptor, Platform
+from builder.oci.types import Descriptor, Platform
 
 EntryKind = Literal["file", "directory", "symlink", "other"]
 

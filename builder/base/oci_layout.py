@@ -9,10 +9,10 @@ from pathlib import Path
 from builder.base.images import layered_tree, resolve_image
 from builder.base.model import BaseImage
 from builder.base.tree import LayeredTree
-from builder.console import Console
-from builder.errors import InputError
-from builder.oci import Descriptor, Platform
-from builder.store.layout import Layout
+from builder.cli.console import Console
+from builder.oci.layout import Layout
+from builder.oci.types import Descriptor, Platform
+from builder.util.errors import InputError
 
 _PIECE = 1 << 20
 

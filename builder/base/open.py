@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from builder.base.model import Base
-from builder.errors import InputError
-from builder.oci import Reference
+from builder.oci.types import Reference
+from builder.util.errors import InputError
 
 if TYPE_CHECKING:
-    from builder.console import Console
+    from builder.cli.console import Console
 
 Kind = Literal["registry", "oci", "docker", "wheel"]
 

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from builder.base.images import layered_tree, resolve_image
 from builder.base.model import BaseImage
 from builder.base.tree import LayeredTree
-from builder.console import Console
-from builder.errors import InputError
-from builder.oci import Descriptor, Platform, Reference
-from builder.registry.client import Registry
+from builder.cli.console import Console
+from builder.oci.registry.client import Registry
+from builder.oci.types import Descriptor, Platform, Reference
+from builder.util.errors import InputError
 
 
 class RegistryBase:

@@ -16,8 +16,8 @@ from typing import Any
 
 from builder.base.layers import Filter, LayerEntry, Snapshot
 from builder.base.model import BaseFile, Distribution, EntryKind
-from builder.errors import InputError
-from builder.oci import Descriptor
+from builder.oci.types import Descriptor
+from builder.util.errors import InputError
 
 ReadLayer = Callable[[Descriptor, Filter], Snapshot]
 

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from builder.base.model import BaseFile, BaseImage, Distribution, EntryKind
-from builder.errors import InputError, MismatchError, UnreachableError
-from builder.files import cache_dir, file_sha256, sha256
-from builder.oci import OCI_CONFIG, OCI_MANIFEST, Descriptor, Platform
+from builder.oci.types import OCI_CONFIG, OCI_MANIFEST, Descriptor, Platform
+from builder.util.errors import InputError, MismatchError, UnreachableError
+from builder.util.files import cache_dir, file_sha256, sha256
 
 if TYPE_CHECKING:
-    from builder.console import Console
+    from builder.cli.console import Console
 
 # Where the official vLLM image has its packages, and its Python (read from that image's config and history).
 OFFICIAL_ROOT = "usr/local/lib/python3.12/dist-packages"
@@ -120,7 +120,7 @@ def find_wheel(name: str, version: str, platform: Platform, *, console: Console,
         )
     console.detail(f"looking for the wheel of {name} {version}")
     link = choose_wheel(name, version, platform)
-    from builder.files import write_file
+    from builder.util.files import write_file
 
     write_file(remembered, json.dumps(link.__dict__).encode())
     return link
@@ -133,7 +133,7 @@ def index_endpoint() -> str | None:
         return configured
     import sys
 
-    from builder.process import run
+    from builder.util.process import run
 
     done = run([sys.executable, "-m", "pip", "config", "get", "global.index-url"], timeout=60)
     return done.stdout.decode().strip() or None if done.returncode == 0 else None
@@ -216,7 +216,7 @@ def open_wheel(link: WheelLink) -> Iterator[zipfile.ZipFile]:
 def _downloaded(link: WheelLink) -> Path:
     import requests
 
-    from builder.files import replacing
+    from builder.util.files import replacing
 
     path = cache_dir("wheels") / link.filename
     if not path.is_file():

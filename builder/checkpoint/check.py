@@ -7,18 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from builder.checkpoint.opened import Checkpoint, Problem, open_checkpoint
-from builder.checkpoint.tables import (
-    OPT_INS,
-    SCALE_SUFFIX,
-    Table,
-    block_of,
-    kept_modules,
-    module_of,
-    same_module,
-)
-from builder.errors import InputError
-from builder.lock import LockedCheckpointFile
-from builder.recipe import OverlaySpec
+from builder.checkpoint.tables import OPT_INS, SCALE_SUFFIX, Table, block_of, kept_modules, module_of, same_module
+from builder.documents.lock import LockedCheckpointFile
+from builder.documents.recipe import OverlaySpec
+from builder.util.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ from threading import Event
 
 from builder.checkpoint.hashcache import HashCache
 from builder.checkpoint.regular import open_regular
-from builder.console import Console, Progress
-from builder.errors import InputError
+from builder.cli.console import Console, Progress
+from builder.util.errors import InputError
 
 _LEFT_OUT = ("*.md", "LICENSE*")
 _PIECE = 1 << 20

@@ -9,13 +9,13 @@ from io import BufferedReader
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from builder.checkpoint.fp8 import block_count
 from builder.checkpoint.header import Tensor
 from builder.checkpoint.opened import Checkpoint, open_checkpoint
+from builder.checkpoint.quantize.fp8 import block_count
 from builder.checkpoint.regular import open_regular
 from builder.checkpoint.tables import SCALE_SUFFIX, block_of
-from builder.console import Console
-from builder.errors import InputError, MismatchError
+from builder.cli.console import Console
+from builder.util.errors import InputError, MismatchError
 
 if TYPE_CHECKING:
     import numpy as np

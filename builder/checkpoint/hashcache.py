@@ -11,7 +11,7 @@ import os
 import time
 from pathlib import Path
 
-from builder.files import cache_dir, write_file
+from builder.util.files import cache_dir, write_file
 
 # A file written a moment ago can change again within the clock's grain: it is not remembered yet.
 _SETTLED_NS = 2_000_000_000

@@ -18,7 +18,7 @@ from typing import Any
 
 from builder.checkpoint.jsontext import refuse_unwritable
 from builder.checkpoint.regular import open_regular
-from builder.errors import InputError
+from builder.util.errors import InputError
 
 # The library takes 100 MB. A shard with 1,000 tensors needs 0.1 MB; beyond this limit, parsing alone would take
 # hundreds of megabytes.

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from builder.checkpoint.digest import combine, is_served
 from builder.checkpoint.hub_access import fetch, open_hub
-from builder.console import Console
-from builder.errors import InputError, MismatchError, UnreachableError
+from builder.cli.console import Console
+from builder.util.errors import InputError, MismatchError, UnreachableError
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

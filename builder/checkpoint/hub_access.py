@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from builder.errors import InputError, UnreachableError
+from builder.util.errors import InputError, UnreachableError
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

@@ -1,6 +1,6 @@
 """The HTTP client that huggingface_hub uses while we ask the Hub: its own waits for ever, and obeys any `Retry-After`.
 
-Every request, whichever function of huggingface_hub makes it, has the limits of `builder.limits`. What goes beyond is an
+Every request, whichever function of huggingface_hub makes it, has the limits of `builder.util.limits`. What goes beyond is an
 `UnreachableError`, which none of huggingface_hub's own retries takes for a reason to go on.
 """
 
@@ -16,8 +16,8 @@ from typing import Any
 import httpx
 from huggingface_hub.utils import _http
 
-from builder.errors import UnreachableError
-from builder.limits import LONGEST_WAIT, SIZE_LIMIT, TRIES, exchange_limit, pause_before, wait_limit
+from builder.util.errors import UnreachableError
+from builder.util.limits import LONGEST_WAIT, SIZE_LIMIT, TRIES, exchange_limit, pause_before, wait_limit
 
 _AGAIN = frozenset({408, 429, 500, 502, 503, 504})
 

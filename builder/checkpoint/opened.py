@@ -14,7 +14,7 @@ from builder.checkpoint.digest import is_served
 from builder.checkpoint.header import Header, HeaderError, Tensor, read_header
 from builder.checkpoint.jsontext import refuse_unwritable
 from builder.checkpoint.regular import open_regular
-from builder.errors import InputError
+from builder.util.errors import InputError
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"

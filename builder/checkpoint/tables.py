@@ -6,15 +6,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from builder.checkpoint.fp8 import block_count
 from builder.checkpoint.opened import Checkpoint, quantization_of
-from builder.errors import InputError
+from builder.checkpoint.quantize.fp8 import block_count
+from builder.util.errors import InputError
 
 SCALE_SUFFIX = "_scale_inv"
 # The last part of a module's name, and what its overlay reads in quantization_config.
 OPT_INS = {"lm_head": ("lm_head",), "embed_tokens": ("embed_tokens", "embeddings")}
 # vLLM 0.20.0's Fp8Config.from_config reads ignored_layers, and the other where that is empty or missing; transformers
-# reads the other one only. builder/serving/entrypoint.py looks at the same two.
+# reads the other one only. builder/serve/entrypoint.py looks at the same two.
 KEPT_LISTS = ("modules_to_not_convert", "ignored_layers")
 # Parts of a module's name that its family puts in different orders, or leaves out: transformers 4 and 5, vLLM.
 _WRAPPERS = frozenset({"model", "language_model"})

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 
-from builder.errors import InputError
 from builder.image.rootfs import Rootfs
+from builder.util.errors import InputError
 
 _TEMPLATE = "Dockerfile.j2"
 

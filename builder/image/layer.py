@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import PurePosixPath
 
-from builder.files import sha256
 from builder.image.rootfs import Entry, Rootfs
+from builder.util.files import sha256
 
 WHITEOUT = ".wh."
 

@@ -9,10 +9,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from builder.base.model import BaseImage
-from builder.errors import InputError
-from builder.files import sha256
 from builder.image.layer import Layer
-from builder.oci import (
+from builder.oci.types import (
     DOCKER_LAYER,
     DOCKER_MANIFEST,
     OCI_CONFIG,
@@ -21,6 +19,8 @@ from builder.oci import (
     Descriptor,
     Platform,
 )
+from builder.util.errors import InputError
+from builder.util.files import sha256
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ import hashlib
 import io
 from collections.abc import Collection
 
-from builder.errors import InputError
-from builder.overlay.model import StackResult
+from builder.patch.model import StackResult
+from builder.util.errors import InputError
 
 
 def record_digest(data: bytes) -> str:

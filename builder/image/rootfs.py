@@ -8,9 +8,9 @@ from pathlib import PurePosixPath
 from typing import Literal
 
 from builder.base.model import Distribution
-from builder.errors import InputError
 from builder.image.record_csv import update_record
-from builder.overlay.model import StackResult
+from builder.patch.model import StackResult
+from builder.util.errors import InputError
 
 
 @dataclass(frozen=True)

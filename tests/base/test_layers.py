@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from builder.base.layers import Filter, scan
 from builder.base.open import open_base
-from builder.console import Console
-from builder.errors import BuilderError, InputError
-from builder.oci import LINUX_AMD64
+from builder.cli.console import Console
+from builder.oci.types import LINUX_AMD64
+from builder.util.errors import BuilderError, InputError
 from tests.support.standin import tar_of, write_layout
 
 ROOT = "usr/local/lib/python3.12/dist-packages"

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from builder.checkpoint.digest import digest_directory
-from builder.checkpoint.quantize import quantize
-from builder.console import Console
+from builder.checkpoint.quantize.run import quantize
+from builder.cli.console import Console
 from tests.support.checkpoints import make_checkpoint, make_qwen, qwen_shards
 from tests.support.services import leave_out, require_root
 

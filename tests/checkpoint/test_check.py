@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from builder.checkpoint.check import check_checkpoint
-from builder.checkpoint.quantize import quantize
-from builder.console import Console
-from builder.recipe import load_recipe
-from builder.serving import entrypoint
+from builder.checkpoint.quantize.run import quantize
+from builder.cli.console import Console
+from builder.documents.recipe import load_recipe
+from builder.serve import entrypoint
 from tests.support.checkpoints import EMBED, HEAD, make_qwen, normal, qwen_shards, write_shard
 from tests.support.cli import Ran, builder
 from tests.support.wheels import some_files

@@ -16,9 +16,9 @@ import pytest
 import builder.checkpoint.digest as digest_module
 from builder.checkpoint.digest import combine, digest_directory
 from builder.checkpoint.regular import open_regular
-from builder.console import Console
-from builder.errors import InputError
-from builder.serving import entrypoint
+from builder.cli.console import Console
+from builder.serve import entrypoint
+from builder.util.errors import InputError
 from tests.support.cli import builder, builder_peak
 
 DOCS = Path(__file__).parents[2] / "docs/checkpoint.md"

@@ -10,9 +10,9 @@ import pytest
 
 from builder.checkpoint.digest import digest_directory
 from builder.checkpoint.hub import digest_hub, hub_commit
-from builder.console import Console
-from builder.errors import BuilderError
-from builder.serving.fit.headers import read_hub
+from builder.cli.console import Console
+from builder.util.errors import BuilderError
+from builder.vllm.fit.headers import read_hub
 from tests.support.cli import Ran, builder, builder_peak
 from tests.support.hub import FAULTS, Hub, serving
 

@@ -17,9 +17,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from builder.checkpoint.header import HeaderError, read_header
-from builder.checkpoint.quantize import quantize
-from builder.cli import run
-from builder.console import Console
+from builder.checkpoint.quantize.run import quantize
+from builder.cli.app import run
+from builder.cli.console import Console
 from tests.support.checkpoints import EMBED, HEAD, make_checkpoint, make_qwen, qwen_config, qwen_shards, write_shard
 
 INDEX = "model.safetensors.index.json"

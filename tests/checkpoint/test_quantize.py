@@ -23,13 +23,13 @@ import pytest
 
 from builder.checkpoint.digest import digest_directory
 from builder.checkpoint.error import errors_against
-from builder.checkpoint.fp8 import quantize_numpy
 from builder.checkpoint.header import HEADER_LIMIT, read_header
-from builder.checkpoint.quantize import quantize
-from builder.checkpoint.workplace import MARKER
-from builder.cli import run
-from builder.console import Console
-from builder.errors import InputError
+from builder.checkpoint.quantize.fp8 import quantize_numpy
+from builder.checkpoint.quantize.run import quantize
+from builder.checkpoint.quantize.workplace import MARKER
+from builder.cli.app import run
+from builder.cli.console import Console
+from builder.util.errors import InputError
 from tests.checkpoint.test_fp8 import reference, torch_
 from tests.support.checkpoints import (
     EMBED,
@@ -118,7 +118,7 @@ def test_the_same_bytes_whatever_the_threads_the_kernel_and_the_way(
     source = make_checkpoint(tmp_path / "source", qwen_shards(rows=3000, cols=4096))
     made = [make(source, tmp_path / f"threads-{count}", threads=count) for count in (1, 2, 7)]
     made.append(make(source, tmp_path / "copy", copy=True, cache=False))
-    monkeypatch.setattr("builder.checkpoint.quantize.fastest_kernel", lambda: quantize_numpy)
+    monkeypatch.setattr("builder.checkpoint.quantize.run.fastest_kernel", lambda: quantize_numpy)
     made.append(make(source, tmp_path / "numpy"))
     assert len({each.target.digest for each in made}) == 1
     first = tree(tmp_path / "threads-1")
@@ -421,7 +421,7 @@ def test_a_source_that_changes_meanwhile_is_noticed(tmp_path: Path, monkeypatch:
                 change(source)
             return quantize_numpy(x, block, search=search)
 
-        monkeypatch.setattr("builder.checkpoint.quantize.fastest_kernel", lambda kernel=kernel: kernel)
+        monkeypatch.setattr("builder.checkpoint.quantize.run.fastest_kernel", lambda kernel=kernel: kernel)
         with pytest.raises(InputError, match="changed while it was read"):
             make(source, place / "dest")
         assert once.is_set()
@@ -501,7 +501,7 @@ def test_too_little_disk_is_found_out_first_and_a_disk_that_fills_up_leaves_noth
     assert "too little room" in done.document["error"]["message"]
     only(small_disk)
     # Somebody else fills the disk after we have looked.
-    monkeypatch.setattr("builder.checkpoint.quantize._check_disk", lambda place, needed: None)
+    monkeypatch.setattr("builder.checkpoint.quantize.run._check_disk", lambda place, needed: None)
     with pytest.raises(OSError, match="No space left"):
         make(source, small_disk / "dest")
     only(small_disk)

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from builder.checkpoint.quantize import quantize
-from builder.console import Console
+from builder.checkpoint.quantize.run import quantize
+from builder.cli.console import Console
 from tests.support.checkpoints import make_checkpoint, qwen_config, qwen_shards
 from tests.support.cli import builder
 

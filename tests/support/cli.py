@@ -38,7 +38,7 @@ def builder(*arguments: str, cwd: Path, env: Mapping[str, str] | None = None, py
 def builder_peak(*arguments: str, cwd: Path, env: Mapping[str, str] | None = None) -> tuple[Ran, int]:
     """Run `builder` with arguments; its end, and its largest resident memory in kB (1,024 bytes)."""
     script = (
-        "import sys; from pathlib import Path; from builder.cli import run; code = run(sys.argv[1:]);"
+        "import sys; from pathlib import Path; from builder.cli.app import run; code = run(sys.argv[1:]);"
         "print([line.split()[1] for line in Path('/proc/self/status').open() if 'VmHWM' in line][0], file=sys.stderr);"
         "sys.exit(code)"
     )

@@ -13,8 +13,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from builder.files import sha256
-from builder.recipe import load_recipe
+from builder.documents.recipe import load_recipe
+from builder.util.files import sha256
 from tests.support.pytrees import package_tree
 from tests.support.trees import git_diff
 from tests.support.wheels import python_files

@@ -10,11 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from builder.console import Console
-from builder.layout import find_project
-from builder.oci import Reference
-from builder.opened import open_recipe
-from builder.publish import Prepared, Wishes, prepare
+from builder.cli.console import Console
+from builder.oci.types import Reference
+from builder.pipeline.workspace import open_recipe
+from builder.release.publish import Prepared, Wishes, prepare
+from builder.util.project import find_project
 from tests.support.smallwheel import FILES, make_project
 from tests.support.standin import tar_of, write_layout
 from tests.support.trees import git_diff

@@ -16,9 +16,9 @@ from pathlib import Path
 import requests
 
 from builder.base.wheel import WheelLink, find_wheel, open_wheel
-from builder.console import Console
-from builder.errors import UnreachableError
-from builder.oci import Platform
+from builder.cli.console import Console
+from builder.oci.types import Platform
+from builder.util.errors import UnreachableError
 from tests.support.services import leave_out
 from tests.support.wheels import WHEELS, folder, python_files
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from builder.base.model import BaseFile, Distribution, EntryKind
-from builder.overlay.diff import parse
-from builder.overlay.model import Overlay
+from builder.patch.diff import parse
+from builder.patch.model import Overlay
 
 
 @dataclass

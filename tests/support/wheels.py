@@ -11,9 +11,9 @@ from collections.abc import Collection
 from pathlib import Path
 
 from builder.base.wheel import WheelTree, choose_wheel
-from builder.errors import UnreachableError
-from builder.files import file_sha256, sha256
-from builder.oci import Platform
+from builder.oci.types import Platform
+from builder.util.errors import UnreachableError
+from builder.util.files import file_sha256, sha256
 from tests.support.services import leave_out
 
 # As PyPI lists them; file names differ in the build tag.

@@ -1,0 +1,211 @@
+"""The command line: which commands there are, the options that all share, and how an error ends a run.
+
+Commands are imported only when they are called or asked for help, so that `builder --help` takes no longer than click.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from builder import __version__
+from builder.cli.console import Console
+from builder.util.errors import EXIT_BUG, EXIT_INPUT, EXIT_INTERRUPTED, BuilderError, InputError
+
+# What the file system refuses and the user can mend; other errors of the system are ours.
+_MENDABLE = {
+    errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG,
+    errno.EIO, errno.EFBIG,
+}  # fmt: skip
+_HINTS = {
+    errno.EIO: "the disk or the network file system failed: see the system's log, and try another place",
+    errno.EFBIG: "the file system, or the limit of `ulimit -f`, takes no file of that size: raise it, or try another place",
+}
+
+# Name -> (module with an attribute `command`, one line of help). In the order in which a user meets them.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "lock": ("builder.cli.commands.lock", "Resolve a recipe and pin everything that a build needs."),
+    "check": (
+        "builder.cli.commands.check",
+        "Apply the overlays to the base's real files and lint the profiles; build nothing.",
+    ),
+    "render": ("builder.cli.commands.render", "Write a Docker context that plain `docker build` builds."),
+    "build": ("builder.cli.commands.build", "Make the image."),
+    "publish": ("builder.cli.commands.publish", "Build the image and push what the registry lacks."),
+    "verify": ("builder.cli.commands.verify", "Compare an image with its record and its lock."),
+    "run": ("builder.cli.commands.run", "Run the image with a profile."),
+    "smoke": ("builder.cli.commands.smoke", "Start the image, or take a running server, and check it."),
+    "deploy": ("builder.cli.commands.deploy", "Render Compose or Kubernetes files for a published image."),
+    "profile": ("builder.cli.commands.profile", "List, show, check and size serving profiles."),
+    "drift": ("builder.cli.commands.drift", "Compare the lock with upstream: what moved, and why."),
+    "rebase": ("builder.cli.commands.rebase", "What the stack needs on another base."),
+    "stack": ("builder.cli.commands.stack", "Hand the stack over as quilt series or mails, or take a series in."),
+    "checkpoint": ("builder.cli.commands.checkpoint", "Digest, quantize and check checkpoints."),
+    "schema": ("builder.cli.commands.schema", "Print the JSON Schema of recipes or profiles."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are used."""
+
+    def __init__(self, *args: Any, table: dict[str, tuple[str, str]], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.table = table
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return list(self.table)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in self.table:
+            return None
+        command = importlib.import_module(self.table[cmd_name][0]).command
+        assert isinstance(command, click.Command)  # noqa: S101
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in self.table.items()])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            import difflib
+
+            near = difflib.get_close_matches(args[0], self.table, n=1)
+            if near:
+                raise click.UsageError(f"{error.message} Did you mean '{near[0]}'?", ctx) from error
+            raise
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def common_options(function: F) -> F:
+    """The options of every command: `--json`, `-q`, `-v`. The command gets one `console` argument in their place."""
+
+    def fill(ctx: click.Context, _param: click.Parameter, _value: object) -> Console:
+        console = ctx.find_root().ensure_object(Console)
+        assert isinstance(console, Console)  # noqa: S101
+        return console
+
+    def remember(attribute: str) -> Callable[[click.Context, click.Parameter, Any], None]:
+        def callback(ctx: click.Context, _param: click.Parameter, value: Any) -> None:
+            console = ctx.find_root().ensure_object(Console)
+            if attribute == "json_mode":
+                console.json_mode = console.json_mode or bool(value)
+            elif attribute == "quiet" and value:
+                console.verbosity = -1
+            elif attribute == "verbose" and value:
+                console.verbosity = int(value)
+
+        return callback
+
+    wrapped: Any = function
+    # `console` is filled by a hidden option, so that commands stay plain functions with typed arguments.
+    wrapped = click.option("--console", hidden=True, callback=fill)(wrapped)
+    wrapped = click.option(
+        "-v", "--verbose", count=True, expose_value=False, callback=remember("verbose"), help="Say more."
+    )(wrapped)
+    wrapped = click.option(
+        "-q", "--quiet", is_flag=True, expose_value=False, callback=remember("quiet"), help="Only warnings and errors."
+    )(wrapped)
+    wrapped = click.option(
+        "--json", is_flag=True, expose_value=False, is_eager=True, callback=remember("json_mode"),
+        help="Print one JSON document on standard output.",
+    )(wrapped)  # fmt: skip
+    result: F = wrapped
+    return result
+
+
+@click.group(
+    cls=LazyGroup,
+    table=COMMANDS,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__, prog_name="builder")
+def cli() -> None:
+    """Builds vLLM images with pull requests applied, reproducible to the digest.
+
+    Begin with `builder check demo`, then `builder build demo`. RECIPE is a name under images/ or a path.
+    """
+
+
+def _report_bug(error: BaseException) -> Path:
+    """Write what is worth pasting into an issue, without the environment (it may hold tokens)."""
+    import platform
+
+    text = "".join(traceback.format_exception(error))
+    handle, name = tempfile.mkstemp(prefix="builder-bug-", suffix=".txt")
+    with os.fdopen(handle, "w", encoding="utf-8") as stream:
+        stream.write(f"builder {__version__}, Python {platform.python_version()}, {platform.platform()}\n")
+        stream.write(f"arguments: {sys.argv[1:]}\n\n{text}")
+    return Path(name)
+
+
+def _bug(console: Console, error: Exception) -> int:
+    traceback.print_exception(error, file=console.stderr)
+    report = _report_bug(error)
+    console.say(f"error: this is a bug in builder\n  next  open an issue and paste {report}")
+    console.document({"error": {"kind": "Bug", "message": repr(error), "exit_code": EXIT_BUG, "report": str(report)}})
+    return EXIT_BUG
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run one command line and return its exit code."""
+    given = sys.argv[1:] if arguments is None else arguments
+    # Known before click parses anything, so that a wrong command line ends in a document too.
+    console = Console(json_mode="--json" in given[: given.index("--")] if "--" in given else "--json" in given)
+    try:
+        # Without standalone mode click hands the code of `Exit` back instead of raising it.
+        code = cli.main(args=arguments, prog_name="builder", standalone_mode=False, obj=console)
+    except click.exceptions.Exit as done:
+        return done.exit_code
+    except click.Abort:
+        console.say("interrupted")
+        return EXIT_INTERRUPTED
+    except click.ClickException as error:
+        error.show(file=console.stderr)
+        console.document({"error": {"kind": "UsageError", "message": error.format_message(), "exit_code": EXIT_INPUT}})
+        return EXIT_INPUT
+    except KeyboardInterrupt:
+        console.say("interrupted; nothing is left half done")
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output went away (`builder ... | head`): end quietly, as other tools do.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except BuilderError as error:
+        console.error(error)
+        return error.exit_code
+    except OSError as error:
+        if error.errno not in _MENDABLE:
+            return _bug(console, error)
+        where = [("where", str(error.filename))] if error.filename else []
+        hint = _HINTS.get(error.errno, "make room or give rights there, then run it again")
+        mended = InputError(error.strerror or str(error), details=where, hint=hint)
+        console.error(mended)
+        return mended.exit_code
+    except Exception as error:  # noqa: BLE001  the last line of defence
+        return _bug(console, error)
+    return code if isinstance(code, int) else 0
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    if sys.getfilesystemencoding() != "utf-8":
+        # Paths in diffs are UTF-8 whatever the locale says; begin again in Python's UTF-8 mode.
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606
+    sys.exit(run())

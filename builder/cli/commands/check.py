@@ -1,0 +1,115 @@
+"""`builder check`: would this recipe build, and would its profiles run? Nothing is built and nothing is written."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from builder.cli.app import common_options
+from builder.cli.console import Console
+from builder.util.errors import EXIT_INPUT
+
+if TYPE_CHECKING:
+    from builder.pipeline.plan import Plan
+    from builder.pipeline.workspace import Opened
+
+
+@click.command(name="check")
+@click.argument("recipe")
+@click.option("--diff", "show_diff", is_flag=True, help="Print the change that the whole stack makes.")
+@click.option("--offline", is_flag=True, help="Use the vendored diffs and the cache only.")
+@common_options
+def command(recipe: str, show_diff: bool, offline: bool, console: Console) -> None:
+    """Apply RECIPE's stack to the base's real files, on a copy, report what it does, and lint the profiles against it.
+
+    Errors in a profile exit with 2.
+    """
+    from builder.documents.lock import overlay_lines
+    from builder.patch.unified import COLUMNS, rows, unified_diff
+    from builder.pipeline.workspace import open_recipe
+
+    opened = open_recipe(recipe, console=console, offline=offline)
+    plans = opened.plans(console=console, offline=offline)
+    about = {overlay.id: overlay.about() for overlay in opened.lock.overlays}
+    document = []
+    for plan in plans:
+        result = plan.result
+        console.table(
+            COLUMNS,
+            rows(result),
+            title=f"{opened.lock.name} on {opened.lock.base.reference} ({plan.platform})",
+        )
+        for line in overlay_lines(overlay.summary() for overlay in opened.lock.overlays):
+            console.out(line)
+        if len(result.overlays) > 1:
+            console.out(
+                "The overlays touch different files: their order does not matter to the result."
+                if result.disjoint
+                else "Overlays touch the same files: their order matters."
+            )
+        document.append(
+            {
+                "platform": str(plan.platform),
+                "disjoint": result.disjoint,
+                "overlays": [
+                    {
+                        "id": overlay.id,
+                        **about[overlay.id],
+                        "digest": overlay.digest,
+                        "files": list(overlay.files),
+                        "hunks": [
+                            {
+                                "path": hunk.path,
+                                "hunk": hunk.number,
+                                "line": hunk.line,
+                                "offset": hunk.offset,
+                                "fuzz": hunk.fuzz,
+                            }
+                            for hunk in overlay.hunks
+                        ],
+                        "dropped": [{"path": dropped.path, "reason": dropped.reason} for dropped in overlay.dropped],
+                    }
+                    for overlay in result.overlays
+                ],
+                "diff": unified_diff(result) if show_diff else None,
+            }
+        )
+        if show_diff:
+            console.out(unified_diff(result).rstrip("\n"))
+    profiles, failed = _lint(opened, plans[0], console=console, offline=offline)
+    console.document(
+        {"name": opened.lock.name, "inputs": opened.lock.inputs, "platforms": document, "profiles": profiles}
+    )
+    if failed:
+        raise click.exceptions.Exit(EXIT_INPUT)
+
+
+def _lint(opened: Opened, plan: Plan, *, console: Console, offline: bool) -> tuple[list[dict[str, Any]], bool]:
+    """Lint the recipe's profiles against the patched package; the reports, and whether there is an error in one."""
+    if not opened.recipe.profiles:
+        return [], False
+    from builder.cli.show.lint import show
+    from builder.pipeline.judge import judge_of_stack
+
+    judge = judge_of_stack(
+        opened.project, opened.recipe, opened.lock, plan.platform, plan.result, console=console, offline=offline
+    )
+    reports = [judge.lint(opened.project.profiles / f"{name}.yaml") for name in opened.recipe.profiles]
+    for report in reports:
+        console.out("")
+        show(report, console, brief=console.verbosity < 1)
+    if console.verbosity < 1:
+        console.out("\n`builder profile lint NAME --recipe RECIPE` has the place of each finding and what to do.")
+    failed = any(report.failed for report in reports)
+    for prompt, completion in judge.budgets:
+        judged = [
+            each
+            for report in reports
+            for each in report.serves
+            if (each.prompt, each.completion) == (prompt, completion)
+        ]
+        if not any(each.serves for each in judged):
+            console.out(f"error: no profile of {opened.recipe.name} serves the envelope of its recipe")
+            failed = True
+    return [report.as_json() for report in reports], failed

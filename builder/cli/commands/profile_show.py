@@ -1,0 +1,102 @@
+"""`builder profile show`."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from builder.cli.app import common_options
+from builder.cli.console import Console
+from builder.util.errors import InputError
+
+if TYPE_CHECKING:
+    from builder.documents.profile import Profile
+    from builder.vllm.lint.context import Package
+
+
+@click.command(name="show")
+@click.argument("profile")
+@click.option("--resolved", is_flag=True, help="Beside each flag the default that vLLM has without it.")
+@click.option("--recipe", help="With --resolved: the recipe whose base and stack to read; the one that lists PROFILE.")
+@click.option("--base", metavar="REF", help="With --resolved: a base to read instead, such as wheel:vllm==0.20.0.")
+@click.option("--offline", is_flag=True, help="With --resolved: use the vendored diffs and the cache only.")
+@common_options
+def command(
+    profile: str, resolved: bool, recipe: str | None, base: str | None, offline: bool, console: Console
+) -> None:
+    """Show PROFILE: a name under profiles/, or a path."""
+    from builder.documents.profile import load_profile, profile_path
+
+    if (recipe or base) and not resolved:
+        raise InputError("--recipe and --base belong to --resolved", hint="add --resolved")
+    loaded = load_profile(profile_path(profile, Path.cwd() / "profiles"))
+    console.out(f"{loaded.name}: {loaded.description}")
+    arguments = loaded.argv()
+    console.out("vllm serve MODEL \\")
+    lines: list[list[str]] = []
+    for argument in arguments:
+        if argument.startswith("--") or not lines:
+            lines.append([argument])
+        else:
+            lines[-1].append(argument)
+    console.out(" \\\n".join(f"    {shlex.join(line)}" for line in lines))
+    if loaded.envelope is not None:
+        console.out(
+            f"envelope: prompts of {loaded.envelope.prompt:,} and completions of {loaded.envelope.completion:,} tokens"
+        )
+    document = {**loaded.model_dump(mode="json", exclude_none=True), "argv": arguments}
+    if resolved:
+        package = _package(profile, recipe, base, offline=offline, console=console)
+        document["against"] = package.source.name
+        document["resolved"] = differences(loaded, package)
+        console.table(
+            ["flag", "profile", "stock default"],
+            [[row["flag"], _text(row["value"]), _text(row["default"])] for row in document["resolved"]],
+            title=f"{loaded.name} against {package.source.name}",
+        )
+    console.document(document)
+
+
+def _package(profile: str, recipe: str | None, base: str | None, *, offline: bool, console: Console) -> Package:
+    from builder.documents.recipe import load_recipe
+    from builder.pipeline.judge import judge_of_base, judge_of_recipe, recipe_of
+    from builder.util.project import find_project
+
+    if base is not None:
+        return judge_of_base(base, console=console).package
+    project = find_project(recipe or recipe_of(profile))
+    return judge_of_recipe(project, load_recipe(project.recipe_path), console=console, offline=offline).package
+
+
+def differences(profile: Profile, package: Package) -> list[dict[str, Any]]:
+    """Each flag of a profile with what holds without it. `differs` is None when only running vLLM tells the default."""
+    from builder.documents.yamlfile import Document
+    from builder.vllm.lint.context import Context
+    from builder.vllm.lint.rules import equals_default, stock_default
+    from builder.vllm.reader.flags import NOT_KNOWN
+
+    rows = []
+    for entry in Context(profile, Document(profile.name, None), package).entries:
+        default = stock_default(entry.flag) if entry.flag is not None and not entry.inner else NOT_KNOWN
+        known = default is not NOT_KNOWN
+        value = entry.switched_on if entry.switched_on is not None else entry.value
+        rows.append(
+            {
+                "flag": entry.key,
+                "value": list(value) if isinstance(value, tuple) else value,
+                "default": default if known else "not known",
+                "differs": not equals_default(entry, default) if known else None,
+            }
+        )
+    return rows
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "not set"
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return " ".join(str(each) for each in value) if isinstance(value, list) else str(value)

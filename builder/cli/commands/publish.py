@@ -1,0 +1,170 @@
+"""`builder publish`: build, and push what the registry lacks."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from builder.cli.app import common_options
+from builder.cli.console import Console
+from builder.util.errors import BuilderError, InputError
+
+if TYPE_CHECKING:
+    from builder.release.publish import Prepared, Published, Wishes
+
+
+@click.command(name="publish")
+@click.argument("recipes", nargs=-1, required=True, metavar="RECIPE...")
+@click.option(
+    "--to", multiple=True, metavar="REGISTRY/REPOSITORY", help="Where to push. Default: the recipe's 'publish'."
+)
+@click.option("--move", is_flag=True, help="Move the checkpoint's tag (ckpt-HASH12) to this build as well.")
+@click.option("--tag", "tags", multiple=True, metavar="NAME", help="Move this tag to this build, such as 'production'.")
+@click.option("--no-evidence", is_flag=True, help="Push the image without SBOM, provenance and lock.")
+@click.option(
+    "--evidence", "folder", type=click.Path(path_type=Path), metavar="DIR", help="Write the evidence as files too."
+)
+@click.option(
+    "--verdict", "verdicts", multiple=True, type=click.Path(path_type=Path), metavar="FILE",
+    help="Attach the result of `builder smoke` or `builder gate`; it must name this image's digest.",
+)  # fmt: skip
+@click.option("--sign", is_flag=True, help="Sign with cosign before any tag is set; keyless without --key.")
+@click.option("--key", metavar="KEY", help="cosign's --key: a file, or the URI of a key service.")
+@click.option("--jobs", type=click.IntRange(1, 16), default=4, show_default=True, help="Recipes pushed at once.")
+@common_options
+def command(
+    recipes: tuple[str, ...],
+    to: tuple[str, ...],
+    move: bool,
+    tags: tuple[str, ...],
+    no_evidence: bool,
+    folder: Path | None,
+    verdicts: tuple[Path, ...],
+    sign: bool,
+    key: str | None,
+    jobs: int,
+    console: Console,
+) -> None:
+    """Build each RECIPE without Docker and push it.
+
+    Layers of a base on the same registry are mounted; of others they are streamed through, without touching the disk.
+    Tags are set last, when the image and its evidence are there. Locks among the RECIPEs are passed over, so that
+    images/*.yaml can be given.
+    """
+    from builder.oci.types import Reference
+    from builder.release.evidence.cosign import signer
+    from builder.release.publish import Wishes
+
+    for tag in tags:
+        Reference.parse(f"x/y:{tag}")
+    if key and not sign:
+        raise InputError("--key goes with --sign")
+    names = [name for name in recipes if not name.endswith(".lock.yaml")]
+    if len(names) > 1 and (tags or verdicts):
+        raise InputError("--tag and --verdict belong to one recipe", hint="publish that recipe alone")
+    wishes = Wishes(
+        move=move, tags=tags, evidence=not no_evidence, evidence_folder=folder, verdicts=verdicts,
+        sign=signer(key, console=console) if sign else None,
+    )  # fmt: skip
+    if len(names) == 1:
+        done = _one(names[0], to, wishes, console)
+        for each in done:
+            _say(each, console)
+        console.document(_document(done[0]) if len(done) == 1 else {"images": [_document(each) for each in done]})
+        return
+    _many(names, to, wishes, jobs, console)
+
+
+def _prepare(name: str, to: tuple[str, ...], wishes: Wishes, console: Console) -> Prepared:
+    from builder.pipeline.workspace import open_recipe
+    from builder.release.publish import prepare
+
+    return prepare(open_recipe(name, console=console), to, wishes, console=console)
+
+
+def _one(name: str, to: tuple[str, ...], wishes: Wishes, console: Console) -> list[Published]:
+    from builder.release.publish import publish
+
+    return publish(_prepare(name, to, wishes, console), wishes, console=console)
+
+
+def _many(names: list[str], to: tuple[str, ...], wishes: Wishes, jobs: int, console: Console) -> None:
+    """Several recipes. All are built before anything is pushed, one after another, so that a base is read once."""
+    from dataclasses import replace
+
+    from builder.release.publish import publish
+
+    failures: dict[str, BuilderError] = {}
+    prepared: dict[str, Prepared] = {}
+    for name in names:
+        own = (
+            replace(wishes, evidence_folder=wishes.evidence_folder / Path(name).stem)
+            if wishes.evidence_folder
+            else wishes
+        )
+        try:
+            prepared[name] = _prepare(name, to, own, console)
+        except BuilderError as error:
+            failures[name] = error
+    # One bar at a time is readable; several recipes say what they did at the end.
+    quiet = Console(verbosity=-1, stdout=console.stdout, stderr=console.stderr)
+    with ThreadPoolExecutor(jobs) as pool, console.progress("publishing", total=len(prepared), unit="images") as bar:
+        running = {name: pool.submit(publish, each, wishes, console=quiet) for name, each in prepared.items()}
+        done: dict[str, list[Published]] = {}
+        for name, future in running.items():
+            try:
+                done[name] = future.result()
+            except BuilderError as error:
+                failures[name] = error
+            bar.advance(1)
+    rows = []
+    for name in names:
+        for each in done.get(name, []):
+            rows.append(
+                (name, each.reference, f"{each.moved.uploaded + each.moved.evidence:,}", f"{each.moved.streamed:,}")
+            )
+        if name in failures:
+            rows.append((name, f"failed: {failures[name].message}", "-", "-"))
+    console.table(("recipe", "image", "bytes up", "streamed"), rows)
+    document = {
+        "images": [_document(each) for published in done.values() for each in published],
+        "failed": {name: failure.as_json()["error"] for name, failure in failures.items()},
+    }
+    if failures:
+        for failure in failures.values():
+            Console(stderr=console.stderr).error(failure)
+        worst = max(failures.values(), key=lambda failure: failure.exit_code)
+        raise type(worst)(
+            f"{len(failures)} of {len(names)} recipes were not published",
+            details=[(name, failure.message) for name, failure in failures.items()],
+            hint="the others are published; mend these and run it again",
+            data=document,
+        )
+    console.document(document)
+
+
+def _say(published: Published, console: Console) -> None:
+    moved = published.moved
+    console.out(published.reference)
+    console.out(f"  tags  {', '.join(published.tags)}")
+    console.out(
+        f"  up    {moved.uploaded:,} bytes of image, {moved.evidence:,} of evidence; "
+        f"{moved.mounted} layers mounted, {moved.streamed:,} bytes streamed"
+    )
+
+
+def _document(published: Published) -> dict[str, Any]:
+    return {
+        "name": published.name,
+        "reference": published.reference,
+        "digest": published.digest,
+        "tags": list(published.tags),
+        "uploaded_bytes": published.moved.uploaded,
+        "evidence_bytes": published.moved.evidence,
+        "streamed_bytes": published.moved.streamed,
+        "mounted_layers": published.moved.mounted,
+        "present_blobs": published.moved.present,
+    }

@@ -1,0 +1,95 @@
+"""`builder render`: the Docker contexts of recipes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from builder.cli.app import common_options
+from builder.cli.console import Console
+from builder.util.errors import InputError
+
+if TYPE_CHECKING:
+    from builder.image.bake import Target
+
+
+@click.command(name="render")
+@click.argument("recipes", nargs=-1, required=True, metavar="RECIPE...")
+@click.option("--output", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Folder to write.")
+@click.option("--bake", is_flag=True, help="Write a folder per recipe, and DIR/docker-bake.json over all of them.")
+@click.option("--offline", is_flag=True, help="Use the vendored diffs and the cache only.")
+@common_options
+def command(recipes: tuple[str, ...], output: Path, bake: bool, offline: bool, console: Console) -> None:
+    """Write RECIPE's self-contained Docker context: `docker build DIR` needs nothing else.
+
+    With several platforms, each has its own folder in DIR. Several recipes go with --bake, and `docker buildx bake`
+    then builds them all.
+    """
+    names = [name for name in recipes if not name.endswith(".lock.yaml")]
+    if bake:
+        console.document(_bake(names, output, console=console, offline=offline))
+        return
+    if len(names) != 1:
+        raise InputError("several recipes need --bake", hint="or render each into a folder of its own")
+    console.document(_context(names[0], output, console=console, offline=offline)[0])
+
+
+def _context(name: str, output: Path, *, console: Console, offline: bool) -> tuple[dict[str, Any], list[Target]]:
+    """Render one recipe; the document for `--json`, and its contexts as targets with absolute folders."""
+    from builder.documents.lock import overlay_lines
+    from builder.image.bake import Target
+    from builder.image.context import render_context
+    from builder.pipeline.build import ENTRYPOINT, docker_base, image_labels, image_tags
+    from builder.pipeline.workspace import open_recipe
+
+    opened = open_recipe(name, console=console, offline=offline)
+    base = docker_base(opened)
+    plans = opened.plans(console=console, offline=offline)
+    where = opened.recipe.publish or opened.lock.name
+    tags = tuple(f"{where}:{tag}" for tag in image_tags(opened.lock).all)
+    targets = []
+    for plan in plans:
+        suffix = str(plan.platform).replace("/", "-")
+        folder = output if len(plans) == 1 else output / suffix
+        render_context(
+            folder,
+            base,
+            plan.rootfs,
+            labels=image_labels(opened.lock, plan.record),
+            entrypoint=ENTRYPOINT,
+            name=opened.lock.name,
+        )
+        own = tags if len(plans) == 1 else tuple(f"{tag}-{suffix}" for tag in tags)
+        target = opened.lock.name if len(plans) == 1 else f"{opened.lock.name}-{suffix}"
+        # A target's name may have no dots.
+        targets.append(Target(target.replace(".", "_"), str(folder), own, str(plan.platform)))
+        console.out(f"rendered {folder}; build it with: docker build {folder}")
+    overlays = [overlay.summary() for overlay in opened.lock.overlays]
+    for line in overlay_lines(overlays):
+        console.out(f"  overlay {line}")
+    document = {"name": opened.lock.name, "base": base, "output": [each.context for each in targets]}
+    return {**document, "overlays": overlays}, targets
+
+
+def _bake(names: list[str], output: Path, *, console: Console, offline: bool) -> dict[str, Any]:
+    from dataclasses import replace
+
+    from builder.image.bake import bake_file
+    from builder.util.files import write_file
+
+    path = output / "docker-bake.json"
+    if output.exists() and any(output.iterdir()) and not path.is_file():
+        raise InputError(
+            f"{output} is not empty and has no docker-bake.json", hint="name another folder, or empty this one"
+        )
+    documents, targets = [], []
+    for name in names:
+        document, found = _context(name, output / Path(name).stem, console=console, offline=offline)
+        documents.append(document)
+        targets += [replace(each, context=str(Path(each.context).relative_to(output))) for each in found]
+    write_file(path, json.dumps(bake_file(targets), indent=2).encode() + b"\n")
+    console.out(f"wrote {path}; build everything with: docker buildx bake --file {path}")
+    return {"bake": str(path), "recipes": documents}

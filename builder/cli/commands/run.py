@@ -1,0 +1,71 @@
+"""`builder run`: start the image with a profile."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from pathlib import Path
+
+import click
+
+from builder.cli.app import common_options
+from builder.cli.console import Console
+
+
+@click.command(name="run")
+@click.argument("recipe")
+@click.argument("profile")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@click.option("--model", type=click.Path(path_type=Path), help="The checkpoint's folder. Default: the recipe's.")
+@click.option("--image", metavar="REF", help="The image. Default: the one that `builder build` put into Docker.")
+@click.option("--port", type=click.IntRange(1, 65535), default=8000, show_default=True, help="Port on this machine.")
+@click.option("--gpus", default="all", show_default=True, help="As for `docker run`: all, device=0; or none.")
+@click.option("--network", help="As for `docker run`. On `host` the server itself takes the port.")
+@click.option("--user", metavar="UID[:GID]", help="Run as another user than root.")
+@click.option("--read-only", is_flag=True, help="With a read-only root file system.")
+@click.option("--print", "printing", is_flag=True, help="Show the command, do not run it.")
+@common_options
+def command(
+    recipe: str,
+    profile: str,
+    arguments: tuple[str, ...],
+    model: Path | None,
+    image: str | None,
+    port: int,
+    gpus: str,
+    network: str | None,
+    user: str | None,
+    read_only: bool,
+    printing: bool,
+    console: Console,
+) -> None:
+    """Run RECIPE's image with PROFILE under Docker. Flags behind `--` win over the profile's.
+
+    Compiled kernels are kept in a volume that belongs to this stack of overlays: a changed overlay begins with an empty one.
+    """
+    from builder.oci.docker_cli import choose
+    from builder.pipeline.build import image_tags
+    from builder.pipeline.workspace import open_recipe
+    from builder.serve.container import Container, cache_for, locked_profile, model_folder, startup_seconds
+
+    opened = open_recipe(recipe, console=console)
+    lock = opened.lock
+    container = Container(
+        image=image or f"{lock.name}:{image_tags(lock).immutable}",
+        profile=locked_profile(lock, profile),
+        arguments=arguments,
+        model=model_folder(opened.project, lock, model),
+        cache=cache_for(lock, user),
+        port=port,
+        gpus=gpus,
+        network=network,
+        user=user,
+        read_only=read_only,
+        startup_seconds=startup_seconds(lock),
+    )
+    words = container.argv("docker" if printing else choose().path)
+    console.document({"argv": words})
+    if printing:
+        console.out(shlex.join(words))
+        return
+    os.execvp(words[0], words)  # noqa: S606  docker itself handles the terminal and signals

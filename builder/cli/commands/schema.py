@@ -1,0 +1,27 @@
+"""`builder schema`: the JSON Schema of recipes or profiles, for editors."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from builder.cli.app import common_options
+from builder.cli.console import Console
+
+
+@click.command(name="schema")
+@click.argument("kind", type=click.Choice(["recipe", "profile"]), default="recipe")
+@common_options
+def command(kind: str, console: Console) -> None:
+    """Print the JSON Schema of recipes (or of profiles).
+
+    Editors with a YAML language server check a file against it: put
+    `# yaml-language-server: $schema=recipe.schema.json` on the first line.
+    """
+    if kind == "recipe":
+        from builder.documents.recipe import json_schema
+    else:
+        from builder.documents.profile import json_schema
+    console.out(json.dumps(json_schema(), indent=2))
+    console.document(json_schema())

@@ -1,0 +1,203 @@
+"""`builder smoke`: does an image, or any server, do what its profile promises?"""
+
+from __future__ import annotations
+
+import os
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from builder.cli.app import common_options
+from builder.cli.console import Console
+from builder.util.errors import GateError, InputError
+
+if TYPE_CHECKING:
+    from builder.serve.smoke.result import SmokeResult
+    from builder.serve.smoke.run import Wanted
+    from builder.serve.smoke.subject import Subject
+
+_SERVER_LIMIT = 60.0
+
+
+@click.command(name="smoke")
+@click.argument("target", metavar="RECIPE|URL")
+@click.argument("profile", required=False)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@click.option("--model", type=click.Path(path_type=Path), help="The checkpoint's folder. Default: the recipe's.")
+@click.option("--image", metavar="REF", help="The image. Default: the one that `builder build` put into Docker.")
+@click.option("--gpus", default="all", show_default=True, help="As for `docker run`: all, device=0; or none.")
+@click.option("--network", help="As for `docker run`. Default: Docker's, with any free port.")
+@click.option("--user", metavar="UID[:GID]", help="Run as another user than root.")
+@click.option("--read-only", is_flag=True, help="With a read-only root file system.")
+@click.option("--keep", is_flag=True, help="Let the container run on.")
+@click.option("--limit", type=click.FloatRange(min=0.1), help="Seconds until it must be healthy.")
+@click.option("--gpu", metavar="NAME", help="The GPU, such as rtx-5090. Default: what nvidia-smi says.")
+@click.option("--log", "log_file", type=click.Path(path_type=Path), help="The log of the server at URL.")
+@click.option("--container", metavar="NAME", help="The container that serves URL: its log, GPU and image.")
+@click.option("--prompt", help="The short prompt that is sent twice.")
+@click.option("--answer", help="What the answer to it must contain.")
+@click.option("--output", type=click.Path(path_type=Path), help="Folder of the results. Default: dist/smoke.")
+@common_options
+def command(
+    target: str,
+    profile: str | None,
+    arguments: tuple[str, ...],
+    model: Path | None,
+    image: str | None,
+    gpus: str,
+    network: str | None,
+    user: str | None,
+    read_only: bool,
+    keep: bool,
+    limit: float | None,
+    gpu: str | None,
+    log_file: Path | None,
+    container: str | None,
+    prompt: str | None,
+    answer: str | None,
+    output: Path | None,
+    console: Console,
+) -> None:
+    """Start RECIPE's image with PROFILE and check it, or check the server at URL against PROFILE.
+
+    \b
+      builder smoke qwen3.6-27b-fp8-vocab smoke
+      builder smoke http://127.0.0.1:8000 smoke --container vllm
+      builder smoke http://10.0.0.7:8000/v1
+
+    BUILDER_API_KEY is sent as a bearer token when it is set.
+    """
+    from builder.serve.smoke.client import Server
+    from builder.serve.smoke.result import write_result
+    from builder.serve.smoke.run import smoke
+    from builder.serve.smoke.subject import ContainerServer
+
+    if (prompt is None) != (answer is None):
+        raise InputError("--prompt and --answer belong together")
+    if target.startswith(("http://", "https://")):
+        if arguments or image or model or keep:
+            raise InputError("a server that runs already takes no arguments, --image, --model or --keep")
+        opening, wanted, folder = _server(target, profile, log_file, container)
+    else:
+        if log_file or container:
+            raise InputError("--log and --container belong to a URL")
+        if profile is None:
+            raise InputError("which profile?", hint="name it: builder smoke RECIPE PROFILE")
+        opening, wanted, folder = _started(
+            target, profile, arguments, model, image, gpus, network, user, read_only, keep, console
+        )
+    wanted = replace(
+        wanted, gpu=gpu, limit=limit or wanted.limit, prompt=prompt or wanted.prompt, answer=answer or wanted.answer
+    )
+    with opening as subject:
+        server = Server(subject.url, key=os.environ.get("BUILDER_API_KEY"))
+        result = smoke(subject, server, wanted, console=console)
+        log = subject.log_text()
+        if keep and isinstance(subject, ContainerServer):
+            console.say(f"it runs on at {subject.url}; end it with: docker rm -f {subject.name}")
+    paths = write_result(result, output or folder, log)
+    _report(result, {kind: str(path) for kind, path in paths.items()}, console)
+
+
+def _server(
+    url: str, profile: str | None, log_file: Path | None, container: str | None
+) -> tuple[AbstractContextManager[Subject], Wanted, Path]:
+    from builder.documents.profile import load_profile
+    from builder.serve.smoke.run import Wanted
+    from builder.serve.smoke.subject import AnyServer, running_container
+
+    path = None
+    if profile is not None:
+        path = Path(profile) if profile.endswith((".yaml", ".yml")) else Path("profiles") / f"{profile}.yaml"
+    loaded = load_profile(path.absolute()) if path is not None else None
+    wanted = Wanted(profile=loaded, limit=_SERVER_LIMIT)
+    watched = tuple(text for each in (loaded.expect if loaded else ()) for text in each.log)
+    if container is not None and log_file is not None:
+        raise InputError("--log and --container are two logs of one server: name one")
+    if container is not None:
+        return running_container(url.rstrip("/").removesuffix("/v1"), container, watched), wanted, Path("dist/smoke")
+    subject: Subject = AnyServer(url, log_file, watched)
+    return nullcontext(subject), wanted, Path("dist/smoke")
+
+
+def _started(
+    recipe: str,
+    profile: str,
+    arguments: tuple[str, ...],
+    model: Path | None,
+    image: str | None,
+    gpus: str,
+    network: str | None,
+    user: str | None,
+    read_only: bool,
+    keep: bool,
+    console: Console,
+) -> tuple[AbstractContextManager[Subject], Wanted, Path]:
+    from builder.oci.docker_cli import choose
+    from builder.pipeline.build import image_tags
+    from builder.pipeline.workspace import open_recipe
+    from builder.serve.container import (
+        Container,
+        cache_for,
+        free_port,
+        local_platform,
+        locked_profile,
+        model_folder,
+        startup_seconds,
+    )
+    from builder.serve.smoke.run import Wanted
+    from builder.serve.smoke.subject import started
+
+    opened = open_recipe(recipe, console=console)
+    lock = opened.lock
+    locked = locked_profile(lock, profile)
+    limit = startup_seconds(lock)
+    container = Container(
+        image=image or f"{lock.name}:{image_tags(lock).immutable}",
+        profile=locked,
+        arguments=arguments,
+        model=model_folder(opened.project, lock, model),
+        cache=cache_for(lock, user),
+        port=free_port() if network == "host" else None,
+        gpus=gpus,
+        network=network,
+        user=user,
+        read_only=read_only,
+        startup_seconds=limit,
+    )
+    watched = tuple(text for each in locked.expect for text in each.log)
+    wanted = Wanted(
+        profile=locked,
+        recipe=lock.name,
+        limit=limit,
+        vllm=lock.base.platforms[local_platform(lock)].distribution.version,
+    )
+    opening = started(container, choose().path, inputs=lock.inputs, watched=watched, keep=keep)
+    return opening, wanted, opened.project.dist / "smoke"
+
+
+def _report(result: SmokeResult, paths: dict[str, str], console: Console) -> None:
+    """The outcome; raises `GateError` when a check failed."""
+    document = {**result.document(), "files": paths}
+    if not result.ok:
+        raise GateError(
+            f"smoke failed: {len(result.failures())} of {len(result.checks)} checks",
+            details=[
+                *(
+                    (check.name, "\n".join([check.summary, *(f"{label}: {text}" for label, text in check.details)]))
+                    for check in result.failures()
+                ),
+                ("page", paths["html"]),
+            ],
+            hint=f"the server's log is {paths['log']}" if "log" in paths else "look at the server's log",
+            data=document,
+        )
+    console.table(["", "check", "outcome"], [(check.status, check.name, check.summary) for check in result.checks])
+    skipped = sum(check.status == "not checked" for check in result.checks)
+    console.out(f"smoke passed{f'; {skipped} not checked' if skipped else ''}")
+    console.out(f"  image  {result.image.digest if result.image else 'not known'}")
+    console.out(f"  page   {paths['html']}")
+    console.document(document)

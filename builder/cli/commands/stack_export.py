@@ -1,0 +1,45 @@
+"""`builder stack export`: the stack as a quilt series and as mails."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from builder.cli.app import common_options
+from builder.cli.console import Console
+from builder.util.errors import InputError
+
+
+@click.command(name="export")
+@click.argument("recipe")
+@click.option(
+    "--output", required=True, type=click.Path(path_type=Path), help="A folder that is not there yet, or empty."
+)
+@click.option("--whole", is_flag=True, help="Keep the diffs' files outside the package, for vLLM's source tree.")
+@click.option("--offline", is_flag=True, help="Use the vendored diffs and the cache only.")
+@common_options
+def command(recipe: str, output: Path, whole: bool, offline: bool, console: Console) -> None:
+    """Write RECIPE's overlays to DIR/patches (quilt: `quilt push -a`) and DIR/mail (`git am --keep-non-patch DIR/mail/*.patch`).
+
+    Without --keep-non-patch git takes a title's own `[Bugfix]` off too.
+    """
+    from builder.pipeline.workspace import open_recipe
+    from builder.upkeep.series.exact import exact_changes
+    from builder.upkeep.series.export import flat, mails, quilt_series
+    from builder.util.files import write_files
+
+    opened = open_recipe(recipe, console=console, offline=offline)
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise InputError(f"{output} is there already", hint="name a new folder, or empty it")
+    exact = exact_changes(opened.project, opened.lock, console=console, offline=offline)
+    files = flat(
+        [
+            ("patches", quilt_series(opened.project, opened.lock, whole=whole, exact=exact)),
+            ("mail", mails(opened.project, opened.lock, whole=whole, exact=exact)),
+        ]
+    )
+    write_files({output / name: data for name, data in files.items()})
+    for name in files:
+        console.out(f"wrote {output / name}")
+    console.document({"name": opened.lock.name, "output": str(output), "files": sorted(files)})

@@ -1,0 +1,119 @@
+"""What a command prints: one document on standard output, everything else on standard error.
+
+Rich is imported only when something is drawn, so that `builder --help` stays fast.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import IO, Any, Protocol
+
+from builder.util.errors import BuilderError
+
+
+class Progress(Protocol):
+    """A running bar, advanced by bytes or items."""
+
+    def advance(self, amount: int) -> None: ...
+
+    def note(self, text: str) -> None:
+        """Replace the text beside the bar."""
+
+
+class _Silent:
+    def advance(self, amount: int) -> None: ...
+
+    def note(self, text: str) -> None: ...
+
+
+@dataclass
+class Console:
+    """Messages, tables and progress of one command run.
+
+    `json_mode` keeps standard output for the one document; `verbosity` is -1 (quiet), 0 or 1 and more (`-v`).
+    """
+
+    json_mode: bool = False
+    verbosity: int = 0
+    stdout: IO[str] = field(default_factory=lambda: sys.stdout)
+    stderr: IO[str] = field(default_factory=lambda: sys.stderr)
+
+    def say(self, text: str) -> None:
+        """A message about what is going on, on standard error, unless `--quiet`."""
+        if self.verbosity >= 0:
+            print(text, file=self.stderr, flush=True)
+
+    def detail(self, text: str) -> None:
+        """A message only for `--verbose`."""
+        if self.verbosity >= 1:
+            print(text, file=self.stderr, flush=True)
+
+    def warn(self, text: str) -> None:
+        """A warning, on standard error, also with `--quiet`."""
+        print(f"warning: {text}", file=self.stderr, flush=True)
+
+    def out(self, text: str) -> None:
+        """A line of the command's result for people; not printed with `--json`."""
+        if not self.json_mode:
+            print(text, file=self.stdout, flush=True)
+
+    def document(self, value: Any) -> None:
+        """The command's result as its one JSON document; printed with `--json` only."""
+        if self.json_mode:
+            json.dump(value, self.stdout, indent=2, ensure_ascii=False)
+            self.stdout.write("\n")
+            self.stdout.flush()
+
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str | None = None) -> None:
+        """A table on standard output (not with `--json`). Columns of numbers are set to the right."""
+        if self.json_mode:
+            return
+        from rich.box import SIMPLE_HEAD
+        from rich.console import Console as RichConsole
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+        for index, column in enumerate(columns):
+            cells = [row[index].replace(",", "") for row in rows]
+            numeric = bool(cells) and all(cell in {"", "-"} or cell.lstrip("+-").isdigit() for cell in cells)
+            table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+        for row in rows:
+            table.add_row(*(Text(cell) for cell in row))
+        # A pipe has no width: a table for a program or a file is never folded to 80 columns.
+        width = None if self.stdout.isatty() else 200
+        RichConsole(file=self.stdout, width=width, highlight=False).print(table)
+
+    def error(self, error: BuilderError) -> None:
+        """Print an error with its details and hint, and with `--json` the error document."""
+        lines = [f"error: {error.message}"]
+        width = max((len(label) for label, _ in error.details), default=4)
+        width = max(width, 4)
+        for label, text in error.details:
+            first, *rest = text.splitlines() or [""]
+            lines.append(f"  {label:<{width}}  {first}")
+            lines += [f"  {'':<{width}}  {line}" for line in rest]
+        if error.hint:
+            first, *rest = error.hint.splitlines()
+            lines.append(f"  {'next':<{width}}  {first}")
+            lines += [f"  {'':<{width}}  {line}" for line in rest]
+        print("\n".join(lines), file=self.stderr, flush=True)
+        self.document(error.as_json())
+
+    @contextmanager
+    def progress(self, label: str, *, total: int | None = None, unit: str = "bytes") -> Iterator[Progress]:
+        """A progress bar on a terminal (`unit` is `bytes` or a plural noun), silence in a pipe or with `--quiet`.
+
+        The bar shows itself only after one second, so that quick steps leave no trace.
+        """
+        if self.verbosity < 0 or not self.stderr.isatty():
+            yield _Silent()
+            return
+        from builder.cli.progress import bar
+
+        with bar(self.stderr, label, total=total, unit=unit) as running:
+            yield running

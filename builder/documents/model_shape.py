@@ -1,0 +1,159 @@
+"""A model's shape: the few numbers that weights and KV cache follow from. A recipe's `model:` key, or a config.json."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from builder.util.errors import InputError
+
+Dtype = Literal["bfloat16", "float16", "float32"]
+Table = Literal["lm_head", "embed_tokens"]
+DTYPE_BYTES = {"bfloat16": 2, "float16": 2, "half": 2, "float32": 4, "float": 4}
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Attention(_Frozen):
+    """Full-attention layers."""
+
+    layers: int = Field(gt=0)
+    query_heads: int = Field(gt=0)
+    kv_heads: int = Field(gt=0)
+    head_size: int = Field(gt=0)
+    gated: bool = Field(default=False, description="The query projection has an output gate beside the queries.")
+
+
+class GatedDeltaNet(_Frozen):
+    """Linear-attention layers, whose state has a fixed size per request."""
+
+    layers: int = Field(gt=0)
+    key_heads: int = Field(gt=0)
+    value_heads: int = Field(gt=0)
+    head_size: int = Field(gt=0)
+    convolution: int = Field(default=4, gt=1)
+    state_dtype: Dtype = "float32"
+
+    @property
+    def convolved(self) -> int:
+        """Channels that go through the convolution: queries, keys and values."""
+        return (2 * self.key_heads + self.value_heads) * self.head_size
+
+
+class ModelShape(_Frozen):
+    """What decides about memory. Sizes are numbers of elements."""
+
+    hidden: int = Field(gt=0)
+    mlp: int = Field(gt=0)
+    vocabulary: int = Field(gt=0)
+    attention: Attention
+    gdn: GatedDeltaNet | None = Field(default=None, description="Linear-attention layers of a hybrid model.")
+    dtype: Dtype = "bfloat16"
+    quantization: Literal["fp8"] | None = Field(default=None, description="Block FP8 linear layers, 128 x 128.")
+    fp8_tables: tuple[Table, ...] = Field(default=(), description="Vocabulary tables that are block FP8 as well.")
+    tied: bool = Field(default=False, description="lm_head is embed_tokens.")
+    context: int | None = Field(default=None, gt=0, description="Positions that the model was made for.")
+    rotary_positions: int = Field(default=0, ge=0, description="Rows of the rotary cache that vLLM keeps.")
+    rotary_size: int = Field(default=0, ge=0, description="Columns of the rotary cache.")
+    vision_parameters: int = Field(default=0, ge=0, description="Of a vision tower, which is loaded unquantized.")
+
+    @property
+    def hybrid(self) -> bool:
+        return self.gdn is not None
+
+    @property
+    def layers(self) -> int:
+        return self.attention.layers + (self.gdn.layers if self.gdn else 0)
+
+
+# Rows of the rotary cache per position, for multimodal rotary embeddings (MRotaryEmbedding enlarges it fourfold).
+_MROPE_FACTOR = 4
+
+
+def shape_of_config(config: Mapping[str, Any], *, vision_parameters: int = 0) -> ModelShape:
+    """The shape that a checkpoint's config.json describes. Raises `InputError` for a kind of model that is not modelled."""
+    text = config.get("text_config") if isinstance(config.get("text_config"), Mapping) else config
+    assert isinstance(text, Mapping)  # noqa: S101
+    for key in ("num_experts", "num_local_experts", "n_routed_experts"):
+        if text.get(key):
+            raise InputError(
+                f"config.json has {key}: mixtures of experts are not modelled", hint="a dense or GDN model"
+            )
+    if text.get("kv_lora_rank"):
+        raise InputError("config.json has kv_lora_rank: latent attention is not modelled", hint="a dense or GDN model")
+    if text.get("sliding_window") and text.get("use_sliding_window", True) and text.get("layer_types") is None:
+        raise InputError("config.json has a sliding window: such layers are not modelled", hint="a dense or GDN model")
+    try:
+        return _shape(config, text, vision_parameters)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"config.json does not have what the estimate needs: {error}", hint="give the recipe a `model:`"
+        ) from error
+
+
+def _shape(config: Mapping[str, Any], text: Mapping[str, Any], vision_parameters: int) -> ModelShape:
+    kinds = layer_kinds(text)
+    unknown = set(kinds) - {"attention", "gdn"}
+    if unknown:
+        raise InputError(f"layers of the kind {', '.join(sorted(unknown))} are not modelled")
+    heads = int(text["num_attention_heads"])
+    head_size = int(text.get("head_dim") or int(text["hidden_size"]) // heads)
+    quantization = config.get("quantization_config") or text.get("quantization_config") or {}
+    fp8 = quantization.get("quant_method") == "fp8"
+    if quantization and not fp8:
+        raise InputError(f"quantization {quantization.get('quant_method')!r} is not modelled", hint="fp8, or none")
+    rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
+    factor = text.get("partial_rotary_factor") or rope.get("partial_rotary_factor") or 1.0
+    context = text.get("max_position_embeddings")
+    gdn_layers = kinds.count("gdn")
+    return ModelShape(
+        hidden=text["hidden_size"],
+        mlp=text["intermediate_size"],
+        vocabulary=text["vocab_size"],
+        dtype=text.get("dtype")
+        or text.get("torch_dtype")
+        or config.get("dtype")
+        or config.get("torch_dtype")
+        or "bfloat16",
+        quantization="fp8" if fp8 else None,
+        fp8_tables=tuple(each for each in ("lm_head", "embed_tokens") if quantization.get(each) is True),
+        tied=bool(config.get("tie_word_embeddings", text.get("tie_word_embeddings", False))),
+        context=context,
+        rotary_positions=int(context or 0) * (_MROPE_FACTOR if "mrope_section" in rope else 1),
+        rotary_size=int(head_size * float(factor)),
+        vision_parameters=vision_parameters,
+        attention=Attention(
+            layers=kinds.count("attention"),
+            query_heads=heads,
+            kv_heads=text.get("num_key_value_heads") or heads,
+            head_size=head_size,
+            gated=bool(text.get("attn_output_gate")),
+        ),
+        gdn=GatedDeltaNet(
+            layers=gdn_layers,
+            key_heads=text["linear_num_key_heads"],
+            value_heads=text["linear_num_value_heads"],
+            head_size=text["linear_value_head_dim"],
+            convolution=text["linear_conv_kernel_dim"],
+            state_dtype=text.get("mamba_ssm_dtype") or "float32",
+        )
+        if gdn_layers
+        else None,
+    )
+
+
+def layer_kinds(text: Mapping[str, Any]) -> list[str]:
+    """`attention`, `gdn` or the config's own word for each layer."""
+    words = {"full_attention": "attention", "attention": "attention", "linear_attention": "gdn"}
+    count = int(text["num_hidden_layers"])
+    kinds = text.get("layer_types")
+    if isinstance(kinds, list):
+        return [words.get(str(each), str(each)) for each in kinds]
+    interval = text.get("full_attention_interval")
+    if interval and text.get("linear_num_value_heads"):
+        return ["attention" if (index + 1) % int(interval) == 0 else "gdn" for index in range(count)]
+    return ["attention"] * count

@@ -1,0 +1,194 @@
+"""Recipes: `images/NAME.yaml`, what a person writes and everything else follows from."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from builder.documents.model_shape import ModelShape
+from builder.documents.yamlfile import validate
+from builder.oci.types import Platform, Reference
+from builder.util.errors import InputError
+from builder.util.files import sha256
+
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Commit = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
+RelativePath = Annotated[str, StringConstraints(min_length=1, pattern=r"^[^\x00-\x1f]+$")]
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(?:[._-]+[a-z0-9]+)*$", max_length=100)]
+
+_PULL = re.compile(r"(?P<owner>[A-Za-z0-9][A-Za-z0-9-]*)/(?P<repo>[A-Za-z0-9._-]+)#(?P<number>[1-9][0-9]{0,9})")
+
+
+class Frozen(BaseModel):
+    """A value that refuses unknown keys and does not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=False)
+
+
+class TensorRule(Frozen):
+    """A tensor that the patched vLLM expects in the checkpoint. Types as safetensors names them: `BF16`, `F8_E4M3`."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
+class Requirements(Frozen):
+    """What an overlay needs of the checkpoint that is served."""
+
+    opt_ins: tuple[str, ...] = Field(default=(), description="Keys of quantization_config that must be true.")
+    tensors: dict[str, TensorRule] = Field(default={}, description="Tensors that must be there, with type and shape.")
+
+
+class OverlaySpec(Frozen):
+    """One overlay: a pull request, or a diff in a local file."""
+
+    pull: str | None = Field(default=None, description="OWNER/REPOSITORY#NUMBER")
+    file: RelativePath | None = Field(default=None, description="A diff, relative to the project root.")
+    head: Commit | None = Field(
+        default=None, description="The pull request's head commit. Pinned by the lock when left out."
+    )
+    merge_base: Commit | None = Field(default=None, description="Where the pull request leaves its base branch.")
+    fuzz: int = Field(
+        default=0, ge=0, le=3, description="Context lines that GNU patch may ignore. 0 unless you have looked."
+    )
+    accept_undelivered: dict[str, str] = Field(
+        default={}, description="Path or glob of a change that a text overlay cannot deliver: why that is all right."
+    )
+    after: dict[str, Sha256] = Field(
+        default={}, description="Path: SHA-256 that the file must have once this overlay is applied."
+    )
+    requires: Requirements | None = Field(default=None, description="What the overlay needs of the checkpoint.")
+    title: str | None = Field(default=None, description="For a local file; a pull request brings its own.")
+    author: str | None = Field(default=None, description="For a local file; a pull request brings its own.")
+    origin: str | None = Field(
+        default=None, description="Where a local diff comes from: OWNER/REPOSITORY#NUMBER@HEAD, or free text."
+    )
+    why: str | None = Field(default=None, description="Why the overlay is in the stack.")
+    drop_when: str | None = Field(default=None, description="When it can leave the stack.")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.pull is None) == (self.file is None):
+            raise ValueError("an overlay has either 'pull' or 'file'")
+        if self.pull is not None and not _PULL.fullmatch(self.pull):
+            raise ValueError(f"{self.pull!r} is not a pull request; write it as OWNER/REPOSITORY#NUMBER")
+        if self.file is not None and (self.head or self.merge_base):
+            raise ValueError("'head' and 'merge_base' belong to a pull request")
+        if self.pull is not None and self.origin is not None:
+            raise ValueError("'origin' belongs to a local file; a pull request is its own")
+        if self.merge_base and not self.head:
+            raise ValueError("'merge_base' is pinned together with 'head'")
+        return self
+
+    @property
+    def id(self) -> str:
+        """What names the overlay everywhere: `vllm-project/vllm#39931`, or the file's path."""
+        name = self.pull or self.file
+        assert name is not None  # noqa: S101  _one_source
+        return name
+
+    @property
+    def repository(self) -> str:
+        """OWNER/REPOSITORY of a pull request."""
+        return self.id.split("#")[0]
+
+    @property
+    def number(self) -> int:
+        """The number of a pull request."""
+        return int(self.id.split("#")[1])
+
+
+class CheckpointSpec(Frozen):
+    """The checkpoint that the image serves, whose digest names the image."""
+
+    repo: str | None = Field(
+        default=None, pattern=r"^[A-Za-z0-9][\w.-]*/[\w.-]+$", description="OWNER/NAME on the Hub."
+    )
+    revision: str | None = Field(default=None, description="Commit, branch or tag; the lock pins the commit.")
+    path: RelativePath | None = Field(default=None, description="A local folder, relative to the project root.")
+    digest: Sha256 | None = Field(default=None, description="The checkpoint digest, when it is known.")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if self.repo is not None and self.path is not None:
+            raise ValueError("a checkpoint has either 'repo' or 'path'")
+        if self.repo is None and self.path is None and self.digest is None:
+            raise ValueError("a checkpoint has a 'repo', a 'path' or a 'digest'")
+        if self.revision is not None and self.repo is None:
+            raise ValueError("'revision' belongs to a 'repo'")
+        return self
+
+
+class Envelope(Frozen):
+    """Prompt and completion budgets that are promised, in tokens."""
+
+    prompt: int = Field(gt=0)
+    completion: int = Field(gt=0)
+
+
+class Recipe(Frozen):
+    """One image: what it is made from and how it serves."""
+
+    name: Name
+    base: str = Field(description="REGISTRY/REPOSITORY:TAG, oci:DIR, docker:REF or wheel:vllm==VERSION.")
+    package: str = Field(
+        default="vllm", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="The package that overlays may change."
+    )
+    overlays: tuple[OverlaySpec, ...] = ()
+    checkpoint: CheckpointSpec | None = None
+    model: ModelShape | None = Field(
+        default=None,
+        description="The model's shape, for `builder profile fit` and the linter; a build does not read it.",
+    )
+    envelope: Envelope | None = Field(default=None, description="What at least one profile must be able to serve.")
+    profiles: tuple[Name, ...] = ()
+    default_profile: Name | None = None
+    platforms: tuple[str, ...] = ("linux/amd64",)
+    publish: str | None = Field(default=None, description="REGISTRY/REPOSITORY that `builder publish` pushes to.")
+    description: str = ""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        ids = [overlay.id for overlay in self.overlays]
+        if twice := sorted({name for name in ids if ids.count(name) > 1}):
+            raise ValueError(f"overlay {', '.join(twice)} is listed twice")
+        if len(set(self.profiles)) != len(self.profiles):
+            raise ValueError("a profile is listed twice")
+        if self.default_profile is not None and self.default_profile not in self.profiles:
+            raise ValueError(f"default_profile {self.default_profile!r} is not among the profiles")
+        try:
+            for platform in self.platforms:
+                Platform.parse(platform)
+            if self.publish is not None and (
+                Reference.parse(self.publish).digest or ":" in self.publish.rsplit("/", 1)[-1]
+            ):
+                raise ValueError("'publish' names a repository, without tag and digest")
+        except InputError as error:
+            raise ValueError(error.message) from error
+        if not self.platforms or len(set(self.platforms)) != len(self.platforms):
+            raise ValueError("'platforms' lists each platform once, and at least one")
+        return self
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what the recipe says, independent of YAML's spelling and of where the image is pushed."""
+        document = self.model_dump(mode="json", exclude={"publish", "model", "envelope"}, exclude_defaults=True)
+        return sha256(json.dumps(document, sort_keys=True, separators=(",", ":")).encode())
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Read a recipe. Raises `InputError` with the place of each error."""
+    recipe = validate(Recipe, path)
+    from builder.base.open import parse_reference
+
+    parse_reference(recipe.base)
+    return recipe
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of recipes, for editors."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Recipe.model_json_schema()}

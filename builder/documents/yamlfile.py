@@ -1,0 +1,218 @@
+"""YAML that people write: read safely, with the place of every error.
+
+Duplicate keys, aliases and tags are refused. Of YAML 1.1's implicit types only null, booleans spelt `true` and `false`,
+decimal integers and decimal floats are taken: `on`, `yes`, `010`, `1:30` and dates stay the text that was written.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from builder.util.errors import InputError
+
+_LIMIT = 16 << 20
+_DEPTH = 40
+_INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,18})")
+_FLOAT = re.compile(r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?")
+
+Model = TypeVar("Model", bound=BaseModel)
+Location = tuple[str | int, ...]
+
+
+class DecimalFloat(float):
+    """A float that prints as it was written: `0.90` stays `0.90`, which matters for a flag that others compare."""
+
+    text: str
+
+    def __new__(cls, text: str) -> DecimalFloat:
+        made = super().__new__(cls, text)
+        made.text = text
+        return made
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass
+class Document:
+    """A YAML document as plain values, and the place (line, column; from 1) of each node and each key."""
+
+    name: str
+    value: Any
+    places: dict[Location, tuple[int, int]] = field(default_factory=dict)
+    keys: dict[Location, tuple[int, int]] = field(default_factory=dict)
+
+    def at(self, location: Location, *, key: bool = False) -> str:
+        """`FILE:LINE:COLUMN` of a node, or of the nearest one around it."""
+        tables = (self.keys, self.places) if key else (self.places, self.keys)
+        for length in range(len(location), -1, -1):
+            for table in tables:
+                place = table.get(location[:length])
+                if place is not None:
+                    return f"{self.name}:{place[0]}:{place[1]}"
+        return self.name
+
+
+def read_yaml(path: Path, *, name: str | None = None) -> Document:
+    """Read a YAML file. Raises `InputError` when it cannot be read or is not the YAML that this tool takes."""
+    name = name or str(path)
+    try:
+        if path.stat().st_size > _LIMIT:
+            raise InputError(f"{name} is larger than {_LIMIT >> 20} MiB", hint="this cannot be the file that was meant")
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"cannot read {name}: {error.strerror}", hint="check the name and its permissions") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{name} is not UTF-8 text: {error.reason} at byte {error.start}") from error
+    return parse_yaml(text, name)
+
+
+def parse_yaml(text: str, name: str) -> Document:
+    """Parse YAML text; `name` stands for the file in messages."""
+    loader = None
+    try:
+        loader = yaml.SafeLoader(text)
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            if isinstance(event, yaml.AliasEvent):
+                raise _error(name, event.start_mark, "aliases are not taken", "write the value out")
+        node = loader.get_single_node()
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        what = error.problem or error.context or "not YAML"
+        if error.context and what.startswith("but "):
+            # The second half of a sentence.
+            what = f"{error.context} {what}"
+        raise _error(name, mark, what, "see the line that is named") from error
+    except yaml.YAMLError as error:
+        raise InputError(f"{name}: {error}", hint="this is not YAML text") from error
+    except RecursionError as error:
+        raise InputError(f"{name} is nested too deeply") from error
+    finally:
+        if loader is not None:
+            loader.dispose()
+    document = Document(name, None)
+    document.value = _build(node, (), document) if node is not None else None
+    return document
+
+
+def _build(node: yaml.Node, location: Location, document: Document) -> Any:
+    document.places[location] = (node.start_mark.line + 1, node.start_mark.column + 1)
+    if len(location) > _DEPTH:
+        raise _error(document.name, node.start_mark, "nested too deeply", "no file of this tool is")
+    if isinstance(node, yaml.MappingNode):
+        return _mapping(node, location, document)
+    if isinstance(node, yaml.SequenceNode):
+        return [_build(child, (*location, index), document) for index, child in enumerate(node.value)]
+    assert isinstance(node, yaml.ScalarNode)  # noqa: S101  YAML has no other kind of node
+    return _scalar(node, document.name)
+
+
+def _mapping(node: yaml.MappingNode, location: Location, document: Document) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key_node, value_node in node.value:
+        if not isinstance(key_node, yaml.ScalarNode):
+            raise _error(document.name, key_node.start_mark, "a key is a word, not a list or a mapping", "quote it")
+        key = str(key_node.value)
+        place = (key_node.start_mark.line + 1, key_node.start_mark.column + 1)
+        if key in found:
+            first = document.keys[(*location, key)]
+            raise _error(
+                document.name, key_node.start_mark, f"{key!r} stands twice", f"it first stands in line {first[0]}"
+            )
+        document.keys[(*location, key)] = place
+        found[key] = _build(value_node, (*location, key), document)
+    return found
+
+
+def _scalar(node: yaml.ScalarNode, name: str) -> Any:
+    text = str(node.value)
+    if node.style is not None:
+        return text
+    if node.tag not in (
+        "tag:yaml.org,2002:" + kind for kind in ("str", "null", "bool", "int", "float", "timestamp", "merge", "value")
+    ):
+        raise _error(name, node.start_mark, f"the tag {node.tag} is not taken", "write a plain value")
+    if text in ("", "~", "null"):
+        return None
+    if text in ("true", "false"):
+        return text == "true"
+    if _INTEGER.fullmatch(text):
+        return int(text)
+    if _FLOAT.fullmatch(text):
+        return DecimalFloat(text)
+    return text
+
+
+def _error(name: str, mark: Any, what: str, hint: str) -> InputError:
+    place = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark is not None else name
+    return InputError(f"{place}: {what}", hint=hint)
+
+
+def validate(model: type[Model], path: Path, *, name: str | None = None) -> Model:
+    """Read a YAML file into a model. Raises one `InputError` that names the place of every error in it."""
+    document = read_yaml(path, name=name or path.name)
+    return validate_document(model, document)
+
+
+def validate_document(model: type[Model], document: Document) -> Model:
+    """Turn a document into a model, or raise one `InputError` with every error's place."""
+    if not isinstance(document.value, Mapping):
+        raise InputError(f"{document.name} is not a mapping of keys to values", hint="it begins with `name: ...`")
+    try:
+        return model.model_validate(document.value)
+    except ValidationError as error:
+        problems = [_problem(document, model, dict(each)) for each in error.errors(include_url=False)]
+    first, *rest = problems
+    raise InputError(
+        first,
+        details=[("also", problem) for problem in rest],
+        hint="`builder schema` prints what is allowed",
+        data={"problems": problems},
+    )
+
+
+def _problem(document: Document, model: type[BaseModel], error: Mapping[str, Any]) -> str:
+    location: Location = tuple(error["loc"])
+    dotted = ".".join(str(part) for part in location)
+    if error["type"] == "extra_forbidden":
+        key = str(location[-1])
+        near = difflib.get_close_matches(key, _known_keys(model, location[:-1]), n=1)
+        suggestion = f"; did you mean {near[0]!r}?" if near else ""
+        return f"{document.at(location, key=True)}: unknown key {key!r}{suggestion}"
+    if error["type"] == "missing":
+        return f"{document.at(location[:-1])}: {dotted!r} is missing"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    subject = f"{dotted}: " if dotted else ""
+    return f"{document.at(location)}: {subject}{message}"
+
+
+def _known_keys(model: type[BaseModel], location: Location) -> list[str]:
+    """The keys that the model at `location` knows; empty when the place is no model."""
+    current: Any = model
+    for part in location:
+        models = _models(current)
+        if isinstance(part, int) or (models and not any(_fields(each).get(str(part)) for each in models)):
+            continue
+        annotations = [_fields(each)[str(part)] for each in models if str(part) in _fields(each)]
+        if annotations:
+            current = annotations[0]
+    return sorted({key for each in _models(current) for key in _fields(each)})
+
+
+def _fields(model: type[BaseModel]) -> dict[str, Any]:
+    return {info.alias or name: info.annotation for name, info in model.model_fields.items()}
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    """The models inside an annotation such as `tuple[Model, ...] | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [found for part in getattr(annotation, "__args__", ()) for found in _models(part)]

@@ -1,0 +1,92 @@
+"""Archives that `docker load` takes: an OCI layout in a tar, with a docker `manifest.json` that points at its blobs.
+
+Engines before 25 read only `manifest.json`, newer ones read the layout; both find the same blobs.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from builder.oci.layout import REF_NAME, Layout
+from builder.oci.types import INDEX_TYPES, Descriptor, Platform
+from builder.util.errors import InputError
+from builder.util.files import replacing
+
+_EPOCH = 315532800
+
+
+def choose_manifest(layout: Layout, top: Descriptor, platform: Platform) -> Descriptor:
+    """The manifest for one platform below `top`, which is a manifest or an index."""
+    if top.media_type not in INDEX_TYPES:
+        return top
+    entries = [Descriptor.from_json(each) for each in layout.read_json(top.digest).get("manifests", [])]
+    for entry in entries:
+        if entry.platform is not None and platform.matches(entry.platform):
+            return choose_manifest(layout, entry, platform)
+    raise InputError(f"the image has no manifest for {platform}")
+
+
+def write_archive(
+    path: Path, layout: Layout, top: Descriptor, names: Sequence[str], platform: Platform, *, skip_missing: bool = False
+) -> None:
+    """Write one image of `layout` as a tar. `names` are full names for Docker (`NAME:TAG`).
+
+    With `skip_missing`, layers that the layout does not have are named only: a daemon that has them does not ask.
+    """
+    chosen = choose_manifest(layout, top, platform)
+    manifest = layout.read_json(chosen.digest)
+    config = Descriptor.from_json(manifest["config"])
+    layers = [Descriptor.from_json(each) for each in manifest["layers"]]
+    docker = [
+        {
+            "Config": _blob(config.digest),
+            "RepoTags": list(names),
+            "Layers": [_blob(layer.digest) for layer in layers],
+        }
+    ]
+    index = {
+        "schemaVersion": 2,
+        "manifests": [
+            {
+                **chosen.as_json(),
+                "annotations": {"io.containerd.image.name": name, REF_NAME: name.rsplit(":", 1)[-1]},
+            }
+            for name in names
+        ],
+    }
+    with replacing(path) as stream, tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+        _add(archive, "oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
+        _add(archive, "index.json", json.dumps(index).encode())
+        _add(archive, "manifest.json", json.dumps(docker).encode())
+        added: set[str] = set()
+        for descriptor in (chosen, config, *layers):
+            blob = layout.blob_path(descriptor.digest)
+            if descriptor.digest in added or (skip_missing and not blob.is_file()):
+                continue
+            added.add(descriptor.digest)
+            if not blob.is_file():
+                raise InputError(
+                    f"the layout does not have layer {descriptor.digest}",
+                    hint="build with --with-base, so that the base's layers are in it",
+                )
+            info = _info(_blob(descriptor.digest), blob.stat().st_size)
+            with blob.open("rb") as reading:
+                archive.addfile(info, reading)
+
+
+def _blob(digest: str) -> str:
+    return f"blobs/sha256/{digest.removeprefix('sha256:')}"
+
+
+def _info(name: str, size: int) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.size, info.mtime = size, _EPOCH
+    return info
+
+
+def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
+    archive.addfile(_info(name, len(data)), io.BytesIO(data))

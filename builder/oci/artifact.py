@@ -1,0 +1,63 @@
+"""Evidence: documents about an image that travel with it as OCI referrers.
+
+Source: OCI image spec 1.1 ("Guidelines for Artifact Usage") and distribution spec 1.1 (referrers, tag schema).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from builder.image.manifest import encode
+from builder.oci.types import OCI_EMPTY, OCI_MANIFEST, Descriptor
+from builder.util.files import sha256
+
+SBOM: Final = "application/vnd.cyclonedx+json"
+PROVENANCE: Final = "application/vnd.in-toto+json"
+LOCK: Final = "application/vnd.overlay-image-builder.documents.lock.v1+yaml"
+VERDICT: Final = "application/vnd.overlay-image-builder.verdict.v1+json"
+
+_EMPTY = b"{}"
+_TITLE = "org.opencontainers.image.title"
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One document about the manifest `subject`. `name` is its file name, `kind` its media and artifact type."""
+
+    name: str
+    kind: str
+    subject: Descriptor
+    data: bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Referrer:
+    """A piece of evidence as a manifest that names its subject, with the blobs below it."""
+
+    subject: str
+    descriptor: Descriptor
+    manifest: bytes = field(repr=False)
+    blobs: dict[str, bytes] = field(repr=False)
+
+
+def referrer(evidence: Evidence) -> Referrer:
+    """The artifact manifest of a document: always the same bytes for the same document and subject."""
+    blob = Descriptor(evidence.kind, f"sha256:{sha256(evidence.data)}", len(evidence.data), {_TITLE: evidence.name})
+    config = Descriptor(OCI_EMPTY, f"sha256:{sha256(_EMPTY)}", len(_EMPTY))
+    subject = Descriptor(evidence.subject.media_type, evidence.subject.digest, evidence.subject.size)
+    manifest = encode(
+        {
+            "schemaVersion": 2,
+            "mediaType": OCI_MANIFEST,
+            "artifactType": evidence.kind,
+            "config": config.as_json(),
+            "layers": [blob.as_json()],
+            "subject": subject.as_json(),
+            "annotations": {_TITLE: evidence.name},
+        }
+    )
+    descriptor = Descriptor(
+        OCI_MANIFEST, f"sha256:{sha256(manifest)}", len(manifest), {_TITLE: evidence.name}, artifact_type=evidence.kind
+    )
+    return Referrer(subject.digest, descriptor, manifest, {config.digest: _EMPTY, blob.digest: evidence.data})

@@ -1,0 +1,150 @@
+"""The Docker daemon: is it there, what does it have, and bringing an image into it with its own digest."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from builder.documents.lock import Lock
+from builder.oci.archive import choose_manifest, write_archive
+from builder.oci.layout import Layout
+from builder.oci.types import Descriptor, Platform
+from builder.util.errors import MismatchError, UnreachableError
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+
+    from builder.cli.console import Console
+    from builder.pipeline.plan import Plan
+    from builder.pipeline.workspace import Opened
+
+_TIMEOUT = 600
+
+
+@contextmanager
+def daemon(timeout: int = _TIMEOUT) -> Iterator[DockerClient]:
+    """A client of the daemon that `DOCKER_HOST` names, or the local one. Raises `UnreachableError` when none answers."""
+    import docker
+    import requests
+    from docker.errors import DockerException
+
+    where = os.environ.get("DOCKER_HOST") or "the local socket"
+    client = None
+    try:
+        client = docker.from_env(timeout=timeout)
+        client.ping()
+    except (DockerException, requests.RequestException) as error:
+        if client is not None:
+            client.close()
+        denied = "Permission denied" in str(error)
+        raise UnreachableError(
+            "Docker does not answer",
+            details=[("where", where), ("why", str(error).split("\n")[0][:300])],
+            hint="you may not use the socket: join the group docker, or use sudo"
+            if denied
+            else "start the daemon, set DOCKER_HOST, or build without Docker: --engine oci",
+        ) from error
+    try:
+        yield client
+    except requests.RequestException as error:
+        raise UnreachableError(
+            f"Docker stopped answering: {type(error).__name__}",
+            details=[("where", where)],
+            hint="look at the daemon's log",
+        ) from error
+    finally:
+        client.close()
+
+
+def answers() -> bool:
+    """Whether a daemon answers, without waiting long for one that does not."""
+    try:
+        with daemon(timeout=5):
+            return True
+    except UnreachableError:
+        return False
+
+
+def base_name(lock: Lock) -> str:
+    """The name under which the base of an `oci:` recipe is brought into the daemon, since FROM cannot name a folder."""
+    return f"overlay-image-builder/base:{lock.base.digest.removeprefix('sha256:')[:12]}"
+
+
+def has_image(client: DockerClient, name: str) -> bool:
+    from docker.errors import ImageNotFound
+
+    try:
+        client.images.get(name)
+    except ImageNotFound:
+        return False
+    return True
+
+
+def load(
+    layout: Layout,
+    top: Descriptor,
+    names: Sequence[str],
+    platform: Platform,
+    *,
+    console: Console,
+    base: str | None = None,
+) -> str:
+    """Load one image of `layout` under `names` and return its id, which is its own digest.
+
+    When the layout lacks the base's layers, `base` is the registry's name for it, and the daemon pulls it first.
+    Raises `MismatchError` when the daemon ends up with another image than the one that was built.
+    """
+    from docker.errors import APIError, ImageNotFound
+
+    chosen = choose_manifest(layout, top, platform)
+    manifest = layout.read_json(chosen.digest)
+    config = manifest["config"]["digest"]
+    missing = [each for each in manifest["layers"] if not layout.blob_path(each["digest"]).is_file()]
+    with daemon() as client, tempfile.TemporaryDirectory(prefix="builder-load-") as folder:
+        if missing and base is not None and not has_image(client, base):
+            console.say(f"Docker does not have the base yet: pulling {base}")
+            try:
+                client.images.pull(base)
+            except (APIError, ImageNotFound) as error:
+                raise UnreachableError(
+                    f"Docker cannot pull {base}",
+                    details=[("why", str(error.explanation or error))],
+                    hint="log in with `docker login`, or build with --with-base",
+                ) from error
+        archive = Path(folder) / "image.tar"
+        write_archive(archive, layout, top, names, platform, skip_missing=bool(missing))
+        try:
+            with archive.open("rb") as stream:
+                client.images.load(stream)
+            found = {client.images.get(name).id for name in names}
+        except (APIError, ImageNotFound) as error:
+            raise UnreachableError(
+                "Docker refused the image", details=[("why", str(error))], hint="build with --with-base and try again"
+            ) from error
+    # An engine with the classic store names an image by its config, one with the containerd store by its manifest.
+    if not found <= {config, chosen.digest}:
+        raise MismatchError(
+            "Docker has another image than the one that was built",
+            details=[("wanted", f"{config} or {chosen.digest}"), ("found", ", ".join(sorted(map(str, found))))],
+            hint="this engine changes images as it loads them: push to a registry instead",
+        )
+    return str(next(iter(found)))
+
+
+def ensure_base(opened: Opened, plan: Plan, *, console: Console) -> None:
+    """Bring the base of an `oci:` recipe into the daemon, which has no other way to it."""
+    from builder.base.oci_layout import LayoutBase
+    from builder.base.open import open_base
+
+    base = open_base(opened.lock.base.reference, root=opened.project.root, console=console)
+    if not isinstance(base, LayoutBase):
+        return
+    name = base_name(opened.lock)
+    with daemon() as client:
+        if has_image(client, name):
+            return
+    load(Layout(base.folder), plan.base.manifest, [name], plan.platform, console=console)

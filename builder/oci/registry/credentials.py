@@ -1,0 +1,90 @@
+"""Registry credentials as Docker and Podman keep them: config files and credential helpers. Nothing is ever written."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from builder.util.process import run
+
+_HUB_KEYS = ("https://index.docker.io/v1/", "index.docker.io", "docker.io", "registry-1.docker.io")
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """A user name and a secret; `identity_token` stands for both where a helper gave one. Not printed."""
+
+    username: str
+    secret: str = field(repr=False)
+    identity_token: bool = False
+
+
+def config_files() -> list[Path]:
+    """Where credentials may be, in the order in which they count."""
+    found = []
+    if os.environ.get("REGISTRY_AUTH_FILE"):
+        found.append(Path(os.environ["REGISTRY_AUTH_FILE"]))
+    docker = os.environ.get("DOCKER_CONFIG")
+    found.append((Path(docker) if docker else Path.home() / ".docker") / "config.json")
+    if os.environ.get("XDG_RUNTIME_DIR"):
+        found.append(Path(os.environ["XDG_RUNTIME_DIR"]) / "containers" / "auth.json")
+    return found
+
+
+def find_credentials(registry: str) -> Credentials | None:
+    """The credentials for a registry, or None for anonymous access."""
+    names = (
+        _HUB_KEYS
+        if registry == "docker.io"
+        else (registry, f"https://{registry}", f"https://{registry}/v1/", f"http://{registry}")
+    )
+    for path in config_files():
+        try:
+            document = json.loads(path.read_bytes())
+        except (OSError, ValueError):
+            continue
+        if isinstance(document, dict):
+            found = _from_config(document, names)
+            if found is not None:
+                return found
+    return None
+
+
+def _from_config(document: dict[str, Any], names: tuple[str, ...]) -> Credentials | None:
+    helpers = document.get("credHelpers") or {}
+    for name in names:
+        helper = helpers.get(name) or document.get("credsStore")
+        if helper:
+            found = _from_helper(str(helper), name)
+            if found is not None:
+                return found
+    auths = document.get("auths") or {}
+    for name in names:
+        entry = auths.get(name)
+        if isinstance(entry, dict):
+            if entry.get("identitytoken"):
+                return Credentials("<token>", str(entry["identitytoken"]), identity_token=True)
+            try:
+                user, _, secret = base64.b64decode(entry.get("auth") or "").decode().partition(":")
+            except (binascii.Error, UnicodeDecodeError):
+                continue
+            if user:
+                return Credentials(user, secret.rstrip("\0"))
+    return None
+
+
+def _from_helper(helper: str, name: str) -> Credentials | None:
+    from builder.util.errors import BuilderError
+
+    try:
+        done = run([f"docker-credential-{helper}", "get"], stdin=name.encode(), timeout=30)
+        document = json.loads(done.stdout) if done.returncode == 0 else {}
+    except (BuilderError, ValueError):
+        return None
+    user, secret = document.get("Username"), document.get("Secret")
+    return Credentials(str(user), str(secret), user == "<token>") if user and secret else None

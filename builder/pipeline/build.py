@@ -1,0 +1,135 @@
+"""Building: plans become an image, with one of the two engines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from builder.base.model import BaseImage
+from builder.base.oci_layout import LayoutBase
+from builder.base.open import open_base, parse_reference
+from builder.cli.console import Console
+from builder.documents.lock import Lock
+from builder.image.layer import Layer, make_layer
+from builder.image.manifest import Image, assemble, make_index
+from builder.image.tags import Tags, make_tags
+from builder.oci.layout import Layout, write_layout
+from builder.oci.types import Descriptor
+from builder.pipeline.plan import Plan, pinned_reference
+from builder.pipeline.workspace import Opened
+from builder.util.errors import InputError
+from builder.util.files import sha256
+
+ENTRYPOINT = ("/opt/builder/serve",)
+RECORD_LABEL = "dev.overlay-image-builder.record"
+INPUTS_LABEL = "dev.overlay-image-builder.inputs"
+
+
+@dataclass(frozen=True)
+class Built:
+    """Images of a recipe, one per platform, and the index over them when there are several."""
+
+    images: Mapping[str, Image]
+    top: Descriptor
+    index: bytes | None
+    tags: Tags
+
+
+def image_tags(lock: Lock) -> Tags:
+    return make_tags(lock.checkpoint.digest if lock.checkpoint else None, lock.inputs)
+
+
+def image_labels(lock: Lock, record: bytes) -> dict[str, str]:
+    """Labels in the OCI's names, and the digests that tie the image to its record and its lock."""
+    labels = {
+        "org.opencontainers.image.title": lock.name,
+        "org.opencontainers.image.description": lock.description,
+        "org.opencontainers.image.version": lock.inputs[:12],
+        "org.opencontainers.image.base.name": lock.base.reference,
+        "org.opencontainers.image.base.digest": lock.base.digest,
+        RECORD_LABEL: f"sha256:{sha256(record)}",
+        INPUTS_LABEL: f"sha256:{lock.inputs}",
+    }
+    return {key: text for key, text in labels.items() if text}
+
+
+def put_together(lock: Lock, base: BaseImage, layer: Layer, record: bytes) -> Image:
+    """One platform's image from its base and its layer, whose record is `record`."""
+    return assemble(
+        base,
+        layer,
+        labels=image_labels(lock, record),
+        entrypoint=ENTRYPOINT,
+        epoch=lock.epoch,
+        created_by=f"builder: {', '.join(overlay.id for overlay in lock.overlays) or 'profiles only'}",
+    )
+
+
+def build_images(lock: Lock, plans: Sequence[Plan]) -> Built:
+    """Put layers and bases together. Nothing is read or written."""
+    images = {
+        str(plan.platform): put_together(lock, plan.base, make_layer(plan.rootfs, epoch=lock.epoch), plan.record)
+        for plan in plans
+    }
+    if len(images) == 1:
+        return Built(images, next(iter(images.values())).manifest, None, image_tags(lock))
+    top, data = make_index(list(images.values()))
+    return Built(images, top, data, image_tags(lock))
+
+
+def write_oci(opened: Opened, built: Built, folder: Path, *, with_base: bool, console: Console, offline: bool) -> bool:
+    """Write the image as an OCI layout; whether the layout is complete (has the base's layers too).
+
+    A base that is an OCI layout itself is hard-linked. A registry's layers stay there unless `with_base` asks for them.
+    """
+    lock = opened.lock
+    kind = parse_reference(lock.base.reference)
+    if kind == "docker":
+        raise InputError(
+            "the oci engine cannot name the layers of a docker: base, which only the daemon has",
+            hint="use --engine docker, or name the image in its registry as the base",
+        )
+    blobs: dict[str, bytes] = {}
+    for image in built.images.values():
+        blobs |= image.own_blobs
+    if built.index is not None:
+        blobs[built.top.digest] = built.index
+    owner = {each.digest: image.base for image in built.images.values() for each in image.base_layers}
+    layers = {each.digest: each for image in built.images.values() for each in image.base_layers}
+    wanted = list(layers.values()) if kind == "oci" or with_base else []
+    base = (
+        open_base(pinned_reference(lock), root=opened.project.root, console=console, offline=offline)
+        if wanted
+        else None
+    )
+    with console.progress("base layers", total=sum(each.size for each in wanted)) as bar:
+        write_layout(
+            folder,
+            lock.name,
+            [(built.top, built.tags.all)],
+            blobs,
+            wanted,
+            (lambda descriptor: base.blob(owner[descriptor.digest], descriptor)) if base is not None else None,
+            local=Layout(base.folder) if isinstance(base, LayoutBase) else None,
+            advance=bar.advance,
+        )
+    return len(wanted) == len(layers)
+
+
+def docker_base(opened: Opened) -> str:
+    """What FROM names: the registry's digest, or the name of an image that is in the daemon."""
+    reference = opened.lock.base.reference
+    kind = parse_reference(reference)
+    if kind == "registry":
+        return pinned_reference(opened.lock)
+    if kind == "docker":
+        return reference.removeprefix("docker:")
+    if kind == "oci":
+        from builder.oci.daemon import base_name
+
+        return base_name(opened.lock)
+    raise InputError(
+        "a wheel base has no image to build on with Docker",
+        hint="use --engine oci, or a base such as vllm/vllm-openai:v0.20.0",
+    )

@@ -1,0 +1,127 @@
+"""The base of a recipe, and what the stack makes of it -> the base of a lock."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from pathlib import PurePosixPath
+
+from builder.base.model import BaseImage, PackageTree
+from builder.documents.lock import LockedDistribution, LockedFile, LockedPlatform
+from builder.patch.model import StackResult
+from builder.util.errors import InputError
+from builder.util.files import ContentCache, sha256
+
+# Where the entrypoint and the record stand in the image.
+OWN_FOLDER = "opt/builder"
+
+# The earliest time that a zip member can have. A wheel base has no creation time, and 0 would let Python believe a
+# stale .pyc (facts of CPython's importlib: source mtime and size are all that it compares).
+_WHEEL_EPOCH = 315532800
+
+
+def epoch_of(image: BaseImage) -> int:
+    """The one time of everything that is added: when the base was created, in seconds since 1970."""
+    created = json.loads(image.config_bytes).get("created")
+    if isinstance(created, str):
+        try:
+            seconds = int(datetime.fromisoformat(created).timestamp())
+        except ValueError:
+            return _WHEEL_EPOCH
+        return max(seconds, _WHEEL_EPOCH)
+    return _WHEEL_EPOCH
+
+
+def lock_platform(image: BaseImage, tree: PackageTree, result: StackResult, cache: ContentCache) -> LockedPlatform:
+    """Pin one platform: the image, the package's place, and every file that a build will read or write.
+
+    The content of what a build will read goes into the cache, so that a build on this machine reads nothing twice.
+    """
+    cache.put(image.manifest_bytes)
+    record_path = f"{tree.distribution.dist_info}/RECORD"
+    files = _locked_files(tree, result, cache)
+    record = tree.read([record_path]).get(record_path)
+    written = [file.path for file in files if file.after is not None]
+    return LockedPlatform(
+        manifest=image.manifest.digest,
+        manifest_size=image.manifest.size,
+        manifest_type=image.manifest.media_type,
+        config=f"sha256:{cache.put(image.config_bytes)}",
+        root=tree.root,
+        python=tree.python,
+        distribution=LockedDistribution(
+            name=tree.distribution.name,
+            version=tree.distribution.version,
+            dist_info=tree.distribution.dist_info,
+            record=cache.put(record.data) if record is not None else None,
+        ),
+        directories=() if image.wheel else _existing_directories(tree, [*written, record_path]),
+        packages=_packages(tree),
+        bytecode=_stale_bytecode(tree, [file.path for file in files if file.before != file.after]),
+        files=files,
+    )
+
+
+def _locked_files(tree: PackageTree, result: StackResult, cache: ContentCache) -> tuple[LockedFile, ...]:
+    changed = {file.path: file for file in result.files}
+    touched = {path for overlay in result.overlays for path in overlay.files}
+    # Files that a later overlay put back are read by a build too, though it does not write them.
+    found = tree.read(sorted(touched))
+    locked = []
+    for path in sorted(touched):
+        entry = found.get(path)
+        before = cache.put(entry.data) if entry is not None else None
+        after = before
+        if path in changed:
+            data = changed[path].after
+            after = sha256(data) if data is not None else None
+        if before is None and after is None:
+            continue
+        locked.append(
+            LockedFile(
+                path=path,
+                before=before,
+                after=after,
+                executable=entry is not None and bool(entry.mode & 0o100),
+                overlays=tuple(overlay.id for overlay in result.overlays if path in overlay.files),
+            )
+        )
+    return tuple(locked)
+
+
+def _existing_directories(tree: PackageTree, paths: Collection[str]) -> tuple[str, ...]:
+    inside = {str(parent) for path in paths for parent in PurePosixPath(path).parents if str(parent) != "."}
+    found = [f"{tree.root}/{path}" for path, entry in tree.read(sorted(inside)).items() if entry.kind == "directory"]
+    above = [str(parent) for parent in PurePosixPath(tree.root).parents if str(parent) != "."]
+    own = [OWN_FOLDER, *(str(parent) for parent in PurePosixPath(OWN_FOLDER).parents if str(parent) != ".")]
+    outside = tree.outside(own)
+    for path, entry in outside.items():
+        if entry.kind != "directory":
+            raise InputError(
+                f"the base has a {entry.kind} at /{path}, where the layer needs a folder",
+                hint=f"the entrypoint and the record go to /{OWN_FOLDER}; use a base without this entry",
+            )
+    return tuple(sorted({*found, *above, tree.root, *outside}))
+
+
+def _packages(tree: PackageTree) -> tuple[str, ...]:
+    """The distributions whose metadata stands beside the package's, the package's own among them."""
+    names = (re.fullmatch(r"(.+)-([^-]+)\.dist-info", name) for name in tree.children(""))
+    return tuple(sorted(f"{match[1]}=={match[2]}" for match in names if match is not None))
+
+
+def _stale_bytecode(tree: PackageTree, paths: Sequence[str]) -> tuple[str, ...]:
+    stale: list[str] = []
+    for path in paths:
+        module = PurePosixPath(path)
+        if module.suffix != ".py":
+            continue
+        folder = str(module.parent / "__pycache__")
+        stale += [
+            f"{folder}/{name}"
+            for name in tree.children(folder)
+            if name.startswith(f"{module.stem}.") and name.endswith(".pyc")
+        ]
+    return tuple(sorted(stale))

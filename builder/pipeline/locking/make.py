@@ -1,0 +1,161 @@
+"""Making a lock: looks everything up once, keeps what an earlier lock has pinned, and writes nothing itself."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from builder.base.model import Base
+from builder.base.open import open_base
+from builder.cli.console import Console
+from builder.documents.lock import Lock, LockedBase, LockedPlatform, read_lock
+from builder.documents.profile import Profile, load_profile
+from builder.documents.recipe import Recipe
+from builder.oci.types import Platform, Reference
+from builder.patch.model import Overlay, StackResult
+from builder.patch.stack import apply_stack
+from builder.pipeline.locking.base import epoch_of, lock_platform
+from builder.pipeline.locking.checkpoint import resolve_checkpoint
+from builder.pipeline.locking.overlays import ResolvedOverlay, naming, resolve_overlay
+from builder.serve import entrypoint
+from builder.util.errors import MismatchError
+from builder.util.files import ContentCache, file_sha256, sha256, write_files
+from builder.util.project import Project
+
+ENTRYPOINT_SOURCE = Path(entrypoint.__file__)
+
+
+@dataclass(frozen=True)
+class Made:
+    """A lock that was made, the diffs to vendor by path, and what the stack did on each platform."""
+
+    lock: Lock
+    diffs: Mapping[str, bytes]
+    results: Mapping[str, StackResult] = field(repr=False)
+
+    def files(self, project: Project) -> dict[Path, bytes]:
+        """What `write` writes: the vendored diffs, then the lock that names them."""
+        return {project.root / name: data for name, data in self.diffs.items()} | {project.lock_path: self.lock.dump()}
+
+    def changes(self, project: Project) -> list[str]:
+        """The files of the project that `write` would change, relative to its root."""
+        return sorted(
+            project.show(path)
+            for path, data in self.files(project).items()
+            if not path.is_file() or path.read_bytes() != data
+        )
+
+    def write(self, project: Project) -> None:
+        """Write diffs and lock, all of them or none: a diff without its lock would stop every build."""
+        write_files(self.files(project))
+
+
+def load_profiles(project: Project, names: Sequence[str]) -> tuple[Profile, ...]:
+    """The profiles of a recipe, in its order."""
+    return tuple(load_profile(project.profiles / f"{name}.yaml") for name in names)
+
+
+def make_lock(
+    project: Project,
+    recipe: Recipe,
+    previous: Lock | None,
+    *,
+    console: Console,
+    offline: bool = False,
+    update: Collection[str] = (),
+    pending: Mapping[str, bytes] | None = None,
+) -> Made:
+    """Resolve a recipe. What `previous` pins stays pinned, except the overlays named in `update` and, for `base`, the base.
+
+    `pending` has local diffs that are not written yet, by path; they become part of `Made.diffs`.
+
+    Raises `ApplyError` when the stack does not apply, `MismatchError` when a pin of the recipe is not met,
+    `UnreachableError` when something cannot be looked up.
+    """
+    cache = ContentCache()
+    profiles = load_profiles(project, recipe.profiles)
+    pinned = {overlay.id: overlay for overlay in previous.overlays} if previous else {}
+    resolved = [
+        resolve_overlay(
+            project,
+            spec,
+            pinned.get(spec.id),
+            update=spec.id in update,
+            console=console,
+            offline=offline,
+            pending=pending,
+        )
+        for spec in recipe.overlays
+    ]
+    base = _open(project, recipe, previous if "base" not in update else None, console=console, offline=offline)
+    platforms: dict[str, LockedPlatform] = {}
+    results: dict[str, StackResult] = {}
+    digest, epoch, wheel = "", 1, None
+    for name in recipe.platforms:
+        platform = Platform.parse(name)
+        image = base.image(platform)
+        tree = base.tree(platform, recipe.package)
+        with naming(each.locked for each in resolved):
+            results[name] = apply_stack([each.overlay for each in resolved], tree, recipe.package)
+        _check_after(recipe, resolved, base, platform)
+        platforms[name] = lock_platform(image, tree, results[name], cache)
+        digest, epoch = image.digest, max(epoch, epoch_of(image))
+        wheel = image.wheel[0] if image.wheel else None
+    checkpoint = resolve_checkpoint(
+        project, recipe.checkpoint, previous.checkpoint if previous and "checkpoint" not in update else None,
+        console=console, offline=offline,
+    )  # fmt: skip
+    lock = Lock(
+        name=recipe.name,
+        recipe=recipe.digest,
+        package=recipe.package,
+        base=LockedBase(reference=recipe.base, digest=digest, wheel=wheel, platforms=platforms),
+        overlays=tuple(each.locked for each in resolved),
+        checkpoint=checkpoint,
+        profiles=profiles,
+        default_profile=recipe.default_profile,
+        description=recipe.description,
+        entrypoint=file_sha256(ENTRYPOINT_SOURCE),
+        epoch=epoch,
+    )
+    diffs = {each.locked.diff: each.vendor for each in resolved if each.vendor is not None} | dict(pending or {})
+    return Made(lock, diffs, results)
+
+
+def _open(project: Project, recipe: Recipe, previous: Lock | None, *, console: Console, offline: bool) -> Base:
+    reference = recipe.base
+    if previous is not None and previous.base.reference == recipe.base and _is_registry(reference):
+        reference = str(Reference.parse(reference).with_digest(previous.base.digest))
+    return open_base(reference, root=project.root, console=console, offline=offline)
+
+
+def _is_registry(reference: str) -> bool:
+    return not reference.startswith(("oci:", "docker:", "wheel:"))
+
+
+def _check_after(recipe: Recipe, resolved: Sequence[ResolvedOverlay], base: Base, platform: Platform) -> None:
+    """Compare the digests that the recipe pins after an overlay with what the stack up to there gives."""
+    for index, spec in enumerate(recipe.overlays):
+        if not spec.after:
+            continue
+        overlays: list[Overlay] = [each.overlay for each in resolved[: index + 1]]
+        result = apply_stack(overlays, base.tree(platform, recipe.package), recipe.package)
+        found = {file.path: sha256(file.after) for file in result.files if file.after is not None}
+        for path, wanted in spec.after.items():
+            if found.get(path) != wanted:
+                raise MismatchError(
+                    f"{path} is not what the recipe pins after {spec.id}",
+                    details=[("wanted", wanted), ("found", found.get(path, "the overlay does not change this file"))],
+                    hint="the base or the pull request is another one than when the digest was written down",
+                )
+
+
+def lock_or_make(project: Project, recipe: Recipe, *, console: Console, offline: bool = False) -> Lock:
+    """The recipe's lock; without one, make and write it, and say so."""
+    if project.lock_path.is_file():
+        return read_lock(project.lock_path)
+    console.say(f"there is no {project.show(project.lock_path)} yet: making it")
+    made = make_lock(project, recipe, None, console=console, offline=offline)
+    made.write(project)
+    return made.lock

@@ -1,0 +1,186 @@
+"""Overlays of a recipe -> overlays of a lock, with their diffs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from builder.cli.console import Console
+from builder.documents.lock import LockedOverlay, Rendering, about_line
+from builder.documents.recipe import OverlaySpec
+from builder.patch.diff import parse
+from builder.patch.model import Diff, Overlay
+from builder.patch.stack import StackError
+from builder.util.errors import InputError, MismatchError
+from builder.util.files import ContentCache, sha256
+from builder.util.project import Project
+
+
+@dataclass(frozen=True)
+class ResolvedOverlay:
+    """An overlay that is ready to apply, its entry in the lock, and the canonical diff to vendor (None: already there)."""
+
+    locked: LockedOverlay
+    overlay: Overlay
+    vendor: bytes | None = None
+
+
+@contextmanager
+def naming(overlays: Iterable[LockedOverlay]) -> Iterator[None]:
+    """An overlay that does not apply is introduced in its error: its title, why it is there, when it can go."""
+    try:
+        yield
+    except StackError as error:
+        found = next((each for each in overlays if each.id == error.overlay), None)
+        if found is not None and (line := about_line(found.about())):
+            error.details = (("overlay", line), *error.details)
+            error.data["about"] = found.about()
+        raise
+
+
+def vendored_name(spec: OverlaySpec) -> str:
+    """Where the canonical diff of a pull request is kept: `overlays/vllm-project-vllm-41365.diff`."""
+    return f"overlays/{spec.repository.replace('/', '-')}-{spec.number}.diff"
+
+
+def read_overlay(project: Project, locked: LockedOverlay) -> Overlay:
+    """The locked overlay from its vendored copy. Raises `MismatchError` when the copy is not what was locked."""
+    overlay = _overlay(locked, parse(_read_diff(project, locked.diff), locked.diff))
+    if overlay.diff.digest != locked.digest:
+        raise MismatchError(
+            f"{locked.diff} is not the diff that was locked",
+            details=[("overlay", locked.id), ("wanted", locked.digest), ("found", overlay.diff.digest)],
+            hint=f"put the locked diff back (git checkout), or {_taking(project, locked)}",
+        )
+    return overlay
+
+
+def _taking(project: Project, locked: LockedOverlay) -> str:
+    """The command after which the lock is true again: a pull request's copy is nobody's to edit, a local diff is."""
+    if locked.head is None:
+        return f"`builder lock {project.recipe}` takes it as it is now"
+    return f"`builder lock {project.recipe} --update {locked.id}` fetches the pull request as it is now"
+
+
+def resolve_overlay(
+    project: Project,
+    spec: OverlaySpec,
+    previous: LockedOverlay | None,
+    *,
+    update: bool = False,
+    console: Console,
+    offline: bool,
+    pending: Mapping[str, bytes] | None = None,
+) -> ResolvedOverlay:
+    """Look one overlay up. A pull request that `previous` has pinned, with its copy intact, is taken as it is.
+
+    With `update`, it is taken as it is upstream now; `previous` then says what is known of it besides.
+    `pending` has diffs that are not written yet, by the path that they will have.
+    """
+    if spec.file is not None:
+        return _from_file(project, spec, pending)
+    pinned = previous if previous is not None and not update and _still_pinned(spec, previous) else None
+    if pinned is not None:
+        locked = _entry(
+            spec, diff=pinned.diff, digest=pinned.digest, head=pinned.head, merge_base=pinned.merge_base,
+            url=pinned.url, title=pinned.title, author=pinned.author, state=pinned.state,
+            base_branch=pinned.base_branch, rendering=pinned.rendering,
+        )  # fmt: skip
+        if (project.root / pinned.diff).is_file():
+            return ResolvedOverlay(locked, read_overlay(project, locked))
+        kept = ContentCache().get(pinned.digest)
+        if kept is not None:
+            console.say(f"taking {pinned.diff} from the cache")
+            return ResolvedOverlay(locked, _overlay(locked, parse(kept, pinned.diff)), vendor=kept)
+    branch = previous.base_branch if previous is not None else None
+    return _from_pull(project, spec, pinned, branch, console=console, offline=offline)
+
+
+def _still_pinned(spec: OverlaySpec, previous: LockedOverlay) -> bool:
+    return spec.head in (None, previous.head) and spec.merge_base in (None, previous.merge_base)
+
+
+def _from_file(project: Project, spec: OverlaySpec, pending: Mapping[str, bytes] | None) -> ResolvedOverlay:
+    name = spec.id
+    path = project.root / name
+    if Path(name).is_absolute() or not path.resolve().is_relative_to(project.root):
+        raise InputError(
+            f"overlay {name} is outside the project",
+            hint=f"put the diff below {project.root} so that others can build it",
+        )
+    data = pending[name] if pending and name in pending else _read_diff(project, name)
+    diff = parse(data, name)
+    locked = _entry(
+        spec, diff=name, digest=diff.digest, title=spec.title, author=spec.author, origin=spec.origin
+    )  # fmt: skip
+    return ResolvedOverlay(locked, _overlay(locked, diff))
+
+
+def _from_pull(
+    project: Project,
+    spec: OverlaySpec,
+    pinned: LockedOverlay | None,
+    base_branch: str | None,
+    *,
+    console: Console,
+    offline: bool,
+) -> ResolvedOverlay:
+    from builder.pulls.source import fetch_pull
+
+    # What the lock has pinned is still wanted when only its vendored copy is missing, whatever the recipe pins besides.
+    pins = pinned or spec
+    doing = f"fetching {spec.id}" + (f" at {pins.head[:12]}" if pins.head else "")
+    if not offline:
+        console.say(doing)
+    with console.progress(doing):
+        pull = fetch_pull(
+            spec.repository, spec.number, head=pins.head, merge_base=pins.merge_base, base_branch=base_branch,
+            expected=pinned.digest if pinned is not None else None, recipe=project.recipe,
+            console=console, offline=offline,
+        )  # fmt: skip
+    name = vendored_name(spec)
+    # Read back from the canonical form, so that line numbers in messages are those of the vendored copy.
+    diff = parse(parse(pull.diff, spec.id).canonical, name)
+    ContentCache().put(diff.canonical)
+    locked = _entry(
+        spec, diff=name, digest=diff.digest, head=pull.head, merge_base=pull.merge_base, url=pull.url,
+        title=pull.title, author=pull.author, state=pull.state, base_branch=pull.base_branch,
+        rendering=Rendering(via=pull.via, sha256=sha256(pull.diff)),
+    )  # fmt: skip
+    return ResolvedOverlay(locked, _overlay(locked, diff), vendor=diff.canonical)
+
+
+def _entry(spec: OverlaySpec, **found: str | Rendering | None) -> LockedOverlay:
+    return LockedOverlay.model_validate(
+        {
+            "id": spec.id,
+            "fuzz": spec.fuzz,
+            "accept_undelivered": spec.accept_undelivered,
+            "requires": spec.requires,
+            "why": spec.why,
+            "drop_when": spec.drop_when,
+            **found,
+        }
+    )
+
+
+def _overlay(locked: LockedOverlay, diff: Diff) -> Overlay:
+    return Overlay(
+        id=locked.id,
+        diff=diff,
+        where=locked.diff,
+        fuzz=locked.fuzz,
+        accept_undelivered=dict(locked.accept_undelivered),
+    )
+
+
+def _read_diff(project: Project, name: str) -> bytes:
+    try:
+        return (project.root / name).read_bytes()
+    except OSError as error:
+        raise InputError(
+            f"cannot read the diff {name}: {error.strerror}",
+            hint=f"the vendored copy belongs in the repository; `builder lock {project.recipe}` fetches a pull request's again",
+        ) from error

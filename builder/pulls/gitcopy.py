@@ -1,0 +1,151 @@
+"""The bare copy of a repository in the cache, and a git that nothing of the user's reaches: configuration, hooks, attributes."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from urllib.parse import urlsplit
+
+from builder.cli.console import Console
+from builder.net.http import github_url
+from builder.util.errors import InputError, UnreachableError
+from builder.util.files import cache_dir
+from builder.util.limits import exchange_limit
+from builder.util.process import run
+
+# GIT_CONFIG_COUNT came with git 2.31, GIT_CONFIG_GLOBAL with 2.32 (Documentation/RelNotes).
+_OLDEST = (2, 32)
+_TOLD_AFTER = 1.0
+"""Seconds of waiting for another run before it is said: most are over sooner."""
+_ALWAYS = {
+    # What was fetched by its commit alone is under no ref: git would throw it away.
+    "gc.auto": "0",
+    "maintenance.auto": "false",
+    # $XDG_CONFIG_HOME/git/attributes is read though no configuration is.
+    "core.attributesFile": os.devnull,
+    "core.hooksPath": os.devnull,
+    "protocol.allow": "never",
+}
+
+
+def bare_copy(repository: str) -> Path:
+    """The folder of the bare copy, made when it is not there: under another name first, so that it is whole or absent.
+
+    Raises `InputError` when the cache cannot be written.
+    """
+    place = urlsplit(github_url()).netloc.rsplit("@", 1)[-1] or "local"
+    folder = cache_dir("git") / re.sub(r"[^A-Za-z0-9.-]", "_", f"{place}-{repository}.git")
+    if folder.is_dir():
+        return folder
+    said = ""
+    try:
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as name:
+            new = Path(name) / "new"
+            # Without a template: the user's may have hooks, and attributes that change a diff.
+            made = run(["git", "init", "--quiet", "--bare", "--template=", str(new)], extra_env=environment({}))
+            said = made.output
+            if made.returncode == 0:
+                # For whoever runs a git of their own in there: what was fetched by its commit alone is under no ref, and
+                # no garbage.
+                with _git_python().GitConfigParser(new / "config", read_only=False) as config:
+                    config.set_value("gc", "auto", "0")
+                with suppress(OSError):  # another run was faster
+                    new.rename(folder)
+    except OSError as error:
+        said = str(error)
+    if not folder.is_dir():
+        raise InputError(
+            f"git cannot make a repository in {folder.parent}", details=[("said", said[-600:])],
+            hint="set BUILDER_CACHE_DIR to a writable folder with room",
+        )  # fmt: skip
+    return folder
+
+
+def _git_python() -> ModuleType:
+    """GitPython's `git.config`. As it is imported it runs `git version`, and refuses to be when the user's configuration is
+    broken: it is imported without that."""
+    own = environment({}) | {"GIT_PYTHON_REFRESH": "quiet"}
+    before = {name: os.environ.get(name) for name in own}
+    os.environ.update(own)
+    try:
+        import git.config
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+    return git.config
+
+
+@cache
+def check_version(program: str) -> None:
+    """Raises `UnreachableError` for a git that is too old: the API alone may still answer."""
+    said = run([program, "--version"], extra_env=environment({})).output
+    found = re.search(r"git version (\d+)\.(\d+)", said)
+    if found is None or (int(found[1]), int(found[2])) < _OLDEST:
+        wanted = ".".join(map(str, _OLDEST))
+        raise UnreachableError(
+            f"git is older than {wanted}", details=[("found", f"{program}: {said[:200]}")],
+            hint=f"install git {wanted} or later",
+        )  # fmt: skip
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[int]:
+    """Keep other runs of this tool away from a bare copy; the handle keeps them away as long as a child has it.
+
+    Then a lock file of git's is one that a killed git left behind, and would be in the way for ever. Raises
+    `UnreachableError` when another run has the copy for longer than an exchange may take.
+    """
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        _lock(handle, folder)
+        for stale in (*folder.glob("*.lock"), *folder.glob("refs/**/*.lock"), *folder.glob("objects/**/*.lock")):
+            stale.unlink(missing_ok=True)
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _lock(handle: int, folder: Path) -> None:
+    begun, told, limit = time.monotonic(), False, exchange_limit()
+    while True:
+        try:
+            return fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            waited = time.monotonic() - begun
+            if waited > limit:
+                raise UnreachableError(
+                    f"another run has had {folder} for {limit:g} s",
+                    hint="wait for it, or end it; with another BUILDER_CACHE_DIR nobody is in the way",
+                ) from error
+            if waited > _TOLD_AFTER and not told:
+                told = True
+                Console().warn(f"waiting for another run that uses {folder}, up to {limit:g} s")
+            time.sleep(0.02)
+
+
+def environment(settings: Mapping[str, str]) -> dict[str, str]:
+    """git without the user's configuration, attributes, hooks and prompts; settings in the environment are in no file and
+    no `ps`."""
+    settings = {**_ALWAYS, **settings}
+    pairs = {"GIT_CONFIG_COUNT": str(len(settings))}
+    for index, (key, value) in enumerate(settings.items()):
+        pairs |= {f"GIT_CONFIG_KEY_{index}": key, f"GIT_CONFIG_VALUE_{index}": value}
+    return {
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_CONFIG_GLOBAL": os.devnull,
+        "GIT_ATTR_NOSYSTEM": "1",
+        "GIT_TERMINAL_PROMPT": "0",
+        "GIT_ASKPASS": "true",
+        **pairs,
+    }

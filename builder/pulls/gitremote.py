@@ -1,0 +1,218 @@
+"""One GitHub repository as git sees it: a bare copy in the cache, and the one way in which git talks to the server.
+
+The policy is that of `builder.net.http`: limits on every wait, bounded tries, redirects to known hosts only, and
+the token for GitHub alone. git itself knows none of this: it waits for ever where a server trickles, gives up at the
+first cut answer, and sends an extra header on to wherever its first request was redirected.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+
+from builder.net.http import (
+    GIT_SERVICE,
+    NotAvailableError,
+    basic,
+    final_address,
+    github_token,
+    github_url,
+    without_secrets,
+)
+from builder.pulls.gitcopy import alone, bare_copy, check_version, environment
+from builder.util.errors import UnreachableError
+from builder.util.limits import SIZE_LIMIT, TRIES, exchange_limit, pause_before, wait_limit
+from builder.util.process import TimeLimitError, run
+
+# What git (2.39 to 2.50, in the C locale) says when the server answered and has no such thing.
+_NO_REPOSITORY = re.compile(r"repository '.*' not found|Repository not found")
+_NO_COMMIT = re.compile(r"not our ref|request for unadvertised object")
+_NO_REF = "couldn't find remote ref"
+# An HTTP status that another try does not change; 408 and 429 are not among them.
+_REFUSED = re.compile(
+    r"returned error: 4(?!08|29)\d\d|Authentication failed|could not read (?:Username|Password)|terminal prompts disabled"
+)
+_REDIRECTED = re.compile(r"returned error: 30[12378]")
+
+
+class GitError(UnreachableError):
+    """git did not get what it asked for. `said` is its standard error, without secrets; another try does not help
+    where it was `refused`."""
+
+    def __init__(self, repository: str, said: str, *, refused: bool = False) -> None:
+        self.said, self.refused = said, refused
+        super().__init__(
+            f"git cannot fetch from {repository}",
+            details=[("from", without_secrets(address_of(repository))), ("said", said[-600:])],
+            hint="check the network, the repository and the number; a private repository needs GITHUB_TOKEN",
+        )
+
+
+class NoRepositoryError(GitError):
+    """The server answers, and has no such repository."""
+
+
+class NoCommitError(GitError):
+    """The repository is there, and has no such ref or commit."""
+
+
+def address_of(repository: str) -> str:
+    """Where git finds `OWNER/NAME`."""
+    return f"{github_url()}/{repository}.git"
+
+
+class GitRemote:
+    """A repository `OWNER/NAME` of GitHub. With `offline`, only what the cache has is there.
+
+    Raises `UnreachableError` when git is not installed or too old, `InputError` when the cache cannot be written.
+    """
+
+    def __init__(self, repository: str, *, offline: bool = False) -> None:
+        program = shutil.which("git")
+        if program is None:
+            raise UnreachableError("git is not installed", hint="install git (Debian: apt-get install git)")
+        check_version(program)
+        self.repository = repository
+        self._offline = offline
+        self._address = address_of(repository)
+        self._folder = bare_copy(repository)
+        self._settled = False
+
+    def local(self, *arguments: str) -> str:
+        """git on what is there already; it asks nobody. Raises `GitError`."""
+        return self._run(arguments).decode("utf-8", "replace")
+
+    def talk(self, *arguments: str) -> bytes:
+        """git with the server: several tries, none of them endless. Raises `UnreachableError`, most often a `GitError`."""
+        if self._offline:
+            return self._run(arguments)
+        trouble: GitError | None = None
+        for attempt in range(TRIES):
+            if trouble is not None:
+                time.sleep(pause_before(attempt))
+            self._settle()
+            try:
+                found = self._run(arguments, _talking(self._address))
+            except GitError as error:
+                if error.refused:
+                    raise
+                if _NO_REF in error.said and attempt and self.heads():
+                    raise NoCommitError(self.repository, error.said, refused=True) from error
+                trouble = error
+                if _REDIRECTED.search(error.said):
+                    self._settled = False
+            else:
+                if arguments[0] != "ls-remote" or found.strip():
+                    return found
+                # A page in the place of an answer is, to git, a list of no refs. So is the HEAD of a repository whose
+                # default branch is not there; such a one has other refs.
+                arguments = ("ls-remote", "origin")
+                trouble = GitError(self.repository, "the server answers, but not as a git repository")
+        assert trouble is not None  # noqa: S101  the loop ran
+        raise trouble
+
+    def fetch(self, *refs: str) -> None:
+        """Fetch refs or commits, with their history and without trees and files. Raises as `talk` does."""
+        if self._offline:
+            raise GitError(self.repository, "offline, and the cache does not have the commits", refused=True)
+        self.talk(
+            "fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance", "--filter=tree:0",
+            "origin", *refs,
+        )  # fmt: skip
+
+    def heads(self, *names: str) -> dict[str, str]:
+        """The commits of those of the server's refs `names` that are there, and maybe of others. Raises as `talk` does.
+
+        A name may be a pattern. `NAME^{}` is what the annotated tag NAME stands for.
+        """
+        said = self.talk("ls-remote", "origin", "HEAD", *names).decode("utf-8", "replace")
+        return {name: commit for commit, _, name in (line.partition("\t") for line in said.splitlines())}
+
+    def has(self, commit: str) -> bool:
+        """Whether the cache has a commit."""
+        try:
+            self.local("cat-file", "-e", f"{commit}^{{commit}}")
+        except GitError:
+            return False
+        return True
+
+    def is_ancestor(self, old: str, new: str) -> bool:
+        """Whether `old` is among the ancestors of `new`, or `new` itself; both must be there."""
+        return self.local("rev-list", "--max-count=1", old, f"^{new}").strip() == ""
+
+    def diff(self, old: str, new: str, *options: str) -> bytes:
+        """The diff between two commits; the server is asked for what the copy does not have. Raises as `talk` does."""
+        try:
+            return self._run(("diff", *options, old, new))
+        except GitError:
+            return self.talk("diff", *options, old, new)
+
+    def fetch_branch(self, branch: str | None, *more: str) -> str:
+        """Fetch a branch, the default one for None, and more refs; the name that the branch has here. Raises as `talk` does."""
+        # By a digest: `release` and, a year later, `release/v1` cannot both be files below one folder.
+        here = f"refs/base/{hashlib.sha256((branch or 'HEAD').encode()).hexdigest()[:16]}"
+        self.fetch(f"+{f'refs/heads/{branch}' if branch else 'HEAD'}:{here}", *more)
+        return here
+
+    def _settle(self) -> None:
+        """Let our own HTTP ask what git asks first: it keeps to limits, sits out what a server asks to wait for, and goes on
+        where the repository was renamed to, at a known host alone.
+
+        git has no limit for a connection, knows no Retry-After, and would take its extra header anywhere. Raises
+        `UnreachableError`.
+        """
+        if self._settled or not self._address.startswith(("http://", "https://")):
+            return
+        # git says more of a refusal, and has certificates of its own.
+        with suppress(NotAvailableError):
+            found = final_address(address_of(self.repository) + GIT_SERVICE)
+            # A page to sign in at is no repository.
+            if found.endswith(GIT_SERVICE):
+                self._address = found.removesuffix(GIT_SERVICE)
+        self._settled = True
+
+    def _run(self, arguments: Sequence[str], settings: Mapping[str, str] | None = None) -> bytes:
+        with alone(self._folder) as handle:
+            try:
+                done = run(
+                    ["git", f"--git-dir={self._folder}", *arguments], extra_env=environment(settings or {}),
+                    timeout=exchange_limit(), inherited=(handle,),
+                )  # fmt: skip
+            except TimeLimitError as error:
+                raise GitError(self.repository, error.message, refused=True) from error
+        said = without_secrets(done.stderr.decode("utf-8", "replace").strip())
+        if done.returncode != 0:
+            for kind, pattern in ((NoRepositoryError, _NO_REPOSITORY), (NoCommitError, _NO_COMMIT)):
+                if pattern.search(said):
+                    raise kind(self.repository, said, refused=True)
+            raise GitError(self.repository, said, refused=_REFUSED.search(said) is not None)
+        if len(done.stdout) > SIZE_LIMIT:
+            raise GitError(self.repository, f"the answer is larger than {SIZE_LIMIT >> 20} MiB", refused=True)
+        return done.stdout
+
+
+def _talking(address: str) -> dict[str, str]:
+    """git's settings for the server at `address`: limits, and the token for GitHub alone.
+
+    Without them git knows no server: what the copy does not have is missing, and not fetched in passing.
+    """
+    settings = {
+        "remote.origin.url": address,
+        "remote.origin.promisor": "true",
+        "remote.origin.partialclonefilter": "tree:0",
+        "http.lowSpeedLimit": "1000",
+        "http.lowSpeedTime": str(max(1, int(wait_limit()))),
+        "http.followRedirects": "false",
+        "protocol.https.allow": "always",
+        "protocol.http.allow": "always",
+        "protocol.ssh.allow": "always",
+        "protocol.file.allow": "always",
+    }
+    token = github_token()
+    if token and github_url().startswith("http"):
+        settings[f"http.{github_url()}/.extraHeader"] = f"Authorization: {basic(token)}"
+    return settings

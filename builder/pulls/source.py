@@ -1,0 +1,185 @@
+"""Fetching a pull request: GitHub's API first, git when the API has no answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from builder.net.http import NotAvailableError, RefusedError
+from builder.patch.diff import DiffError, parse
+from builder.pulls import github
+from builder.pulls.gitfetch import GitPull, fetch_by_git
+from builder.util.errors import InputError, UnreachableError
+
+if TYPE_CHECKING:
+    from builder.cli.console import Console
+
+
+class WrongDiffError(UnreachableError):
+    """A source answers with another diff than the one that is pinned: it is of no use, another source may be."""
+
+
+class NothingChangedError(DiffError):
+    """A pull request that changes nothing against its base: there is no diff, and never will be one of these commits."""
+
+
+@dataclass(frozen=True)
+class FetchedPull:
+    """A pull request at fixed commits. What only the API knows (title, author, state) is None when git alone answered;
+    `base_branch` is, too, when the caller does not know it either: then the merge base is the default branch's."""
+
+    diff: bytes = field(repr=False)
+    head: str
+    merge_base: str
+    url: str
+    via: Literal["compare", "pull", "git"]
+    title: str | None = None
+    author: str | None = None
+    state: str | None = None
+    base_branch: str | None = None
+
+
+def fetch_pull(
+    repository: str,
+    number: int,
+    *,
+    head: str | None = None,
+    merge_base: str | None = None,
+    base_branch: str | None = None,
+    expected: str | None = None,
+    recipe: str = "RECIPE",
+    console: Console,
+    offline: bool = False,
+) -> FetchedPull:
+    """Fetch a pull request: at `head` (and `merge_base`) when they are pinned, else as it is now.
+
+    `base_branch` is the branch that it is for as far as that was known before: git is told when the API is silent.
+    `expected` is the canonical digest that the diff must have: what another source gives is not taken. `recipe` is for
+    hints alone.
+    Raises `UnreachableError` (exit 5) when neither source has it, `DiffError` when it has no diff that can be used.
+    """
+    name = f"{repository}#{number}"
+    if offline:
+        return _from_cache(repository, number, head, merge_base, expected, recipe)
+    info = None
+    trouble: UnreachableError | None = None
+    try:
+        info = github.pull_info(repository, number)
+    except UnreachableError as error:
+        trouble = error
+        console.detail(f"{name}: {error.message}; asking git")
+    wanted = head or (info.head if info else None)
+    branch = info.base_branch if info else base_branch
+    common = {
+        "url": info.url if info else github.pull_url(repository, number),
+        "title": info.title if info else None,
+        "author": info.author if info else None,
+        "state": info.state if info else None,
+        "base_branch": branch,
+    }
+    base = merge_base
+    if info is not None and wanted is not None:
+        try:
+            found = merge_base or _merge_base(repository, info, wanted)
+            if found == wanted:
+                # Its commits were pushed to the branch as they are: between the two is nothing.
+                raise NotAvailableError(f"the head of {name} is in {info.base_branch} already")
+            base = found
+            diff, via = _api_diff(repository, number, base, wanted, current=info.head)
+            _check_digest(diff, name, expected, recipe)
+            if wanted == info.head and expected is None:
+                _check_whole(diff, name, info.changed_files)
+            return FetchedPull(diff, wanted, base, via=via, **common)  # type: ignore[arg-type]
+        except UnreachableError as error:
+            trouble = error
+            console.detail(f"{name}: {error.message}; asking git")
+    if base is None and branch is None:
+        console.warn(
+            f"{name}: the API does not say which branch it is for, and no lock does: its diff is taken against the "
+            "default branch"
+        )
+    try:
+        pull = fetch_by_git(repository, number, head=wanted, merge_base=base, base_branch=branch)
+    except UnreachableError as error:
+        if trouble is not None:
+            raise neither(name, trouble, error) from error
+        raise
+    _check_git(pull, name, expected, recipe)
+    return FetchedPull(pull.diff, pull.head, pull.merge_base, via="git", **common)  # type: ignore[arg-type]
+
+
+def neither(name: str, api: UnreachableError, git: UnreachableError) -> UnreachableError:
+    """The one error of both sources. Of a token and of limits the API says more than git, which has no login either."""
+    told = isinstance(api, RefusedError) and api.status in (401, 403, 429)
+    return UnreachableError(
+        f"cannot fetch {name}",
+        details=[("api", api.message), ("git", git.message), *git.details],
+        hint=api.hint if told else git.hint,
+    )
+
+
+def _merge_base(repository: str, info: github.PullInfo, head: str) -> str:
+    """Where `head` leaves its base branch; when it was merged with its commits, that branch as it was before."""
+    before = github.before_merge(repository, info.merge_commit) if info.merge_commit else None
+    return github.merge_base(repository, before or info.base_branch, head)
+
+
+def _from_cache(
+    repository: str, number: int, head: str | None, merge_base: str | None, expected: str | None, recipe: str
+) -> FetchedPull:
+    """What git's copy in the cache has of pinned commits. Raises `InputError` when that is not enough."""
+    name = f"{repository}#{number}"
+    try:
+        if head is None or merge_base is None:
+            raise UnreachableError("neither recipe nor lock pins its commits")
+        pull = fetch_by_git(repository, number, head=head, merge_base=merge_base, offline=True)
+    except UnreachableError as error:
+        raise InputError(
+            f"--offline: the diff of {name} is neither vendored under overlays/ nor in the cache",
+            hint=f"run `builder lock {recipe}` once with the network",
+        ) from error
+    _check_git(pull, name, expected, recipe)
+    return FetchedPull(pull.diff, head, merge_base, github.pull_url(repository, number), via="git")
+
+
+def _check_git(pull: GitPull, name: str, expected: str | None, recipe: str) -> None:
+    if not pull.diff.strip():
+        raise NothingChangedError(
+            f"{name} changes nothing against its base now", hint="it may be merged: drop it from the recipe"
+        )
+    _check_digest(pull.diff, name, expected, recipe)
+
+
+def _check_whole(diff: bytes, name: str, files: int | None) -> None:
+    """A body that ends between two files is a sound diff of a part: the API's own count tells."""
+    found = len(parse(diff, name).changes)
+    if files is not None and found != files:
+        raise NotAvailableError(
+            f"the diff of {name} has {found} files, the pull request {files}", hint="git is asked instead"
+        )
+
+
+def _check_digest(diff: bytes, name: str, expected: str | None, recipe: str) -> None:
+    found = parse(diff, name).digest
+    if expected is not None and found != expected:
+        raise WrongDiffError(
+            f"the diff of {name} is not the one that was locked",
+            details=[("wanted", expected), ("found", found)],
+            hint=f"try again; `builder lock {recipe} --update {name}` takes what is there now",
+        )
+
+
+def _api_diff(
+    repository: str, number: int, base: str, head: str, *, current: str
+) -> tuple[bytes, Literal["compare", "pull"]]:
+    """The diff between two commits; the pull request's own route serves only while its head is the wanted one."""
+    try:
+        return github.compare_diff(repository, base, head), "compare"
+    except NotAvailableError:
+        if head != current:
+            raise
+    diff = github.pull_diff(repository, number)
+    after = github.pull_info(repository, number)
+    if after.head != head:
+        raise NotAvailableError(f"{repository}#{number} was pushed to while it was fetched", hint="run it again")
+    return diff, "pull"

@@ -1,0 +1,88 @@
+"""SLSA provenance v1 of an image: what it was built from, each part by digest.
+
+Source: in-toto Statement v1 and SLSA provenance v1. It holds no time and no run, so that two builds of one lock have the
+same provenance; `BUILDER_ID` names who built, as a URI.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+from builder import __version__
+from builder.documents.lock import Lock, LockedOverlay
+from builder.oci.types import Descriptor, Reference
+from builder.util.files import sha256
+
+BUILD_TYPE = "urn:overlay-image-builder:recipe:v1"
+
+
+def make_provenance(lock: Lock, subject: Descriptor, platforms: list[str]) -> bytes:
+    """The statement about the manifest (or index) `subject`."""
+    statement = {
+        "_type": "https://in-toto.io/Statement/v1",
+        "subject": [{"name": lock.name, "digest": {"sha256": subject.digest.removeprefix("sha256:")}}],
+        "predicateType": "https://slsa.dev/provenance/v1",
+        "predicate": {
+            "buildDefinition": {
+                "buildType": BUILD_TYPE,
+                "externalParameters": {"recipe": lock.name, "recipeDigest": lock.recipe, "platforms": platforms},
+                "internalParameters": {"inputs": lock.inputs, "epoch": lock.epoch},
+                "resolvedDependencies": _dependencies(lock, platforms),
+            },
+            "runDetails": {
+                "builder": {
+                    "id": os.environ.get("BUILDER_ID") or "urn:overlay-image-builder:local",
+                    "version": {"overlay-image-builder": __version__},
+                }
+            },
+        },
+    }
+    return json.dumps(statement, indent=1, ensure_ascii=False).encode() + b"\n"
+
+
+def _dependencies(lock: Lock, platforms: list[str]) -> list[dict[str, Any]]:
+    found = [{"name": "base", "uri": _base_uri(lock), "digest": _sha256(lock.base.digest)}]
+    for platform in platforms:
+        manifest = lock.base.platforms[platform].manifest
+        found.append({"name": f"base ({platform})", "uri": _base_uri(lock), "digest": _sha256(manifest)})
+    found += [_overlay(overlay) for overlay in lock.overlays]
+    if lock.checkpoint is not None:
+        checkpoint = lock.checkpoint
+        uri = f"file:{checkpoint.path}" if checkpoint.path else "urn:overlay-image-builder:checkpoint"
+        if checkpoint.repo:
+            uri = f"pkg:huggingface/{checkpoint.repo}@{checkpoint.revision}"
+        found.append({"name": "checkpoint", "uri": uri, "digest": {"sha256": checkpoint.digest}})
+    found.append({"name": "lock", "uri": f"file:{lock.name}.lock.yaml", "digest": {"sha256": sha256(lock.dump())}})
+    found.append(
+        {"name": "serve entrypoint", "uri": "file:builder/serve/entrypoint.py", "digest": {"sha256": lock.entrypoint}}
+    )
+    return found
+
+
+def _overlay(overlay: LockedOverlay) -> dict[str, Any]:
+    digest = {"sha256": overlay.digest}
+    uri = f"file:{overlay.diff}"
+    if overlay.head is not None:
+        repository, _, number = overlay.id.partition("#")
+        uri = f"git+https://github.com/{repository}@refs/pull/{number}/head"
+        digest["gitCommit"] = overlay.head
+    found: dict[str, Any] = {"name": f"overlay {overlay.id}", "uri": uri, "digest": digest}
+    notes = {"mergeBase": overlay.merge_base, **overlay.about()}
+    if any(notes.values()):
+        found["annotations"] = {key.replace("drop_when", "dropWhen"): value for key, value in notes.items() if value}
+    return found
+
+
+def _base_uri(lock: Lock) -> str:
+    reference = lock.base.reference
+    if reference.startswith("wheel:"):
+        return f"pkg:pypi/{reference.removeprefix('wheel:').replace('==', '@')}"
+    if reference.startswith(("oci:", "docker:")):
+        return reference
+    return f"docker://{Reference.parse(reference)}"
+
+
+def _sha256(digest: str) -> dict[str, str]:
+    return {"sha256": digest.removeprefix("sha256:")}

@@ -1,0 +1,111 @@
+"""The SBOM of an image, as CycloneDX 1.6: the base's Python packages, and the package with its patches as its pedigree."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from builder import __version__
+from builder.documents.lock import Lock, LockedOverlay
+from builder.oci.types import Descriptor
+from builder.util.errors import InputError
+
+if TYPE_CHECKING:
+    from cyclonedx.model.component import Component, Patch
+
+_PREFIX = "overlay-image-builder"
+
+
+def make_sbom(lock: Lock, platform: str, subject: Descriptor) -> bytes:
+    """The SBOM of one platform's image, the same bytes for the same lock.
+
+    Each overlay is a patch of the package's component: kind (a merged pull request is a backport, anything else
+    unofficial), the canonical diff's SHA-256 and address, and the pull request that it resolves.
+    """
+    try:
+        from cyclonedx.model import HashAlgorithm, HashType, Property
+        from cyclonedx.model.bom import Bom
+        from cyclonedx.model.component import Component, ComponentType
+        from cyclonedx.output.json import JsonV1Dot6
+        from packageurl import PackageURL
+    except ImportError as error:
+        raise InputError(
+            "an SBOM needs the extra 'evidence'", hint="pip install 'overlay-image-builder[evidence]'"
+        ) from error
+    locked = lock.base.platforms[platform]
+    root = Component(
+        type=ComponentType.CONTAINER,
+        name=lock.name,
+        version=lock.inputs[:12],
+        bom_ref="image",
+        hashes=[HashType(alg=HashAlgorithm.SHA_256, content=subject.digest.removeprefix("sha256:"))],
+        properties=[
+            Property(name=f"{_PREFIX}:base", value=lock.base.reference),
+            Property(name=f"{_PREFIX}:base:digest", value=lock.base.digest),
+            Property(name=f"{_PREFIX}:packages", value="those in the layers that were read to find the package"),
+        ],
+    )
+    names = dict.fromkeys([f"{locked.distribution.name}=={locked.distribution.version}", *locked.packages])
+    components = []
+    for spelled in names:
+        name, _, version = spelled.partition("==")
+        component = Component(
+            type=ComponentType.LIBRARY,
+            name=name,
+            version=version,
+            purl=PackageURL("pypi", None, name.lower().replace("_", "-"), version),
+            bom_ref=f"pypi:{spelled}",
+        )
+        if name == locked.distribution.name:
+            _patch(component, lock)
+        components.append(component)
+    bom = Bom(components=components, serial_number=uuid.uuid5(uuid.NAMESPACE_URL, subject.digest))
+    bom.metadata.component = root
+    bom.metadata.timestamp = datetime.fromtimestamp(lock.epoch, UTC)
+    bom.metadata.tools.components.add(
+        Component(type=ComponentType.APPLICATION, name="overlay-image-builder", version=__version__, bom_ref="tool")
+    )
+    bom.register_dependency(root, components)
+    return JsonV1Dot6(bom).output_as_string(indent=1).encode() + b"\n"
+
+
+def _patch(component: Component, lock: Lock) -> None:
+    from cyclonedx.model import Property
+    from cyclonedx.model.component import Pedigree
+
+    patches = [_pedigree(overlay) for overlay in lock.overlays]
+    if patches:
+        component.pedigree = Pedigree(patches=patches)
+    for number, overlay in enumerate(lock.overlays, 1):
+        component.properties.add(Property(name=f"{_PREFIX}:overlay:{number}", value=overlay.id))
+        component.properties.add(Property(name=f"{_PREFIX}:overlay:{number}:sha256", value=overlay.digest))
+        for key, value in overlay.about().items():
+            if value:
+                component.properties.add(Property(name=f"{_PREFIX}:overlay:{number}:{key}", value=value))
+
+
+def _pedigree(overlay: LockedOverlay) -> Patch:
+    from cyclonedx.model import AttachedText, XsUri
+    from cyclonedx.model.component import Diff, Patch, PatchClassification
+    from cyclonedx.model.issue import IssueClassification, IssueType
+
+    merged = overlay.state == "merged"
+    issues = []
+    if overlay.url is not None:
+        issues.append(
+            IssueType(
+                type=IssueClassification.ENHANCEMENT,
+                id=overlay.id,
+                name=overlay.title,
+                references=[XsUri(overlay.url)],
+            )
+        )
+    return Patch(
+        type=PatchClassification.BACKPORT if merged else PatchClassification.UNOFFICIAL,
+        diff=Diff(
+            text=AttachedText(content=f"sha256:{overlay.digest}"),
+            url=XsUri(f"{overlay.url}.diff" if overlay.url else overlay.diff),
+        ),
+        resolves=issues,
+    )

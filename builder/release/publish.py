@@ -1,0 +1,102 @@
+"""Publishing one recipe's image: built in memory, pushed with its evidence, to one or several repositories."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from builder.base.model import Base
+from builder.base.open import open_base, parse_reference
+from builder.cli.console import Console
+from builder.oci.artifact import Evidence
+from builder.oci.types import Reference
+from builder.pipeline.build import Built, build_images
+from builder.pipeline.plan import pinned_reference
+from builder.pipeline.workspace import Opened
+from builder.release.evidence.collect import make_evidence, read_verdicts, write_evidence
+from builder.release.push import Moved, push
+from builder.util.errors import InputError
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the caller asked for. `tags` move to this image; `move` moves the checkpoint's own tag."""
+
+    move: bool = False
+    tags: tuple[str, ...] = ()
+    evidence: bool = True
+    evidence_folder: Path | None = None
+    verdicts: tuple[Path, ...] = ()
+    sign: Callable[[str], None] | None = None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An image that is ready to be pushed: nothing was sent yet."""
+
+    opened: Opened
+    built: Built
+    targets: tuple[Reference, ...]
+    evidence: tuple[Evidence, ...]
+
+
+@dataclass(frozen=True)
+class Published:
+    """One image in one repository."""
+
+    name: str
+    reference: str
+    digest: str
+    tags: tuple[str, ...]
+    moved: Moved
+
+
+def target_of(text: str) -> Reference:
+    """A repository to push to. Raises `InputError` when a tag or a digest is given as well."""
+    target = Reference.parse(text)
+    if ":" in text.rsplit("/", 1)[-1] or target.digest:
+        raise InputError(f"{text!r} has a tag or a digest", hint="name the repository; the tags follow from the lock")
+    return target
+
+
+def prepare(opened: Opened, to: Sequence[str], wishes: Wishes, *, console: Console) -> Prepared:
+    """Build the image and its evidence, and find out where both go. Raises `InputError` for a base that has no registry."""
+    names = list(to) or ([opened.recipe.publish] if opened.recipe.publish else [])
+    if not names:
+        raise InputError(
+            f"where should {opened.recipe.name} go?", hint="name a repository with --to, or 'publish' in the recipe"
+        )
+    targets = tuple(target_of(name) for name in names)
+    kind = parse_reference(opened.lock.base.reference)
+    if kind in ("wheel", "docker"):
+        raise InputError(
+            f"an image on a {kind}: base cannot be published", hint="use a base in a registry or an OCI layout"
+        )
+    built = build_images(opened.lock, opened.plans(console=console, offline=False))
+    evidence = make_evidence(opened.lock, built) if wishes.evidence else []
+    evidence += read_verdicts(wishes.verdicts, built)
+    if wishes.evidence_folder is not None:
+        write_evidence(wishes.evidence_folder, evidence)
+    return Prepared(opened, built, targets, tuple(evidence))
+
+
+def publish(prepared: Prepared, wishes: Wishes, *, console: Console) -> list[Published]:
+    """Push to every target, one after another."""
+    lock, built = prepared.opened.lock, prepared.built
+    base: Base = open_base(pinned_reference(lock), root=prepared.opened.project.root, console=console)
+    owner = {each.digest: image.base for image in built.images.values() for each in image.base_layers}
+    home = Reference.parse(lock.base.reference) if parse_reference(lock.base.reference) == "registry" else None
+    tags = [*([built.tags.moving] if wishes.move and built.tags.moving else []), *wishes.tags]
+    done = []
+    for target in prepared.targets:
+        moved = push(
+            built, target, home, lambda layer: base.blob(owner[layer.digest], layer),
+            evidence=prepared.evidence, tags=tags, sign=wishes.sign, console=console,
+        )  # fmt: skip
+        done.append(
+            Published(
+                lock.name, f"{target.name}@{built.top.digest}", built.top.digest, (built.tags.immutable, *tags), moved
+            )
+        )
+    return done

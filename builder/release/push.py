@@ -1,0 +1,184 @@
+"""Pushing an image: only what the registry lacks moves, and tags are set last, when all that they promise is there.
+
+Order: blobs, manifests by digest, the index, evidence, the immutable tag, then the tags that were asked to move.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from builder.cli.console import Console, Progress
+from builder.oci.artifact import Evidence, referrer
+from builder.oci.referrers import attach
+from builder.oci.registry.client import PARALLEL, Registry
+from builder.oci.registry.upload import at_hand, upload
+from builder.oci.types import BlobSource, Descriptor, Reference
+from builder.pipeline.build import Built
+from builder.util.errors import MismatchError
+
+# Large layers: two at once fill a line, and hold two chunks in memory.
+_STREAMS = 2
+
+
+@dataclass
+class Moved:
+    """What a push did, in bytes and blobs."""
+
+    uploaded: int = 0
+    streamed: int = 0
+    mounted: int = 0
+    present: int = 0
+    evidence: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def count(self, *, uploaded: int = 0, streamed: int = 0, mounted: int = 0, present: int = 0) -> None:
+        """Add to the figures, from any thread."""
+        with self._lock:
+            self.uploaded += uploaded
+            self.streamed += streamed
+            self.mounted += mounted
+            self.present += present
+
+
+def check_immutable(registry: Registry, target: Reference, built: Built) -> None:
+    """Raise `MismatchError` when the immutable tag names another image."""
+    held = _held(registry, target, built.tags.immutable, built.top.digest)
+    if held not in (None, built.top.digest):
+        raise MismatchError(
+            f"{target.name}:{built.tags.immutable} is another image",
+            details=[("wanted", built.top.digest), ("found", str(held))],
+            hint="an immutable tag is never moved: somebody pushed other content under it, find out who",
+        )
+
+
+def _held(registry: Registry, target: Reference, tag: str, wanted: str) -> str | None:
+    """The digest that a tag names. One that is not `wanted` is taken from the manifest itself, not from a header."""
+    held = registry.has_manifest(target.repository, tag)
+    if held in (None, wanted):
+        return held
+    found = registry.find_manifest(target.repository, tag)
+    return found[2] if found is not None else None
+
+
+def push(
+    built: Built,
+    target: Reference,
+    base: Reference | None,
+    source: BlobSource,
+    *,
+    evidence: Sequence[Evidence] = (),
+    tags: Sequence[str] = (),
+    sign: Callable[[str], None] | None = None,
+    registry: Registry | None = None,
+    console: Console,
+) -> Moved:
+    """Push every platform, the index, the evidence, then the tags.
+
+    `base` is where the base's layers are, when that is a registry; layers of the same registry are mounted, others are
+    streamed through. The immutable tag is never given to another digest (`MismatchError`); `tags` move. `sign` is called
+    with the image's name by digest before any tag is set.
+    """
+    registry = registry or Registry(target.registry)
+    check_immutable(registry, target, built)
+    moved = Moved()
+    _push_blobs(registry, target.repository, built, base, source, moved, console)
+    for image in built.images.values():
+        registry.put_manifest(target.repository, image.manifest.digest, image.manifest_bytes, image.manifest.media_type)
+    if built.index is not None:
+        registry.put_manifest(target.repository, built.top.digest, built.index, built.top.media_type)
+    moved.evidence = attach(registry, target.repository, [referrer(each) for each in evidence])
+    if sign is not None:
+        sign(f"{target.name}@{built.top.digest}")
+    check_immutable(registry, target, built)
+    data = built.index if built.index is not None else next(iter(built.images.values())).manifest_bytes
+    for tag in [built.tags.immutable, *tags]:
+        _set_tag(registry, target, tag, data, built.top)
+    return moved
+
+
+def _set_tag(registry: Registry, target: Reference, tag: str, data: bytes, top: Descriptor) -> None:
+    registry.put_manifest(target.repository, tag, data, top.media_type)
+    found = _held(registry, target, tag, top.digest)
+    if found != top.digest:
+        raise MismatchError(
+            f"{target.name}:{tag} names another image than was just set",
+            details=[("wanted", top.digest), ("found", str(found))],
+            hint="somebody else publishes under this tag at this moment: agree on who does, then publish again",
+        )
+
+
+def _push_blobs(
+    registry: Registry,
+    repository: str,
+    built: Built,
+    base: Reference | None,
+    source: BlobSource,
+    moved: Moved,
+    console: Console,
+) -> None:
+    """Every blob of every platform, each once, several at a time. The base's layers are asked for or mounted first."""
+    layers = {each.digest: each for image in built.images.values() for each in image.base_layers}
+    own: dict[str, tuple[Descriptor, bytes]] = {}
+    for image in built.images.values():
+        own[image.layer.digest] = (Descriptor("", image.layer.digest, image.layer.size), image.layer.data)
+        own[image.config.digest] = (image.config, image.config_bytes)
+    with ThreadPoolExecutor(PARALLEL) as pool:
+        homes = pool.map(lambda each: _mount(registry, repository, each, base, moved), layers.values())
+        absent = [(each, where) for each, where in zip(layers.values(), homes, strict=True) if where is not None]
+    with (
+        console.progress("base layers", total=sum(each.size for each, _ in absent)) as bar,
+        ThreadPoolExecutor(_STREAMS) as pool,
+    ):
+        _all(
+            [pool.submit(_stream, registry, repository, each, source, where, moved, bar) for each, where in absent],
+        )
+    for blob, data in own.values():
+        if registry.has_blob(repository, blob.digest):
+            moved.count(present=1)
+            continue
+        upload(registry, repository, blob, at_hand(data))
+        moved.count(uploaded=len(data))
+
+
+def _mount(registry: Registry, repository: str, layer: Descriptor, base: Reference | None, moved: Moved) -> str | None:
+    """None when the layer is there now; else where to upload it: an upload that a refused mount has opened, or ''."""
+    if base is None or base.registry != registry.name:
+        if registry.has_blob(repository, layer.digest):
+            moved.count(present=1)
+            return None
+        return ""
+    location = registry.mount(repository, layer.digest, base.repository)
+    if location is None:
+        moved.count(mounted=1)
+    elif registry.has_blob(repository, layer.digest):
+        registry.cancel_upload(repository, location)
+        moved.count(present=1)
+        return None
+    return location
+
+
+def _stream(
+    registry: Registry,
+    repository: str,
+    layer: Descriptor,
+    source: BlobSource,
+    location: str,
+    moved: Moved,
+    bar: Progress,
+) -> None:
+    upload(registry, repository, layer, source, location=location or None, advance=bar.advance)
+    moved.count(streamed=layer.size)
+
+
+def _all(running: Sequence[Future[None]]) -> None:
+    """Wait for all; at the first failure the ones that have not begun do not begin."""
+    try:
+        for each in running:
+            each.result()
+    except BaseException:
+        for each in running:
+            each.cancel()
+        raise

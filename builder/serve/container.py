@@ -1,0 +1,182 @@
+"""How a container of an image is started for a profile: one description for `run`, `smoke` and `deploy`."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform as machine
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from builder.documents.lock import Lock
+from builder.documents.profile import Profile
+from builder.documents.record import MODEL_FOLDER
+from builder.util.errors import InputError
+from builder.util.files import cache_dir, sha256
+from builder.util.project import Project
+
+PORT = 8000
+CACHE_FOLDER = "/cache"
+# Every cache of vLLM 0.20.0 and of what it uses is below HOME, but for torch's, which is named after the user's login
+# and fails for a user id that has none (getpass.getuser). One writable folder then serves any user on a read-only root.
+CACHE_ENVIRONMENT = {
+    "HOME": CACHE_FOLDER,
+    "USER": "vllm",
+    "TORCHINDUCTOR_CACHE_DIR": f"{CACHE_FOLDER}/torchinductor",
+}
+SHARED_MEMORY_GIB = 8
+# Start-up with an empty cache: compiling and capturing, and reading the weights from a slow network disk.
+_FIXED_SECONDS = 600
+_BYTES_PER_SECOND = 100e6
+
+
+def stack_key(lock: Lock, platform: str) -> str:
+    """12 hexadecimal digits of what is compiled: the base and each patched file. Profiles and checkpoints are not in it.
+
+    vLLM keys its compile cache by its configuration and by the files that it traced, but not by every file that an
+    overlay can change.
+    """
+    locked = lock.base.platforms[platform]
+    content = [lock.base.digest, locked.manifest, *([file.path, file.after] for file in locked.files)]
+    return sha256(json.dumps(content, separators=(",", ":")).encode())[:12]
+
+
+def cache_name(lock: Lock, platform: str) -> str:
+    """The name of the cache volume of a stack."""
+    return f"{lock.name}-cache-{stack_key(lock, platform)}"
+
+
+def local_platform(lock: Lock) -> str:
+    """The lock's platform that this machine's Docker runs, else the first one."""
+    architecture = {"x86_64": "amd64", "aarch64": "arm64"}.get(machine.machine(), machine.machine())
+    return next(
+        (name for name in lock.base.platforms if name.split("/")[1] == architecture), next(iter(lock.base.platforms))
+    )
+
+
+def cache_for(lock: Lock, user: str | None) -> str:
+    """What to mount as the cache: a volume, or for `user` (UID or UID:GID) a folder of theirs, since volumes are root's.
+
+    Raises `InputError` when `user` is no number: a name means something else in every image.
+    """
+    name = cache_name(lock, local_platform(lock))
+    if user is None:
+        return name
+    uid, _, gid = user.partition(":")
+    if not uid.isdigit() or not (gid or uid).isdigit():
+        raise InputError(f"--user {user!r} is not UID or UID:GID", hint="numbers, such as 1000:1000")
+    folder = cache_dir("serving", f"{name}-{uid}")
+    if os.geteuid() == 0:
+        os.chown(folder, int(uid), int(gid or uid))
+    return str(folder)
+
+
+def locked_profile(lock: Lock, name: str) -> Profile:
+    """The locked profile. Raises `InputError` with the names that there are."""
+    for profile in lock.profiles:
+        if profile.name == name:
+            return profile
+    names = ", ".join(profile.name for profile in lock.profiles)
+    raise InputError(f"{lock.name} has no profile {name!r}", hint=f"it has: {names or 'none'}")
+
+
+def model_folder(project: Project, lock: Lock, given: Path | None) -> Path:
+    """The checkpoint's folder: the one that was named, else the recipe's own. Raises `InputError` when there is none."""
+    folder = given or (project.root / lock.checkpoint.path if lock.checkpoint and lock.checkpoint.path else None)
+    if folder is None:
+        raise InputError("which checkpoint is to be served?", hint="name its folder: --model DIR")
+    return folder.resolve()
+
+
+def startup_seconds(lock: Lock) -> int:
+    """How long a start may take before it has failed, in seconds, rounded up to ten: ten minutes, and 100 MB/s of weights."""
+    size = sum(file.size for file in lock.checkpoint.files) if lock.checkpoint else 0
+    return -(-int(_FIXED_SECONDS + size / _BYTES_PER_SECOND) // 10) * 10
+
+
+def server_port(arguments: Sequence[str]) -> int:
+    """The port that vLLM listens on with these arguments.
+
+    Raises `InputError` for a port that is none.
+    """
+    found = str(PORT)
+    for index, argument in enumerate(arguments):
+        if argument == "--port" and index + 1 < len(arguments):
+            found = arguments[index + 1]
+        elif argument.startswith("--port="):
+            found = argument.split("=", 1)[1]
+    if not found.isdigit() or not 0 < int(found) < 65536:
+        raise InputError(f"--port {found!r} is not a port")
+    return int(found)
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on now; the kernel picks it."""
+    import socket
+
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@dataclass(frozen=True)
+class Container:
+    """One container of an image that serves a profile.
+
+    `model` is the checkpoint's folder on this machine, `cache` a volume's name or a folder; `gpus` is what `docker run
+    --gpus` takes, or `none`; `port` is the one on this machine, None for any; `network` is Docker's.
+    """
+
+    image: str
+    profile: Profile
+    model: Path
+    cache: str
+    arguments: tuple[str, ...] = ()
+    port: int | None = PORT
+    gpus: str = "all"
+    network: str | None = None
+    user: str | None = None
+    read_only: bool = False
+    startup_seconds: int = _FIXED_SECONDS
+    name: str | None = None
+
+    @property
+    def inner_port(self) -> int:
+        """The port that the server listens on. On the host's network it is the one of this machine."""
+        return server_port([*self.profile.argv(), *self._flags()])
+
+    def argv(self, docker: str, *, detach: bool = False) -> list[str]:
+        """The whole `docker run`, ready for exec: no shell reads it."""
+        words = [docker, "run", *(["--detach"] if detach else ["--rm"])]
+        if self.name:
+            words += ["--name", self.name]
+        if self.gpus != "none":
+            words += ["--gpus", self.gpus]
+        words += ["--shm-size", f"{SHARED_MEMORY_GIB}g"]
+        if self.network:
+            words += ["--network", self.network]
+        if self.network != "host":
+            words += ["--publish", f"127.0.0.1:{self.port or ''}:{self.inner_port}"]
+        if self.user:
+            words += ["--user", self.user]
+        if self.read_only:
+            # Kernels that are compiled at run time are loaded from here: Docker's own default is noexec.
+            words += ["--read-only", "--tmpfs", "/tmp:rw,exec,mode=1777"]  # noqa: S108
+        words += ["--security-opt", "no-new-privileges"]
+        words += ["--volume", f"{self.model}:{MODEL_FOLDER}:ro", "--volume", f"{self.cache}:{CACHE_FOLDER}"]
+        for name, text in CACHE_ENVIRONMENT.items():
+            words += ["--env", f"{name}={text}"]
+        words += [
+            "--health-cmd", f"/opt/builder/serve health --port {self.inner_port}",
+            "--health-interval", "10s", "--health-timeout", "6s", "--health-retries", "3",
+            "--health-start-period", f"{self.startup_seconds}s",
+        ]  # fmt: skip
+        return [*words, self.image, self.profile.name, *self._flags()]
+
+    def _flags(self) -> tuple[str, ...]:
+        """The caller's flags; on the host's network nothing maps the port, so the server is told."""
+        named = any(each == "--port" or each.startswith("--port=") for each in self.arguments)
+        if self.network == "host" and self.port is not None and not named:
+            return (*self.arguments, "--port", str(self.port))
+        return self.arguments

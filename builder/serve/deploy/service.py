@@ -1,0 +1,60 @@
+"""What is deployed: one profile of a locked recipe, from an image that is pinned by its digest."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from builder.documents.lock import Lock
+from builder.documents.profile import Profile
+from builder.oci.types import Reference
+from builder.serve.container import locked_profile, server_port, stack_key, startup_seconds
+from builder.util.errors import InputError
+
+# Any user will do: the entrypoint writes nothing, and every cache is in one folder that is theirs.
+USER = 1000
+_LABEL = 63
+
+
+@dataclass(frozen=True)
+class Service:
+    """A server for one profile. `image` has a digest; `startup_seconds` is what its probes allow for the start."""
+
+    recipe: str
+    profile: Profile
+    image: str
+    port: int
+    startup_seconds: int
+    gpus: int
+    cache_key: str
+
+    @property
+    def name(self) -> str:
+        """A DNS label that begins with a letter (RFC 1035), as a Kubernetes Service must be named."""
+        label = re.sub(r"[^a-z0-9]+", "-", f"{self.recipe}-{self.profile.name}".lower()).strip("-")
+        label = label if label[0].isalpha() else f"vllm-{label}"
+        if len(label) <= _LABEL:
+            return label
+        from builder.util.files import sha256
+
+        return f"{label[:54].rstrip('-')}-{sha256(label.encode())[:8]}"
+
+
+def make_service(lock: Lock, profile: str, image: str, *, seconds: int | None = None) -> Service:
+    """Raises `InputError` for an unknown profile, or an image without a digest."""
+    reference = Reference.parse(image)
+    if reference.digest is None:
+        raise InputError(
+            f"{image} has no digest: another image could answer to that name tomorrow",
+            hint="REGISTRY/REPOSITORY@sha256:..., as `builder publish` prints it",
+        )
+    found = locked_profile(lock, profile)
+    return Service(
+        recipe=lock.name,
+        profile=found,
+        image=str(reference),
+        port=server_port(found.argv()),
+        startup_seconds=seconds or startup_seconds(lock),
+        gpus=found.hardware.count if found.hardware else 1,
+        cache_key=stack_key(lock, next(iter(lock.base.platforms))),
+    )

@@ -1,0 +1,153 @@
+"""A client of any server that speaks the OpenAI chat API."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import requests
+
+from builder.util.errors import InputError
+
+_QUICK_SECONDS = 10
+_MESSAGE = 300
+
+
+class UnansweredError(Exception):
+    """The server did not answer a request as the API has it; the text says how."""
+
+
+@dataclass(frozen=True)
+class ToolCall:
+    """A call that the model asks for. `arguments` is the text that it wrote, which should be a JSON object."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One chat completion, and how long it took in seconds."""
+
+    content: str
+    reasoning: str
+    tool_calls: tuple[ToolCall, ...]
+    finish_reason: str
+    message: Mapping[str, Any]
+    seconds: float
+
+
+class Server:
+    """A server at `url`, with or without `/v1` at its end. `key` goes out as a bearer token and is never printed."""
+
+    def __init__(self, url: str, *, key: str | None = None, answer_seconds: float = 300) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.netloc:
+            raise InputError(f"{url!r} is not the address of a server", hint="write it as http://HOST:PORT")
+        self.url = url.rstrip("/").removesuffix("/v1")
+        self._answer_seconds = answer_seconds
+        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._takes_template_arguments = True
+        self._model: str | None = None
+
+    def health(self) -> str | None:
+        """None when the server is healthy, else what it is. A server that has no `/health` is asked for its models."""
+        try:
+            answer = self._get("/health")
+            if answer.status_code == requests.codes.not_found:
+                answer = self._get("/v1/models")
+        except requests.RequestException as error:
+            return f"no answer ({type(error).__name__})"
+        return None if answer.ok else f"status {answer.status_code}"
+
+    def version(self) -> str | None:
+        """vLLM's own version, which other servers do not have."""
+        try:
+            found = self._get("/version").json().get("version")
+        except (requests.RequestException, ValueError, AttributeError):
+            return None
+        return found if isinstance(found, str) else None
+
+    def model(self) -> str:
+        """The first model that the server lists. Raises `UnansweredError` when it lists none."""
+        if self._model is None:
+            try:
+                answer = self._get("/v1/models")
+                self._model = str(answer.json()["data"][0]["id"])
+            except requests.RequestException as error:
+                raise UnansweredError(f"no list of models: {type(error).__name__}") from error
+            except (ValueError, LookupError, TypeError) as error:
+                raise UnansweredError(
+                    f"no list of models: status {answer.status_code}, {answer.text[:_MESSAGE]}"
+                ) from error
+        return self._model
+
+    def chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        max_tokens: int,
+        thinking: bool,
+        tools: Sequence[Mapping[str, Any]] = (),
+    ) -> Answer:
+        """One completion at temperature 0. `thinking` is asked of the chat template, where the server takes such a wish.
+
+        Raises `UnansweredError`.
+        """
+        body: dict[str, Any] = {
+            "model": self.model(), "messages": list(messages), "max_tokens": max_tokens, "temperature": 0, "seed": 0,
+        }  # fmt: skip
+        if tools:
+            body |= {"tools": list(tools), "tool_choice": "auto"}
+        begun = time.monotonic()
+        if self._takes_template_arguments:
+            answer = self._post({**body, "chat_template_kwargs": {"enable_thinking": thinking}})
+            if answer.status_code in (400, 422) and "chat_template_kwargs" in answer.text:
+                self._takes_template_arguments = False
+        if not self._takes_template_arguments:
+            answer = self._post(body)
+        return _read_answer(answer, time.monotonic() - begun)
+
+    def _get(self, path: str) -> requests.Response:
+        return requests.get(self.url + path, headers=self._headers, timeout=_QUICK_SECONDS, allow_redirects=False)
+
+    def _post(self, body: Mapping[str, Any]) -> requests.Response:
+        try:
+            return requests.post(
+                f"{self.url}/v1/chat/completions", json=body, headers=self._headers, allow_redirects=False,
+                timeout=(_QUICK_SECONDS, self._answer_seconds),
+            )  # fmt: skip
+        except requests.RequestException as error:
+            raise UnansweredError(f"no answer: {type(error).__name__}: {str(error)[:_MESSAGE]}") from error
+
+
+def _read_answer(answer: requests.Response, seconds: float) -> Answer:
+    if answer.status_code != requests.codes.ok:
+        raise UnansweredError(f"status {answer.status_code}: {answer.text[:_MESSAGE]}")
+    try:
+        choice = answer.json()["choices"][0]
+        message = choice["message"]
+        calls = tuple(
+            ToolCall(str(call.get("id", "")), str(call["function"]["name"]), _text(call["function"]["arguments"]))
+            for call in message.get("tool_calls") or ()
+        )
+        return Answer(
+            content=message.get("content") or "",
+            # vLLM has renamed the field; other servers and older versions have the longer name.
+            reasoning=message.get("reasoning") or message.get("reasoning_content") or "",
+            tool_calls=calls,
+            finish_reason=str(choice.get("finish_reason")),
+            message=message,
+            seconds=seconds,
+        )
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise UnansweredError(f"not a chat completion ({error!r}): {answer.text[:_MESSAGE]}") from error
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

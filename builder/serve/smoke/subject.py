@@ -1,0 +1,248 @@
+"""What is under test: a container that this run has started, one that runs already, or a server anywhere."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import urlsplit
+
+from builder.serve.smoke import gpu as gpus
+from builder.serve.smoke.gpu import Gpu
+from builder.serve.smoke.result import ImageIdentity
+from builder.serve.startup_log import StartupLog
+from builder.util.errors import InputError, MismatchError, UnreachableError
+from builder.util.process import run
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+    from docker.models.containers import Container as DockerContainer
+
+    from builder.serve.container import Container
+
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_STOP_SECONDS = 10
+
+
+class Subject(Protocol):
+    """A server with what can be known about it from outside."""
+
+    url: str
+    image: ImageIdentity | None
+    command: tuple[str, ...] | None
+
+    def ended(self) -> str | None:
+        """How the server ended, None while it runs (or when that cannot be seen)."""
+
+    def log(self) -> StartupLog | None:
+        """What the log has said so far, None when there is none at hand."""
+
+    def log_text(self) -> str: ...
+
+    def gpu(self) -> Gpu | None:
+        """The GPU that it runs on, with the memory that is free now."""
+
+
+class AnyServer:
+    """A server that somebody else has started. `log_file` is its log, when there is one."""
+
+    def __init__(self, url: str, log_file: Path | None, watched: tuple[str, ...]) -> None:
+        self.url = url
+        self.image: ImageIdentity | None = None
+        self.command: tuple[str, ...] | None = None
+        self._log_file = log_file
+        self._watched = watched
+
+    def ended(self) -> str | None:
+        return None
+
+    def log_text(self) -> str:
+        if self._log_file is None:
+            return ""
+        try:
+            return self._log_file.read_text(encoding="utf-8", errors="replace")
+        except OSError as error:
+            raise InputError(f"cannot read the log {self._log_file}: {error.strerror}") from error
+
+    def log(self) -> StartupLog | None:
+        if self._log_file is None:
+            return None
+        log = StartupLog(watched=self._watched)
+        log.feed(self.log_text())
+        return log
+
+    def gpu(self) -> Gpu | None:
+        """This machine's GPU, for a server on this machine."""
+        if urlsplit(self.url).hostname not in _LOOPBACK:
+            return None
+        try:
+            done = run(gpus.QUERY, timeout=20)
+        except (InputError, UnreachableError):
+            return None
+        return gpus.parse(done.stdout.decode("utf-8", "replace")) if done.returncode == 0 else None
+
+
+class ContainerServer:
+    """A server in a container of this machine's Docker, whose log is followed by a thread."""
+
+    def __init__(self, url: str, container: DockerContainer, watched: tuple[str, ...]) -> None:
+        self.url = url
+        self.image: ImageIdentity | None = identify(container.image, container.attrs["Config"]["Image"])
+        self.command: tuple[str, ...] | None = tuple(container.attrs["Config"]["Cmd"] or ())
+        self.name = str(container.name)
+        self._container = container
+        self._log = StartupLog(watched=watched)
+        self._pieces: list[str] = []
+        self._lock = threading.Lock()
+        self._stream = container.logs(stream=True, follow=True)
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+        self._thread.start()
+
+    def _follow(self) -> None:
+        """Feed whole lines: the daemon cuts its output where it likes."""
+        rest = b""
+        # The connection is cut when the container goes: whatever is raised then, the log ends here.
+        with suppress(Exception):
+            for piece in self._stream:
+                *lines, rest = (rest + piece).split(b"\n")
+                for line in lines:
+                    self._take(line)
+        self._take(rest)
+
+    def _take(self, line: bytes) -> None:
+        text = line.decode("utf-8", "replace")
+        with self._lock:
+            self._pieces.append(text)
+            self._log.feed(text)
+
+    def ended(self) -> str | None:
+        from docker.errors import NotFound
+
+        try:
+            self._container.reload()
+        except NotFound:
+            return "the container is gone"
+        state = self._container.attrs["State"]
+        if state["Status"] not in ("exited", "dead"):
+            return None
+        # Its last lines say why: wait for them.
+        self._thread.join(5)
+        killed = ", out of the machine's memory" if state.get("OOMKilled") else ""
+        return f"the container ended with exit code {state['ExitCode']}{killed}"
+
+    def log(self) -> StartupLog | None:
+        with self._lock:
+            return self._log
+
+    def log_text(self) -> str:
+        with self._lock:
+            return "\n".join(self._pieces)
+
+    def gpu(self) -> Gpu | None:
+        from docker.errors import APIError
+
+        try:
+            code, output = self._container.exec_run(list(gpus.QUERY))
+        except APIError:
+            return None
+        said = output if isinstance(output, bytes) else b"".join(output)
+        return gpus.parse(said.decode("utf-8", "replace")) if code == 0 else None
+
+
+def identify(image: Any, reference: str) -> ImageIdentity:
+    """What the daemon knows of an image that was named `reference`, and what its labels tie it to."""
+    from builder.pipeline.build import INPUTS_LABEL, RECORD_LABEL
+
+    labels = image.labels or {}
+    digests = [name.split("@", 1)[1] for name in image.attrs.get("RepoDigests") or () if "@" in name]
+    return ImageIdentity(
+        reference=reference,
+        digest=digests[0] if digests else image.id,
+        id=image.id,
+        inputs=labels.get(INPUTS_LABEL),
+        record=labels.get(RECORD_LABEL),
+    )
+
+
+@contextmanager
+def started(
+    container: Container, docker: str, *, inputs: str | None, watched: tuple[str, ...], keep: bool
+) -> Iterator[ContainerServer]:
+    """Start a container and end it again, whatever happens. With `keep` it runs on when the block ends well.
+
+    Raises `MismatchError` when the image was not built from the lock `inputs`, `UnreachableError` when Docker refuses.
+    """
+    from docker.errors import ImageNotFound
+
+    from builder.oci.daemon import daemon
+
+    with daemon() as client:
+        try:
+            found = identify(client.images.get(container.image), container.image)
+        except ImageNotFound as error:
+            raise InputError(
+                f"Docker has no image {container.image}", hint="build it with `builder build`, or name one with --image"
+            ) from error
+        if inputs is not None and found.inputs != f"sha256:{inputs}":
+            raise MismatchError(
+                f"{container.image} was not built from this lock",
+                details=[("wanted", f"sha256:{inputs}"), ("found", str(found.inputs))],
+                hint="build it again",
+            )
+        done = run(container.argv(docker, detach=True), timeout=120)
+        name = done.stdout.decode().strip()
+        if done.returncode != 0:
+            _remove(client, name)
+            raise UnreachableError(
+                "Docker cannot start the container",
+                details=[("why", done.stderr.decode("utf-8", "replace").strip()[-600:])],
+                hint="a machine without a GPU, or without the NVIDIA container toolkit, needs --gpus none",
+            )
+        kept = False
+        try:
+            running = client.containers.get(name)
+            yield ContainerServer(_address(running, container), running, watched)
+            kept = keep
+        finally:
+            if not kept:
+                _remove(client, name)
+
+
+def _address(running: DockerContainer, container: Container) -> str:
+    """Where the server listens, as seen from this machine."""
+    if container.network == "host":
+        return f"http://127.0.0.1:{container.inner_port}"
+    bindings = running.attrs["NetworkSettings"]["Ports"].get(f"{container.inner_port}/tcp")
+    if not bindings:
+        running.reload()
+        bindings = running.attrs["NetworkSettings"]["Ports"].get(f"{container.inner_port}/tcp")
+    if not bindings:
+        raise UnreachableError("Docker has not published the server's port", hint="try --network host")
+    return f"http://127.0.0.1:{bindings[0]['HostPort']}"
+
+
+def _remove(client: DockerClient, name: str) -> None:
+    from docker.errors import APIError
+
+    if name:
+        with suppress(APIError):
+            found = client.containers.get(name)
+            found.stop(timeout=_STOP_SECONDS)
+            found.remove(force=True, v=False)
+
+
+@contextmanager
+def running_container(url: str, name: str, watched: tuple[str, ...]) -> Iterator[ContainerServer]:
+    """A container that somebody else has started. Raises `InputError` when Docker does not have it."""
+    from docker.errors import NotFound
+
+    from builder.oci.daemon import daemon
+
+    with daemon() as client:
+        try:
+            found = client.containers.get(name)
+        except NotFound as error:
+            raise InputError(f"Docker has no container {name}", hint="docker ps") from error
+        yield ContainerServer(url, found, watched)

@@ -1,1 +1,0 @@
-"""Profiles judged against the source of the vLLM that will run them."""

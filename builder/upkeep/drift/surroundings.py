@@ -1,0 +1,89 @@
+"""What became of a lock's base and checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from builder.base.open import open_base, parse_reference
+from builder.cli.console import Console
+from builder.documents.lock import Lock, LockedCheckpoint
+from builder.documents.recipe import CheckpointSpec
+from builder.oci.types import Platform, Reference
+from builder.upkeep.drift.model import Finding
+from builder.util.errors import InputError
+from builder.util.project import Project
+
+
+def base_drift(project: Project, lock: Lock, *, console: Console) -> Finding:
+    """Compare the base with what its name stands for now. Raises `UnreachableError` when nobody answers."""
+    finding = Finding("base", lock.base.reference, "unchanged", locked=lock.base.digest)
+    kind = parse_reference(lock.base.reference)
+    if kind == "registry":
+        now = _registry_digest(lock)
+    else:
+        try:
+            now = _other_digest(project, lock, console)
+        except InputError as error:
+            return _deleted(finding, error.message)
+    if now is None:
+        return _deleted(finding, "there is no such tag any more")
+    if now == lock.base.digest:
+        return finding
+    return replace(
+        finding, cause="base tag moved", upstream=now, detail="the name stands for other content now",
+        next=f"builds keep the locked digest; `builder lock {project.recipe} --update base` takes the new one",
+    )  # fmt: skip
+
+
+def _deleted(finding: Finding, said: str) -> Finding:
+    return replace(
+        finding,
+        cause="base deleted",
+        detail=said,
+        next="mirror the locked digest while somebody still has it, or rebase",
+    )
+
+
+def _registry_digest(lock: Lock) -> str | None:
+    from builder.oci.registry.client import Registry
+
+    reference = Reference.parse(lock.base.reference)
+    return Registry(reference.registry).has_manifest(
+        reference.repository, reference.digest or reference.tag or "latest"
+    )
+
+
+def _other_digest(project: Project, lock: Lock, console: Console) -> str:
+    what = lock.base.reference.removeprefix("wheel:")
+    # The digest that `make_lock` keeps is the last platform's: of a wheel, each platform may have its own.
+    platform = Platform.parse(list(lock.base.platforms)[-1])
+    if lock.base.wheel is not None and "==" in what:
+        from builder.base.wheel import choose_wheel
+
+        # Not from the cache: a release can get another build of its wheel.
+        name, _, version = what.partition("==")
+        return f"sha256:{choose_wheel(name, version, platform).sha256}"
+    return open_base(lock.base.reference, root=project.root, console=console).image(platform).digest
+
+
+def checkpoint_drift(project: Project, locked: LockedCheckpoint | None, spec: CheckpointSpec) -> Finding | None:
+    """Compare the revision on the Hub. A local checkpoint is not read: `builder checkpoint digest` does that."""
+    if locked is None:
+        return None
+    name = locked.repo or locked.path or "checkpoint"
+    finding = Finding("checkpoint", name, "unchanged", locked=locked.revision or locked.digest)
+    if locked.repo is None:
+        return replace(finding, cause="not compared", detail="a local checkpoint, or one that is known by digest only")
+    from builder.checkpoint.hub import hub_commit
+
+    now = hub_commit(locked.repo, spec.revision)
+    if now is None:
+        return replace(
+            finding, cause="checkpoint gone", detail=f"the Hub has no {name} at {spec.revision or 'its default branch'}"
+        )
+    if now == locked.revision:
+        return finding
+    return replace(
+        finding, cause="checkpoint revision moved", upstream=now, detail="the branch or tag is at another commit",
+        next=f"`builder lock {project.recipe} --update checkpoint` takes it",
+    )  # fmt: skip

@@ -1,0 +1,113 @@
+"""Where files went between two bases: git's own rename detection, over the files that only one of the bases has."""
+
+from __future__ import annotations
+
+import csv
+import io
+import tempfile
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from builder.base.model import PackageTree
+from builder.util.errors import BuilderError, InputError
+from builder.util.process import run
+
+FindMoves = Callable[[Mapping[str, bytes]], Mapping[str, str] | None]
+
+
+@dataclass(frozen=True)
+class Moves:
+    """Looks for files of an old base in a new one. `old_paths` are all Python files of the old base, as far as known.
+
+    `old` opens the old base for the contents of the others that are gone: git pairs each new file with the one that
+    resembles it most. Without it (offline, deleted upstream) only the files asked for are paired.
+    """
+
+    old_paths: Collection[str]
+    old: Callable[[], PackageTree]
+    new: PackageTree
+    package: str
+
+    def find(self, missing: Mapping[str, bytes]) -> dict[str, str] | None:
+        """For files that the new base does not have, by path with their old content: the paths where they are now.
+
+        None when it is not known which files are new there.
+        """
+        asked = {path for path in missing if path.endswith(".py")}
+        if not asked:
+            return {}
+        try:
+            there = set(self.old_paths) or python_paths(self.old(), self.package)
+        except BuilderError:
+            return None
+        here = python_paths(self.new, self.package)
+        gone = there - here
+        came = _contents(self.new, here - there)
+        try:
+            others = _contents(self.old(), gone - asked)
+        except BuilderError:
+            others = {}
+        found = renames({**others, **{path: missing[path] for path in asked}}, came)
+        return {path: found[path] for path in sorted(asked & found.keys())}
+
+
+def python_paths(tree: PackageTree, package: str) -> set[str]:
+    """All Python files of the package: as the distribution's RECORD lists them, else as its folders have them."""
+    record = f"{tree.distribution.dist_info}/RECORD"
+    entry = tree.read([record]).get(record)
+    return listed(entry.data, package) if entry is not None and entry.kind == "file" else _walked(tree, package)
+
+
+def listed(record: bytes, package: str) -> set[str]:
+    """The package's Python files in a RECORD."""
+    rows = csv.reader(io.StringIO(record.decode("utf-8", "replace")))
+    return {row[0] for row in rows if row and row[0].startswith(f"{package}/") and row[0].endswith(".py")}
+
+
+def _walked(tree: PackageTree, folder: str) -> set[str]:
+    found: set[str] = set()
+    for name, kind in tree.children(folder).items():
+        if kind == "directory":
+            found |= _walked(tree, f"{folder}/{name}")
+        elif name.endswith(".py"):
+            found.add(f"{folder}/{name}")
+    return found
+
+
+def _contents(tree: PackageTree, paths: Collection[str]) -> dict[str, bytes]:
+    return {path: entry.data for path, entry in tree.read(sorted(paths)).items() if entry.kind == "file"}
+
+
+def renames(gone: Mapping[str, bytes], came: Mapping[str, bytes]) -> dict[str, str]:
+    """Old path -> new path of what `git diff` calls a rename: half of the file is the same, as in its merges.
+
+    Raises `InputError` when git is missing or refuses.
+    """
+    if not gone or not came:
+        return {}
+    with tempfile.TemporaryDirectory(prefix="builder-moves-") as name:
+        folder = Path(name)
+        for side, files in (("old", gone), ("new", came)):
+            for path, data in files.items():
+                target = folder / side / path
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(data)
+        done = run(
+            ["git", "-c", "core.quotePath=false", "diff", "--no-index", "--find-renames", "-l0", "--raw", "-z", "--no-ext-diff", "old", "new"],
+            cwd=folder, extra_env={"GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_DIR": "/dev/null"},
+        )  # fmt: skip
+    if done.returncode not in (0, 1):
+        raise InputError(
+            "git cannot compare the two bases", details=[("said", done.output[-300:])],
+            hint="install git (Debian: apt-get install git)",
+        )  # fmt: skip
+    found: dict[str, str] = {}
+    fields = iter(done.stdout.decode("utf-8", "surrogateescape").split("\0"))
+    for entry in fields:
+        # `:100644 100644 SHA SHA R097`, then one path, or two of a rename.
+        status = entry.rsplit(" ", 1)[-1][:1]
+        old = next(fields, "")
+        if status == "R":
+            found[old.removeprefix("old/")] = next(fields, "").removeprefix("new/")
+    return found

@@ -1,0 +1,268 @@
+"""The estimate: a profile, a model's shape and a GPU -> blocks, tokens, concurrency and what is left free.
+
+What it knows beside the arithmetic is one start-up on one RTX 5090 (the model card's smoke profile, vLLM 0.20.0, 26.19
+GiB loaded, 35 blocks, about 2.59 GiB free). Fixed memory between 0.94 and 0.98 GiB is what explains both its figures;
+activation per batched token is what the MLP and the residual stream hold at once, 132 KiB for this model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from packaging.version import InvalidVersion, Version
+
+from builder.documents.model_shape import DTYPE_BYTES, ModelShape
+from builder.documents.profile import Profile
+from builder.util.errors import InputError
+from builder.vllm.fit.gpus import Gpu
+from builder.vllm.fit.kv import Capacity, Layout, capacity, layout
+from builder.vllm.fit.weights import GIB, Part, parts_of_run, parts_of_shape
+from builder.vllm.flagvalues import decimal, human_int, plain_flags
+
+FIXED_GIB = 0.95
+# The estimate's own error in GiB of pool. The one published start-up elsewhere that can be compared (two RTX 3090, vLLM
+# of 2026-08, docs/profiles.md) had 0.8 GiB less per GPU than the estimate gives.
+ERROR_GIB = 1.0
+ERROR_CALIBRATED_GIB = 0.1
+_ROUNDING_GIB = 0.005
+_CALIBRATED_GPU = "rtx-5090"
+_LARGE_GPU_GIB = 70
+_UTILIZATION = ((Version("0.20.0"), 0.92), (Version("0"), 0.9))
+
+NOT_MODELLED = (
+    "memory that other programs hold on the GPU",
+    "CUDA graphs (0.10 GiB in the one log at hand)",
+    "speculative decoding, LoRA, pipeline parallelism, mixtures of experts, sliding windows, latent attention",
+    "fragmentation, and kernels that allocate workspaces when a request comes",
+)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """An estimate. Sizes are for one GPU; tokens and requests are for the whole server."""
+
+    profile: str
+    gpu: Gpu
+    vllm: str
+    cut: Layout
+    held: Capacity
+    weights: tuple[Part, ...]
+    max_model_len: int
+    max_num_seqs: int | None
+    budget_gib: float
+    """What `--gpu-memory-utilization` lets vLLM use."""
+    activation_gib: float
+    pool_gib: float
+    """`Available KV cache memory` of the log."""
+    free_gib: float
+    error_gib: float
+    given_pool: bool
+    notes: tuple[str, ...]
+
+    @property
+    def weights_gib(self) -> float:
+        return sum(part.bytes for part in self.weights) / GIB
+
+    @property
+    def kv_gib(self) -> float:
+        """What the blocks take."""
+        return self.held.blocks * self.cut.block_bytes / GIB
+
+    @property
+    def fits(self) -> bool:
+        """Whether one request of `max_model_len` can be held, without which the server does not start."""
+        return self.held.real_requests >= 1
+
+    @property
+    def blocks_range(self) -> tuple[int, int]:
+        """Blocks at either end of the estimate's error."""
+        if self.given_pool:
+            return self.held.blocks, self.held.blocks
+        low, high = ((self.pool_gib + sign * self.error_gib) * GIB for sign in (-1, 1))
+        return self.cut.blocks(max(0, int(low))), self.cut.blocks(max(0, int(high)))
+
+    def at_once(self, tokens: int) -> int:
+        """Requests of `tokens` tokens that run at once: what the blocks hold, and `--max-num-seqs` lets in."""
+        held = max(0, self.held.blocks - 1) // self.cut.request_blocks(tokens)
+        return min(held, self.max_num_seqs) if self.max_num_seqs is not None else held
+
+    def as_json(self) -> dict[str, Any]:
+        low, high = self.blocks_range
+        return {
+            "profile": self.profile,
+            "gpu": {"name": self.gpu.name, "gib": self.gpu.gib, "measured": self.gpu.measured},
+            "vllm": self.vllm,
+            "fits": self.fits,
+            "block_size": self.cut.block_size,
+            "page_bytes": self.cut.page_bytes,
+            "block_bytes": self.cut.block_bytes,
+            "bytes_per_token": self.cut.page_bytes // self.cut.block_size * self.cut.group_layers * self.cut.attention_groups,
+            "groups": self.cut.groups,
+            "blocks": self.held.blocks,
+            "blocks_range": [low, high],
+            "blocks_per_request": self.cut.request_blocks(self.max_model_len),
+            "kv_cache_tokens": self.held.tokens,
+            "max_model_len": self.max_model_len,
+            "max_concurrency": round(self.held.concurrency, 2),
+            "real_requests": self.held.real_requests,
+            "weights_gib": round(self.weights_gib, 3),
+            "weights": [{"part": part.name, "dtype": part.dtype, "gib": round(part.bytes / GIB, 4)} for part in self.weights],
+            "budget_gib": round(self.budget_gib, 3),
+            "activation_gib": round(self.activation_gib, 3),
+            "fixed_gib": FIXED_GIB,
+            "kv_pool_gib": round(self.pool_gib, 3),
+            "kv_cache_gib": round(self.kv_gib, 3),
+            "free_gib": round(self.free_gib, 2),
+            "error_gib": 0.0 if self.given_pool else self.error_gib,
+            "notes": list(self.notes),
+            "not_modelled": list(NOT_MODELLED),
+        }  # fmt: skip
+
+
+def parse_version(text: str) -> Version:
+    """A vLLM version as people write it, `v0.20.0` included. Raises `InputError`."""
+    try:
+        return Version(text.removeprefix("v"))
+    except InvalidVersion as error:
+        raise InputError(f"{text!r} is not a vLLM version", hint="write it as 0.20.0") from error
+
+
+def estimate(
+    profile: Profile,
+    shape: ModelShape,
+    gpu: Gpu,
+    version: Version,
+    *,
+    weights: Sequence[Part] | None = None,
+    pool_gib: float | None = None,
+) -> Fit:
+    """Estimate what `profile` needs and gives.
+
+    `weights` replaces those that the shape gives (from a checkpoint's headers); `pool_gib` replaces the pool that the
+    estimate would give (from a log's `Available KV cache memory`). Raises `InputError` for what is not modelled.
+    """
+    flags = plain_flags(profile.flags)
+    notes: list[str] = []
+    parallel = _whole(flags, "tensor-parallel-size") or 1
+    for flag in ("speculative-config", "enable-lora", "pipeline-parallel-size", "decode-context-parallel-size"):
+        if flags.get(flag) not in (None, False, 1):
+            notes.append(f"--{flag} is not modelled")
+    length = _length(flags, shape)
+    seqs = _whole(flags, "max-num-seqs")
+    cut = _layout(flags, shape, version, parallel, notes)
+    loaded = _divided([*(weights or parts_of_shape(shape)), *parts_of_run(shape, version, flags)], parallel)
+    total_weights = sum(part.bytes for part in loaded) / GIB
+    budget = gpu.gib * _utilization(flags, version)
+    activation = _activation(flags, shape, gpu, parallel, notes)
+    given = pool_gib is not None
+    set_bytes = human_int(flags["kv-cache-memory-bytes"]) if "kv-cache-memory-bytes" in flags else None
+    if pool_gib is None and set_bytes is not None:
+        pool_gib, given = set_bytes / GIB, True
+        notes.append("--kv-cache-memory-bytes sets the pool; --gpu-memory-utilization is not looked at")
+    pool = pool_gib if pool_gib is not None else max(0.0, budget - total_weights - activation - FIXED_GIB)
+    blocks = cut.blocks(int(pool * GIB))
+    if given and set_bytes is None:
+        low, high = (cut.blocks(int((pool + rounding) * GIB)) for rounding in (-_ROUNDING_GIB, _ROUNDING_GIB))
+        if low != high:
+            notes.append(f"a log prints two decimals: a pool of {pool:.2f} GiB is {low} to {high} blocks")
+    override = _whole(flags, "num-gpu-blocks-override")
+    if override is not None:
+        blocks, given = override, True
+    if shape.vision_parameters and flags.get("language-model-only"):
+        notes.append(
+            "the vision tower is counted in spite of --language-model-only: the one log at hand says that it is loaded"
+        )
+    calibrated = gpu.name == _CALIBRATED_GPU and parallel == 1 and shape.hybrid and version < Version("0.21.0")
+    if not calibrated and not given:
+        notes.append(f"calibrated on one {_CALIBRATED_GPU} with vLLM 0.20.0 only: expect {ERROR_GIB} GiB either way")
+    return Fit(
+        profile=profile.name,
+        gpu=gpu,
+        vllm=str(version),
+        cut=cut,
+        held=capacity(cut, blocks, version, length),
+        weights=tuple(loaded),
+        max_model_len=length,
+        max_num_seqs=seqs,
+        budget_gib=budget,
+        activation_gib=activation,
+        pool_gib=pool,
+        free_gib=gpu.gib - total_weights - blocks * cut.block_bytes / GIB - FIXED_GIB,
+        error_gib=ERROR_CALIBRATED_GIB if calibrated else ERROR_GIB,
+        given_pool=given,
+        notes=tuple(notes),
+    )
+
+
+def _whole(flags: Mapping[str, Any], name: str) -> int | None:
+    """A flag's whole number. Raises `InputError` when it has another value."""
+    if name not in flags:
+        return None
+    value = human_int(flags[name])
+    if value is None or value < 1:
+        raise InputError(f"--{name} is {flags[name]!r}, not a number above 0", hint="`builder profile lint` says more")
+    return value
+
+
+def _length(flags: Mapping[str, Any], shape: ModelShape) -> int:
+    given = flags.get("max-model-len")
+    if given is not None and str(given).lower() not in ("-1", "auto"):
+        length = _whole(flags, "max-model-len")
+        assert length is not None  # noqa: S101  it is there
+        return length
+    if shape.context is None:
+        raise InputError(
+            "the profile has no max-model-len, and the model's shape no context",
+            hint="pin max-model-len in the profile",
+        )
+    return shape.context
+
+
+def _utilization(flags: Mapping[str, Any], version: Version) -> float:
+    name = "gpu-memory-utilization" if "gpu-memory-utilization" in flags else "device-memory-utilization"
+    if name in flags:
+        value = decimal(flags[name])
+        if value is None or not 0 < value <= 1:
+            raise InputError(f"--{name} is {flags[name]!r}, not between 0 and 1")
+        return value
+    return next(default for since, default in _UTILIZATION if version >= since)
+
+
+def _layout(flags: Mapping[str, Any], shape: ModelShape, version: Version, parallel: int, notes: list[str]) -> Layout:
+    caching = flags.get("enable-prefix-caching")
+    if flags.get("no-enable-prefix-caching") is True:
+        caching = False
+    if flags.get("mamba-cache-mode") == "all":
+        notes.append("--mamba-cache-mode all is not modelled")
+    dtypes = [str(flags.get(name, "auto")) for name in ("mamba-ssm-cache-dtype", "mamba-cache-dtype")]
+    for dtype in dtypes:
+        if dtype != "auto" and dtype not in DTYPE_BYTES:
+            raise InputError(f"the state type {dtype} is not modelled", hint=f"auto, {', '.join(DTYPE_BYTES)}")
+    return layout(
+        shape,
+        version,
+        cache_dtype=str(flags.get("kv-cache-dtype", "auto")),
+        block_size=_whole(flags, "block-size"),
+        prefix_caching=caching if isinstance(caching, bool) else None,
+        state_dtype=dtypes[0],
+        conv_dtype=dtypes[1],
+        tensor_parallel=parallel,
+    )
+
+
+def _divided(parts: Sequence[Part], parallel: int) -> list[Part]:
+    """Each GPU's share under tensor parallelism. Norms and the rotary cache are on every GPU; they are small."""
+    whole = {"rotary cache", "norms, gates, convolutions"}
+    return [Part(each.name, each.dtype, each.bytes if each.name in whole else each.bytes // parallel) for each in parts]
+
+
+def _activation(flags: Mapping[str, Any], shape: ModelShape, gpu: Gpu, parallel: int, notes: list[str]) -> float:
+    """Peak activation in GiB: three times the MLP's width and three times the residual stream, per batched token."""
+    batched = _whole(flags, "max-num-batched-tokens")
+    if batched is None:
+        batched = 8192 if gpu.gib >= _LARGE_GPU_GIB and "a100" not in gpu.name else 2048
+        notes.append(f"no --max-num-batched-tokens: vLLM's own {batched:,} for this GPU is assumed")
+    per_token = DTYPE_BYTES[shape.dtype] * 3 * (shape.mlp // parallel + shape.hidden)
+    return batched * per_token / GIB

@@ -1,0 +1,86 @@
+"""A checkpoint's config and tensor list without its bulk: from a folder, or by range from the Hub."""
+
+from __future__ import annotations
+
+import json
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from builder.checkpoint.hub_access import fetch, open_hub
+from builder.cli.console import Console
+from builder.util.errors import InputError
+
+# safetensors' own limit of a header.
+_HEADER_LIMIT = 100 << 20
+
+Tensor = tuple[str, str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """`config` is config.json; `tensors` are (name, type as safetensors names it, shape)."""
+
+    name: str
+    config: dict[str, Any]
+    tensors: tuple[Tensor, ...]
+
+
+def read_folder(folder: Path) -> Checkpoint:
+    """Read the headers of every `*.safetensors` in a folder. Raises `InputError` with the file that is not one."""
+    path = folder / "config.json"
+    if not path.is_file():
+        raise InputError(f"{folder} has no config.json", hint="name the checkpoint's folder")
+    config = _json(path.read_bytes(), str(path))
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise InputError(
+            f"{folder} has no .safetensors files", hint="download the checkpoint, or use the recipe's `model:`"
+        )
+    tensors = [tensor for file in files for tensor in read_header(file)]
+    return Checkpoint(str(folder), config, tuple(tensors))
+
+
+def read_header(path: Path) -> list[Tensor]:
+    """The tensors that a safetensors file lists."""
+    with path.open("rb") as stream:
+        start = stream.read(8)
+        if start.startswith(b"version "):
+            raise InputError(f"{path} is a git-lfs pointer, not the file", hint="run `git lfs pull` there")
+        length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
+        if not 2 <= length <= _HEADER_LIMIT:
+            raise InputError(f"{path} is not a safetensors file", hint="download it again")
+        header = _json(stream.read(length), str(path))
+    try:
+        return [
+            (name, str(entry["dtype"]), tuple(int(each) for each in entry["shape"]))
+            for name, entry in header.items()
+            if name != "__metadata__"
+        ]
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path} has a header that lists no tensors: {error!r}", hint="download it again") from error
+
+
+def _json(data: bytes, name: str) -> dict[str, Any]:
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{name} is not JSON: {error}", hint="download it again") from error
+    if not isinstance(document, dict):
+        raise InputError(f"{name} is not a JSON object", hint="download it again")
+    return document
+
+
+def read_hub(repo: str, revision: str | None, *, console: Console) -> Checkpoint:
+    """The same from the Hub (`HF_ENDPOINT`), some kilobytes per file by range; weights are not downloaded."""
+    with open_hub(repo) as api:
+        with console.progress(f"reading the headers of {repo}"):
+            metadata = api.get_safetensors_metadata(repo, revision=revision)
+        config = fetch(api, repo, revision, "config.json")
+    tensors = [
+        (name, str(tensor.dtype), tuple(tensor.shape))
+        for file in metadata.files_metadata.values()
+        for name, tensor in file.tensors.items()
+    ]
+    return Checkpoint(repo, _json(config, "config.json"), tuple(tensors))

@@ -1,0 +1,308 @@
+"""Rules about one flag at a time: does it exist, does it take this value, does it change anything."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from builder.vllm.flagvalues import decimal, human_int
+from builder.vllm.lint.context import Context, Entry
+from builder.vllm.lint.findings import Finding
+from builder.vllm.reader.flags import NOT_KNOWN, Flag
+
+_COMPARE: Mapping[str, tuple[str, Callable[[float, float], bool]]] = {
+    "gt": ("above", lambda value, limit: value > limit),
+    "ge": ("at least", lambda value, limit: value >= limit),
+    "lt": ("below", lambda value, limit: value < limit),
+    "le": ("at most", lambda value, limit: value <= limit),
+    "multiple_of": ("a multiple of", lambda value, limit: value % limit == 0),
+}
+# Whether it is on by itself depends on the model (hybrid ones: since 0.26.0).
+_DEFAULT_BY_MODEL = {"enable-prefix-caching"}
+_SHOWN = 8
+
+
+def known_flags(context: Context) -> Iterator[Finding]:
+    """Every flag exists in this version, spelt out, and once."""
+    catalog = context.package.catalog
+    names = list(catalog.lookup())
+    seen: dict[str, Entry] = {}
+    for entry in context.entries:
+        if entry.flag is None:
+            yield _unknown(context, entry, names)
+            continue
+        if entry.flag.dest == "model":
+            yield context.say(
+                "model-in-profile", "error", "a profile does not name the model: the entrypoint passes it first",
+                entry=entry, hint="remove it; BUILDER_MODEL names another model",
+            )  # fmt: skip
+        earlier = seen.get(entry.flag.dest)
+        if earlier is not None and not (entry.inner or earlier.inner):
+            yield context.say(
+                "flag-twice", "error", f"--{entry.name} and --{earlier.name} are the same flag; the later one wins",
+                entry=entry, hint=f"keep one of them: {earlier.key} stands at {context.document.at(('flags', earlier.key), key=True)}",
+            )  # fmt: skip
+        seen[entry.flag.dest] = entry
+
+
+def _unknown(context: Context, entry: Entry, names: list[str]) -> Finding:
+    catalog = context.package.catalog
+    begin = [name for name in names if name.startswith(entry.name)]
+    if len(begin) == 1 and not catalog.gaps:
+        return context.say(
+            "abbreviated-flag", "error", f"--{entry.name} is an abbreviation of --{begin[0]}: it works until another flag begins so",
+            entry=entry, hint=f"write {begin[0]}",
+        )  # fmt: skip
+    near = difflib.get_close_matches(entry.name, names, n=1, cutoff=0.7)
+    hint = f"did you mean {near[0]}?" if near else "`vllm serve --help=all` lists the flags"
+    short = next((flag for flag in catalog.flags.values() if f"-{entry.name}" in flag.short), None)
+    if short is not None:
+        hint = f"-{entry.name} is short for --{short.name}; write {short.name}"
+    positive = catalog.lookup().get(entry.name.removeprefix("no-"))
+    if positive is not None and positive[0].type == "unknown":
+        return _unread(context, entry, positive[0])
+    if catalog.gaps:
+        return context.say(
+            "unknown-flag", "not-checked", f"whether {context.vllm} has --{entry.name} is not known: {catalog.gaps[0]}",
+            entry=entry, hint=hint,
+        )  # fmt: skip
+    return context.say("unknown-flag", "error", f"{context.vllm} has no flag --{entry.name}", entry=entry, hint=hint)
+
+
+def values(context: Context) -> Iterator[Finding]:
+    """Every flag gets a value of its type, in its range and among its choices."""
+    for entry in context.entries:
+        if entry.flag is None:
+            continue
+        if entry.flag.type == "unknown":
+            yield _unread(context, entry, entry.flag)
+        elif entry.inner:
+            yield from _inner(context, entry, entry.flag)
+        elif entry.flag.switch:
+            yield from _switch(context, entry, entry.flag)
+        else:
+            yield from _value(context, entry, entry.flag)
+
+
+def _unread(context: Context, entry: Entry, flag: Flag) -> Finding:
+    return context.say(
+        "value", "not-checked", f"--{flag.name}: {flag.unread} could not be read from the source", entry=entry
+    )
+
+
+def _inner(context: Context, entry: Entry, flag: Flag) -> Iterator[Finding]:
+    if not flag.takes_keys:
+        yield context.say(
+            "takes-no-keys", "error", f"--{flag.name} takes a plain value, not --{flag.name}.{entry.inner}", entry=entry
+        )
+        return
+    yield from _keys(context, entry, flag, [entry.inner.split(".")[0].rstrip("+")])
+
+
+def _keys(context: Context, entry: Entry, flag: Flag, keys: list[str]) -> Iterator[Finding]:
+    unknown = [key for key in keys if flag.keys and key.replace("-", "_") not in flag.keys]
+    for key in unknown:
+        near = difflib.get_close_matches(key, flag.keys, n=1)
+        yield context.say(
+            "unknown-key", "error", f"--{flag.name} has no key {key!r} in {context.vllm}", entry=entry,
+            hint=f"did you mean {near[0]}?" if near else f"keys: {', '.join(flag.keys[:_SHOWN])}, ...",
+        )  # fmt: skip
+    if not unknown:
+        yield context.say(
+            "json-value", "not-checked", f"what stands inside --{flag.name} is not checked further", entry=entry
+        )
+
+
+def _switch(context: Context, entry: Entry, flag: Flag) -> Iterator[Finding]:
+    if not isinstance(entry.value, bool):
+        yield context.say(
+            "switch-with-value", "error", f"--{entry.name} is a switch and takes no value, not {_shown(entry.value)}",
+            entry=entry, hint=f"write true for --{entry.name}" + (", false for its opposite" if flag.negative else ""),
+        )  # fmt: skip
+    elif entry.value is False and (entry.off or f"no-{entry.name}" not in flag.negative):
+        there = ", ".join(f"--{name}" for name in (*flag.names, *flag.negative))
+        yield context.say(
+            "boolean-form", "error", f"false is passed as --no-{entry.name}, which {context.vllm} does not have",
+            entry=entry, hint=f"it has {there}; " + ("leave the line out" if not flag.negative else "use one of these with true"),
+        )  # fmt: skip
+
+
+def _value(context: Context, entry: Entry, flag: Flag) -> Iterator[Finding]:
+    value = entry.value
+    if value is False:
+        yield context.say(
+            "boolean-form", "error", f"--{flag.name} takes a value; there is no --no-{entry.name}", entry=entry,
+            hint="give it a value, or leave the line out",
+        )  # fmt: skip
+        return
+    if value is True:
+        if flag.nargs not in ("?", "*") and not flag.unread:
+            yield context.say(
+                "needs-value", "error", f"--{flag.name} needs a value, and gets none", entry=entry, hint=_takes(flag)
+            )
+        return
+    several = list(value) if isinstance(value, tuple) else [value]
+    problem = _count_problem(flag, len(several))
+    if problem:
+        yield context.say("wrong-count", "error", f"--{flag.name} {problem}", entry=entry)
+        return
+    if flag.unread:
+        yield _unread(context, entry, flag)
+        return
+    for each in several:
+        yield from _one(context, entry, flag, each)
+
+
+def _count_problem(flag: Flag, count: int) -> str | None:
+    if isinstance(flag.nargs, int):
+        return f"takes {flag.nargs} values, not {count}" if count != flag.nargs else None
+    if flag.nargs == "+":
+        return "needs at least one value" if count == 0 else None
+    if flag.nargs == "?":
+        return f"takes one value at most, not {count}" if count > 1 else None
+    return f"takes one value, not {count}" if flag.nargs is None and count != 1 else None
+
+
+def _one(context: Context, entry: Entry, flag: Flag, value: Any) -> Iterator[Finding]:
+    if flag.optional and str(value) in ("", "None"):
+        return
+    found = convert(flag, value)
+    if found is NOT_KNOWN:
+        yield context.say(
+            "wrong-type",
+            "error",
+            f"--{flag.name} takes {_kind(flag)}, not {_shown(value)}",
+            entry=entry,
+            hint=_takes(flag),
+        )
+        return
+    if flag.choices is not None and found not in flag.choices:
+        yield _not_among(context, entry, "bad-choice", str(value), [str(each) for each in flag.choices])
+    elif flag.members and str(value).upper() not in flag.members and str(value).lower() != "auto":
+        yield _not_among(context, entry, "unknown-name", str(value), list(flag.members))
+    elif flag.known and str(value) not in flag.known:
+        near = difflib.get_close_matches(str(value), flag.known, n=1)
+        yield context.say(
+            "value", "not-checked", f"{value!r} is not among the names that {context.vllm} lists for --{flag.name}, but it takes others too",
+            entry=entry, hint=f"did you mean {near[0]}?" if near else f"listed: {', '.join(flag.known)}",
+        )  # fmt: skip
+    if isinstance(found, int | float) and not isinstance(found, bool):
+        for kind, limit in flag.limits:
+            words, holds = _COMPARE[kind]
+            if not holds(found, limit):
+                yield context.say(
+                    "out-of-range", "error", f"--{flag.name} must be {words} {limit:g}, not {value}", entry=entry
+                )
+    if flag.type == "json" and isinstance(found, dict):
+        yield from _keys(context, entry, flag, [str(key).split(".")[0] for key in found])
+
+
+def _not_among(context: Context, entry: Entry, rule: str, value: str, there: list[str]) -> Finding:
+    folded = {each.lower(): each for each in there}
+    near = difflib.get_close_matches(value.lower(), list(folded), n=1, cutoff=0.5)
+    hint = f"did you mean {folded[near[0]]}? " if near else ""
+    return context.say(
+        rule, "error", f"{context.vllm} does not know {value!r} for --{entry.name}", entry=entry,
+        hint=f"{hint}known: {', '.join(there)}",
+    )  # fmt: skip
+
+
+def convert(flag: Flag, value: Any) -> Any:
+    """A value as the parser converts it, or `NOT_KNOWN` when it refuses it."""
+    if isinstance(value, bool):
+        return NOT_KNOWN if flag.type != "str" else str(value)
+    if flag.type == "int":
+        try:
+            return int(str(value))
+        except ValueError:
+            return NOT_KNOWN
+    if flag.type in ("human_int", "human_int_or_auto"):
+        if flag.type == "human_int_or_auto" and str(value).strip().lower() in ("-1", "auto"):
+            return -1
+        number = human_int(value)
+        return NOT_KNOWN if number is None else number
+    if flag.type == "float":
+        number_or_none = decimal(value)
+        return NOT_KNOWN if number_or_none is None else number_or_none
+    if flag.type == "json":
+        try:
+            return json.loads(str(value))
+        except ValueError:
+            return NOT_KNOWN
+    return str(value).lower().replace("-", "_") if flag.folds_case else str(value)
+
+
+def _kind(flag: Flag) -> str:
+    return {
+        "int": "a whole number", "human_int": "a whole number such as 4029, 16k or 16K",
+        "human_int_or_auto": "a whole number such as 4029, 16k or 16K, or auto", "float": "a number",
+        "json": "a JSON object", "str": "a text",
+    }.get(flag.type, "another value")  # fmt: skip
+
+
+def _takes(flag: Flag) -> str:
+    if flag.choices:
+        return f"one of: {', '.join(str(each) for each in flag.choices)}"
+    return f"it takes {_kind(flag)}"
+
+
+def _shown(value: Any) -> str:
+    return ", ".join(repr(each) for each in value) if isinstance(value, tuple) else repr(value)
+
+
+def deprecated(context: Context) -> Iterator[Finding]:
+    """Flags that this version calls deprecated."""
+    for entry in context.entries:
+        if entry.flag is not None and entry.flag.deprecated:
+            yield context.say("deprecated", "warning", f"--{entry.name}: {entry.flag.deprecated}", entry=entry)
+
+
+def defaults(context: Context) -> Iterator[Finding]:
+    """Flags that say what would hold anyway."""
+    for entry in context.entries:
+        flag = entry.flag
+        if flag is None or entry.inner:
+            continue
+        default = stock_default(flag)
+        if default is NOT_KNOWN or default is None:
+            continue
+        if not equals_default(entry, default):
+            continue
+        if flag.name in _DEFAULT_BY_MODEL:
+            yield context.say(
+                "equals-default",
+                "not-checked",
+                f"whether --{entry.name} is on by itself depends on the model",
+                entry=entry,
+            )
+        else:
+            yield context.say(
+                "equals-default", "warning", f"{' '.join((f'--{entry.name}', _text(default))).rstrip()} is the default of {context.vllm}",
+                entry=entry, hint="it may stand there to pin it; without it nothing changes today",
+            )  # fmt: skip
+
+
+def stock_default(flag: Flag) -> Any:
+    """What holds when the flag is not given; `NOT_KNOWN` when only running tells."""
+    return flag.effective if flag.default is None and flag.effective is not NOT_KNOWN else flag.default
+
+
+def equals_default(entry: Entry, default: Any) -> bool:
+    """Whether an entry sets what holds anyway."""
+    if entry.flag is None:
+        return False
+    if entry.flag.switch:
+        return bool(entry.switched_on == default)
+    return _same(entry.flag, entry.value, default)
+
+
+def _same(flag: Flag, value: Any, default: Any) -> bool:
+    if isinstance(value, tuple):
+        return isinstance(default, list) and [convert(flag, each) for each in value] == default
+    return not isinstance(value, bool) and bool(convert(flag, value) == default)
+
+
+def _text(default: Any) -> str:
+    return "" if isinstance(default, bool) else str(default)

@@ -1,0 +1,95 @@
+"""A build that is cut short leaves what was there before, or what it was to make: never something in between."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.cli import builder
+from tests.support.services import require_root
+from tests.support.smallwheel import FILES, make_project
+from tests.support.trees import git_diff
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    diff = git_diff(tmp_path / "g", FILES, {**FILES, "vllm/big.py": b"x = 1\n" * 60_000})
+    return make_project(tmp_path / "project", {"one.diff": diff})
+
+
+def start(project: Path, *arguments: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "builder", *arguments], cwd=project, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+    )  # fmt: skip
+
+
+def is_whole(project: Path) -> None:
+    """What is in dist, if anything, passes verification."""
+    if (project / "dist/small/index.json").exists():
+        done = builder("verify", "oci:dist/small", "--recipe", "small", cwd=project)
+        assert done.code == 0, done.err
+
+
+def test_killed_at_any_moment_the_next_run_succeeds(project: Path) -> None:
+    dice = random.Random(1)
+    begun = time.monotonic()
+    assert builder("lock", "small", cwd=project).code == 0
+    usual = time.monotonic() - begun
+    for _ in range(12):
+        process = start(project, "build", "small", "--engine", "oci")
+        time.sleep(dice.uniform(0, usual))
+        process.kill()
+        process.communicate()
+        is_whole(project)
+    done = builder("build", "small", "--engine", "oci", "--json", cwd=project)
+    assert done.code == 0, done.err
+    is_whole(project)
+    assert builder("lock", "small", "--check", cwd=project).code == 0
+
+
+def test_ctrl_c_ends_in_130_and_leaves_no_temporary_files(project: Path) -> None:
+    (project / "overlays/one.diff").rename(project / "kept.diff")
+    os.mkfifo(project / "overlays/one.diff")
+    process = start(project, "lock", "small", "--json")
+    time.sleep(1.5)  # It waits for the diff now.
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert b"Traceback" not in errors
+    assert not (project / "images/small.lock.yaml").exists()
+    assert [path.name for path in (project / "images").iterdir()] == ["small.yaml"]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    require_root()
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", str(folder)], capture_output=True, check=False
+    )
+    if mounted.returncode != 0:
+        pytest.skip("cannot mount a small file system here")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_is_an_error_and_leaves_no_half_image(project: Path, small_disk: Path) -> None:
+    done = builder("build", "small", "--engine", "oci", "--output", f"oci:{small_disk}/out", "--json", cwd=project)
+    assert done.code == 2
+    error = json.loads(done.out)["error"]
+    assert "No space left" in error["message"]
+    assert not (small_disk / "out/index.json").exists()
+    assert [path for path in small_disk.rglob("*") if path.name.endswith(".tmp")] == []

@@ -1,0 +1,106 @@
+"""Profiles: flag for flag what the model card pins, and nothing that YAML or a shell could bend."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from builder.documents.profile import Profile, load_profile
+from builder.util.errors import InputError
+
+FOLDER = Path(__file__).parents[2] / "profiles"
+SMOKE = (
+    "--quantization fp8 --language-model-only --kv-cache-dtype turboquant_k8v4 --gpu-memory-utilization 0.96 "
+    "--max-model-len 4029 --max-num-seqs 4 --max-num-batched-tokens 10500 --max-cudagraph-capture-size 4 --block-size 16 "
+    "--reasoning-parser qwen3 --tool-call-parser qwen3_coder --enable-chunked-prefill"
+)
+CEILING = (
+    "--quantization fp8 --language-model-only --kv-cache-dtype turboquant_k8v4 --gpu-memory-utilization 0.98 "
+    "--max-model-len 4029 --max-num-seqs 8 --max-num-batched-tokens 12288 --max-cudagraph-capture-size 8 "
+    "--enable-chunked-prefill --reasoning-parser qwen3 --tool-call-parser qwen3_coder"
+)
+
+
+@pytest.mark.parametrize(("name", "flags"), [("smoke", SMOKE), ("production-ceiling", CEILING)])
+def test_the_pinned_profiles_hold_exactly_the_model_cards_flags(name: str, flags: str) -> None:
+    assert load_profile(FOLDER / f"{name}.yaml").argv() == flags.split()
+
+
+def test_our_own_profile_can_serve_the_envelope() -> None:
+    profile = load_profile(FOLDER / "envelope-16k.yaml")
+    assert profile.envelope is not None
+    assert (profile.envelope.prompt, profile.envelope.completion) == (10_000, 6_144)
+    flags = profile.flags
+    assert isinstance(flags["max-model-len"], int)
+    assert flags["max-model-len"] >= profile.envelope.prompt + profile.envelope.completion
+    assert isinstance(flags["max-num-batched-tokens"], int)
+    assert flags["max-num-batched-tokens"] >= profile.envelope.prompt
+
+
+def profile_of(tmp_path: Path, text: str) -> Profile:
+    path = tmp_path / "p.yaml"
+    path.write_text(text)
+    return load_profile(path)
+
+
+def test_numbers_switches_and_lists_are_passed_as_they_are_written(tmp_path: Path) -> None:
+    found = profile_of(
+        tmp_path,
+        "name: p\nflags:\n  a: 0.90\n  b: true\n  c: false\n  d: [x, 2]\n  e: -1\n  f: on\n  g: 010\n  h: 1e-5\n",
+    )
+    assert found.argv() == [
+        "--a",
+        "0.90",
+        "--b",
+        "--no-c",
+        "--d",
+        "x",
+        "2",
+        "--e=-1",
+        "--f",
+        "on",
+        "--g",
+        "010",
+        "--h",
+        "1e-5",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name: q\nflags: {}\n", "calls itself 'q'"),
+        ("name: p\nflags: {--a: 1}\n", "p.yaml:2:"),
+        ("name: p\nflags: {a: 1, no-a: true}\n", "are the same flag"),
+        ("name: p\nflags: {a_b: 1, a-b: 2}\n", "are the same flag"),
+        ("name: p\nflags: {a: {b: c}}\n", "flags.a"),
+        ("name: p\nflag: {}\n", "did you mean 'flags'"),
+        ("name: p\nflags: {}\nenvelope: {prompt: 0, completion: 1}\n", "greater than 0"),
+        ("name: p\nflags: {}\nexpect: [{vllm: '1', gpu: g, source: s, free_gib: {min: 2, max: 1}}]\n", "above max"),
+    ],
+)
+def test_wrong_profiles_name_the_place(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        profile_of(tmp_path, text)
+    assert message in "\n".join([caught.value.message, *(text for _, text in caught.value.details)])
+
+
+@given(st.dictionaries(st.from_regex(r"[a-z][a-z0-9]{0,8}", fullmatch=True), st.text(st.characters(codec="ascii", min_codepoint=32), max_size=20), max_size=4))  # fmt: skip
+def test_any_text_stays_one_argument(tmp_path_factory: pytest.TempPathFactory, flags: dict[str, str]) -> None:
+    if len({name.removeprefix("no-") for name in flags}) != len(flags):
+        return
+    path = tmp_path_factory.mktemp("profile") / "p.yaml"
+    path.write_text(yaml.safe_dump({"name": "p", "flags": flags}))
+    argv = load_profile(path).argv()
+    found = []
+    for argument in argv:
+        name, equals, value = argument.partition("=")
+        if argument.startswith("--") and name[2:] in flags and (equals or argument[2:] in flags):
+            found.append([name[2:], value] if equals else [argument[2:]])
+        else:
+            found[-1].append(argument)
+    assert {name: values[0] for name, *values in found} == flags

@@ -1,0 +1,147 @@
+"""Evidence: what it says, that others can read it, and where it is kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from builder.oci.referrers import find_referrers, read_referrer
+from builder.oci.registry.client import Registry
+from tests.support.cli import builder
+from tests.support.published import patched_project, small_base
+from tests.support.registry import registry, skopeo_copy
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    root = tmp_path_factory.mktemp("evidence")
+    with registry(root / "registry") as host:
+        skopeo_copy(f"oci:{small_base(root / 'layout')}:base", f"docker://{host}/base/image:v1")
+        yield host
+
+
+@pytest.fixture
+def project(hub: str, tmp_path: Path) -> Path:
+    return patched_project(tmp_path / "project", f"{hub}/base/image:v1", checkpoint={"digest": "c0" * 32})
+
+
+def attached(hub: str, document: Any) -> dict[str, bytes]:
+    client = Registry(hub)
+    found = {}
+    for each in find_referrers(client, "team/out", document["digest"]):
+        manifest, data = read_referrer(client, "team/out", each)
+        assert manifest["subject"]["digest"] == document["digest"]
+        found[manifest["annotations"]["org.opencontainers.image.title"]] = data
+    return found
+
+
+def test_sbom_provenance_and_lock_travel_with_the_image(hub: str, project: Path, tmp_path: Path) -> None:
+    done = builder(
+        "publish", "small", "--to", f"{hub}/team/out", "--evidence", str(tmp_path / "e"), "--json", cwd=project
+    )
+    assert done.code == 0, done.err
+    found = attached(hub, done.document)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "e").iterdir()} == found
+    assert set(found) == {"sbom.cdx.json", "provenance.json", "lock.yaml"}
+    assert found["lock.yaml"] == (project / "images/small.lock.yaml").read_bytes()
+    digest = done.document["digest"].removeprefix("sha256:")
+    _check_sbom(found["sbom.cdx.json"], digest)
+    _check_provenance(json.loads(found["provenance.json"]), digest, project)
+    good = builder("verify", f"{hub}/team/out:{done.document['tags'][0]}", "--json", cwd=tmp_path)
+    assert good.code == 0, good.err
+    assert good.document["evidence"] == 3
+    # What has a time or a random number in it would be attached twice.
+    again = builder("publish", "small", "--to", f"{hub}/team/out", "--json", cwd=project)
+    assert again.code == 0, again.err
+    assert attached(hub, done.document) == found
+    assert len(find_referrers(Registry(hub), "team/out", done.document["digest"])) == 3
+
+
+def _check_sbom(data: bytes, digest: str) -> None:
+    from cyclonedx.schema import SchemaVersion
+    from cyclonedx.validation.json import JsonStrictValidator
+
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(data.decode()) is None
+    bom = json.loads(data)
+    assert bom["metadata"]["component"]["hashes"] == [{"alg": "SHA-256", "content": digest}]
+    names = {each["name"]: each for each in bom["components"]}
+    assert set(names) == {"vllm", "torch"}
+    assert names["torch"]["purl"] == "pkg:pypi/torch@2.9.1"
+    patches = names["vllm"]["pedigree"]["patches"]
+    assert [each["type"] for each in patches] == ["unofficial"]
+    assert patches[0]["diff"]["url"] == "overlays/one.diff"
+    assert patches[0]["diff"]["text"]["content"].startswith("sha256:")
+
+
+def _check_provenance(statement: dict[str, Any], digest: str, project: Path) -> None:
+    assert statement["_type"] == "https://in-toto.io/Statement/v1"
+    assert statement["predicateType"] == "https://slsa.dev/provenance/v1"
+    assert statement["subject"] == [{"name": "small", "digest": {"sha256": digest}}]
+    dependencies = {each["name"]: each for each in statement["predicate"]["buildDefinition"]["resolvedDependencies"]}
+    assert all(each["digest"]["sha256"] for each in dependencies.values())
+    assert dependencies["checkpoint"]["digest"]["sha256"] == "c0" * 32
+    lock = hashlib.sha256((project / "images/small.lock.yaml").read_bytes()).hexdigest()
+    assert dependencies["lock"]["digest"]["sha256"] == lock
+    assert "overlay overlays/one.diff" in dependencies
+
+
+def test_a_verdict_must_be_about_the_image(hub: str, project: Path, tmp_path: Path) -> None:
+    first = builder("publish", "small", "--to", f"{hub}/team/verdict", "--json", cwd=project)
+    (tmp_path / "other.json").write_text(json.dumps({"image": "sha256:" + "0" * 64, "passed": True}))
+    refused = builder(
+        "publish", "small", "--to", f"{hub}/team/verdict", "--verdict", str(tmp_path / "other.json"), cwd=project
+    )
+    assert refused.code == 4
+    assert "is not about this image" in refused.err
+    (tmp_path / "smoke.json").write_text(json.dumps({"image": first.document["digest"], "passed": True}))
+    done = builder(
+        "publish",
+        "small",
+        "--to",
+        f"{hub}/team/verdict",
+        "--verdict",
+        str(tmp_path / "smoke.json"),
+        "--json",
+        cwd=project,
+    )
+    assert done.code == 0, done.err
+    checked = builder("verify", f"{hub}/team/verdict@{first.document['digest']}", "--json", cwd=tmp_path)
+    assert checked.code == 0, checked.err
+    assert checked.document["evidence"] == 4
+
+
+def test_signing_comes_before_tags_and_its_failure_moves_none(hub: str, project: Path, tmp_path: Path) -> None:
+    """cosign itself is not on every machine; what is tested here is when it is called, with what, and what its failure does."""
+    program = tmp_path / "bin/cosign"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\necho "$COSIGN_PASSWORD $@" >> {tmp_path}/called\nexit ${{COSIGN_TEST_EXIT:-0}}\n')
+    program.chmod(0o755)
+    env = {"PATH": f"{program.parent}:/usr/sbin:/usr/bin:/bin", "COSIGN_PASSWORD": "pw"}
+    refused = builder(
+        "publish", "small", "--to", f"{hub}/team/signed", "--sign", "--key", "k.key", cwd=project,
+        env={**env, "COSIGN_TEST_EXIT": "1"},
+    )  # fmt: skip
+    assert refused.code == 5
+    assert "cosign does not sign" in refused.err
+    done = builder(
+        "publish", "small", "--to", f"{hub}/team/signed", "--sign", "--key", "k.key", "--json", cwd=project, env=env
+    )
+    assert done.code == 0, done.err
+    calls = (tmp_path / "called").read_text().splitlines()
+    assert calls == [f"pw sign --yes --recursive --key k.key {hub}/team/signed@{done.document['digest']}"] * 2
+    tags = subprocess.run(
+        ["skopeo", "list-tags", "--tls-verify=false", f"docker://{hub}/team/signed"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.document["tags"][0] in json.loads(tags.stdout)["Tags"]
+    missing = builder("publish", "small", "--to", f"{hub}/team/x", "--sign", cwd=project, env={"PATH": "/usr/bin:/bin"})
+    assert missing.code == 2
+    assert "install cosign" in missing.err

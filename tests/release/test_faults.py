@@ -1,0 +1,92 @@
+"""Every fault in every position of a publication: it ends in the right image, or in exit code 5 and no tag that is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from builder.oci.registry import client, upload
+from builder.release.publish import Prepared, Wishes, publish
+from builder.util.errors import UnreachableError
+from tests.support.faultproxy import FAULTS, Plan, fault_proxy
+from tests.support.published import QUIET, held, patched_project, prepared, retarget, small_base
+from tests.support.registry import registry, skopeo_copy
+
+WISHES = Wishes(tags=("production",))
+
+
+class Scene:
+    """A base registry and a target, each behind a proxy that follows one plan."""
+
+    def __init__(self, target: str, proxy: str, plan: Plan, image: Prepared) -> None:
+        self.target, self.proxy, self.plan, self.image = target, proxy, plan, image
+        self.count = 0
+
+    def publish(self, fault: str | None, first: int, *, lasting: bool = False) -> tuple[str, str | None]:
+        """Publish to a new repository with one fault; `done` or `unreachable`, and the digest of the moved tag."""
+        self.count += 1
+        repository = f"team/run{self.count}"
+        plan = self.plan
+        plan.fault, plan.first, plan.lasting, plan.seen = fault, first, lasting, 0
+        plan.requests.clear()
+        try:
+            publish(retarget(self.image, f"{self.proxy}/{repository}"), WISHES, console=QUIET)
+            outcome = "done"
+        except UnreachableError:
+            outcome = "unreachable"
+        immutable = held(self.target, repository, self.image.built.tags.immutable, evidence=3)
+        moved = held(self.target, repository, "production", evidence=3)
+        assert immutable in (None, self.image.built.top.digest)
+        assert moved in (None, self.image.built.top.digest)
+        assert moved is None or immutable is not None
+        if outcome == "done":
+            assert immutable == moved == self.image.built.top.digest
+        return outcome, moved
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    root = tmp_path_factory.mktemp("faults")
+    plan = Plan()
+    patch = pytest.MonkeyPatch()
+    patch.setenv("BUILDER_HTTP_TIMEOUT", "0.8")
+    patch.setattr(client, "backoff", lambda *_: 0.01)
+    patch.setattr(upload, "backoff", lambda *_: 0.01)
+    # Small chunks, so that a layer of the base takes several.
+    patch.setattr(upload, "CHUNK", 8192)
+    with registry(root / "base") as base, registry(root / "target") as target:
+        skopeo_copy(f"oci:{small_base(root / 'layout', filler=30_000)}:base", f"docker://{base}/base/image:v1")
+        with fault_proxy(base, plan) as base_proxy, fault_proxy(target, plan) as proxy:
+            project = patched_project(root / "project", f"{base_proxy}/base/image:v1")
+            yield Scene(target, proxy, plan, prepared(project, to=f"{proxy}/team/first"))
+    patch.undo()
+
+
+def test_without_a_fault_everything_arrives(scene: Scene) -> None:
+    outcome, moved = scene.publish(None, 0)
+    assert outcome == "done"
+    assert moved is not None
+    assert any(request.startswith("PATCH") for request in scene.plan.requests)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_single_fault_in_every_position(scene: Scene, fault: str) -> None:
+    scene.publish(None, 0)
+    total = scene.plan.seen
+    # A delay costs its whole limit each time.
+    positions = range(0, total, 4 if fault == "delay" else 1)
+    outcomes = [scene.publish(fault, position)[0] for position in positions]
+    # Most single faults are mended without anybody's help.
+    assert outcomes.count("done") > len(outcomes) // 2, outcomes
+
+
+@pytest.mark.parametrize("fault", ["drop", "500", "wrong-digest"])
+def test_a_lasting_fault_from_every_position(scene: Scene, fault: str) -> None:
+    scene.publish(None, 0)
+    total = scene.plan.seen
+    for position in range(0, total, 3):
+        outcome, moved = scene.publish(fault, position, lasting=True)
+        if fault != "wrong-digest":
+            assert outcome == "unreachable"
+            assert moved is None or position > total // 2

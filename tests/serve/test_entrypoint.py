@@ -1,0 +1,462 @@
+"""The entrypoint as it stands in an image: its own process, standard library only, on a root of its own."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from builder.checkpoint.digest import digest_directory
+from builder.cli.console import Console
+from builder.serve import entrypoint
+from builder.util.files import sha256
+
+SOURCE = Path(entrypoint.__file__)
+# The entrypoint has no types: it is written for any Python 3.
+SERVE: Any = entrypoint
+PROFILE = ["--quantization", "fp8", "--max-num-seqs", "4", "--enable-chunked-prefill", "--block-size=16"]
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    """A root with the entrypoint, a record, one patched file and a `vllm` that prints its arguments."""
+    own = tmp_path / "opt/builder"
+    own.mkdir(parents=True)
+    shutil.copy(SOURCE, own / "serve")
+    (own / "serve").chmod(0o755)
+    package = tmp_path / "site/vllm"
+    package.mkdir(parents=True)
+    (package / "a.py").write_bytes(b"patched\n")
+    program = tmp_path / "vllm"
+    program.write_text(f"#!{sys.executable}\nimport json, os, sys\nprint(json.dumps([os.getpid(), *sys.argv[1:]]))\n")
+    program.chmod(0o755)
+    record = {
+        "schema": 1,
+        "name": "test",
+        "base": {"reference": "x", "digest": "sha256:0", "entrypoint": [str(program), "serve"], "cmd": []},
+        "package": {"name": "vllm", "root": "site"},
+        "overlays": [
+            {"id": "o/r#1", "digest": "d" * 64, "head": "0" * 40, "title": "T", "drop_when": "merged,\n and out"},
+            {"id": "overlays/two.diff", "digest": "e" * 64},
+        ],
+        "files": [
+            {"path": "vllm/a.py", "before": sha256(b"stock\n"), "after": sha256(b"patched\n"), "overlays": ["one"]},
+            {"path": "vllm/gone.py", "before": sha256(b"x"), "after": None, "overlays": ["one"]},
+        ],
+        "removed": ["vllm/__pycache__/a.cpython-312.pyc"],
+        "entrypoint": sha256(SOURCE.read_bytes()),
+        "model": str(tmp_path / "model"),
+        "profiles": {"smoke": {"description": "fit", "argv": PROFILE}, "other": {"argv": []}},
+        "default_profile": "smoke",
+        "checkpoint": {"requires": {}},
+    }
+    write_record(tmp_path, record)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/config.json").write_text("{}")
+    return tmp_path
+
+
+def write_record(root: Path, record: dict[str, Any]) -> None:
+    (root / "opt/builder/record.json").write_text(json.dumps(record))
+
+
+def record_of(root: Path) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads((root / "opt/builder/record.json").read_text())
+    return document
+
+
+def serve(root: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(root / "opt/builder/serve"), *arguments], capture_output=True, text=True, check=False, timeout=60,
+        env={"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", **env},
+    )  # fmt: skip
+
+
+def argv(done: subprocess.CompletedProcess[str]) -> list[str]:
+    assert done.returncode == 0, done.stderr
+    found: list[str] = json.loads(done.stdout)[1:]
+    return found
+
+
+def test_it_uses_the_standard_library_and_old_syntax_only() -> None:
+    tree = ast.parse(SOURCE.read_text(), feature_version=(3, 8))
+    names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    names |= {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert {name.split(".")[0] for name in names} <= sys.stdlib_module_names
+
+
+def test_the_default_profile_and_a_named_one(image: Path) -> None:
+    model = str(image / "model")
+    assert argv(serve(image)) == ["serve", model, *PROFILE]
+    assert argv(serve(image, "other")) == ["serve", model]
+    assert argv(serve(image, BUILDER_PROFILE="other", BUILDER_MODEL="Qwen/Qwen3-8B")) == ["serve", "Qwen/Qwen3-8B"]
+
+
+def test_flags_alone_are_for_the_chosen_profile(image: Path) -> None:
+    """As under Kubernetes: the profile in `env:`, flags in `args:`. Nothing chosen: the base's own entrypoint."""
+    model = str(image / "model")
+    assert argv(serve(image, "--port", "9000", BUILDER_PROFILE="other")) == ["serve", model, "--port", "9000"]
+    assert argv(serve(image, "--port", "9000")) == ["serve", "--port", "9000"]
+    assert argv(serve(image, "smoke", BUILDER_PROFILE="other")) == ["serve", model, *PROFILE]
+    unknown = serve(image, "--port", "9000", BUILDER_PROFILE="none")
+    assert unknown.returncode == 2
+    assert "there is no profile 'none'" in unknown.stderr
+
+
+def test_health_asks_the_server_in_the_container(image: Path) -> None:
+    statuses = iter((200, 503))
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(next(statuses) if self.path == "/health" else 404)
+            self.end_headers()
+
+        def log_message(self, *arguments: object) -> None: ...
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        port = str(server.server_port)
+        healthy = serve(image, "health", "--port", port, http_proxy="http://127.0.0.1:9")
+        assert (healthy.returncode, healthy.stdout) == (0, "status 200\n"), healthy.stderr
+        assert serve(image, "health", "--port", port).returncode == 1
+        server.shutdown()
+    closed = serve(image, "health", "--port", port)
+    assert closed.returncode == 1
+    assert "no answer" in closed.stdout
+    assert serve(image, "health", "--prot", port).returncode == 2
+
+
+@pytest.mark.parametrize(
+    "given",
+    [["--max-num-seqs", "2"], ["--max-num-seqs=2"], ["--max_num_seqs", "2"]],
+)
+def test_the_callers_flags_win(image: Path, given: list[str]) -> None:
+    found = argv(serve(image, "smoke", "--port", "9000", *given))
+    assert found == ["serve", str(image / "model"), "--quantization", "fp8", "--enable-chunked-prefill", "--block-size=16", "--port", "9000", *given]  # fmt: skip
+
+
+def test_a_switch_is_taken_back_by_its_negation(image: Path) -> None:
+    found = argv(serve(image, "smoke", "--no-enable-chunked-prefill"))
+    assert "--enable-chunked-prefill" not in found
+    assert found[-1] == "--no-enable-chunked-prefill"
+
+
+def test_extra_arguments_are_split_as_a_shell_does(image: Path) -> None:
+    found = argv(serve(image, "other", "--seed", "1", BUILDER_EXTRA_ARGS="--chat-template 'a b' --seed 2"))
+    assert found == ["serve", str(image / "model"), "--chat-template", "a b", "--seed", "2", "--seed", "1"]
+    broken = serve(image, "other", BUILDER_EXTRA_ARGS="'")
+    assert broken.returncode == 2
+    assert "BUILDER_EXTRA_ARGS" in broken.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["Qwen/Qwen3-8B", "--port", "9000"], ["--help"], ["/models/x"], ["$(id)", "{{x}}", "a\nb", "--", "-x"]],
+)
+def test_anything_else_reaches_the_bases_own_entrypoint_unchanged(image: Path, arguments: list[str]) -> None:
+    assert argv(serve(image, *arguments)) == ["serve", *arguments]
+
+
+def test_a_near_miss_is_an_error_and_not_a_model(image: Path) -> None:
+    done = serve(image, "smokee")
+    assert done.returncode == 2
+    assert "did you mean smoke" in done.stderr
+
+
+def test_print_shows_the_command_and_starts_nothing(image: Path) -> None:
+    shutil.rmtree(image / "model")
+    for arguments in (["smoke", "--print"], ["--print", "smoke"], ["--print"]):
+        done = serve(image, *arguments)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith(str(image / "vllm"))
+    assert json.loads(serve(image, "smoke", "--print", "--json").stdout)[1:] == [
+        "serve",
+        str(image / "model"),
+        *PROFILE,
+    ]
+
+
+def test_profiles_and_show(image: Path) -> None:
+    listed = serve(image, "profiles").stdout
+    assert "* smoke  fit" in listed
+    assert json.loads(serve(image, "show", "smoke").stdout)["argv"] == PROFILE
+    assert serve(image, "show", "none").returncode == 2
+
+
+def test_verify_says_what_the_overlays_are(image: Path) -> None:
+    said = serve(image, "verify").stdout.splitlines()
+    assert said == [
+        "test: 2 files are as recorded",
+        "  overlay o/r#1  title: T - drop when: merged, and out",
+        "  overlay overlays/two.diff",
+    ]
+    assert json.loads(serve(image, "verify", "--json").stdout)["overlays"] == [
+        {"id": "o/r#1", "digest": "d" * 64, "title": "T", "drop_when": "merged,\n and out"},
+        {"id": "overlays/two.diff", "digest": "e" * 64},
+    ]
+
+
+def test_verify_names_what_is_wrong(image: Path) -> None:
+    assert serve(image, "verify").returncode == 0
+    (image / "site/vllm/a.py").write_bytes(b"stock\n")
+    (image / "site/vllm/gone.py").write_bytes(b"x")
+    (image / "site/vllm/__pycache__").mkdir()
+    (image / "site/vllm/__pycache__/a.cpython-312.pyc").write_bytes(b"x")
+    done = serve(image, "verify")
+    assert done.returncode == 4
+    assert "the overlay is not in it" in done.stderr
+    assert "should have been deleted" in done.stderr
+    assert "stale bytecode" in done.stderr
+    document = json.loads(serve(image, "verify", "--json").stdout)
+    assert not document["ok"]
+    assert len(document["problems"]) == 3
+
+
+def test_a_wrong_file_stops_the_server(image: Path) -> None:
+    (image / "site/vllm/a.py").write_bytes(b"other\n")
+    done = serve(image, "smoke")
+    assert done.returncode == 4
+    assert done.stdout == ""
+    assert "vllm/a.py" in done.stderr
+
+
+def test_no_model_no_server(image: Path) -> None:
+    shutil.rmtree(image / "model")
+    done = serve(image, "smoke")
+    assert done.returncode == 2
+    assert "docker run -v" in done.stderr
+
+
+RULES = {
+    "opt_ins": ["lm_head", "embed_tokens", "embeddings"],
+    "tensors": {"lm_head.weight_scale_inv": {"dtype": "BF16", "shape": [2, 1]}},
+}
+GOOD = {
+    "quantization_config": {"lm_head": True, "embed_tokens": True, "embeddings": True, "modules_to_not_convert": ["x"]}
+}
+
+
+def write_checkpoint(model: Path, config: dict[str, Any], tensors: dict[str, Any]) -> None:
+    (model / "config.json").write_text(json.dumps(config))
+    header = json.dumps(tensors).encode()
+    (model / "outside.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    weights = {"weight_map": dict.fromkeys(tensors, "outside.safetensors")}
+    (model / "model.safetensors.index.json").write_text(json.dumps(weights))
+
+
+def test_a_checkpoint_with_its_opt_ins_and_scales_is_served(image: Path) -> None:
+    record = record_of(image)
+    record["checkpoint"] = {"requires": RULES}
+    write_record(image, record)
+    scale = {"lm_head.weight_scale_inv": {"dtype": "BF16", "shape": [2, 1], "data_offsets": [0, 4]}}
+    write_checkpoint(image / "model", GOOD, scale)
+    assert serve(image, "smoke").returncode == 0
+
+    def refused(config: dict[str, Any], tensors: dict[str, Any]) -> str:
+        write_checkpoint(image / "model", config, tensors)
+        done = serve(image, "smoke")
+        assert done.returncode == 4
+        assert done.stdout == ""
+        assert serve(image, "smoke", BUILDER_CHECKPOINT_CHECK="off").returncode == 0
+        return done.stderr
+
+    quantization = GOOD["quantization_config"]
+    for name in RULES["opt_ins"]:
+        missing = {"quantization_config": {key: value for key, value in quantization.items() if key != name}}
+        assert f"quantization_config.{name} is not true" in refused(missing, scale)
+    kept = {"quantization_config": {**quantization, "modules_to_not_convert": ["lm_head"]}}
+    assert "modules_to_not_convert lists lm_head" in refused(kept, scale)
+    renamed = {"quantization_config": {**quantization, "modules_to_not_convert": ["language_model.lm_head"]}}
+    assert "modules_to_not_convert lists language_model.lm_head" in refused(renamed, scale)
+    odds: list[Any] = [5, [], {**GOOD["quantization_config"], "modules_to_not_convert": 5}]
+    for odd in odds:
+        message = refused({"quantization_config": odd} if odd else [], scale)  # type: ignore[arg-type]
+        assert "is not what a checkpoint has" in message
+        assert "Traceback" not in message
+    assert "is not in the checkpoint" in refused(GOOD, {"other": {}})
+    wrong = {"lm_head.weight_scale_inv": {"dtype": "F32", "shape": [2, 1]}}
+    assert "is F32 [2, 1], not BF16 [2, 1]" in refused(GOOD, wrong)
+    (image / "model/outside.safetensors").write_bytes(b"\xff" * 20)
+    assert "no safetensors header" in serve(image, "smoke").stderr
+
+
+def test_the_locked_files_are_compared(image: Path) -> None:
+    (image / "model/shard.safetensors").write_bytes(b"x" * 100)
+    lock_model(image)
+    assert serve(image, "smoke").returncode == 0
+    (image / "model/shard.safetensors").write_bytes(b"y" * 100)
+    assert serve(image, "smoke").returncode == 0
+    assert "other content" in serve(image, "smoke", BUILDER_CHECKPOINT_CHECK="full").stderr
+    (image / "model/shard.safetensors").write_bytes(b"y" * 99)
+    assert "has 99 bytes, locked were 100" in serve(image, "smoke").stderr
+    assert serve(image, "smoke", BUILDER_CHECKPOINT_CHECK="loud").returncode == 2
+
+
+def lock_model(image: Path, *, files: bool = True) -> None:
+    """Put the model as it is now into the record, as `builder lock` and `build` do; its `files` as for a path or a
+    repository, none as for a recipe with the digest alone."""
+    found = digest_directory(image / "model", console=Console(verbosity=-1), cache=False)
+    record = record_of(image)
+    record["checkpoint"] |= {"digest": found.digest}
+    if files:
+        record["checkpoint"]["files"] = [
+            {"path": path, "sha256": digest, "size": size} for path, digest, size in found.files
+        ]
+    write_record(image, record)
+
+
+MODEL = {"tokenizer.json": b"{}", "model.safetensors": b"x" * 100, "sub/chat.jinja": b"j"}
+
+
+@pytest.fixture
+def locked(image: Path) -> Path:
+    """The image with a model of some files that is locked."""
+    for name, data in MODEL.items():
+        (image / "model" / name).parent.mkdir(exist_ok=True)
+        (image / "model" / name).write_bytes(data)
+    lock_model(image)
+    return image
+
+
+@pytest.mark.parametrize("how", ["quick", "full"])
+def test_a_name_too_many_or_too_few_is_another_checkpoint(locked: Path, how: str) -> None:
+    model = locked / "model"
+    for name in ("README.md", "LICENSE", ".cache/x", "__pycache__/m.pyc", "sub/.hidden", "empty/.keep"):
+        (model / name).parent.mkdir(exist_ok=True)
+        (model / name).write_bytes(b"not served")
+    (model / "sub/loop").symlink_to("..")
+    assert serve(locked, "smoke", BUILDER_CHECKPOINT_CHECK=how).returncode == 0
+    for name in ("chat_template.jinja", "model-2.safetensors", "sub/modeling.py", "notes.txt"):
+        (model / name).write_bytes(b"")
+        done = serve(locked, "smoke", BUILDER_CHECKPOINT_CHECK=how)
+        assert (done.returncode, done.stdout) == (4, "")
+        assert f"{name}  is not in the locked checkpoint" in done.stderr
+        (model / name).unlink()
+    (model / "sub/chat.jinja").unlink()
+    done = serve(locked, "smoke", BUILDER_CHECKPOINT_CHECK=how)
+    assert done.returncode == 4
+    assert "sub/chat.jinja  is missing" in done.stderr
+
+
+def test_a_digest_without_files_is_compared_by_full(locked: Path) -> None:
+    """A recipe with `checkpoint: {digest: ...}`: names and sizes are not known, all the bytes are."""
+    record = record_of(locked)
+    del record["checkpoint"]["files"]
+    write_record(locked, record)
+    model = locked / "model"
+
+    def refused() -> bool:
+        assert serve(locked, "smoke").returncode == 0
+        done = serve(locked, "smoke", BUILDER_CHECKPOINT_CHECK="full")
+        assert done.returncode in (0, 4), done.stderr
+        return f"locked was {record['checkpoint']['digest']}" in done.stderr
+
+    assert not refused()
+    (model / "config.json").write_text("{ }")
+    assert refused()
+    (model / "config.json").write_text("{}")
+    (model / "more.txt").write_text("")
+    assert refused()
+    (model / "more.txt").unlink()
+    assert not refused()
+    shutil.copytree(model, locked / "other")
+    shutil.rmtree(model)
+    (locked / "other").rename(model)
+    (model / "tokenizer.json").rename(model / "tokenizer2.json")
+    assert refused()
+
+
+def listen(path: Path) -> None:
+    os.chdir(path.parent)  # A socket's path has 107 bytes at most.
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(path.name)
+
+
+@pytest.mark.parametrize("how", ["quick", "full"])
+@pytest.mark.parametrize("name", ["tokenizer.json", "model.safetensors", "config.json", "model.safetensors.index.json"])
+@pytest.mark.parametrize(
+    "place",
+    [Path.mkdir, os.mkfifo, listen, lambda path: path.symlink_to("nowhere"), lambda path: path.symlink_to(path)],
+)
+def test_what_is_no_file_is_a_problem_and_is_not_waited_for(
+    locked: Path, monkeypatch: pytest.MonkeyPatch, place: Callable[[Path], object], name: str, how: str
+) -> None:
+    monkeypatch.chdir(locked)
+    path = locked / "model" / name
+    if name.endswith("index.json"):
+        path.write_text('{"weight_map": {}}')
+        lock_model(locked)
+        record = record_of(locked)
+        record["checkpoint"]["requires"] = {"tensors": {"x": {"dtype": "BF16", "shape": [1]}}}
+        write_record(locked, record)
+    path.unlink()
+    place(path)
+    done = serve(locked, "smoke", BUILDER_CHECKPOINT_CHECK=how)
+    assert done.returncode == (2 if name == "config.json" else 4), done.stderr
+    assert "Traceback" not in done.stderr
+    assert name in done.stderr
+    # A size that fits shows nothing.
+    record = record_of(locked)
+    for entry in record["checkpoint"]["files"]:
+        entry["size"] = path.lstat().st_size if entry["path"] == name else entry["size"]
+    write_record(locked, record)
+    assert serve(locked, "smoke", BUILDER_CHECKPOINT_CHECK=how).returncode == done.returncode
+
+
+@pytest.mark.parametrize("how", ["quick", "full"])
+def test_what_may_not_be_read_is_a_problem(locked: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    """As for a user who is not root. A folder that nobody locked and the server may not see keeps no one from a start."""
+    model = locked / "model"
+    listdir, opened = os.listdir, Path.open
+
+    def refusing(path: str, *mode: Any, **options: Any) -> Any:
+        if path.endswith(("tokenizer.json", "lost+found")):
+            raise PermissionError(13, "Permission denied", path)
+        return opened(Path(path), *mode, **options) if mode or options else listdir(path)
+
+    monkeypatch.setattr(SERVE, "open", refusing, raising=False)
+    with pytest.raises(SERVE.Refused) as caught:
+        SERVE.check_checkpoint(record_of(locked), str(model), how)
+    assert caught.value.code == 4
+    assert caught.value.details == [("tokenizer.json", "cannot be read: Permission denied")]
+    monkeypatch.undo()
+    (model / "lost+found").mkdir()
+    monkeypatch.setattr("os.listdir", refusing)
+    if how == "quick":
+        SERVE.check_checkpoint(record_of(locked), str(model), how)
+    else:
+        with pytest.raises(SERVE.Refused) as caught:
+            SERVE.check_checkpoint(record_of(locked), str(model), how)
+        assert caught.value.details == [("lost+found", "cannot be read: Permission denied")]
+
+
+def test_a_folder_is_checked_whatever_its_spelling(locked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (locked / "model/more.safetensors").write_bytes(b"")
+    monkeypatch.chdir(locked)
+    for spelling in ("model", "./model", "model/", str(locked / "model"), "../" + locked.name + "/model"):
+        assert serve(locked, "smoke", BUILDER_MODEL=spelling).returncode == 4, spelling
+    (locked / "model/more.safetensors").unlink()
+    for spelling in ("model", "./model", "Qwen/Qwen3-8B"):
+        assert argv(serve(locked, "smoke", BUILDER_MODEL=spelling))[1] == spelling
+
+
+@pytest.mark.parametrize("content", [None, "", "{", "[]", '{"schema": 2}'])
+def test_a_damaged_record_is_refused(image: Path, content: str | None) -> None:
+    path = image / "opt/builder/record.json"
+    path.unlink()
+    if content is not None:
+        path.write_text(content)
+    done = serve(image, "smoke")
+    assert done.returncode == 4, done.stderr
+    assert "Traceback" not in done.stderr
