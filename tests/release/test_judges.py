@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.test_engines import docker, real_project
+from tests.pipeline.test_engines import docker, real_project
 
 from tests.support.cli import builder
 from tests.support.published import held, patched_project, small_base

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tests.handover.test_stack_handover import files_of, repository
+from tests.upkeep.test_stack_handover import files_of, repository
 
 from builder.upkeep.series.series import read_series
 from tests.support.cli import builder

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from tests.handover.test_stack_handover import files_of, repository
+from tests.upkeep.test_stack_handover import files_of, repository
 
 from builder.documents.lock import Lock, LockedBase, LockedOverlay
 from builder.patch.diff import parse
