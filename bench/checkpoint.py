@@ -17,6 +17,7 @@ from pathlib import Path
 
 from bench.measure import Row
 from builder.cli.console import Console
+from builder.util.context import Context
 
 _PIECE = 8 << 20
 COLUMNS = 5120
@@ -75,7 +76,7 @@ def digest(place: Path) -> list[Row]:
         (folder / f"layers-{number}.safetensors").write_bytes(data)
     argv = f"ls | xargs -P {os.cpu_count()} -n 1 sha256sum"
     ours, theirs, ratio = side_by_side(
-        lambda: digest_directory(folder, console=Console(verbosity=-1), cache=False),
+        lambda: digest_directory(folder, context=Context(), cache=False),
         lambda: subprocess.run(["sh", "-c", argv], cwd=folder, check=True, capture_output=True),
     )
     return [("digest of 2 GiB", f"{ours:.2f} s", f"sha256sum in parallel: {theirs:.2f} s", f"{ratio:.2f} x")]
@@ -93,12 +94,12 @@ def quantizing(place: Path, rows: int) -> list[Row]:
     shard = "outside.safetensors"
     source = make_checkpoint(place / "source", {shard: {HEAD: tables, EMBED: tables}})
     del tables
-    silent = Console(verbosity=-1)
+    silent = Context()
 
     def ours(*, cache: bool) -> None:
         shutil.rmtree(place / "dest", ignore_errors=True)
         forget(source)
-        quantize(source, place / "dest", console=silent, cache=cache)
+        quantize(source, place / "dest", context=silent, cache=cache)
 
     def plain() -> None:
         (place / "plain").unlink(missing_ok=True)
@@ -117,7 +118,7 @@ def quantizing(place: Path, rows: int) -> list[Row]:
     found.append((f"quantize {size}, source hashed on the way", f"{first:.2f} s", peer, f"{ratio:.2f} x"))
     # A hash is remembered once the file is two seconds old.
     time.sleep(2)
-    digest_directory(source, console=silent)
+    digest_directory(source, context=silent)
     first, second, ratio = side_by_side(lambda: ours(cache=True), plain)
     peer = f"reading and writing: {second:.2f} s"
     found.append((f"quantize {size}, source hashed before", f"{first:.2f} s", peer, f"{ratio:.2f} x"))
@@ -141,7 +142,7 @@ def beside_llmcompressor(place: Path, rows: int) -> list[Row]:
         shutil.rmtree(place / "one-dest", ignore_errors=True)
         forget(source)
         begun = time.perf_counter()
-        quantize(source, place / "one-dest", console=Console(verbosity=-1), tensors=[HEAD], cache=False)
+        quantize(source, place / "one-dest", context=Context(), tensors=[HEAD], cache=False)
         return time.perf_counter() - begun
 
     def theirs() -> float:

@@ -127,7 +127,7 @@ def _bare_http(project: Path, host: str, cache: str) -> Row:
         return original(self, method, url, scopes, **options)
 
     Registry.send = recording  # type: ignore[method-assign]
-    publish(retarget(image, f"{host}/team/record"), Wishes(), console=QUIET)
+    publish(retarget(image, f"{host}/team/record"), Wishes(), context=QUIET)
     Registry.send = original  # type: ignore[method-assign]
     number = iter(range(1000))
 
@@ -145,7 +145,7 @@ def _bare_http(project: Path, host: str, cache: str) -> Row:
             location = urljoin(answer.url, answer.headers.get("Location", location))
 
     def ours() -> None:
-        publish(retarget(image, f"{host}/team/ours{next(number)}"), Wishes(), console=QUIET)
+        publish(retarget(image, f"{host}/team/ours{next(number)}"), Wishes(), context=QUIET)
 
     begun = time.perf_counter()
     first = median_ms(ours, times=7)

@@ -13,8 +13,9 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from builder.base.model import BaseFile, BaseImage, Distribution, EntryKind
-from builder.cli.console import Console
-from builder.oci.types import OCI_CONFIG, OCI_MANIFEST, Descriptor, Platform
+from builder.documents.reference import BaseReference, Platform
+from builder.oci.types import OCI_CONFIG, OCI_MANIFEST, Descriptor
+from builder.util.context import Context
 from builder.util.errors import InputError, UnreachableError
 from builder.util.files import sha256
 
@@ -65,10 +66,10 @@ print(json.dumps({
 class DockerBase:
     """A base by the name that the daemon knows it by."""
 
-    def __init__(self, reference: str, *, console: Console) -> None:
-        self.reference = reference
-        self._name = reference.removeprefix("docker:")
-        self._console = console
+    def __init__(self, reference: BaseReference, *, context: Context) -> None:
+        self.reference = reference.text
+        self._name = reference.target
+        self._context = context
 
     def image(self, platform: Platform) -> BaseImage:
         from builder.oci.daemon import daemon

@@ -10,8 +10,9 @@ from typing import Any
 from builder.base.layers import Filter, Snapshot, snapshot
 from builder.base.model import BaseImage
 from builder.base.tree import LayeredTree
-from builder.cli.console import Console
-from builder.oci.types import INDEX_TYPES, MANIFEST_TYPES, Descriptor, Platform
+from builder.documents.reference import Platform
+from builder.oci.types import INDEX_TYPES, MANIFEST_TYPES, Descriptor
+from builder.util.context import Context
 from builder.util.errors import InputError
 
 
@@ -64,7 +65,7 @@ def layered_tree(
     image: BaseImage,
     package: str,
     open_blob: Callable[[Descriptor], AbstractContextManager[Iterator[bytes]]],
-    console: Console,
+    context: Context,
 ) -> LayeredTree:
     """The package tree of an image, whose layers are streamed as far as they are needed."""
     manifest = parse_json(image.manifest_bytes, "the manifest")
@@ -72,7 +73,7 @@ def layered_tree(
 
     def read(descriptor: Descriptor, wanted: Filter) -> Snapshot:
         label = f"reading layer {descriptor.digest[7:19]}"
-        with console.progress(label, total=descriptor.size) as bar:
+        with context.console.progress(label, total=descriptor.size) as bar:
             return snapshot(descriptor, open_blob, wanted, bar.advance)
 
     return LayeredTree(layers, parse_json(image.config_bytes, "the config"), package, read, image.reference)

@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from builder.base.model import PackageTree
-from builder.oci.types import Platform
+from builder.documents.reference import Platform
 from builder.util.errors import BuilderError, InputError, MismatchError
 from builder.util.files import ContentCache, sha256
 
 if TYPE_CHECKING:
-    from builder.cli.console import Console
+    from builder.util.context import Context
 
 
 def read_locked(
@@ -21,8 +21,7 @@ def read_locked(
     release: tuple[str, str] | None,
     platform: Platform,
     tree: Callable[[], PackageTree],
-    console: Console,
-    offline: bool = False,
+    context: Context,
 ) -> dict[str, bytes]:
     """The content of `wanted` (path in the package tree -> SHA-256), every byte of it checked.
 
@@ -37,7 +36,7 @@ def read_locked(
             found[path] = data
     if len(found) == len(wanted):
         return found
-    if offline:
+    if context.offline:
         missing = sorted(wanted.keys() - found.keys())
         raise InputError(
             f"--offline: {len(missing)} files of the base are not in the cache",
@@ -46,7 +45,7 @@ def read_locked(
         )
     sources: list[tuple[str, Callable[[], PackageTree]]] = [("the base", tree)]
     if release is not None:
-        sources.insert(0, ("the wheel", lambda: _wheel_tree(release, platform, console)))
+        sources.insert(0, ("the wheel", lambda: _wheel_tree(release, platform, context)))
     for name, source in sources:
         missing = sorted(wanted.keys() - found.keys())
         if not missing:
@@ -56,7 +55,7 @@ def read_locked(
         except BuilderError as error:
             if name == "the base":
                 raise
-            console.detail(f"not from {name}: {error.message}")
+            context.console.detail(f"not from {name}: {error.message}")
             continue
         for path, entry in entries.items():
             if entry.kind == "file" and sha256(entry.data) == wanted.get(path):
@@ -72,8 +71,8 @@ def read_locked(
     return found
 
 
-def _wheel_tree(release: tuple[str, str], platform: Platform, console: Console) -> PackageTree:
+def _wheel_tree(release: tuple[str, str], platform: Platform, context: Context) -> PackageTree:
     from builder.base.wheel import WheelTree, find_wheel
 
     name, version = release
-    return WheelTree(find_wheel(name, version, platform, console=console, offline=False), name.replace("-", "_"))
+    return WheelTree(find_wheel(name, version, platform, context=context), name.replace("-", "_"))

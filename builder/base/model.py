@@ -7,7 +7,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from builder.oci.types import Descriptor, Platform
+from builder.documents.reference import Platform
+from builder.oci.types import Descriptor
 
 EntryKind = Literal["file", "directory", "symlink", "other"]
 

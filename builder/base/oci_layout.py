@@ -9,9 +9,10 @@ from pathlib import Path
 from builder.base.images import layered_tree, resolve_image
 from builder.base.model import BaseImage
 from builder.base.tree import LayeredTree
-from builder.cli.console import Console
+from builder.documents.reference import BaseReference, Platform
 from builder.oci.layout import Layout
-from builder.oci.types import Descriptor, Platform
+from builder.oci.types import Descriptor
+from builder.util.context import Context
 from builder.util.errors import InputError
 
 _PIECE = 1 << 20
@@ -20,9 +21,9 @@ _PIECE = 1 << 20
 class LayoutBase:
     """A base in an OCI layout. Its blobs are read in place."""
 
-    def __init__(self, reference: str, *, root: Path, console: Console) -> None:
-        self.reference = reference
-        rest = reference.removeprefix("oci:")
+    def __init__(self, reference: BaseReference, *, root: Path, context: Context) -> None:
+        self.reference = reference.text
+        rest = reference.target
         self.folder = root / rest
         self._name: str | None = None
         if not self.folder.is_dir() and ":" in rest:
@@ -33,7 +34,7 @@ class LayoutBase:
                 f"there is no folder {self.folder}", hint="the recipe's base is relative to the project root"
             )
         self._layout = Layout(self.folder)
-        self._console = console
+        self._context = context
 
     def image(self, platform: Platform) -> BaseImage:
         top = self._layout.resolve(self._name)
@@ -44,7 +45,7 @@ class LayoutBase:
 
     def tree(self, platform: Platform, package: str) -> LayeredTree:
         image = self.image(platform)
-        return layered_tree(image, package, lambda descriptor: self.blob(image, descriptor), self._console)
+        return layered_tree(image, package, lambda descriptor: self.blob(image, descriptor), self._context)
 
     @contextmanager
     def blob(self, image: BaseImage, descriptor: Descriptor) -> Iterator[Iterator[bytes]]:

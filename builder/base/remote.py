@@ -8,25 +8,26 @@ from contextlib import contextmanager
 from builder.base.images import layered_tree, resolve_image
 from builder.base.model import BaseImage
 from builder.base.tree import LayeredTree
-from builder.cli.console import Console
+from builder.documents.reference import BaseReference, Platform
 from builder.oci.registry.client import Registry
-from builder.oci.types import Descriptor, Platform, Reference
+from builder.oci.types import Descriptor
+from builder.util.context import Context
 from builder.util.errors import InputError
 
 
 class RegistryBase:
     """A base by tag or digest."""
 
-    def __init__(self, reference: str, *, console: Console, offline: bool) -> None:
-        self.reference = reference
-        self.parsed = Reference.parse(reference)
-        if offline:
+    def __init__(self, reference: BaseReference, *, context: Context) -> None:
+        self.reference = reference.text
+        self.parsed = reference.image
+        if context.offline:
             raise InputError(
                 f"--offline: the base {reference} is not in the cache as far as it is needed",
                 hint="run once with the network",
             )
         self._registry = Registry(self.parsed.registry)
-        self._console = console
+        self._context = context
 
     def image(self, platform: Platform) -> BaseImage:
         wanted = self.parsed.digest or self.parsed.tag or "latest"
@@ -35,7 +36,7 @@ class RegistryBase:
 
     def tree(self, platform: Platform, package: str) -> LayeredTree:
         image = self.image(platform)
-        return layered_tree(image, package, lambda descriptor: self.blob(image, descriptor), self._console)
+        return layered_tree(image, package, lambda descriptor: self.blob(image, descriptor), self._context)
 
     @contextmanager
     def blob(self, image: BaseImage, descriptor: Descriptor) -> Iterator[Iterator[bytes]]:  # noqa: ARG002

@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from builder.base.model import BaseFile, BaseImage, Distribution, EntryKind
-from builder.oci.types import OCI_CONFIG, OCI_MANIFEST, Descriptor, Platform
+from builder.documents.reference import BaseReference, Platform
+from builder.oci.types import OCI_CONFIG, OCI_MANIFEST, Descriptor
 from builder.util.errors import InputError, MismatchError, UnreachableError
 from builder.util.files import cache_dir, file_sha256, sha256
 
 if TYPE_CHECKING:
-    from builder.cli.console import Console
+    from builder.util.context import Context
 
 # Where the official vLLM image has its packages, and its Python (read from that image's config and history).
 OFFICIAL_ROOT = "usr/local/lib/python3.12/dist-packages"
@@ -45,12 +46,11 @@ class WheelLink:
 class WheelBase:
     """`wheel:NAME==VERSION` from the package index, or `wheel:PATH` for a local file."""
 
-    def __init__(self, reference: str, *, root: Path, console: Console, offline: bool) -> None:
-        self.reference = reference
-        self._what = reference.removeprefix("wheel:")
+    def __init__(self, reference: BaseReference, *, root: Path, context: Context) -> None:
+        self.reference = reference.text
+        self._what = reference.target
         self._root = root
-        self._console = console
-        self._offline = offline
+        self._context = context
 
     def image(self, platform: Platform) -> BaseImage:
         """An image without layers that stands for the wheel; its digest is the wheel's."""
@@ -94,7 +94,7 @@ class WheelBase:
         if self._what.endswith(".whl"):
             return _local_link(self._root / self._what)
         name, _, version = self._what.partition("==")
-        return find_wheel(name, version, platform, console=self._console, offline=self._offline)
+        return find_wheel(name, version, platform, context=self._context)
 
 
 def _local_link(path: Path) -> WheelLink:
@@ -103,7 +103,7 @@ def _local_link(path: Path) -> WheelLink:
     return WheelLink(path.resolve().as_uri(), path.name, file_sha256(path))
 
 
-def find_wheel(name: str, version: str, platform: Platform, *, console: Console, offline: bool) -> WheelLink:
+def find_wheel(name: str, version: str, platform: Platform, *, context: Context) -> WheelLink:
     """The wheel of a release for a platform: found in the cache (a release never changes), else in the package index.
 
     Raises `InputError` when there is none, `UnreachableError` when the index does not answer.
@@ -114,11 +114,11 @@ def find_wheel(name: str, version: str, platform: Platform, *, console: Console,
             return WheelLink(**json.loads(remembered.read_text()))
         except (ValueError, TypeError):
             remembered.unlink(missing_ok=True)
-    if offline:
+    if context.offline:
         raise InputError(
             f"--offline: where the wheel of {name} {version} is, is not in the cache", hint="run once with the network"
         )
-    console.detail(f"looking for the wheel of {name} {version}")
+    context.console.detail(f"looking for the wheel of {name} {version}")
     link = choose_wheel(name, version, platform)
     from builder.util.files import write_file
 

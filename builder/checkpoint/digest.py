@@ -19,7 +19,7 @@ from threading import Event
 
 from builder.checkpoint.hashcache import HashCache
 from builder.checkpoint.regular import open_regular
-from builder.cli.console import Console, Progress
+from builder.util.context import Context, Progress
 from builder.util.errors import InputError
 
 _LEFT_OUT = ("*.md", "LICENSE*")
@@ -79,7 +79,7 @@ def check_name(path: str) -> str:
     raise InputError(f"a file's name is {path!r}", hint="no checkpoint needs that name: rename the file")
 
 
-def digest_directory(folder: Path, *, console: Console, cache: bool = True) -> CheckpointDigest:
+def digest_directory(folder: Path, *, context: Context, cache: bool = True) -> CheckpointDigest:
     """Hash the files of a checkpoint, several at once (hashlib lets go of the interpreter's lock).
 
     `cache` allows hashes that were read before (`builder.checkpoint.hashcache`).
@@ -88,15 +88,15 @@ def digest_directory(folder: Path, *, console: Console, cache: bool = True) -> C
     paths = served_files(folder)
     if not paths:
         raise InputError(f"{folder} holds no checkpoint", hint="name the folder that has config.json and the shards")
-    return combine(hash_files(folder, paths, console=console, cache=HashCache(enabled=cache)))
+    return combine(hash_files(folder, paths, context=context, cache=HashCache(enabled=cache)))
 
 
-def hash_files(folder: Path, paths: Iterable[str], *, console: Console, cache: HashCache) -> list[tuple[str, str, int]]:
+def hash_files(folder: Path, paths: Iterable[str], *, context: Context, cache: HashCache) -> list[tuple[str, str, int]]:
     """(path, SHA-256, size) of files below `folder`, the largest first so that all threads end together."""
     sizes = {path: _size(folder / path) for path in paths}
     ordered = sorted(sizes, key=lambda path: (-sizes[path], path))
     stop = Event()
-    with console.progress("hashing the checkpoint", total=sum(sizes.values())) as bar:
+    with context.console.progress("hashing the checkpoint", total=sum(sizes.values())) as bar:
         pool = ThreadPoolExecutor(os.cpu_count())
         try:
             return list(pool.map(lambda path: hash_file(folder, path, bar=bar, cache=cache, stop=stop), ordered))

@@ -9,12 +9,12 @@ from io import BufferedReader
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from builder.checkpoint.blocks import block_count
 from builder.checkpoint.header import Tensor
 from builder.checkpoint.opened import Checkpoint, open_checkpoint
-from builder.checkpoint.quantize.fp8 import block_count
 from builder.checkpoint.regular import open_regular
 from builder.checkpoint.tables import SCALE_SUFFIX, block_of
-from builder.cli.console import Console
+from builder.util.context import Context
 from builder.util.errors import InputError, MismatchError
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class TensorError:
     histogram: tuple[int, ...]
 
 
-def errors_against(folder: Path, source: Path, *, console: Console) -> list[TensorError]:
+def errors_against(folder: Path, source: Path, *, context: Context) -> list[TensorError]:
     """Compare each table that is FP8 in `folder` and BF16 in `source`.
 
     Raises `InputError` when there is none, and `MismatchError` for NaN or infinity in either.
@@ -51,7 +51,7 @@ def errors_against(folder: Path, source: Path, *, console: Console) -> list[Tens
         raise InputError(
             f"no tensor is BF16 in {source} and FP8 in {folder}", hint="name the checkpoint it was made of"
         )
-    with console.progress("comparing", total=sum(old.nbytes for _, _, old in pairs)) as bar:
+    with context.console.progress("comparing", total=sum(old.nbytes for _, _, old in pairs)) as bar:
         found = []
         for name, new, old in pairs:
             if new.shape != old.shape or len(new.shape) != 2:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from builder.checkpoint.digest import combine, is_served
 from builder.checkpoint.hub_access import fetch, open_hub
-from builder.cli.console import Console
+from builder.util.context import Context
 from builder.util.errors import InputError, MismatchError, UnreachableError
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class HubDigest:
     files: tuple[tuple[str, str, int], ...]
 
 
-def digest_hub(repo: str, revision: str | None, *, console: Console) -> HubDigest:
+def digest_hub(repo: str, revision: str | None, *, context: Context) -> HubDigest:
     """Digest `repo` at `revision` (a commit, branch or tag). `HF_ENDPOINT` and tokens follow huggingface_hub's rules.
 
     Raises `UnreachableError` when the Hub does not answer or refuses, `InputError` when there is nothing to digest.
@@ -45,7 +45,7 @@ def digest_hub(repo: str, revision: str | None, *, console: Console) -> HubDiges
         commit = _commit(api, repo, revision)
         tree = api.list_repo_tree(repo, revision=commit, recursive=True)
         entries = [entry for entry in _once_each(tree) if isinstance(entry, RepoFile) and is_served(entry.path)]
-        with console.progress("reading the checkpoint's metadata", total=len(entries), unit="files") as bar:
+        with context.console.progress("reading the checkpoint's metadata", total=len(entries), unit="files") as bar:
             files = []
             for entry in entries:
                 files.append((entry.path, _sha256(api, repo, commit, entry), entry.size))

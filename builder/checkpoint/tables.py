@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from builder.checkpoint.blocks import block_count
 from builder.checkpoint.opened import Checkpoint, quantization_of
-from builder.checkpoint.quantize.fp8 import block_count
 from builder.util.errors import InputError
 
 SCALE_SUFFIX = "_scale_inv"

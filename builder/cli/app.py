@@ -19,6 +19,7 @@ import click
 
 from builder import __version__
 from builder.cli.console import Console
+from builder.util.context import Context
 from builder.util.errors import EXIT_BUG, EXIT_INPUT, EXIT_INTERRUPTED, BuilderError, InputError
 
 # What the file system refuses and the user can mend; other errors of the system are ours.
@@ -126,6 +127,18 @@ def common_options(function: F) -> F:
         help="Print one JSON document on standard output.",
     )(wrapped)  # fmt: skip
     result: F = wrapped
+    return result
+
+
+def offline_option(function: F) -> F:
+    """`--offline`, for commands that may ask a server. The command gets it inside its `context`."""
+
+    def fill(ctx: click.Context, _param: click.Parameter, value: bool) -> Context:
+        return Context(ctx.find_root().ensure_object(Console), offline=value)
+
+    result: F = click.option(
+        "--offline", "context", is_flag=True, callback=fill, help="Use the vendored diffs and the cache only."
+    )(function)
     return result
 
 

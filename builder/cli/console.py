@@ -10,24 +10,10 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
+from builder.util.context import Progress, SilentProgress
 from builder.util.errors import BuilderError
-
-
-class Progress(Protocol):
-    """A running bar, advanced by bytes or items."""
-
-    def advance(self, amount: int) -> None: ...
-
-    def note(self, text: str) -> None:
-        """Replace the text beside the bar."""
-
-
-class _Silent:
-    def advance(self, amount: int) -> None: ...
-
-    def note(self, text: str) -> None: ...
 
 
 @dataclass
@@ -111,7 +97,7 @@ class Console:
         The bar shows itself only after one second, so that quick steps leave no trace.
         """
         if self.verbosity < 0 or not self.stderr.isatty():
-            yield _Silent()
+            yield SilentProgress()
             return
         from builder.cli.progress import bar
 

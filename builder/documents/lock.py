@@ -11,6 +11,7 @@ from pydantic import Field
 
 from builder.documents.profile import Profile
 from builder.documents.recipe import Commit, Frozen, Requirements, Sha256
+from builder.documents.reference import BaseReference
 from builder.documents.yamlfile import validate
 from builder.util.errors import InputError
 from builder.util.files import sha256
@@ -113,10 +114,21 @@ class LockedPlatform(Frozen):
 
 
 class LockedBase(Frozen):
+    """The base; `digest` is that of its index where it has one, else of its manifest, or a wheel's SHA-256."""
+
     reference: str
     digest: str
     wheel: str | None = Field(default=None, description="File name of the wheel, whose SHA-256 is the digest.")
     platforms: dict[str, LockedPlatform]
+
+    @property
+    def parsed(self) -> BaseReference:
+        return BaseReference.parse(self.reference)
+
+    @property
+    def pinned(self) -> BaseReference:
+        """The base with its digest, where it has a registry."""
+        return self.parsed.pinned(self.digest)
 
 
 class LockedCheckpointFile(Frozen):

@@ -10,8 +10,8 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from builder.documents.model_shape import ModelShape
+from builder.documents.reference import BaseReference, Platform, Reference
 from builder.documents.yamlfile import validate
-from builder.oci.types import Platform, Reference
 from builder.util.errors import InputError
 from builder.util.files import sha256
 
@@ -161,6 +161,7 @@ class Recipe(Frozen):
         if self.default_profile is not None and self.default_profile not in self.profiles:
             raise ValueError(f"default_profile {self.default_profile!r} is not among the profiles")
         try:
+            BaseReference.parse(self.base)
             for platform in self.platforms:
                 Platform.parse(platform)
             if self.publish is not None and (
@@ -174,6 +175,10 @@ class Recipe(Frozen):
         return self
 
     @property
+    def base_reference(self) -> BaseReference:
+        return BaseReference.parse(self.base)
+
+    @property
     def digest(self) -> str:
         """SHA-256 of what the recipe says, independent of YAML's spelling and of where the image is pushed."""
         document = self.model_dump(mode="json", exclude={"publish", "model", "envelope"}, exclude_defaults=True)
@@ -182,11 +187,7 @@ class Recipe(Frozen):
 
 def load_recipe(path: Path) -> Recipe:
     """Read a recipe. Raises `InputError` with the place of each error."""
-    recipe = validate(Recipe, path)
-    from builder.base.open import parse_reference
-
-    parse_reference(recipe.base)
-    return recipe
+    return validate(Recipe, path)
 
 
 def json_schema() -> dict[str, Any]:

@@ -9,16 +9,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from builder.base.model import BaseImage
+from builder.documents.reference import Platform
 from builder.image.layer import Layer
-from builder.oci.types import (
-    DOCKER_LAYER,
-    DOCKER_MANIFEST,
-    OCI_CONFIG,
-    OCI_INDEX,
-    OCI_LAYER,
-    Descriptor,
-    Platform,
-)
+from builder.oci.types import DOCKER_LAYER, DOCKER_MANIFEST, OCI_CONFIG, OCI_INDEX, OCI_LAYER, Descriptor, encode
 from builder.util.errors import InputError
 from builder.util.files import sha256
 
@@ -49,11 +42,6 @@ class Image:
 def timestamp(epoch: int) -> str:
     """Seconds since 1970 as RFC 3339 text in UTC, as image configs have it."""
     return datetime.fromtimestamp(epoch, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def encode(document: Mapping[str, Any]) -> bytes:
-    """JSON with one spelling: keys in the order given, no spaces, UTF-8."""
-    return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def assemble(

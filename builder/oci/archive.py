@@ -11,8 +11,9 @@ import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from builder.documents.reference import Platform
 from builder.oci.layout import REF_NAME, Layout
-from builder.oci.types import INDEX_TYPES, Descriptor, Platform
+from builder.oci.types import INDEX_TYPES, Descriptor
 from builder.util.errors import InputError
 from builder.util.files import replacing
 

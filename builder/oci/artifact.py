@@ -8,8 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
-from builder.image.manifest import encode
-from builder.oci.types import OCI_EMPTY, OCI_MANIFEST, Descriptor
+from builder.oci.types import OCI_EMPTY, OCI_MANIFEST, Descriptor, encode
 from builder.util.files import sha256
 
 SBOM: Final = "application/vnd.cyclonedx+json"

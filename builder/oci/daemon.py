@@ -9,18 +9,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from builder.documents.lock import Lock
+from builder.documents.reference import Platform
 from builder.oci.archive import choose_manifest, write_archive
 from builder.oci.layout import Layout
-from builder.oci.types import Descriptor, Platform
+from builder.oci.types import Descriptor
 from builder.util.errors import MismatchError, UnreachableError
 
 if TYPE_CHECKING:
     from docker import DockerClient
 
-    from builder.cli.console import Console
-    from builder.pipeline.plan import Plan
-    from builder.pipeline.workspace import Opened
+    from builder.util.context import Context
 
 _TIMEOUT = 600
 
@@ -69,11 +67,6 @@ def answers() -> bool:
         return False
 
 
-def base_name(lock: Lock) -> str:
-    """The name under which the base of an `oci:` recipe is brought into the daemon, since FROM cannot name a folder."""
-    return f"overlay-image-builder/base:{lock.base.digest.removeprefix('sha256:')[:12]}"
-
-
 def has_image(client: DockerClient, name: str) -> bool:
     from docker.errors import ImageNotFound
 
@@ -90,7 +83,7 @@ def load(
     names: Sequence[str],
     platform: Platform,
     *,
-    console: Console,
+    context: Context,
     base: str | None = None,
 ) -> str:
     """Load one image of `layout` under `names` and return its id, which is its own digest.
@@ -106,7 +99,7 @@ def load(
     missing = [each for each in manifest["layers"] if not layout.blob_path(each["digest"]).is_file()]
     with daemon() as client, tempfile.TemporaryDirectory(prefix="builder-load-") as folder:
         if missing and base is not None and not has_image(client, base):
-            console.say(f"Docker does not have the base yet: pulling {base}")
+            context.console.say(f"Docker does not have the base yet: pulling {base}")
             try:
                 client.images.pull(base)
             except (APIError, ImageNotFound) as error:
@@ -133,18 +126,3 @@ def load(
             hint="this engine changes images as it loads them: push to a registry instead",
         )
     return str(next(iter(found)))
-
-
-def ensure_base(opened: Opened, plan: Plan, *, console: Console) -> None:
-    """Bring the base of an `oci:` recipe into the daemon, which has no other way to it."""
-    from builder.base.oci_layout import LayoutBase
-    from builder.base.open import open_base
-
-    base = open_base(opened.lock.base.reference, root=opened.project.root, console=console)
-    if not isinstance(base, LayoutBase):
-        return
-    name = base_name(opened.lock)
-    with daemon() as client:
-        if has_image(client, name):
-            return
-    load(Layout(base.folder), plan.base.manifest, [name], plan.platform, console=console)

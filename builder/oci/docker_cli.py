@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from builder.cli.console import Console
+from builder.util.context import Context
 from builder.util.errors import UnreachableError
 from builder.util.process import run
 
@@ -73,24 +73,24 @@ def choose() -> DockerCli:
 
 
 def build(
-    context: Path, tags: Sequence[str], *, platform: str, console: Console, cli: DockerCli | None = None
+    folder: Path, tags: Sequence[str], *, platform: str, context: Context, cli: DockerCli | None = None
 ) -> tuple[str, DockerCli]:
-    """Build the context and tag the image; its id, and the command line that built it.
+    """Build the context in `folder` and tag the image; its id, and the command line that built it.
 
     Raises `UnreachableError` with the end of the output when the build fails.
     """
     cli = cli or choose()
-    console.say(f"building with {cli.path} {cli.version} and {cli.builder}")
-    with tempfile.TemporaryDirectory(prefix="builder-docker-") as folder:
-        iid = Path(folder) / "iid"
+    context.console.say(f"building with {cli.path} {cli.version} and {cli.builder}")
+    with tempfile.TemporaryDirectory(prefix="builder-docker-") as temporary:
+        iid = Path(temporary) / "iid"
         # The one command that the build may run removes files: it needs no network, and gets none.
         command = [cli.path, "build", "--network=none", "--iidfile", str(iid), *(f"--tag={tag}" for tag in tags)]
         if cli.buildkit:
             # Not with the classic builder, which takes --platform only from experimental daemons.
             command.append(f"--platform={platform}")
-        command.append(str(context))
+        command.append(str(folder))
         done = run(command, extra_env={"DOCKER_BUILDKIT": "1" if cli.buildkit else "0"}, timeout=3600)
-        console.detail(done.output)
+        context.console.detail(done.output)
         if done.returncode != 0 or not iid.is_file():
             raise UnreachableError(
                 "docker build failed",

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from builder.image.manifest import encode
-from builder.oci.types import INDEX_TYPES, MANIFEST_TYPES, OCI_INDEX, BlobSource, Descriptor
+from builder.oci.types import INDEX_TYPES, MANIFEST_TYPES, OCI_INDEX, BlobSource, Descriptor, encode
 from builder.util.errors import InputError, MismatchError
 from builder.util.files import replacing, write_file
 

@@ -11,11 +11,10 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from builder.image.manifest import encode
 from builder.oci.artifact import Referrer
 from builder.oci.registry.client import PARALLEL, Registry
 from builder.oci.registry.upload import at_hand, upload
-from builder.oci.types import OCI_INDEX, OCI_MANIFEST, Descriptor
+from builder.oci.types import OCI_INDEX, OCI_MANIFEST, Descriptor, encode
 from builder.util.errors import InputError, UnreachableError
 from builder.util.files import sha256
 

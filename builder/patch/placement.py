@@ -16,7 +16,7 @@ from builder.patch.hunks import Text, found_at, old_index, old_lines, result_at,
 from builder.patch.locate import as_placed, locate_all
 from builder.patch.model import FileChange, Hunk, HunkCause, HunkFailure
 from builder.patch.select import Selection
-from builder.patch.stack import Step, Tree, apply_change
+from builder.patch.tree import Step, Tree, apply_change
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from builder.base.model import BaseFile, PackageTree
 from builder.patch import gnupatch
+from builder.patch.diagnose.report import explain
 from builder.patch.diff import patch_input
-from builder.patch.hunks import Text, apply_hunks
 from builder.patch.model import (
     AppliedHunk,
     AppliedOverlay,
@@ -24,53 +23,10 @@ from builder.patch.model import (
     StackFile,
     StackResult,
 )
+from builder.patch.placement import in_place
 from builder.patch.select import Selection, select
 from builder.patch.syntax import syntax_problem
-from builder.util.errors import ApplyError
-
-
-class StackError(ApplyError):
-    """An overlay does not apply; `failures` says why, hunk by hunk. Nothing was written."""
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        overlay: str,
-        failures: Sequence[HunkFailure] = (),
-        details: Sequence[tuple[str, str]] = (),
-        hint: str | None = None,
-        data: Mapping[str, object] | None = None,
-    ) -> None:
-        super().__init__(message, details=details, hint=hint, data={"overlay": overlay, **dict(data or {})})
-        self.overlay = overlay
-        self.failures = tuple(failures)
-
-
-@dataclass(frozen=True)
-class Content:
-    """A file of the tree while the stack is applied: its bytes and whether it is executable."""
-
-    data: bytes = field(repr=False)
-    executable: bool = False
-
-    @property
-    def mode(self) -> int:
-        return 0o755 if self.executable else 0o644
-
-
-Tree = dict[str, Content]
-
-
-@dataclass(frozen=True)
-class Step:
-    """The tree as one overlay found it, and what it selected. Reports look back over these."""
-
-    overlay: Overlay
-    selection: Selection
-    before: Tree
-    after: Tree
-    hunks: tuple[AppliedHunk, ...] = ()
+from builder.patch.tree import Content, StackError, Step, Tree, apply_change
 
 
 def apply_stack(overlays: Sequence[Overlay], tree: PackageTree, package: str = "vllm") -> StackResult:
@@ -144,9 +100,6 @@ def apply_overlay(
     overlay: Overlay, selection: Selection, before: Tree, steps: Sequence[Step], later: Sequence[Overlay]
 ) -> tuple[Tree, tuple[AppliedHunk, ...]]:
     """One overlay on a private copy: the tree after it, and where its hunks went."""
-    from builder.patch.diagnose.report import explain
-    from builder.patch.placement import in_place
-
     concerned = {path for change in selection.changes for path in (change.old_path, change.new_path) if path}
     with tempfile.TemporaryDirectory(prefix="builder-stack-") as name:
         folder = Path(name)
@@ -206,35 +159,6 @@ def _expected(
                 )
             )
     return tree, tuple(reported)
-
-
-def apply_change(tree: Tree, change: FileChange, spots: Sequence[gnupatch.Placed | None]) -> Tree | None:
-    """One file change on a tree, strictly, or None when it does not fit."""
-    result = dict(tree)
-    source = result.get(change.old_path) if change.old_path is not None else None
-    if change.kind == "add":
-        if change.path in result:
-            return None
-        source = Content(b"")
-    if source is None:
-        return None
-    if change.kind in ("rename", "copy") and change.new_path in result:
-        return None
-    text = apply_hunks(
-        Text.of(source.data),
-        change.hunks,
-        [spot.offset if spot else 0 for spot in spots],
-        [spot.fuzz if spot else 0 for spot in spots],
-    )
-    if text is None:
-        return None
-    if change.kind in ("delete", "rename") and change.old_path is not None:
-        del result[change.old_path]
-    if change.kind == "delete":
-        return result if not text.lines else None
-    executable = change.new_mode == "100755" if change.new_mode is not None else source.executable
-    result[change.path] = Content(text.join(), executable)
-    return result
 
 
 def _check_syntax(steps: Sequence[Step], base: Tree, after: Tree, python: str) -> None:

@@ -8,22 +8,19 @@ from pathlib import Path
 
 from builder.base.model import BaseImage
 from builder.base.oci_layout import LayoutBase
-from builder.base.open import open_base, parse_reference
-from builder.cli.console import Console
+from builder.base.open import open_base
 from builder.documents.lock import Lock
+from builder.image.labels import ENTRYPOINT, INPUTS_LABEL, RECORD_LABEL
 from builder.image.layer import Layer, make_layer
 from builder.image.manifest import Image, assemble, make_index
 from builder.image.tags import Tags, make_tags
 from builder.oci.layout import Layout, write_layout
 from builder.oci.types import Descriptor
-from builder.pipeline.plan import Plan, pinned_reference
-from builder.pipeline.workspace import Opened
+from builder.pipeline.docker_base import base_name
+from builder.pipeline.plan import Plan
+from builder.pipeline.workspace import Workspace
 from builder.util.errors import InputError
 from builder.util.files import sha256
-
-ENTRYPOINT = ("/opt/builder/serve",)
-RECORD_LABEL = "dev.overlay-image-builder.record"
-INPUTS_LABEL = "dev.overlay-image-builder.inputs"
 
 
 @dataclass(frozen=True)
@@ -78,13 +75,13 @@ def build_images(lock: Lock, plans: Sequence[Plan]) -> Built:
     return Built(images, top, data, image_tags(lock))
 
 
-def write_oci(opened: Opened, built: Built, folder: Path, *, with_base: bool, console: Console, offline: bool) -> bool:
+def write_oci(workspace: Workspace, built: Built, folder: Path, *, with_base: bool) -> bool:
     """Write the image as an OCI layout; whether the layout is complete (has the base's layers too).
 
     A base that is an OCI layout itself is hard-linked. A registry's layers stay there unless `with_base` asks for them.
     """
-    lock = opened.lock
-    kind = parse_reference(lock.base.reference)
+    lock = workspace.lock
+    kind = lock.base.parsed.kind
     if kind == "docker":
         raise InputError(
             "the oci engine cannot name the layers of a docker: base, which only the daemon has",
@@ -98,12 +95,8 @@ def write_oci(opened: Opened, built: Built, folder: Path, *, with_base: bool, co
     owner = {each.digest: image.base for image in built.images.values() for each in image.base_layers}
     layers = {each.digest: each for image in built.images.values() for each in image.base_layers}
     wanted = list(layers.values()) if kind == "oci" or with_base else []
-    base = (
-        open_base(pinned_reference(lock), root=opened.project.root, console=console, offline=offline)
-        if wanted
-        else None
-    )
-    with console.progress("base layers", total=sum(each.size for each in wanted)) as bar:
+    base = open_base(lock.base.pinned, root=workspace.project.root, context=workspace.context) if wanted else None
+    with workspace.context.console.progress("base layers", total=sum(each.size for each in wanted)) as bar:
         write_layout(
             folder,
             lock.name,
@@ -117,18 +110,15 @@ def write_oci(opened: Opened, built: Built, folder: Path, *, with_base: bool, co
     return len(wanted) == len(layers)
 
 
-def docker_base(opened: Opened) -> str:
+def docker_base(workspace: Workspace) -> str:
     """What FROM names: the registry's digest, or the name of an image that is in the daemon."""
-    reference = opened.lock.base.reference
-    kind = parse_reference(reference)
-    if kind == "registry":
-        return pinned_reference(opened.lock)
-    if kind == "docker":
-        return reference.removeprefix("docker:")
-    if kind == "oci":
-        from builder.oci.daemon import base_name
-
-        return base_name(opened.lock)
+    base = workspace.lock.base
+    if base.parsed.kind == "registry":
+        return str(base.pinned)
+    if base.parsed.kind == "docker":
+        return base.parsed.target
+    if base.parsed.kind == "oci":
+        return base_name(workspace.lock)
     raise InputError(
         "a wheel base has no image to build on with Docker",
         hint="use --engine oci, or a base such as vllm/vllm-openai:v0.20.0",

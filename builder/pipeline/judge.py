@@ -8,14 +8,14 @@ from pathlib import Path
 
 from builder.base.model import BaseImage, PackageTree
 from builder.base.open import open_base
-from builder.cli.console import Console
 from builder.documents.lock import Lock
 from builder.documents.model_shape import ModelShape
 from builder.documents.recipe import Recipe, load_recipe
-from builder.oci.types import Platform
+from builder.documents.reference import BaseReference, Platform
 from builder.patch.model import StackResult
 from builder.pipeline.locking.make import lock_or_make
-from builder.pipeline.plan import make_plan, pinned_reference
+from builder.pipeline.plan import make_plan
+from builder.util.context import Context
 from builder.util.errors import BuilderError, InputError, MismatchError
 from builder.util.files import sha256
 from builder.util.project import Project, find_project
@@ -36,17 +36,17 @@ class Judge:
         return lint_file(path, self.package, shape=self.shape, budgets=self.budgets)
 
 
-def judge_of_recipe(project: Project, recipe: Recipe, *, console: Console, offline: bool = False) -> Judge:
+def judge_of_recipe(project: Project, recipe: Recipe, *, context: Context) -> Judge:
     """The package of a recipe: its locked base with its stack applied. Profiles may be newer than the lock."""
-    lock = lock_or_make(project, recipe, console=console, offline=offline)
+    lock = lock_or_make(project, recipe, context=context)
     if lock.recipe != recipe.digest:
         raise MismatchError(
             f"{project.show(project.lock_path)} is older than {project.show(project.recipe_path)}",
             hint=f"run `builder lock {recipe.name}` and look at the difference before you commit it",
         )
     platform = Platform.parse(recipe.platforms[0])
-    plan = make_plan(project, lock, platform, console=console, offline=offline)
-    return judge_of_stack(project, recipe, lock, platform, plan.result, console=console, offline=offline)
+    plan = make_plan(project, lock, platform, context=context)
+    return judge_of_stack(project, recipe, lock, platform, plan.result, context=context)
 
 
 def judge_of_stack(
@@ -56,8 +56,7 @@ def judge_of_stack(
     platform: Platform,
     result: StackResult,
     *,
-    console: Console,
-    offline: bool = False,
+    context: Context,
 ) -> Judge:
     """The same for a stack that was applied already."""
     locked = lock.base.platforms[str(platform)]
@@ -67,7 +66,7 @@ def judge_of_stack(
     key = source_key(lock.base.digest, locked.manifest)
 
     def opened() -> PackageTree:
-        base = open_base(pinned_reference(lock), root=project.root, console=console, offline=offline)
+        base = open_base(lock.base.pinned, root=project.root, context=context)
         image = base.image(platform)
         if image.digest != lock.base.digest:
             raise MismatchError(
@@ -78,8 +77,7 @@ def judge_of_stack(
         return base.tree(platform, lock.package)
 
     source = _source(
-        opened, name=name, version=locked.distribution.version, package=lock.package, over=over, key=key, console=console,
-        offline=offline,
+        opened, name=name, version=locked.distribution.version, package=lock.package, over=over, key=key, context=context,
     )  # fmt: skip
     promised = recipe.envelope
     return Judge(
@@ -87,12 +85,12 @@ def judge_of_stack(
     )
 
 
-def judge_of_base(reference: str, *, console: Console, package: str = "vllm") -> Judge:
+def judge_of_base(reference: str, *, context: Context, package: str = "vllm") -> Judge:
     """The package of a base as it is, without a stack and without a model."""
     platform = Platform.parse("linux/amd64")
-    base = open_base(reference, root=Path.cwd(), console=console)
+    base = open_base(BaseReference.parse(reference), root=Path.cwd(), context=context)
     image: BaseImage = base.image(platform)
-    with console.progress(f"reading {reference}"):
+    with context.console.progress(f"reading {reference}"):
         tree = base.tree(platform, package)
         source = from_tree(tree, name=reference, package=package, key=source_key(image.digest, image.manifest.digest))
     return Judge(read_package(source))
@@ -122,16 +120,16 @@ def source_key(*digests: str) -> str:
 
 def _source(
     opened: Callable[[], PackageTree], *, name: str, version: str, package: str, over: dict[str, bytes | None], key: str,
-    console: Console, offline: bool,
+    context: Context,
 ) -> Source:  # fmt: skip
     kept = from_cache(name=name, version=version, package=package, over=over, key=key)
-    if kept is not None and offline:
+    if kept is not None and context.offline:
         return kept
     try:
-        with console.progress(f"reading {package} from the base"):
+        with context.console.progress(f"reading {package} from the base"):
             return from_tree(opened(), name=name, package=package, over=over, key=key)
     except BuilderError:
-        if not offline:
+        if not context.offline:
             raise
         # Nothing kept and no network: every rule that needs the source says "not checked".
         return Source(name, version, package, lambda _: {}, over)

@@ -9,17 +9,18 @@ from dataclasses import dataclass, field
 from builder.base.locked import read_locked
 from builder.base.model import BaseFile, BaseImage, Distribution, EntryKind, PackageTree
 from builder.base.open import open_base
-from builder.cli.console import Console
 from builder.documents.lock import Lock, LockedPlatform
 from builder.documents.recipe import Recipe
 from builder.documents.record import make_record
+from builder.documents.reference import Platform
 from builder.image.rootfs import Rootfs, compose
-from builder.oci.types import Descriptor, Platform, Reference
+from builder.oci.types import Descriptor
 from builder.patch.model import StackResult
 from builder.patch.stack import apply_stack
 from builder.pipeline.locking.base import OWN_FOLDER
 from builder.pipeline.locking.make import ENTRYPOINT_SOURCE, load_profiles
 from builder.pipeline.locking.overlays import naming, read_overlay
+from builder.util.context import Context
 from builder.util.errors import MismatchError
 from builder.util.files import ContentCache, file_sha256, sha256
 from builder.util.project import Project
@@ -84,18 +85,18 @@ def check_fresh(project: Project, recipe: Recipe, lock: Lock) -> None:
         )
 
 
-def make_plan(project: Project, lock: Lock, platform: Platform, *, console: Console, offline: bool = False) -> Plan:
+def make_plan(project: Project, lock: Lock, platform: Platform, *, context: Context) -> Plan:
     """Apply the locked stack to the locked files and compose the layer's content.
 
     Raises `MismatchError` when anything is not as the lock has it, `ApplyError` when the stack does not apply.
     """
     locked = lock.base.platforms[str(platform)]
     overlays = [read_overlay(project, overlay) for overlay in lock.overlays]
-    known, installed_record = locked_tree(project, lock, platform, console=console, offline=offline)
+    known, installed_record = locked_tree(project, lock, platform, context=context)
     with naming(lock.overlays):
         result = apply_stack(overlays, known, lock.package)
     _check_result(locked, result)
-    base = base_image(project, lock, platform, console=console, offline=offline)
+    base = base_image(project, lock, platform, context=context)
     record = make_record(lock, str(platform), base_config=json.loads(base.config_bytes).get("config") or {})
     rootfs = compose(
         result,
@@ -112,9 +113,7 @@ def make_plan(project: Project, lock: Lock, platform: Platform, *, console: Cons
     return Plan(platform, locked, base, result, rootfs, record)
 
 
-def locked_tree(
-    project: Project, lock: Lock, platform: Platform, *, console: Console, offline: bool = False
-) -> tuple[LockedTree, bytes]:
+def locked_tree(project: Project, lock: Lock, platform: Platform, *, context: Context) -> tuple[LockedTree, bytes]:
     """The base's files that the lock knows, and the distribution's RECORD. Raises `MismatchError` when one is missing."""
     locked = lock.base.platforms[str(platform)]
     distribution = Distribution(locked.distribution.name, locked.distribution.version, locked.distribution.dist_info)
@@ -124,9 +123,7 @@ def locked_tree(
         wanted[record_path] = locked.distribution.record
 
     def tree() -> PackageTree:
-        return open_base(pinned_reference(lock), root=project.root, console=console, offline=offline).tree(
-            platform, lock.package
-        )
+        return open_base(lock.base.pinned, root=project.root, context=context).tree(platform, lock.package)
 
     contents = dict(
         read_locked(
@@ -135,8 +132,7 @@ def locked_tree(
             release=None if lock.base.wheel else (distribution.name, distribution.version),
             platform=platform,
             tree=tree,
-            console=console,
-            offline=offline,
+            context=context,
         )
     )
     installed_record = contents.pop(record_path, b"")
@@ -144,7 +140,7 @@ def locked_tree(
     return LockedTree(locked.root, locked.python, distribution, contents, executable), installed_record
 
 
-def base_image(project: Project, lock: Lock, platform: Platform, *, console: Console, offline: bool) -> BaseImage:
+def base_image(project: Project, lock: Lock, platform: Platform, *, context: Context) -> BaseImage:
     """The locked base: manifest and config by their digests, from the cache when they are there, else from the base."""
     locked = lock.base.platforms[str(platform)]
     cache = ContentCache()
@@ -160,7 +156,7 @@ def base_image(project: Project, lock: Lock, platform: Platform, *, console: Con
             platform=platform,
             wheel=(lock.base.wheel, lock.base.digest.removeprefix("sha256:")) if lock.base.wheel else None,
         )
-    image = open_base(pinned_reference(lock), root=project.root, console=console, offline=offline).image(platform)
+    image = open_base(lock.base.pinned, root=project.root, context=context).image(platform)
     if image.manifest.digest != locked.manifest or image.digest != lock.base.digest:
         raise MismatchError(
             f"the base {lock.base.reference} is not the one that was locked",
@@ -170,13 +166,6 @@ def base_image(project: Project, lock: Lock, platform: Platform, *, console: Con
     cache.put(image.manifest_bytes)
     cache.put(image.config_bytes)
     return image
-
-
-def pinned_reference(lock: Lock) -> str:
-    """The base with its digest, for bases that have a registry."""
-    if lock.base.reference.startswith(("oci:", "docker:", "wheel:")):
-        return lock.base.reference
-    return str(Reference.parse(lock.base.reference).with_digest(lock.base.digest))
 
 
 def _check_result(locked: LockedPlatform, result: StackResult) -> None:

@@ -1,38 +1,39 @@
-"""A recipe that was opened: what every command begins with. Its lock, and its plans."""
+"""A recipe, opened: its project, its lock, its plans, and the context of the command that opened it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from builder.cli.console import Console
 from builder.documents.lock import Lock
 from builder.documents.recipe import Recipe, load_recipe
-from builder.oci.types import Platform
+from builder.documents.reference import Platform
 from builder.pipeline.locking.make import lock_or_make
 from builder.pipeline.plan import Plan, check_fresh, make_plan
+from builder.util.context import Context
 from builder.util.project import Project, find_project
 
 
 @dataclass(frozen=True)
-class Opened:
-    """A recipe with its lock, which is known to belong together."""
+class Workspace:
+    """A recipe with its lock, which is known to belong to it."""
 
     project: Project
     recipe: Recipe
     lock: Lock
+    context: Context
 
-    def plans(self, *, console: Console, offline: bool) -> list[Plan]:
+    def plans(self) -> list[Plan]:
         """One plan per platform, in the recipe's order."""
         return [
-            make_plan(self.project, self.lock, Platform.parse(name), console=console, offline=offline)
+            make_plan(self.project, self.lock, Platform.parse(name), context=self.context)
             for name in self.recipe.platforms
         ]
 
 
-def open_recipe(name: str, *, console: Console, offline: bool = False) -> Opened:
+def open_workspace(name: str, *, context: Context) -> Workspace:
     """Find a recipe and read its lock, making the lock when there is none. A lock that is out of date is an error."""
     project = find_project(name)
     recipe = load_recipe(project.recipe_path)
-    lock = lock_or_make(project, recipe, console=console, offline=offline)
+    lock = lock_or_make(project, recipe, context=context)
     check_fresh(project, recipe, lock)
-    return Opened(project, recipe, lock)
+    return Workspace(project, recipe, lock, context)

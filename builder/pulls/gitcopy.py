@@ -14,8 +14,8 @@ from pathlib import Path
 from types import ModuleType
 from urllib.parse import urlsplit
 
-from builder.cli.console import Console
 from builder.net.http import github_url
+from builder.util.context import Context
 from builder.util.errors import InputError, UnreachableError
 from builder.util.files import cache_dir
 from builder.util.limits import exchange_limit
@@ -100,7 +100,7 @@ def check_version(program: str) -> None:
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[int]:
+def alone(folder: Path, context: Context) -> Iterator[int]:
     """Keep other runs of this tool away from a bare copy; the handle keeps them away as long as a child has it.
 
     Then a lock file of git's is one that a killed git left behind, and would be in the way for ever. Raises
@@ -108,7 +108,7 @@ def alone(folder: Path) -> Iterator[int]:
     """
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        _lock(handle, folder)
+        _lock(handle, folder, context)
         for stale in (*folder.glob("*.lock"), *folder.glob("refs/**/*.lock"), *folder.glob("objects/**/*.lock")):
             stale.unlink(missing_ok=True)
         yield handle
@@ -116,7 +116,7 @@ def alone(folder: Path) -> Iterator[int]:
         os.close(handle)
 
 
-def _lock(handle: int, folder: Path) -> None:
+def _lock(handle: int, folder: Path, context: Context) -> None:
     begun, told, limit = time.monotonic(), False, exchange_limit()
     while True:
         try:
@@ -130,7 +130,7 @@ def _lock(handle: int, folder: Path) -> None:
                 ) from error
             if waited > _TOLD_AFTER and not told:
                 told = True
-                Console().warn(f"waiting for another run that uses {folder}, up to {limit:g} s")
+                context.console.warn(f"waiting for another run that uses {folder}, up to {limit:g} s")
             time.sleep(0.02)
 
 

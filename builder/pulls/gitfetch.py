@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from builder.pulls.gitremote import GitRemote
+from builder.util.context import Context
 
 _DIFF_OPTIONS = (
     "--full-index",
@@ -33,14 +34,14 @@ class GitPull:
 
 def fetch_by_git(
     repository: str, number: int, *, head: str | None, merge_base: str | None, base_branch: str | None = None,
-    offline: bool = False,
+    context: Context,
 ) -> GitPull:  # fmt: skip
     """Fetch a pull request. With `head` and `merge_base`, exactly these commits; else its current state.
 
     `base_branch` is the branch that it is for; the repository's default branch when it is not known.
     Raises `UnreachableError` when the repository or the commits cannot be had.
     """
-    remote = GitRemote(repository, offline=offline)
+    remote = GitRemote(repository, context=context)
     if head is None:
         remote.fetch(f"+refs/pull/{number}/head:refs/pull/{number}")
         head = remote.local("rev-parse", f"refs/pull/{number}").strip()

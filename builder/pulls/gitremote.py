@@ -24,6 +24,7 @@ from builder.net.http import (
     without_secrets,
 )
 from builder.pulls.gitcopy import alone, bare_copy, check_version, environment
+from builder.util.context import Context
 from builder.util.errors import UnreachableError
 from builder.util.limits import SIZE_LIMIT, TRIES, exchange_limit, pause_before, wait_limit
 from builder.util.process import TimeLimitError, run
@@ -71,13 +72,13 @@ class GitRemote:
     Raises `UnreachableError` when git is not installed or too old, `InputError` when the cache cannot be written.
     """
 
-    def __init__(self, repository: str, *, offline: bool = False) -> None:
+    def __init__(self, repository: str, *, context: Context) -> None:
         program = shutil.which("git")
         if program is None:
             raise UnreachableError("git is not installed", hint="install git (Debian: apt-get install git)")
         check_version(program)
         self.repository = repository
-        self._offline = offline
+        self._context = context
         self._address = address_of(repository)
         self._folder = bare_copy(repository)
         self._settled = False
@@ -88,7 +89,7 @@ class GitRemote:
 
     def talk(self, *arguments: str) -> bytes:
         """git with the server: several tries, none of them endless. Raises `UnreachableError`, most often a `GitError`."""
-        if self._offline:
+        if self._context.offline:
             return self._run(arguments)
         trouble: GitError | None = None
         for attempt in range(TRIES):
@@ -117,7 +118,7 @@ class GitRemote:
 
     def fetch(self, *refs: str) -> None:
         """Fetch refs or commits, with their history and without trees and files. Raises as `talk` does."""
-        if self._offline:
+        if self._context.offline:
             raise GitError(self.repository, "offline, and the cache does not have the commits", refused=True)
         self.talk(
             "fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance", "--filter=tree:0",
@@ -176,7 +177,7 @@ class GitRemote:
         self._settled = True
 
     def _run(self, arguments: Sequence[str], settings: Mapping[str, str] | None = None) -> bytes:
-        with alone(self._folder) as handle:
+        with alone(self._folder, self._context) as handle:
             try:
                 done = run(
                     ["git", f"--git-dir={self._folder}", *arguments], extra_env=environment(settings or {}),

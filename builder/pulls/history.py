@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from builder.pulls.gitremote import GitRemote, NoCommitError, NoRepositoryError
+from builder.util.context import Context
 
 if TYPE_CHECKING:
     from packaging.version import Version
@@ -26,16 +27,23 @@ class History:
     """
 
     def __init__(
-        self, repository: str, number: int, *, base_branch: str | None = None, title: str | None = None
+        self,
+        repository: str,
+        number: int,
+        *,
+        base_branch: str | None = None,
+        title: str | None = None,
+        context: Context,
     ) -> None:
         self._repository = repository
         self._number = number
+        self._context = context
         self._base_branch = base_branch
         self._title = " ".join(title.split()) if title else None
 
     @cached_property
     def _remote(self) -> GitRemote:
-        return GitRemote(self._repository)
+        return GitRemote(self._repository, context=self._context)
 
     def current_head(self) -> str | None:
         """The head now; None when the repository or the pull request's ref is not there."""

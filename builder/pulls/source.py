@@ -12,7 +12,7 @@ from builder.pulls.gitfetch import GitPull, fetch_by_git
 from builder.util.errors import InputError, UnreachableError
 
 if TYPE_CHECKING:
-    from builder.cli.console import Console
+    from builder.util.context import Context
 
 
 class WrongDiffError(UnreachableError):
@@ -48,8 +48,7 @@ def fetch_pull(
     base_branch: str | None = None,
     expected: str | None = None,
     recipe: str = "RECIPE",
-    console: Console,
-    offline: bool = False,
+    context: Context,
 ) -> FetchedPull:
     """Fetch a pull request: at `head` (and `merge_base`) when they are pinned, else as it is now.
 
@@ -59,15 +58,15 @@ def fetch_pull(
     Raises `UnreachableError` (exit 5) when neither source has it, `DiffError` when it has no diff that can be used.
     """
     name = f"{repository}#{number}"
-    if offline:
-        return _from_cache(repository, number, head, merge_base, expected, recipe)
+    if context.offline:
+        return _from_cache(repository, number, head, merge_base, expected, recipe, context)
     info = None
     trouble: UnreachableError | None = None
     try:
         info = github.pull_info(repository, number)
     except UnreachableError as error:
         trouble = error
-        console.detail(f"{name}: {error.message}; asking git")
+        context.console.detail(f"{name}: {error.message}; asking git")
     wanted = head or (info.head if info else None)
     branch = info.base_branch if info else base_branch
     common = {
@@ -92,14 +91,14 @@ def fetch_pull(
             return FetchedPull(diff, wanted, base, via=via, **common)  # type: ignore[arg-type]
         except UnreachableError as error:
             trouble = error
-            console.detail(f"{name}: {error.message}; asking git")
+            context.console.detail(f"{name}: {error.message}; asking git")
     if base is None and branch is None:
-        console.warn(
+        context.console.warn(
             f"{name}: the API does not say which branch it is for, and no lock does: its diff is taken against the "
             "default branch"
         )
     try:
-        pull = fetch_by_git(repository, number, head=wanted, merge_base=base, base_branch=branch)
+        pull = fetch_by_git(repository, number, head=wanted, merge_base=base, base_branch=branch, context=context)
     except UnreachableError as error:
         if trouble is not None:
             raise neither(name, trouble, error) from error
@@ -125,14 +124,20 @@ def _merge_base(repository: str, info: github.PullInfo, head: str) -> str:
 
 
 def _from_cache(
-    repository: str, number: int, head: str | None, merge_base: str | None, expected: str | None, recipe: str
+    repository: str,
+    number: int,
+    head: str | None,
+    merge_base: str | None,
+    expected: str | None,
+    recipe: str,
+    context: Context,
 ) -> FetchedPull:
     """What git's copy in the cache has of pinned commits. Raises `InputError` when that is not enough."""
     name = f"{repository}#{number}"
     try:
         if head is None or merge_base is None:
             raise UnreachableError("neither recipe nor lock pins its commits")
-        pull = fetch_by_git(repository, number, head=head, merge_base=merge_base, offline=True)
+        pull = fetch_by_git(repository, number, head=head, merge_base=merge_base, context=context)
     except UnreachableError as error:
         raise InputError(
             f"--offline: the diff of {name} is neither vendored under overlays/ nor in the cache",

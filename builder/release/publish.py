@@ -7,15 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from builder.base.model import Base
-from builder.base.open import open_base, parse_reference
-from builder.cli.console import Console
+from builder.base.open import open_base
+from builder.documents.reference import Reference
 from builder.oci.artifact import Evidence
-from builder.oci.types import Reference
 from builder.pipeline.build import Built, build_images
-from builder.pipeline.plan import pinned_reference
-from builder.pipeline.workspace import Opened
+from builder.pipeline.workspace import Workspace
 from builder.release.evidence.collect import make_evidence, read_verdicts, write_evidence
 from builder.release.push import Moved, push
+from builder.util.context import Context
 from builder.util.errors import InputError
 
 
@@ -35,7 +34,7 @@ class Wishes:
 class Prepared:
     """An image that is ready to be pushed: nothing was sent yet."""
 
-    opened: Opened
+    workspace: Workspace
     built: Built
     targets: tuple[Reference, ...]
     evidence: tuple[Evidence, ...]
@@ -60,39 +59,39 @@ def target_of(text: str) -> Reference:
     return target
 
 
-def prepare(opened: Opened, to: Sequence[str], wishes: Wishes, *, console: Console) -> Prepared:
+def prepare(workspace: Workspace, to: Sequence[str], wishes: Wishes) -> Prepared:
     """Build the image and its evidence, and find out where both go. Raises `InputError` for a base that has no registry."""
-    names = list(to) or ([opened.recipe.publish] if opened.recipe.publish else [])
+    names = list(to) or ([workspace.recipe.publish] if workspace.recipe.publish else [])
     if not names:
         raise InputError(
-            f"where should {opened.recipe.name} go?", hint="name a repository with --to, or 'publish' in the recipe"
+            f"where should {workspace.recipe.name} go?", hint="name a repository with --to, or 'publish' in the recipe"
         )
     targets = tuple(target_of(name) for name in names)
-    kind = parse_reference(opened.lock.base.reference)
+    kind = workspace.lock.base.parsed.kind
     if kind in ("wheel", "docker"):
         raise InputError(
             f"an image on a {kind}: base cannot be published", hint="use a base in a registry or an OCI layout"
         )
-    built = build_images(opened.lock, opened.plans(console=console, offline=False))
-    evidence = make_evidence(opened.lock, built) if wishes.evidence else []
+    built = build_images(workspace.lock, workspace.plans())
+    evidence = make_evidence(workspace.lock, built) if wishes.evidence else []
     evidence += read_verdicts(wishes.verdicts, built)
     if wishes.evidence_folder is not None:
         write_evidence(wishes.evidence_folder, evidence)
-    return Prepared(opened, built, targets, tuple(evidence))
+    return Prepared(workspace, built, targets, tuple(evidence))
 
 
-def publish(prepared: Prepared, wishes: Wishes, *, console: Console) -> list[Published]:
+def publish(prepared: Prepared, wishes: Wishes, *, context: Context) -> list[Published]:
     """Push to every target, one after another."""
-    lock, built = prepared.opened.lock, prepared.built
-    base: Base = open_base(pinned_reference(lock), root=prepared.opened.project.root, console=console)
+    lock, built = prepared.workspace.lock, prepared.built
+    base: Base = open_base(lock.base.pinned, root=prepared.workspace.project.root, context=context)
     owner = {each.digest: image.base for image in built.images.values() for each in image.base_layers}
-    home = Reference.parse(lock.base.reference) if parse_reference(lock.base.reference) == "registry" else None
+    home = lock.base.parsed.image if lock.base.parsed.kind == "registry" else None
     tags = [*([built.tags.moving] if wishes.move and built.tags.moving else []), *wishes.tags]
     done = []
     for target in prepared.targets:
         moved = push(
             built, target, home, lambda layer: base.blob(owner[layer.digest], layer),
-            evidence=prepared.evidence, tags=tags, sign=wishes.sign, console=console,
+            evidence=prepared.evidence, tags=tags, sign=wishes.sign, context=context,
         )  # fmt: skip
         done.append(
             Published(

@@ -10,13 +10,14 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from builder.cli.console import Console, Progress
+from builder.documents.reference import Reference
 from builder.oci.artifact import Evidence, referrer
 from builder.oci.referrers import attach
 from builder.oci.registry.client import PARALLEL, Registry
 from builder.oci.registry.upload import at_hand, upload
-from builder.oci.types import BlobSource, Descriptor, Reference
+from builder.oci.types import BlobSource, Descriptor
 from builder.pipeline.build import Built
+from builder.util.context import Context, Progress
 from builder.util.errors import MismatchError
 
 # Large layers: two at once fill a line, and hold two chunks in memory.
@@ -73,7 +74,7 @@ def push(
     tags: Sequence[str] = (),
     sign: Callable[[str], None] | None = None,
     registry: Registry | None = None,
-    console: Console,
+    context: Context,
 ) -> Moved:
     """Push every platform, the index, the evidence, then the tags.
 
@@ -84,7 +85,7 @@ def push(
     registry = registry or Registry(target.registry)
     check_immutable(registry, target, built)
     moved = Moved()
-    _push_blobs(registry, target.repository, built, base, source, moved, console)
+    _push_blobs(registry, target.repository, built, base, source, moved, context)
     for image in built.images.values():
         registry.put_manifest(target.repository, image.manifest.digest, image.manifest_bytes, image.manifest.media_type)
     if built.index is not None:
@@ -117,7 +118,7 @@ def _push_blobs(
     base: Reference | None,
     source: BlobSource,
     moved: Moved,
-    console: Console,
+    context: Context,
 ) -> None:
     """Every blob of every platform, each once, several at a time. The base's layers are asked for or mounted first."""
     layers = {each.digest: each for image in built.images.values() for each in image.base_layers}
@@ -129,7 +130,7 @@ def _push_blobs(
         homes = pool.map(lambda each: _mount(registry, repository, each, base, moved), layers.values())
         absent = [(each, where) for each, where in zip(layers.values(), homes, strict=True) if where is not None]
     with (
-        console.progress("base layers", total=sum(each.size for each, _ in absent)) as bar,
+        context.console.progress("base layers", total=sum(each.size for each, _ in absent)) as bar,
         ThreadPoolExecutor(_STREAMS) as pool,
     ):
         _all(

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from builder.base.layers import Filter, scan
 from builder.base.open import open_base
-from builder.cli.console import Console
-from builder.oci.types import LINUX_AMD64
+from builder.documents.reference import LINUX_AMD64, BaseReference
+from builder.util.context import Context
 from builder.util.errors import BuilderError, InputError
 from tests.support.standin import tar_of, write_layout
 
@@ -37,7 +37,7 @@ BOTTOM = tar_of({"usr/bin/python3": b"#!", "opt/tool/x": b"x", "etc/hosts": b""}
 
 def tree(tmp_path: Path, layers: list[bytes], compress: str = "gzip", config: dict[str, object] | None = None):  # type: ignore[no-untyped-def]
     write_layout(tmp_path / "base", layers, compress=compress, config=config)
-    return open_base("oci:base", root=tmp_path, console=Console()).tree(LINUX_AMD64, "vllm")
+    return open_base(BaseReference.parse("oci:base"), root=tmp_path, context=Context()).tree(LINUX_AMD64, "vllm")
 
 
 @pytest.mark.parametrize("compress", ["gzip", "zstd", ""])
@@ -100,7 +100,7 @@ def test_layers_below_the_package_are_not_read(tmp_path: Path) -> None:
         if path.read_bytes()[:2] == b"\x1f\x8b" and b"big" in gzip.decompress(path.read_bytes())
     )
     middle.write_bytes(b"damaged")
-    found = open_base("oci:base", root=tmp_path, console=Console()).tree(LINUX_AMD64, "vllm")
+    found = open_base(BaseReference.parse("oci:base"), root=tmp_path, context=Context()).tree(LINUX_AMD64, "vllm")
     assert found.read(["vllm/a.py", "vllm/new.py"]).keys() == {"vllm/a.py"}
     assert found.outside(["opt"]).keys() == {"opt"}
 
@@ -125,10 +125,12 @@ def test_a_layer_that_did_not_arrive_whole_is_not_kept(tmp_path: Path) -> None:
     data = blob.read_bytes()
     blob.write_bytes(data.replace(b"a = 1\n", b"a = 9\n"))
     with pytest.raises(BuilderError, match="did not arrive whole"):
-        open_base("oci:base", root=tmp_path, console=Console()).tree(LINUX_AMD64, "vllm").read(["vllm/a.py"])
+        open_base(BaseReference.parse("oci:base"), root=tmp_path, context=Context()).tree(LINUX_AMD64, "vllm").read(
+            ["vllm/a.py"]
+        )
     blob.write_bytes(data)
     assert (
-        open_base("oci:base", root=tmp_path, console=Console())
+        open_base(BaseReference.parse("oci:base"), root=tmp_path, context=Context())
         .tree(LINUX_AMD64, "vllm")
         .read(["vllm/a.py"])["vllm/a.py"]
         .data

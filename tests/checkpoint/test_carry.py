@@ -11,11 +11,11 @@ import pytest
 
 from builder.checkpoint.digest import digest_directory
 from builder.checkpoint.quantize.run import quantize
-from builder.cli.console import Console
+from builder.util.context import Context
 from tests.support.checkpoints import make_checkpoint, make_qwen, qwen_shards
 from tests.support.services import leave_out, require_root
 
-SILENT = Console(verbosity=-1)
+SILENT = Context()
 
 
 def mounted(folder: Path, *arguments: str) -> Iterator[Path]:
@@ -52,15 +52,15 @@ def extents(path: Path) -> str:
 def test_reflinks_share_the_bytes_and_no_edit_is_shared(tmp_path: Path, btrfs: Path) -> None:
     source = make_checkpoint(btrfs / "source", qwen_shards(rows=1000, cols=1280))
     plain = make_checkpoint(tmp_path / "source", qwen_shards(rows=1000, cols=1280))
-    made = quantize(source, btrfs / "dest", console=SILENT)
+    made = quantize(source, btrfs / "dest", context=SILENT)
     assert made.way == "reflink"
-    assert made.target.digest == quantize(plain, tmp_path / "dest", console=SILENT, copy=True).target.digest
+    assert made.target.digest == quantize(plain, tmp_path / "dest", context=SILENT, copy=True).target.digest
     assert "shared" in extents(btrfs / "dest/layers-0.safetensors")
     assert "shared" not in extents(btrfs / "dest/outside.safetensors")
     with (btrfs / "dest/layers-0.safetensors").open("r+b") as stream:
         stream.write(b"?")
-    assert digest_directory(source, console=SILENT, cache=False).digest == made.source.digest
-    copied = quantize(source, btrfs / "copy", console=SILENT, copy=True)
+    assert digest_directory(source, context=SILENT, cache=False).digest == made.source.digest
+    copied = quantize(source, btrfs / "copy", context=SILENT, copy=True)
     assert (copied.way, copied.target.digest) == ("copy", made.target.digest)
     subprocess.run(["sync", "-f", str(btrfs)], check=True)
     assert "shared" not in extents(btrfs / "copy/layers-1.safetensors")
@@ -70,8 +70,8 @@ def test_a_shard_that_is_a_link_to_another_disk_is_copied(tmp_path: Path, other_
     source = make_qwen(tmp_path / "source")
     shutil.move(source / "layers-0.safetensors", other_disk / "blob")
     (source / "layers-0.safetensors").symlink_to(other_disk / "blob")
-    made = quantize(source, tmp_path / "dest", console=SILENT)
-    assert made.target.digest == digest_directory(tmp_path / "dest", console=SILENT, cache=False).digest
+    made = quantize(source, tmp_path / "dest", context=SILENT)
+    assert made.target.digest == digest_directory(tmp_path / "dest", context=SILENT, cache=False).digest
     carried = tmp_path / "dest/layers-0.safetensors"
     assert not carried.is_symlink()
     assert (carried.stat().st_nlink, carried.read_bytes()) == (1, (other_disk / "blob").read_bytes())
@@ -92,7 +92,7 @@ def test_a_source_of_links_as_the_hub_keeps_it_becomes_plain_files(tmp_path: Pat
     (tmp_path / "blobs-of-more/sub").mkdir(parents=True)
     (tmp_path / "blobs-of-more/sub/vocab.json").write_text("{}")
     (tmp_path / "blobs-of-more/sub/up").symlink_to("..")
-    made = quantize(snapshot, tmp_path / "dest", console=SILENT)
+    made = quantize(snapshot, tmp_path / "dest", context=SILENT)
     assert not any(path.is_symlink() for path in (tmp_path / "dest").rglob("*"))
     assert (tmp_path / "dest/extra/sub/vocab.json").read_text() == "{}"
-    assert made.target.digest == digest_directory(tmp_path / "dest", console=SILENT, cache=False).digest
+    assert made.target.digest == digest_directory(tmp_path / "dest", context=SILENT, cache=False).digest

@@ -11,9 +11,9 @@ import pytest
 
 from builder.checkpoint.check import check_checkpoint
 from builder.checkpoint.quantize.run import quantize
-from builder.cli.console import Console
 from builder.documents.recipe import load_recipe
 from builder.serve import entrypoint
+from builder.util.context import Context
 from tests.support.checkpoints import EMBED, HEAD, make_qwen, normal, qwen_shards, write_shard
 from tests.support.cli import Ran, builder
 from tests.support.wheels import some_files
@@ -36,7 +36,7 @@ overlays:
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    quantize(make_qwen(tmp_path / "source"), tmp_path / "dest", console=Console(verbosity=-1), copy=True)
+    quantize(make_qwen(tmp_path / "source"), tmp_path / "dest", context=Context(), copy=True)
     (tmp_path / "small.yaml").write_text(RECIPE)
     (tmp_path / "stock.yaml").write_text("name: stock\nbase: wheel:vllm==0.20.0\n")
     return tmp_path

@@ -16,8 +16,8 @@ import pytest
 import builder.checkpoint.digest as digest_module
 from builder.checkpoint.digest import combine, digest_directory
 from builder.checkpoint.regular import open_regular
-from builder.cli.console import Console
 from builder.serve import entrypoint
+from builder.util.context import Context
 from builder.util.errors import InputError
 from tests.support.cli import builder, builder_peak
 
@@ -65,10 +65,10 @@ def by_entrypoint(folder: Path) -> str:
 
 def test_coreutils_give_the_same_digest(tmp_path: Path) -> None:
     folder = make(tmp_path / "c", {**FILES, **BESIDE})
-    found = digest_directory(folder, console=Console())
+    found = digest_directory(folder, context=Context())
     assert found.digest == shell(folder) == by_entrypoint(folder)
     assert [path for path, _, _ in found.files] == sorted(FILES, key=str.encode)
-    assert digest_directory(make(tmp_path / "plain", FILES), console=Console()).digest == found.digest
+    assert digest_directory(make(tmp_path / "plain", FILES), context=Context()).digest == found.digest
 
 
 def test_the_hubs_cache_of_links_is_read_through(tmp_path: Path) -> None:
@@ -81,8 +81,8 @@ def test_the_hubs_cache_of_links_is_read_through(tmp_path: Path) -> None:
         (snapshot / name).parent.mkdir(parents=True, exist_ok=True)
         (snapshot / name).symlink_to(blobs / str(number))
     assert (
-        digest_directory(snapshot, console=Console()).digest
-        == digest_directory(plain, console=Console()).digest
+        digest_directory(snapshot, context=Context()).digest
+        == digest_directory(plain, context=Context()).digest
         == shell(snapshot)
         == by_entrypoint(snapshot)
     )
@@ -105,7 +105,7 @@ def test_links_and_names_of_every_kind_are_read_as_the_shell_reads_them(tmp_path
     (elsewhere / "back").symlink_to(folder)
     # As a file this name is left out too.
     (folder / "x.md/__pycache__").write_bytes(b"")
-    found = digest_directory(folder, console=Console(), cache=False)
+    found = digest_directory(folder, context=Context(), cache=False)
     assert found.digest == shell(folder) == by_entrypoint(folder)
     assert {path: size for path, _, size in found.files} == SERVE.served_files(str(folder))
     done = builder("checkpoint", "digest", str(folder), cwd=tmp_path)
@@ -120,17 +120,17 @@ def test_a_link_to_nowhere_is_an_error_here_and_in_the_shell(tmp_path: Path) -> 
     folder = make(tmp_path / "c", FILES)
     (folder / "gone.safetensors").symlink_to("../blobs/0")
     with pytest.raises(InputError, match="cannot read gone"):
-        digest_directory(folder, console=Console())
+        digest_directory(folder, context=Context())
     assert "gone.safetensors: No such file" in run_shell(folder).stderr
     (folder / "gone.safetensors").unlink()
     (folder / "gone.md").symlink_to("nowhere")
-    assert digest_directory(folder, console=Console()).digest == shell(folder) == by_entrypoint(folder)
+    assert digest_directory(folder, context=Context()).digest == shell(folder) == by_entrypoint(folder)
 
 
 @pytest.mark.parametrize("name", ["a\rb.json", "-", os.fsdecode(b"\xff.json")])
 def test_a_name_whose_line_differs_between_machines_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(InputError, match="a file's name is"):
-        digest_directory(make(tmp_path / "c", {name: b""}), console=Console())
+        digest_directory(make(tmp_path / "c", {name: b""}), context=Context())
     done = builder("checkpoint", "digest", str(tmp_path / "c"), "--json", cwd=tmp_path)
     assert done.code == 2, done.err
 
@@ -141,13 +141,13 @@ def test_pipes_sockets_and_folders_that_cannot_be_listed_are_refused(
     folder = make(tmp_path / "c", FILES)
     os.mkfifo(folder / "sub/pipe.safetensors")
     with pytest.raises(InputError, match=r"sub/pipe\.safetensors is no file"):
-        digest_directory(folder, console=Console())
+        digest_directory(folder, context=Context())
     (folder / "sub/pipe.safetensors").unlink()
     with socket.socket(socket.AF_UNIX) as listening:
         monkeypatch.chdir(folder)
         listening.bind("s.json")
         with pytest.raises(InputError, match=r"s\.json is no file"):
-            digest_directory(folder, console=Console())
+            digest_directory(folder, context=Context())
     (folder / "s.json").unlink()
     scandir = os.scandir
 
@@ -158,7 +158,7 @@ def test_pipes_sockets_and_folders_that_cannot_be_listed_are_refused(
 
     monkeypatch.setattr("os.scandir", refusing)
     with pytest.raises(InputError, match=r"cannot list .*sub: Permission denied"):
-        digest_directory(folder, console=Console())
+        digest_directory(folder, context=Context())
 
 
 def test_a_file_that_becomes_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def test_files_are_hashed_at_the_same_time(tmp_path: Path, monkeypatch: pytest.M
 
     read_through = digest_module._read_through
     monkeypatch.setattr(digest_module, "_read_through", meeting)
-    found = digest_directory(make(tmp_path / "c", FILES), console=Console(), cache=False)
+    found = digest_directory(make(tmp_path / "c", FILES), context=Context(), cache=False)
     assert found.digest == shell(tmp_path / "c")
 
 
@@ -194,7 +194,7 @@ def test_memory_stays_below_100_mb_whatever_the_files(tmp_path: Path) -> None:
 
 
 def test_any_change_changes_the_digest(tmp_path: Path) -> None:
-    reference = digest_directory(make(tmp_path / "0", FILES), console=Console())
+    reference = digest_directory(make(tmp_path / "0", FILES), context=Context())
     changes = [
         {**FILES, "config.json": b"{ }"},
         {**FILES, "more.json": b""},
@@ -202,7 +202,7 @@ def test_any_change_changes_the_digest(tmp_path: Path) -> None:
         {("moved.json" if name == "config.json" else name): data for name, data in FILES.items()},
     ]
     for number, files in enumerate(changes, 1):
-        assert digest_directory(make(tmp_path / str(number), files), console=Console()).digest != reference.digest
+        assert digest_directory(make(tmp_path / str(number), files), context=Context()).digest != reference.digest
     assert combine(reversed(reference.files)).digest == reference.digest
 
 
@@ -211,13 +211,13 @@ def test_an_lfs_pointer_an_empty_folder_and_an_unreadable_link_are_refused(tmp_p
         tmp_path / "p", {"m.safetensors": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"}
     )
     with pytest.raises(InputError, match="git-LFS pointer"):
-        digest_directory(pointer, console=Console())
+        digest_directory(pointer, context=Context())
     with pytest.raises(InputError, match="holds no checkpoint"):
-        digest_directory(make(tmp_path / "e", {"README.md": b""}), console=Console())
+        digest_directory(make(tmp_path / "e", {"README.md": b""}), context=Context())
     broken = make(tmp_path / "b", {"config.json": b""})
     (broken / "gone.safetensors").symlink_to("nowhere")
     with pytest.raises(InputError, match="cannot read gone"):
-        digest_directory(broken, console=Console())
+        digest_directory(broken, context=Context())
 
 
 def test_hashes_are_remembered_by_size_mtime_and_inode_and_can_be_forgotten(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from builder.checkpoint.digest import digest_directory
 from builder.checkpoint.hub import digest_hub, hub_commit
 from builder.cli.console import Console
+from builder.util.context import Context
 from builder.util.errors import BuilderError
 from builder.vllm.fit.headers import read_hub
 from tests.support.cli import Ran, builder, builder_peak
@@ -41,7 +42,7 @@ def write(folder: Path, files: dict[str, bytes]) -> str:
     for name, data in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(data)
-    return digest_directory(folder, console=Console(), cache=False).digest
+    return digest_directory(folder, context=Context(), cache=False).digest
 
 
 def settings(hub: Hub, tmp_path: Path) -> dict[str, str]:
@@ -169,7 +170,7 @@ def test_whatever_the_hub_does_wherever_it_ends_in_time_and_well_or_with_its_rea
     spoiled.faults = {place: fault}
     begun = time.monotonic()
     try:
-        found = digest_hub("owner/model", None, console=Console(verbosity=2))
+        found = digest_hub("owner/model", None, context=Context(Console(verbosity=2)))
     except BuilderError as error:
         said = f"{error.message} {error.details} {error.hint}"
         assert error.exit_code == (4 if fault in OTHER_CONTENT and place.startswith("file/") else 5), said
@@ -199,7 +200,7 @@ def test_drift_and_profile_fit_have_the_same_limits(
         assert caught.value.exit_code == 5
     spoiled.faults = {"file/": fault}
     with pytest.raises(BuilderError) as caught:
-        read_hub("owner/model", None, console=Console())
+        read_hub("owner/model", None, context=Context())
     assert caught.value.exit_code in (2, 5)
 
 
@@ -236,7 +237,7 @@ def test_pages_that_repeat_themselves_and_metadata_that_is_none_are_refused(spoi
             {**each, **change} if each["path"] == "empty.txt" else each for each in entries(commit)
         ]
         with pytest.raises(BuilderError) as caught:
-            digest_hub("owner/model", None, console=Console())
+            digest_hub("owner/model", None, context=Context())
         assert caught.value.exit_code == code, change
 
 
@@ -244,7 +245,7 @@ def test_the_librarys_own_client_comes_back(spoiled: Hub) -> None:
     from huggingface_hub import get_session
 
     before = type(get_session())
-    digest_hub("owner/model", None, console=Console())
+    digest_hub("owner/model", None, context=Context())
     assert type(get_session()) is before
 
 
@@ -256,7 +257,7 @@ def test_the_token_is_in_no_file(spoiled: Hub, tmp_path: Path) -> None:
     env = {"HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1"}
     done = builder("lock", "r.yaml", "-v", cwd=tmp_path, env=env)
     assert done.code == 0, done.err
-    assert digest_hub("owner/model", None, console=Console()).digest in (tmp_path / "r.lock.yaml").read_text()
+    assert digest_hub("owner/model", None, context=Context()).digest in (tmp_path / "r.lock.yaml").read_text()
     texts = [
         done.out,
         done.err,

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from builder.checkpoint.header import HeaderError, read_header
 from builder.checkpoint.quantize.run import quantize
 from builder.cli.app import run
-from builder.cli.console import Console
+from builder.util.context import Context
 from tests.support.checkpoints import EMBED, HEAD, make_checkpoint, make_qwen, qwen_config, qwen_shards, write_shard
 
 INDEX = "model.safetensors.index.json"
@@ -31,7 +31,7 @@ for _ in range(400):
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("mutations")
-    quantize(make_qwen(folder / "whole"), folder / "fp8", console=Console(verbosity=-1), copy=True)
+    quantize(make_qwen(folder / "whole"), folder / "fp8", context=Context(), copy=True)
     before = os.environ.get("BUILDER_CACHE_DIR")
     os.environ["BUILDER_CACHE_DIR"] = str(folder / "cache")
     yield folder

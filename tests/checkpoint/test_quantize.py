@@ -28,7 +28,7 @@ from builder.checkpoint.quantize.fp8 import quantize_numpy
 from builder.checkpoint.quantize.run import quantize
 from builder.checkpoint.quantize.workplace import MARKER
 from builder.cli.app import run
-from builder.cli.console import Console
+from builder.util.context import Context
 from builder.util.errors import InputError
 from tests.checkpoint.test_fp8 import reference, torch_
 from tests.support.checkpoints import (
@@ -49,7 +49,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 def make(source: Path, target: Path, **options: Any) -> Any:
-    return quantize(source, target, console=Console(verbosity=-1), **options)
+    return quantize(source, target, context=Context(), **options)
 
 
 def tree(folder: Path) -> dict[str, bytes]:
@@ -98,15 +98,15 @@ def test_what_is_written_is_what_torch_and_the_library_read(tmp_path: Path) -> N
         each.nbytes for header in headers.values() for each in header.tensors.values()
     )
     record = json.loads((tmp_path / "dest/quantization.json").read_text())
-    assert record["source"]["digest"] == digest_directory(source, console=Console(), cache=False).digest
+    assert record["source"]["digest"] == digest_directory(source, context=Context(), cache=False).digest
     assert record["method"]["block"] == [128, 128]
-    measured = {each.name: each for each in errors_against(tmp_path / "dest", source, console=Console())}
+    measured = {each.name: each for each in errors_against(tmp_path / "dest", source, context=Context())}
     for name in (HEAD, EMBED):
         assert record["tensors"][name]["relative_rms_error"] == pytest.approx(
             measured[name].relative_rms_error, rel=1e-4
         )
         assert sum(measured[name].histogram) == 12
-    assert made.target.digest == digest_directory(tmp_path / "dest", console=Console(), cache=False).digest
+    assert made.target.digest == digest_directory(tmp_path / "dest", context=Context(), cache=False).digest
     assert made.saved == 2 * (500 * 320 - 4 * 3 * 2)
     only(tmp_path, "source", "dest")
 
@@ -142,7 +142,7 @@ def test_odd_tables_between_tensors_of_every_size(tmp_path: Path, rows: int, col
     tensors = {"a": np.ones((3,), np.float32), "t.weight": x, "z": np.full((5,), 2, np.float32), "b": normal(1, 7)}
     source = make_checkpoint(tmp_path / "source", {"one.safetensors": tensors})
     made = make(source, tmp_path / "dest", tensors=["t.weight"])
-    assert made.target.digest == digest_directory(tmp_path / "dest", console=Console(), cache=False).digest
+    assert made.target.digest == digest_directory(tmp_path / "dest", context=Context(), cache=False).digest
     wanted = quantize_numpy(x, (128, 128), search=False)
     torch = torch_()
     with safe_open(tmp_path / "dest/one.safetensors", "pt") as found:

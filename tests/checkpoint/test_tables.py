@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from builder.checkpoint.quantize.run import quantize
-from builder.cli.console import Console
+from builder.util.context import Context
 from tests.support.checkpoints import make_checkpoint, qwen_config, qwen_shards
 from tests.support.cli import builder
 
@@ -29,7 +29,7 @@ def test_the_kept_modules_lose_the_tables_under_every_spelling_and_nothing_else(
     quantization |= {"modules_to_not_convert": [*spelled, *others], "ignored_layers": None}
     place(config)["quantization_config"] = quantization
     source = make_checkpoint(tmp_path / "source", qwen_shards(), config)
-    quantize(source, tmp_path / "dest", console=Console(verbosity=-1))
+    quantize(source, tmp_path / "dest", context=Context())
     config = json.loads((tmp_path / "dest/config.json").read_text())
     made = place(config)["quantization_config"]
     assert made["modules_to_not_convert"] == others

@@ -9,7 +9,8 @@ from collections.abc import Callable
 
 import pytest
 
-from builder.cli.console import Console, Progress
+from builder.cli.console import Console
+from builder.util.context import Progress
 
 
 def on_a_terminal(work: Callable[[Progress], None], *, total: int | None, unit: str, verbosity: int = 0) -> str:

@@ -14,9 +14,9 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from builder.documents.reference import Reference
 from builder.oci.registry.client import Registry
 from builder.oci.registry.endpoint import endpoint
-from builder.oci.types import Reference
 from builder.util.errors import UnreachableError
 from tests.support.cli import builder
 from tests.support.registry import registry, skopeo_copy

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from builder.patch.stack import StackError, apply_stack
+from builder.patch.stack import apply_stack
+from builder.patch.tree import StackError
 from tests.support.cli import Ran, builder
 from tests.support.services import leave_out
 from tests.support.smallwheel import make_project

@@ -16,7 +16,8 @@ from builder.patch import gnupatch
 from builder.patch.diff import parse, patch_input
 from builder.patch.hunks import Text, old_index
 from builder.patch.locate import locate_all
-from builder.patch.stack import StackError, apply_stack
+from builder.patch.stack import apply_stack
+from builder.patch.tree import StackError
 from tests.support.alike import FILLER, PATH, TAIL, Lines, data, diff_of, klass, source
 from tests.support.trees import DictTree, overlay
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from builder.patch.stack import StackError, apply_stack
+from builder.patch.stack import apply_stack
+from builder.patch.tree import StackError
 from builder.patch.unified import rows, unified_diff
 from tests.support.realstack import overlay_diffs
 from tests.support.trees import DictTree, overlay

@@ -18,6 +18,7 @@ import pytest
 from builder.pulls.gitfetch import fetch_by_git
 from builder.pulls.gitremote import GitRemote
 from builder.pulls.history import History
+from builder.util.context import Context
 from builder.util.errors import UnreachableError
 from tests.support.cli import builder
 from tests.support.github import REPOSITORY, Fault, GitHub
@@ -48,7 +49,7 @@ def project(tmp_path: Path) -> Path:
 
 
 def history(**known: str) -> History:
-    return History(REPOSITORY, 39931, **{"title": TITLE, "base_branch": "main", **known})
+    return History(REPOSITORY, 39931, **{"title": TITLE, "base_branch": "main", **known}, context=Context())
 
 
 def push_tag(hub: GitHub, name: str, thing: str) -> None:
@@ -80,7 +81,7 @@ def test_a_killed_builder_takes_its_git_with_it(hub: GitHub, project: Path) -> N
 def test_a_copy_that_another_run_keeps_is_waited_for_with_a_word_and_a_limit(
     hub: GitHub, project: Path, tmp_path: Path
 ) -> None:
-    folder = GitRemote(REPOSITORY)._folder
+    folder = GitRemote(REPOSITORY, context=Context())._folder
     handle = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
@@ -164,7 +165,7 @@ def test_git_sits_out_what_the_server_asks_for(hub: GitHub, monkeypatch: pytest.
     hub.faults["info/refs"] = [Fault(429, headers={"Retry-After": "2"})]
     # Well again before that, and long after four tries without it.
     threading.Timer(1.7, hub.faults.pop, ["info/refs"]).start()
-    assert "HEAD" in GitRemote(REPOSITORY).heads()
+    assert "HEAD" in GitRemote(REPOSITORY, context=Context()).heads()
 
 
 def test_a_server_that_takes_no_connection_is_given_up_soon(
@@ -182,7 +183,7 @@ def test_a_server_that_takes_no_connection_is_given_up_soon(
         monkeypatch.setenv("BUILDER_HTTP_TIMEOUT", "0.5")
         begun = time.monotonic()
         with pytest.raises(UnreachableError, match="ConnectTimeout"):
-            GitRemote(REPOSITORY).heads()
+            GitRemote(REPOSITORY, context=Context()).heads()
         # Four tries of half a second; git alone would have taken the 7.5 s of an exchange.
         assert time.monotonic() - begun < 5
         for each in waiting:
@@ -190,10 +191,10 @@ def test_a_server_that_takes_no_connection_is_given_up_soon(
 
 
 def test_what_the_cache_has_is_diffed_without_a_server(hub: GitHub, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = fetch_by_git(REPOSITORY, 39931, head=None, merge_base=None)
+    first = fetch_by_git(REPOSITORY, 39931, head=None, merge_base=None, context=Context())
     monkeypatch.setenv("BUILDER_HTTP_TIMEOUT", "0.2")
     hub.faults = {"/": [Fault(500)]}
-    assert fetch_by_git(REPOSITORY, 39931, head=first.head, merge_base=first.merge_base) == first
+    assert fetch_by_git(REPOSITORY, 39931, head=first.head, merge_base=first.merge_base, context=Context()) == first
 
 
 def test_a_number_in_another_repositorys_subject_is_no_merge(hub: GitHub) -> None:
@@ -202,7 +203,7 @@ def test_a_number_in_another_repositorys_subject_is_no_merge(hub: GitHub) -> Non
     hub.tag("v0.0.1.post1")
     head = hub.pulls[39931].head
     assert history().merged_commit(head) is None
-    assert History(REPOSITORY, 39931).merged_commit(head) is None
+    assert History(REPOSITORY, 39931, context=Context()).merged_commit(head) is None
     commit = hub.merge(39931, squash=True, tag="v0.0.9")
     assert history().merged_commit(head) == commit
     for known in (commit, None):
@@ -262,7 +263,7 @@ def test_tags_that_are_no_versions_are_left_alone(hub: GitHub) -> None:
 def test_a_base_branch_may_have_the_name_of_a_folder_of_another(hub: GitHub) -> None:
     for branch in ("release", "release/v1"):
         git(hub.work, "push", "-q", str(hub.bare), f"main:refs/heads/{branch}")
-        found = fetch_by_git(REPOSITORY, 39931, head=None, merge_base=None, base_branch=branch)
+        found = fetch_by_git(REPOSITORY, 39931, head=None, merge_base=None, base_branch=branch, context=Context())
         assert b"+option_20 = 2020" in found.diff
         git(hub.bare, "update-ref", "-d", f"refs/heads/{branch}")
 
@@ -272,9 +273,12 @@ def test_a_repository_without_its_default_branch_is_a_repository(hub: GitHub) ->
     head = hub.pulls[39931].head
     assert history().current_head() == head
     assert history().merged_commit(head) is None
-    assert History(REPOSITORY, 39931).merged_commit(head) is None
-    assert History(REPOSITORY, 1).current_head() is None
-    assert b"+option_20" in fetch_by_git(REPOSITORY, 39931, head=None, merge_base=None, base_branch="main").diff
+    assert History(REPOSITORY, 39931, context=Context()).merged_commit(head) is None
+    assert History(REPOSITORY, 1, context=Context()).current_head() is None
+    assert (
+        b"+option_20"
+        in fetch_by_git(REPOSITORY, 39931, head=None, merge_base=None, base_branch="main", context=Context()).diff
+    )
 
 
 def test_a_page_is_no_repository_without_refs(hub: GitHub, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,7 +31,7 @@ class Scene:
         plan.fault, plan.first, plan.lasting, plan.seen = fault, first, lasting, 0
         plan.requests.clear()
         try:
-            publish(retarget(self.image, f"{self.proxy}/{repository}"), WISHES, console=QUIET)
+            publish(retarget(self.image, f"{self.proxy}/{repository}"), WISHES, context=QUIET)
             outcome = "done"
         except UnreachableError:
             outcome = "unreachable"

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.pipeline.test_engines import docker, real_project
 
+from tests.pipeline.test_engines import docker, real_project
 from tests.support.cli import builder
 from tests.support.published import held, patched_project, small_base
 from tests.support.registry import registry, skopeo_copy

@@ -52,7 +52,7 @@ def killed_after(seconds: float, image: Prepared) -> bool:
     child = os.fork()
     if child == 0:
         try:
-            publish(image, WISHES, console=QUIET)
+            publish(image, WISHES, context=QUIET)
         finally:
             os._exit(0)
     time.sleep(seconds)
@@ -64,7 +64,7 @@ def killed_after(seconds: float, image: Prepared) -> bool:
 def test_killed_at_random_moments(ready: tuple[str, Prepared]) -> None:
     host, image = ready
     began = time.monotonic()
-    publish(retarget(image, f"{host}/team/measure"), WISHES, console=QUIET)
+    publish(retarget(image, f"{host}/team/measure"), WISHES, context=QUIET)
     usual = time.monotonic() - began
     chance = random.Random(7)
     killed = 0
@@ -75,7 +75,7 @@ def test_killed_at_random_moments(ready: tuple[str, Prepared]) -> None:
         watcher.start()
         killed += killed_after(chance.uniform(0, 1.2 * usual), target)
         if number % 4 == 0:
-            publish(target, WISHES, console=QUIET)
+            publish(target, WISHES, context=QUIET)
             assert held(host, repository, "production", evidence=3) == image.built.top.digest
         watcher.stop.set()
         watcher.join(30)
@@ -90,7 +90,7 @@ def test_two_publishers_at_once_both_succeed(ready: tuple[str, Prepared]) -> Non
 
     def run() -> None:
         try:
-            publish(retarget(image, f"{host}/team/both"), WISHES, console=QUIET)
+            publish(retarget(image, f"{host}/team/both"), WISHES, context=QUIET)
         except BaseException as error:  # noqa: BLE001  judged below
             failures.append(error)
 

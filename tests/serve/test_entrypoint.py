@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 
 from builder.checkpoint.digest import digest_directory
-from builder.cli.console import Console
 from builder.serve import entrypoint
+from builder.util.context import Context
 from builder.util.files import sha256
 
 SOURCE = Path(entrypoint.__file__)
@@ -306,7 +306,7 @@ def test_the_locked_files_are_compared(image: Path) -> None:
 def lock_model(image: Path, *, files: bool = True) -> None:
     """Put the model as it is now into the record, as `builder lock` and `build` do; its `files` as for a path or a
     repository, none as for a recipe with the digest alone."""
-    found = digest_directory(image / "model", console=Console(verbosity=-1), cache=False)
+    found = digest_directory(image / "model", context=Context(), cache=False)
     record = record_of(image)
     record["checkpoint"] |= {"digest": found.digest}
     if files:

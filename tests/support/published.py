@@ -10,17 +10,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from builder.cli.console import Console
-from builder.oci.types import Reference
-from builder.pipeline.workspace import open_recipe
+from builder.documents.reference import Reference
+from builder.pipeline.workspace import open_workspace
 from builder.release.publish import Prepared, Wishes, prepare
+from builder.util.context import Context
 from builder.util.project import find_project
 from tests.support.smallwheel import FILES, make_project
 from tests.support.standin import tar_of, write_layout
 from tests.support.trees import git_diff
 
 ROOT = "usr/local/lib/python3.12/dist-packages"
-QUIET = Console(verbosity=-1)
+QUIET = Context()
 ACCEPT = ", ".join(
     f"application/vnd.{name}+json"
     for name in ("oci.image.manifest.v1", "oci.image.index.v1", "docker.distribution.manifest.v2")
@@ -47,8 +47,8 @@ def patched_project(root: Path, reference: str, **recipe: object) -> Path:
 
 
 def prepared(project: Path, *, to: str, wishes: Wishes = Wishes()) -> Prepared:  # noqa: B008  frozen
-    opened = open_recipe(str(find_project(str(project / "images/small.yaml")).recipe_path), console=QUIET)
-    return prepare(opened, [to], wishes, console=QUIET)
+    workspace = open_workspace(str(find_project(str(project / "images/small.yaml")).recipe_path), context=QUIET)
+    return prepare(workspace, [to], wishes)
 
 
 def retarget(image: Prepared, to: str) -> Prepared:

@@ -16,8 +16,8 @@ from pathlib import Path
 import requests
 
 from builder.base.wheel import WheelLink, find_wheel, open_wheel
-from builder.cli.console import Console
-from builder.oci.types import Platform
+from builder.documents.reference import Platform
+from builder.util.context import Context
 from builder.util.errors import UnreachableError
 from tests.support.services import leave_out
 from tests.support.wheels import WHEELS, folder, python_files
@@ -49,7 +49,7 @@ def _files(version: str) -> dict[str, bytes]:
     if version in WHEELS:
         return python_files(version)
     try:
-        link = find_wheel("vllm", version, Platform.parse("linux/amd64"), console=Console(), offline=False)
+        link = find_wheel("vllm", version, Platform.parse("linux/amd64"), context=Context())
         return _by_range(link)
     except (UnreachableError, requests.RequestException) as error:
         leave_out(f"needs the Python files of vLLM {version}, which could not be read: {error}")

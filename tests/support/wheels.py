@@ -11,7 +11,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from builder.base.wheel import WheelTree, choose_wheel
-from builder.oci.types import Platform
+from builder.documents.reference import Platform
 from builder.util.errors import UnreachableError
 from builder.util.files import file_sha256, sha256
 from tests.support.services import leave_out

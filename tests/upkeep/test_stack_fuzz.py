@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tests.upkeep.test_stack_handover import files_of, repository
 
 from builder.upkeep.series.series import read_series
 from tests.support.cli import builder
 from tests.support.smallwheel import FILES, make_project, make_wheel
 from tests.support.trees import git, git_diff, write_tree
+from tests.upkeep.test_stack_handover import files_of, repository
 
 LATIN = b"# -*- coding: latin-1 -*-\r\n" + b"".join(b"x%d = '\xe4'\r\n" % n for n in range(12)) + b"last = 1"
 LONG = b"".join(b"line_%d = 1\n" % number for number in range(30))

@@ -10,7 +10,6 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from tests.upkeep.test_stack_handover import files_of, repository
 
 from builder.documents.lock import Lock, LockedBase, LockedOverlay
 from builder.patch.diff import parse
@@ -21,6 +20,7 @@ from builder.util.project import Project
 from tests.support.cli import builder
 from tests.support.smallwheel import FILES, make_project
 from tests.support.trees import git, git_diff, write_tree
+from tests.upkeep.test_stack_handover import files_of, repository
 
 LONG = b"".join(b"line %d\n" % number for number in range(30))
 BASE = {

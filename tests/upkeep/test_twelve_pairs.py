@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from builder.base.model import Distribution
-from builder.patch.stack import Tree, run_steps
+from builder.patch.stack import run_steps
+from builder.patch.tree import Tree
 from builder.upkeep.rebase.judge import judge_stack
 from builder.upkeep.rebase.profiles import judge_profiles
 from tests.support.pytrees import package_tree

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numba
 import numpy as np
 
-from builder.checkpoint.quantize.fp8 import (
+from builder.checkpoint.blocks import (
     BF16_INFINITY,
     BF16_ONE,
     E4M3_MAX,
@@ -23,7 +23,7 @@ from builder.checkpoint.quantize.fp8 import (
 from builder.util.files import cache_dir
 
 if TYPE_CHECKING:
-    from builder.checkpoint.quantize.fp8 import U16
+    from builder.checkpoint.blocks import U16
 
 # Compiling takes seconds; the package's own folder may be read-only.
 numba.config.CACHE_DIR = str(cache_dir("numba"))  # type: ignore[attr-defined]

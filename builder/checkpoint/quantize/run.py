@@ -22,7 +22,7 @@ from builder.checkpoint.quantize.fp8 import fastest_kernel
 from builder.checkpoint.quantize.stream import Layout, ShardResult, TableResult, lay_out, rewrite_shard
 from builder.checkpoint.quantize.workplace import appearing, partial_of
 from builder.checkpoint.tables import Selection, Table, edit_config, select_tables
-from builder.cli.console import Console, Progress
+from builder.util.context import Context, Progress
 from builder.util.errors import InputError
 from builder.util.files import naming, sha256
 
@@ -59,7 +59,7 @@ class _Job:
 
 
 def quantize(
-    source: Path, target: Path, *, console: Console, tensors: Iterable[str] = (), search: bool = False,
+    source: Path, target: Path, *, context: Context, tensors: Iterable[str] = (), search: bool = False,
     copy: bool = False, threads: int | None = None, cache: bool = True,
 ) -> Quantization:  # fmt: skip
     """Make `target` from `source`. It appears complete or not at all.
@@ -67,16 +67,16 @@ def quantize(
     Raises `InputError` for a source that cannot be quantized, too little disk, or a source that changes meanwhile.
     """
     _needs_numpy()
-    job = _plan(source, tensors, console)
+    job = _plan(source, tensors, context)
     _refuse_inside(source, target)
     hashes = HashCache(enabled=cache)
     with appearing(target) as place:
         way: Way = "copy" if copy else best_way(source / "config.json", place)
         _check_disk(target.parent, _bytes_needed(job, way, place.stat().st_dev))
         shards = _rewrite_shards(
-            job, place, search=search, threads=threads or os.cpu_count() or 1, hashes=hashes, console=console
+            job, place, search=search, threads=threads or os.cpu_count() or 1, hashes=hashes, context=context
         )
-        carried = _carry_over(job, place, way, hashes, console)
+        carried = _carry_over(job, place, way, hashes, context)
         before = {path: (path, digest, job.stats[path].st_size) for path, digest in carried.items()}
         before |= {shard: (shard, found.source_sha256, job.stats[shard].st_size) for shard, found in shards.items()}
         origin = combine(before.values())
@@ -104,7 +104,7 @@ def _needs_numpy() -> None:
         ) from error
 
 
-def _plan(source: Path, tensors: Iterable[str], console: Console) -> _Job:
+def _plan(source: Path, tensors: Iterable[str], context: Context) -> _Job:
     checkpoint = open_checkpoint(source)
     # A block size that the source's own scales contradict would be carried on into the tables.
     found = (*checkpoint.problems, *scale_problems(checkpoint))
@@ -116,7 +116,7 @@ def _plan(source: Path, tensors: Iterable[str], console: Console) -> _Job:
             hint="fetch what is wrong again",
         )
     for problem in checkpoint.problems:
-        console.warn(f"{problem.where}: {problem.what}; it will be right in what is made")
+        context.console.warn(f"{problem.where}: {problem.what}; it will be right in what is made")
     selection = select_tables(checkpoint, tensors)
     layouts = {}
     for shard in sorted({table.shard for table in selection.todo}):
@@ -166,12 +166,12 @@ def _check_disk(place: Path, needed: int) -> None:
 
 
 def _rewrite_shards(
-    job: _Job, place: Path, *, search: bool, threads: int, hashes: HashCache, console: Console
+    job: _Job, place: Path, *, search: bool, threads: int, hashes: HashCache, context: Context
 ) -> dict[str, ShardResult]:  # fmt: skip
     kernel = fastest_kernel()
     total = sum(job.checkpoint.headers[shard].file_size for shard in job.layouts)
     found = {}
-    with console.progress("quantizing", total=total) as bar:
+    with context.console.progress("quantizing", total=total) as bar:
         for shard, layout in job.layouts.items():
             (place / shard).parent.mkdir(parents=True, exist_ok=True)
             source = job.checkpoint.folder / shard
@@ -184,7 +184,7 @@ def _rewrite_shards(
     return found
 
 
-def _carry_over(job: _Job, place: Path, way: Way, cache: HashCache, console: Console) -> dict[str, str]:
+def _carry_over(job: _Job, place: Path, way: Way, cache: HashCache, context: Context) -> dict[str, str]:
     """Bring the other files over. SHA-256 by path of every file of the source but the rewritten shards."""
     source = job.checkpoint.folder
     paths = sorted(set(job.stats) - set(job.layouts), key=lambda path: (-job.stats[path].st_size, path))
@@ -200,7 +200,9 @@ def _carry_over(job: _Job, place: Path, way: Way, cache: HashCache, console: Con
             carry_or_copy(source / path, place / path, way)
         return digest
 
-    with console.progress("carrying the other files over", total=sum(job.stats[path].st_size for path in paths)) as bar:
+    with context.console.progress(
+        "carrying the other files over", total=sum(job.stats[path].st_size for path in paths)
+    ) as bar:
         pool = ThreadPoolExecutor(os.cpu_count())
         try:
             digests = list(pool.map(lambda path: one(path, bar), paths))

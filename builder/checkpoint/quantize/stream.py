@@ -18,12 +18,12 @@ from mmap import mmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from builder.checkpoint.blocks import Kernel, NotFiniteError, Quantized
 from builder.checkpoint.digest import ChangedError
 from builder.checkpoint.header import Header, Tensor, element_bytes, make_header, read_header, tensor_bytes
 from builder.checkpoint.quantize.direct import Buffers, DirectReader, DirectWriter
-from builder.checkpoint.quantize.fp8 import Kernel, NotFiniteError, Quantized
 from builder.checkpoint.tables import Table
-from builder.cli.console import Progress
+from builder.util.context import Progress
 from builder.util.errors import InputError
 from builder.util.files import naming
 

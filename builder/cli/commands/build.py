@@ -8,22 +8,16 @@ from typing import Any
 
 import click
 
-from builder.cli.app import common_options
+from builder.cli.app import common_options, offline_option
 from builder.cli.console import Console
 from builder.documents.lock import overlay_lines
+from builder.documents.reference import Platform
+from builder.image.labels import ENTRYPOINT
 from builder.oci.layout import Layout
-from builder.oci.types import Platform
-from builder.pipeline.build import (
-    ENTRYPOINT,
-    Built,
-    build_images,
-    docker_base,
-    image_labels,
-    image_tags,
-    write_oci,
-)
-from builder.pipeline.plan import Plan, pinned_reference
-from builder.pipeline.workspace import Opened, open_recipe
+from builder.pipeline.build import Built, build_images, docker_base, image_labels, image_tags, write_oci
+from builder.pipeline.plan import Plan
+from builder.pipeline.workspace import Workspace, open_workspace
+from builder.util.context import Context
 from builder.util.errors import InputError
 
 
@@ -38,27 +32,27 @@ from builder.util.errors import InputError
 )
 @click.option("--with-base", is_flag=True, help="Put the base's layers into the output too, however large they are.")
 @click.option("--load", is_flag=True, help="Bring the oci engine's image into Docker, with its own digest.")
-@click.option("--offline", is_flag=True, help="Use the vendored diffs and the cache only.")
+@offline_option
 @common_options
 def command(
-    recipe: str, engine: str | None, output: str | None, with_base: bool, load: bool, offline: bool, console: Console
+    recipe: str, engine: str | None, output: str | None, with_base: bool, load: bool, context: Context, console: Console
 ) -> None:
     """Make RECIPE's image from its lock. The same lock gives the same digest on any machine."""
     kind, target = _target(output)
     if engine == "docker" and (output or with_base or load):
         raise InputError("--output, --with-base and --load belong to the oci engine", hint="leave out --engine docker")
-    opened = open_recipe(recipe, console=console, offline=offline)
+    workspace = open_workspace(recipe, context=context)
     if engine is None:
-        engine = _choose(opened, explicit=bool(output or with_base or load), console=console)
-    plans = opened.plans(console=console, offline=offline)
+        engine = _choose(workspace, explicit=bool(output or with_base or load), console=console)
+    plans = workspace.plans()
     if engine == "docker":
-        document = _docker(opened, plans, console)
+        document = _docker(workspace, plans, console)
     else:
-        folder = target or opened.project.dist / opened.lock.name
-        document = _oci(opened, plans, kind, folder, with_base=with_base, load=load, console=console, offline=offline)
-    for line in overlay_lines(overlay.summary() for overlay in opened.lock.overlays):
+        folder = target or workspace.project.dist / workspace.lock.name
+        document = _oci(workspace, plans, kind, folder, with_base=with_base, load=load, console=console)
+    for line in overlay_lines(overlay.summary() for overlay in workspace.lock.overlays):
         console.out(f"  overlay {line}")
-    console.document({**document, "overlays": [overlay.summary() for overlay in opened.lock.overlays]})
+    console.document({**document, "overlays": [overlay.summary() for overlay in workspace.lock.overlays]})
 
 
 def _target(output: str | None) -> tuple[str, Path | None]:
@@ -70,10 +64,10 @@ def _target(output: str | None) -> tuple[str, Path | None]:
     return kind, Path(rest)
 
 
-def _choose(opened: Opened, *, explicit: bool, console: Console) -> str:
+def _choose(workspace: Workspace, *, explicit: bool, console: Console) -> str:
     from builder.oci.daemon import answers
 
-    if explicit or opened.lock.base.wheel or len(opened.recipe.platforms) > 1 or not answers():
+    if explicit or workspace.lock.base.wheel or len(workspace.recipe.platforms) > 1 or not answers():
         return "oci"
     console.detail("a Docker daemon answers: using the docker engine")
     return "docker"
@@ -87,7 +81,7 @@ def _files(plans: list[Plan]) -> list[dict[str, Any]]:
 
 
 def _oci(
-    opened: Opened,
+    workspace: Workspace,
     plans: list[Plan],
     kind: str,
     target: Path,
@@ -95,31 +89,30 @@ def _oci(
     with_base: bool,
     load: bool,
     console: Console,
-    offline: bool,
 ) -> dict[str, Any]:
-    built = build_images(opened.lock, plans)
+    built = build_images(workspace.lock, plans)
     image = next(iter(built.images.values()))
     if kind == "oci-archive":
-        complete = _archive(opened, built, target, with_base=with_base, console=console, offline=offline)
+        complete = _archive(workspace, built, target, with_base=with_base)
     else:
-        complete = write_oci(opened, built, target, with_base=with_base, console=console, offline=offline)
+        complete = write_oci(workspace, built, target, with_base=with_base)
     console.out(f"{kind}:{target}")
     console.out(f"  digest  {built.top.digest}")
     console.out(f"  layer   {image.layer.size:,} bytes, {sum(1 for each in plans[0].result.files)} files changed")
     console.out(f"  tags    {', '.join(built.tags.all)}")
-    if opened.lock.base.wheel:
+    if workspace.lock.base.wheel:
         console.say("note: a wheel base gives the package's files only; the image is this one layer and does not run")
     elif not complete:
         console.say(
-            f"note: the base's layers stay at {pinned_reference(opened.lock)}; --with-base puts them into the output"
+            f"note: the base's layers stay at {workspace.lock.base.pinned!s}; --with-base puts them into the output"
         )
-    document = _document(opened, built, plans, f"{kind}:{target}", complete)
+    document = _document(workspace, built, plans, f"{kind}:{target}", complete)
     if load:
-        document["docker"] = _load(opened, built, kind, target, console)
+        document["docker"] = _load(workspace, built, kind, target, console)
     return document
 
 
-def _document(opened: Opened, built: Built, plans: list[Plan], output: str, complete: bool) -> dict[str, Any]:
+def _document(workspace: Workspace, built: Built, plans: list[Plan], output: str, complete: bool) -> dict[str, Any]:
     platforms = {}
     for name, image in built.images.items():
         platforms[name] = {
@@ -129,7 +122,7 @@ def _document(opened: Opened, built: Built, plans: list[Plan], output: str, comp
         }
     first = next(iter(platforms.values()))
     return {
-        "name": opened.lock.name,
+        "name": workspace.lock.name,
         "engine": "oci",
         "digest": built.top.digest,
         "config_digest": first["config_digest"],
@@ -137,13 +130,13 @@ def _document(opened: Opened, built: Built, plans: list[Plan], output: str, comp
         "tags": built.tags.all,
         "output": output,
         "complete": complete,
-        "inputs": opened.lock.inputs,
+        "inputs": workspace.lock.inputs,
         "files": _files(plans),
         "platforms": platforms,
     }
 
 
-def _archive(opened: Opened, built: Built, target: Path, *, with_base: bool, console: Console, offline: bool) -> bool:
+def _archive(workspace: Workspace, built: Built, target: Path, *, with_base: bool) -> bool:
     from builder.oci.archive import write_archive
 
     if target.exists() and not target.is_file():
@@ -151,8 +144,8 @@ def _archive(opened: Opened, built: Built, target: Path, *, with_base: bool, con
     platform = Platform.parse(next(iter(built.images)))
     with tempfile.TemporaryDirectory(dir=_existing_parent(target), prefix=".builder-") as folder:
         layout = Layout(Path(folder) / "layout")
-        complete = write_oci(opened, built, layout.folder, with_base=with_base, console=console, offline=offline)
-        names = [f"{opened.lock.name}:{tag}" for tag in built.tags.all]
+        complete = write_oci(workspace, built, layout.folder, with_base=with_base)
+        names = [f"{workspace.lock.name}:{tag}" for tag in built.tags.all]
         write_archive(target, layout, built.top, names, platform, skip_missing=not complete)
     return complete
 
@@ -162,45 +155,48 @@ def _existing_parent(path: Path) -> Path:
     return path.parent
 
 
-def _load(opened: Opened, built: Built, kind: str, target: Path, console: Console) -> dict[str, Any]:
+def _load(workspace: Workspace, built: Built, kind: str, target: Path, console: Console) -> dict[str, Any]:
     from builder.oci.daemon import load
 
-    if opened.lock.base.wheel:
+    if workspace.lock.base.wheel:
         raise InputError("an image on a wheel base cannot be loaded into Docker", hint="use a base image")
     if kind != "oci":
         raise InputError("--load goes with --output oci:DIR", hint="or load the archive yourself: docker load -i FILE")
-    names = [f"{opened.lock.name}:{tag}" for tag in built.tags.all]
+    names = [f"{workspace.lock.name}:{tag}" for tag in built.tags.all]
     platform = Platform.parse(next(iter(built.images)))
-    found = load(Layout(target), built.top, names, platform, console=console, base=pinned_reference(opened.lock))
+    found = load(
+        Layout(target), built.top, names, platform, context=workspace.context, base=str(workspace.lock.base.pinned)
+    )
     console.out(f"  docker  {names[0]} ({found})")
     return {"id": found, "names": names}
 
 
-def _docker(opened: Opened, plans: list[Plan], console: Console) -> dict[str, Any]:
+def _docker(workspace: Workspace, plans: list[Plan], console: Console) -> dict[str, Any]:
     from builder.image.context import render_context
-    from builder.oci.daemon import daemon, ensure_base
+    from builder.oci.daemon import daemon
     from builder.oci.docker_cli import build
+    from builder.pipeline.docker_base import ensure_base
 
     if len(plans) > 1:
         raise InputError("the docker engine builds one platform", hint="use --engine oci for several platforms")
     plan = plans[0]
-    ensure_base(opened, plan, console=console)
-    tags = image_tags(opened.lock)
-    names = [f"{opened.lock.name}:{tag}" for tag in tags.all]
+    ensure_base(workspace.project, workspace.lock, plan, context=workspace.context)
+    tags = image_tags(workspace.lock)
+    names = [f"{workspace.lock.name}:{tag}" for tag in tags.all]
     with tempfile.TemporaryDirectory(prefix="builder-context-") as folder:
-        context = Path(folder) / "context"
+        place = Path(folder) / "context"
         render_context(
-            context, docker_base(opened), plan.rootfs, labels=image_labels(opened.lock, plan.record), entrypoint=ENTRYPOINT,
-            name=opened.lock.name,
+            place, docker_base(workspace), plan.rootfs, labels=image_labels(workspace.lock, plan.record), entrypoint=ENTRYPOINT,
+            name=workspace.lock.name,
         )  # fmt: skip
-        found, cli = build(context, names, platform=str(plan.platform), console=console)
+        found, cli = build(place, names, platform=str(plan.platform), context=workspace.context)
     with daemon() as client:
         layers = client.images.get(found).attrs["RootFS"]["Layers"]
     console.out(f"docker:{names[0]}")
     console.out(f"  image id  {found}")
     console.out(f"  tags      {', '.join(tags.all)}")
     return {
-        "name": opened.lock.name,
+        "name": workspace.lock.name,
         "engine": "docker",
         "builder": cli.builder,
         "digest": found,
@@ -212,6 +208,6 @@ def _docker(opened: Opened, plans: list[Plan], console: Console) -> dict[str, An
         },
         "tags": tags.all,
         "output": f"docker:{names[0]}",
-        "inputs": opened.lock.inputs,
+        "inputs": workspace.lock.inputs,
         "files": _files(plans),
     }

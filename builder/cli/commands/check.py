@@ -6,41 +6,42 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from builder.cli.app import common_options
+from builder.cli.app import common_options, offline_option
 from builder.cli.console import Console
+from builder.util.context import Context
 from builder.util.errors import EXIT_INPUT
 
 if TYPE_CHECKING:
     from builder.pipeline.plan import Plan
-    from builder.pipeline.workspace import Opened
+    from builder.pipeline.workspace import Workspace
 
 
 @click.command(name="check")
 @click.argument("recipe")
 @click.option("--diff", "show_diff", is_flag=True, help="Print the change that the whole stack makes.")
-@click.option("--offline", is_flag=True, help="Use the vendored diffs and the cache only.")
+@offline_option
 @common_options
-def command(recipe: str, show_diff: bool, offline: bool, console: Console) -> None:
+def command(recipe: str, show_diff: bool, context: Context, console: Console) -> None:
     """Apply RECIPE's stack to the base's real files, on a copy, report what it does, and lint the profiles against it.
 
     Errors in a profile exit with 2.
     """
     from builder.documents.lock import overlay_lines
     from builder.patch.unified import COLUMNS, rows, unified_diff
-    from builder.pipeline.workspace import open_recipe
+    from builder.pipeline.workspace import open_workspace
 
-    opened = open_recipe(recipe, console=console, offline=offline)
-    plans = opened.plans(console=console, offline=offline)
-    about = {overlay.id: overlay.about() for overlay in opened.lock.overlays}
+    workspace = open_workspace(recipe, context=context)
+    plans = workspace.plans()
+    about = {overlay.id: overlay.about() for overlay in workspace.lock.overlays}
     document = []
     for plan in plans:
         result = plan.result
         console.table(
             COLUMNS,
             rows(result),
-            title=f"{opened.lock.name} on {opened.lock.base.reference} ({plan.platform})",
+            title=f"{workspace.lock.name} on {workspace.lock.base.reference} ({plan.platform})",
         )
-        for line in overlay_lines(overlay.summary() for overlay in opened.lock.overlays):
+        for line in overlay_lines(overlay.summary() for overlay in workspace.lock.overlays):
             console.out(line)
         if len(result.overlays) > 1:
             console.out(
@@ -77,25 +78,25 @@ def command(recipe: str, show_diff: bool, offline: bool, console: Console) -> No
         )
         if show_diff:
             console.out(unified_diff(result).rstrip("\n"))
-    profiles, failed = _lint(opened, plans[0], console=console, offline=offline)
+    profiles, failed = _lint(workspace, plans[0], console=console)
     console.document(
-        {"name": opened.lock.name, "inputs": opened.lock.inputs, "platforms": document, "profiles": profiles}
+        {"name": workspace.lock.name, "inputs": workspace.lock.inputs, "platforms": document, "profiles": profiles}
     )
     if failed:
         raise click.exceptions.Exit(EXIT_INPUT)
 
 
-def _lint(opened: Opened, plan: Plan, *, console: Console, offline: bool) -> tuple[list[dict[str, Any]], bool]:
+def _lint(workspace: Workspace, plan: Plan, *, console: Console) -> tuple[list[dict[str, Any]], bool]:
     """Lint the recipe's profiles against the patched package; the reports, and whether there is an error in one."""
-    if not opened.recipe.profiles:
+    if not workspace.recipe.profiles:
         return [], False
     from builder.cli.show.lint import show
     from builder.pipeline.judge import judge_of_stack
 
     judge = judge_of_stack(
-        opened.project, opened.recipe, opened.lock, plan.platform, plan.result, console=console, offline=offline
+        workspace.project, workspace.recipe, workspace.lock, plan.platform, plan.result, context=workspace.context
     )
-    reports = [judge.lint(opened.project.profiles / f"{name}.yaml") for name in opened.recipe.profiles]
+    reports = [judge.lint(workspace.project.profiles / f"{name}.yaml") for name in workspace.recipe.profiles]
     for report in reports:
         console.out("")
         show(report, console, brief=console.verbosity < 1)
@@ -110,6 +111,6 @@ def _lint(opened: Opened, plan: Plan, *, console: Console, offline: bool) -> tup
             if (each.prompt, each.completion) == (prompt, completion)
         ]
         if not any(each.serves for each in judged):
-            console.out(f"error: no profile of {opened.recipe.name} serves the envelope of its recipe")
+            console.out(f"error: no profile of {workspace.recipe.name} serves the envelope of its recipe")
             failed = True
     return [report.as_json() for report in reports], failed

@@ -10,6 +10,7 @@ import click
 
 from builder.cli.app import common_options
 from builder.cli.console import Console
+from builder.util.context import Context
 from builder.util.errors import MismatchError
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def command(folder: Path, recipe: str | None, source: Path | None, console: Cons
 def _errors(folder: Path, source: Path, console: Console) -> list[dict[str, Any]]:
     from builder.checkpoint.error import errors_against
 
-    found = errors_against(folder, source, console=console)
+    found = errors_against(folder, source, context=Context(console))
     for each in found:
         console.table(
             ["block's relative RMS error", "blocks", ""],

@@ -8,6 +8,7 @@ import click
 
 from builder.cli.app import common_options
 from builder.cli.console import Console
+from builder.util.context import Context
 from builder.util.errors import InputError
 
 
@@ -24,14 +25,14 @@ def command(checkpoint: str, no_cache: bool, console: Console) -> None:
         from builder.checkpoint.hub import digest_hub
 
         repo, _, wanted = checkpoint.removeprefix("hf:").partition("@")
-        found = digest_hub(repo, wanted or None, console=console)
+        found = digest_hub(repo, wanted or None, context=Context(console))
         digest, files, revision = found.digest, found.files, found.revision
         console.say(f"{repo} at {revision}")
     else:
         folder = Path(checkpoint)
         if not folder.is_dir():
             raise InputError(f"there is no folder {checkpoint}", hint="name a folder, or hf:OWNER/NAME@REVISION")
-        local = digest_directory(folder, console=console, cache=not no_cache)
+        local = digest_directory(folder, context=Context(console), cache=not no_cache)
         digest, files = local.digest, local.files
     for path, sha256, size in files:
         console.detail(f"{sha256}  {path} ({size:,} bytes)")

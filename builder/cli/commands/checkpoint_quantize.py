@@ -8,6 +8,7 @@ import click
 
 from builder.cli.app import common_options
 from builder.cli.console import Console
+from builder.util.context import Context
 
 
 @click.command(name="quantize")
@@ -33,7 +34,14 @@ def command(
     from builder.checkpoint.quantize.run import quantize
 
     made = quantize(
-        source, dest, console=console, tensors=tensors, search=search, copy=copy, threads=threads, cache=not no_cache
+        source,
+        dest,
+        context=Context(console),
+        tensors=tensors,
+        search=search,
+        copy=copy,
+        threads=threads,
+        cache=not no_cache,
     )
     ways = {"reflink": "shared by reflink", "hardlink": "hard links: do not edit them in place", "copy": "copied"}
     for each in made.tables:

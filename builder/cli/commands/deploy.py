@@ -10,6 +10,7 @@ import click
 
 from builder.cli.app import common_options
 from builder.cli.console import Console
+from builder.util.context import Context
 from builder.util.errors import InputError
 from builder.util.files import write_file
 
@@ -59,13 +60,13 @@ def compose_command(
     console: Console,
 ) -> None:
     """Render a compose.yaml that serves PROFILES of RECIPE (default: the recipe's default profile)."""
-    from builder.pipeline.workspace import open_recipe
+    from builder.pipeline.workspace import open_workspace
     from builder.serve.container import model_folder
     from builder.serve.deploy.compose import compose
 
-    opened = open_recipe(recipe, console=console)
-    services = _services(opened.lock, profiles, image, startup_seconds)
-    folder = model or str(model_folder(opened.project, opened.lock, None))
+    workspace = open_workspace(recipe, context=Context(console))
+    services = _services(workspace.lock, profiles, image, startup_seconds)
+    folder = model or str(model_folder(workspace.project, workspace.lock, None))
     if not folder.startswith("/"):
         raise InputError(f"--model {folder!r} is relative", hint="name the folder's whole path on that machine")
     _write({"compose.yaml": compose(services, model=folder, port=port)}, output, force, console)
@@ -95,10 +96,10 @@ def kubernetes_command(
     console: Console,
 ) -> None:
     """Render manifests that serve PROFILES of RECIPE (default: the recipe's default profile), for `kubectl apply -f`."""
-    from builder.pipeline.workspace import open_recipe
+    from builder.pipeline.workspace import open_workspace
     from builder.serve.deploy.kubernetes import manifests
 
-    lock = open_recipe(recipe, console=console).lock
+    lock = open_workspace(recipe, context=Context(console)).lock
     services = _services(lock, profiles, image, startup_seconds)
     _write(manifests(services, model_claim=model_claim, cache_gib=cache_gib), output, force, console)
 

@@ -6,6 +6,7 @@ import click
 
 from builder.cli.app import common_options
 from builder.cli.console import Console
+from builder.util.context import Context
 from builder.util.errors import EXIT_MISMATCH
 
 
@@ -33,10 +34,10 @@ def command(ctx: click.Context, recipe: str, markdown: bool, console: Console) -
     with console.progress("asking upstream", total=len(lock.overlays) + 2, unit="pins") as bar:
         for overlay in lock.overlays:
             bar.note(overlay.id)
-            findings.append(overlay_drift(project, overlay, console=console))
+            findings.append(overlay_drift(project, overlay, context=Context(console)))
             bar.advance(1)
         bar.note(lock.base.reference)
-        findings.append(base_drift(project, lock, console=console))
+        findings.append(base_drift(project, lock, context=Context(console)))
         checkpoint = (
             checkpoint_drift(project, lock.checkpoint, loaded.checkpoint) if loaded.checkpoint is not None else None
         )

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from builder.cli.app import common_options
+from builder.cli.app import common_options, offline_option
 from builder.cli.console import Console
+from builder.util.context import Context
 from builder.util.errors import BuilderError, InputError, MismatchError
 
 if TYPE_CHECKING:
@@ -25,9 +26,9 @@ _ALL = "*"
     "--update", multiple=True, is_flag=False, flag_value=_ALL, metavar="[OVERLAY]",
     help="Take the newest state of an overlay, of 'base' or of 'checkpoint'; of everything when none is named.",
 )  # fmt: skip
-@click.option("--offline", is_flag=True, help="Use the vendored diffs and the cache only.")
+@offline_option
 @common_options
-def command(recipe: str, check: bool, update: tuple[str, ...], offline: bool, console: Console) -> None:
+def command(recipe: str, check: bool, update: tuple[str, ...], context: Context, console: Console) -> None:
     """Resolve RECIPE: base digest, pull request heads, diffs, file digests, checkpoint hash.
 
     Writes images/NAME.lock.yaml and vendors the diffs under overlays/. What is pinned already stays pinned: a second
@@ -45,9 +46,7 @@ def command(recipe: str, check: bool, update: tuple[str, ...], offline: bool, co
     for name in update:
         if name not in (*known, _ALL):
             raise InputError(f"{loaded.name} has no overlay {name!r}", hint=f"it has: {', '.join(known)}")
-    made = make_lock(
-        project, loaded, previous, console=console, offline=offline, update=known if _ALL in update else update
-    )
+    made = make_lock(project, loaded, previous, context=context, update=known if _ALL in update else update)
     changes = made.changes(project)
     interdiffs = _interdiffs(project, previous, made.lock, made.diffs) if update else {}
     document = {

@@ -9,6 +9,7 @@ import click
 
 from builder.cli.app import common_options
 from builder.cli.console import Console
+from builder.util.context import Context
 from builder.util.errors import InputError
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ def _model(
         if spec is not None and spec.path is not None and (project.root / spec.path / "config.json").is_file():
             found = read_folder(project.root / spec.path)
         elif spec is not None and spec.repo is not None:
-            found = read_hub(spec.repo, spec.revision, console=console)
+            found = read_hub(spec.repo, spec.revision, context=Context(console))
         else:
             raise InputError(
                 f"recipe {recipe.name} has no `model:` and no checkpoint that can be read",
@@ -116,7 +117,7 @@ def _model(
         found = read_folder(Path(checkpoint))
     elif checkpoint.count("/") == 1 and not checkpoint.startswith((".", "/")):
         repo, _, revision = checkpoint.partition("@")
-        found = read_hub(repo, revision or None, console=console)
+        found = read_hub(repo, revision or None, context=Context(console))
     else:
         raise InputError(f"there is no checkpoint folder {checkpoint}", hint="a folder, or OWNER/NAME on the Hub")
     vision = vision_parameters(found.tensors)

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 
-from builder.cli.app import common_options
+from builder.cli.app import common_options, offline_option
 from builder.cli.console import Console
+from builder.util.context import Context
 from builder.util.errors import EXIT_INPUT, InputError
 
 
@@ -16,9 +17,11 @@ from builder.util.errors import EXIT_INPUT, InputError
 @click.option("--recipe", help="Judge against this recipe's base with its stack applied.")
 @click.option("--base", metavar="REF", help="Judge against a base as it is, such as wheel:vllm==0.20.0.")
 @click.option("--strict", is_flag=True, help="Warnings fail too.")
-@click.option("--offline", is_flag=True, help="Use the vendored diffs and the cache only.")
+@offline_option
 @common_options
-def command(profile: str, recipe: str | None, base: str | None, strict: bool, offline: bool, console: Console) -> None:
+def command(
+    profile: str, recipe: str | None, base: str | None, strict: bool, context: Context, console: Console
+) -> None:
     """Check a profile against the source of the vLLM that will run it. Nothing is imported; no GPU is needed.
 
     Errors exit with 2, warnings alone with 0 (--strict: 2). What cannot be told is "not checked", never fine.
@@ -34,12 +37,12 @@ def command(profile: str, recipe: str | None, base: str | None, strict: bool, of
     others: list[Path] = []
     if base is not None:
         path = profile_path(profile, Path.cwd() / "profiles")
-        judge = judge_of_base(base, console=console)
+        judge = judge_of_base(base, context=context)
     else:
         project = find_project(recipe or recipe_of(profile))
         loaded = load_recipe(project.recipe_path)
         path = profile_path(profile, project.profiles)
-        judge = judge_of_recipe(project, loaded, console=console, offline=offline)
+        judge = judge_of_recipe(project, loaded, context=context)
         others = [project.profiles / f"{name}.yaml" for name in loaded.profiles if name != path.stem]
     report = judge.lint(path)
     show(report, console)

@@ -10,6 +10,7 @@ import click
 
 from builder.cli.app import common_options
 from builder.cli.console import Console
+from builder.util.context import Context
 from builder.util.errors import InputError
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 @click.option("--offline", is_flag=True, help="With --resolved: use the vendored diffs and the cache only.")
 @common_options
 def command(
-    profile: str, resolved: bool, recipe: str | None, base: str | None, offline: bool, console: Console
+    profile: str, resolved: bool, recipe: str | None, base: str | None, context: Context, console: Console
 ) -> None:
     """Show PROFILE: a name under profiles/, or a path."""
     from builder.documents.profile import load_profile, profile_path
@@ -49,7 +50,7 @@ def command(
         )
     document = {**loaded.model_dump(mode="json", exclude_none=True), "argv": arguments}
     if resolved:
-        package = _package(profile, recipe, base, offline=offline, console=console)
+        package = _package(profile, recipe, base, context=context)
         document["against"] = package.source.name
         document["resolved"] = differences(loaded, package)
         console.table(
@@ -60,15 +61,15 @@ def command(
     console.document(document)
 
 
-def _package(profile: str, recipe: str | None, base: str | None, *, offline: bool, console: Console) -> Package:
+def _package(profile: str, recipe: str | None, base: str | None, *, context: Context) -> Package:
     from builder.documents.recipe import load_recipe
     from builder.pipeline.judge import judge_of_base, judge_of_recipe, recipe_of
     from builder.util.project import find_project
 
     if base is not None:
-        return judge_of_base(base, console=console).package
+        return judge_of_base(base, context=context).package
     project = find_project(recipe or recipe_of(profile))
-    return judge_of_recipe(project, load_recipe(project.recipe_path), console=console, offline=offline).package
+    return judge_of_recipe(project, load_recipe(project.recipe_path), context=context).package
 
 
 def differences(profile: Profile, package: Package) -> list[dict[str, Any]]:

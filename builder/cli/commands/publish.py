@@ -10,6 +10,7 @@ import click
 
 from builder.cli.app import common_options
 from builder.cli.console import Console
+from builder.util.context import Context
 from builder.util.errors import BuilderError, InputError
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def command(
     Tags are set last, when the image and its evidence are there. Locks among the RECIPEs are passed over, so that
     images/*.yaml can be given.
     """
-    from builder.oci.types import Reference
+    from builder.documents.reference import Reference
     from builder.release.evidence.cosign import signer
     from builder.release.publish import Wishes
 
@@ -67,7 +68,7 @@ def command(
         raise InputError("--tag and --verdict belong to one recipe", hint="publish that recipe alone")
     wishes = Wishes(
         move=move, tags=tags, evidence=not no_evidence, evidence_folder=folder, verdicts=verdicts,
-        sign=signer(key, console=console) if sign else None,
+        sign=signer(key, context=Context(console)) if sign else None,
     )  # fmt: skip
     if len(names) == 1:
         done = _one(names[0], to, wishes, console)
@@ -79,16 +80,16 @@ def command(
 
 
 def _prepare(name: str, to: tuple[str, ...], wishes: Wishes, console: Console) -> Prepared:
-    from builder.pipeline.workspace import open_recipe
+    from builder.pipeline.workspace import open_workspace
     from builder.release.publish import prepare
 
-    return prepare(open_recipe(name, console=console), to, wishes, console=console)
+    return prepare(open_workspace(name, context=Context(console)), to, wishes)
 
 
 def _one(name: str, to: tuple[str, ...], wishes: Wishes, console: Console) -> list[Published]:
     from builder.release.publish import publish
 
-    return publish(_prepare(name, to, wishes, console), wishes, console=console)
+    return publish(_prepare(name, to, wishes, console), wishes, context=Context(console))
 
 
 def _many(names: list[str], to: tuple[str, ...], wishes: Wishes, jobs: int, console: Console) -> None:
@@ -112,7 +113,7 @@ def _many(names: list[str], to: tuple[str, ...], wishes: Wishes, jobs: int, cons
     # One bar at a time is readable; several recipes say what they did at the end.
     quiet = Console(verbosity=-1, stdout=console.stdout, stderr=console.stderr)
     with ThreadPoolExecutor(jobs) as pool, console.progress("publishing", total=len(prepared), unit="images") as bar:
-        running = {name: pool.submit(publish, each, wishes, console=quiet) for name, each in prepared.items()}
+        running = {name: pool.submit(publish, each, wishes, context=Context(quiet)) for name, each in prepared.items()}
         done: dict[str, list[Published]] = {}
         for name, future in running.items():
             try:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import click
 
-from builder.cli.app import common_options
+from builder.cli.app import common_options, offline_option
 from builder.cli.console import Console
+from builder.util.context import Context
 from builder.util.errors import EXIT_APPLY, InputError
 
 
@@ -13,51 +14,51 @@ from builder.util.errors import EXIT_APPLY, InputError
 @click.argument("recipe")
 @click.option("--base", "bases", multiple=True, required=True, metavar="BASE", help="The new base; again for a matrix.")
 @click.option("--write", "writing", is_flag=True, help="Update recipe and lock; store the rebased diffs.")
-@click.option("--offline", is_flag=True, help="Use the vendored diffs and the cache only.")
+@offline_option
 @common_options
 @click.pass_context
 def command(
-    ctx: click.Context, recipe: str, bases: tuple[str, ...], writing: bool, offline: bool, console: Console
+    ctx: click.Context, recipe: str, bases: tuple[str, ...], writing: bool, context: Context, console: Console
 ) -> None:
     """Judge each overlay of RECIPE on another base: does it apply, is it in already, does it merge, or conflict?
 
     Writes nothing without --write, and never a conflict. Exit code 3 when an overlay is in conflict on one of the bases.
     """
     from builder.cli.show.rebase import show_becomes, show_matrix, show_one
-    from builder.pipeline.workspace import open_recipe
+    from builder.pipeline.workspace import open_workspace
     from builder.upkeep.rebase.plan import old_stack, rebase
     from builder.upkeep.rebase.writing import prepare, write
 
     if writing and len(bases) > 1:
         raise InputError("--write takes one base", hint="choose one --base")
-    opened = open_recipe(recipe, console=console, offline=offline)
-    old = old_stack(opened, console=console, offline=offline)
+    workspace = open_workspace(recipe, context=context)
+    old = old_stack(workspace)
     answers = []
     with console.progress("reading bases", total=len(bases), unit="bases") as bar:
         for base in bases:
             bar.note(base)
-            answers.append(rebase(opened, base, old, console=console, offline=offline))
+            answers.append(rebase(workspace, base, old))
             bar.advance(1)
-    about = {each.id: each.about() for each in opened.lock.overlays}
+    about = {each.id: each.about() for each in workspace.lock.overlays}
     documents = [answer.as_json() for answer in answers]
     for document in documents:
         document["overlays"] = [{**each, "about": about[each["id"]]} for each in document["overlays"]]
     clean = not any(answer.conflicts for answer in answers)
     if len(answers) > 1:
-        show_matrix(opened.lock.name, answers, console)
+        show_matrix(workspace.lock.name, answers, console)
     else:
-        show_one(answers[0], opened.lock, console)
-        written = prepare(opened, answers[0], console=console, offline=offline) if clean or writing else None
-        show_becomes(opened, answers[0], written, console)
+        show_one(answers[0], workspace.lock, console)
+        written = prepare(workspace, answers[0]) if clean or writing else None
+        show_becomes(workspace, answers[0], written, console)
         if written is not None:
-            documents[0] |= {**written.as_json(opened.project), "written": writing}
-            changes = written.changes(opened.project)
+            documents[0] |= {**written.as_json(workspace.project), "written": writing}
+            changes = written.changes(workspace.project)
             if writing:
-                write(opened.project, written)
+                write(workspace.project, written)
             for name in changes:
                 console.out(f"{'wrote' if writing else 'would write'} {name}")
             if not writing:
                 console.out("`--write` writes them.")
-    console.document({"name": opened.lock.name, "from": opened.lock.base.reference, "bases": documents})
+    console.document({"name": workspace.lock.name, "from": workspace.lock.base.reference, "bases": documents})
     if not clean:
         ctx.exit(EXIT_APPLY)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from builder.cli.app import common_options
+from builder.cli.app import common_options, offline_option
 from builder.cli.console import Console
+from builder.util.context import Context
 from builder.util.errors import InputError
 
 if TYPE_CHECKING:
@@ -20,9 +21,9 @@ if TYPE_CHECKING:
 @click.argument("recipes", nargs=-1, required=True, metavar="RECIPE...")
 @click.option("--output", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Folder to write.")
 @click.option("--bake", is_flag=True, help="Write a folder per recipe, and DIR/docker-bake.json over all of them.")
-@click.option("--offline", is_flag=True, help="Use the vendored diffs and the cache only.")
+@offline_option
 @common_options
-def command(recipes: tuple[str, ...], output: Path, bake: bool, offline: bool, console: Console) -> None:
+def command(recipes: tuple[str, ...], output: Path, bake: bool, context: Context, console: Console) -> None:
     """Write RECIPE's self-contained Docker context: `docker build DIR` needs nothing else.
 
     With several platforms, each has its own folder in DIR. Several recipes go with --bake, and `docker buildx bake`
@@ -30,26 +31,27 @@ def command(recipes: tuple[str, ...], output: Path, bake: bool, offline: bool, c
     """
     names = [name for name in recipes if not name.endswith(".lock.yaml")]
     if bake:
-        console.document(_bake(names, output, console=console, offline=offline))
+        console.document(_bake(names, output, console=console, context=context))
         return
     if len(names) != 1:
         raise InputError("several recipes need --bake", hint="or render each into a folder of its own")
-    console.document(_context(names[0], output, console=console, offline=offline)[0])
+    console.document(_context(names[0], output, console=console, context=context)[0])
 
 
-def _context(name: str, output: Path, *, console: Console, offline: bool) -> tuple[dict[str, Any], list[Target]]:
+def _context(name: str, output: Path, *, console: Console, context: Context) -> tuple[dict[str, Any], list[Target]]:
     """Render one recipe; the document for `--json`, and its contexts as targets with absolute folders."""
     from builder.documents.lock import overlay_lines
     from builder.image.bake import Target
     from builder.image.context import render_context
-    from builder.pipeline.build import ENTRYPOINT, docker_base, image_labels, image_tags
-    from builder.pipeline.workspace import open_recipe
+    from builder.image.labels import ENTRYPOINT
+    from builder.pipeline.build import docker_base, image_labels, image_tags
+    from builder.pipeline.workspace import open_workspace
 
-    opened = open_recipe(name, console=console, offline=offline)
-    base = docker_base(opened)
-    plans = opened.plans(console=console, offline=offline)
-    where = opened.recipe.publish or opened.lock.name
-    tags = tuple(f"{where}:{tag}" for tag in image_tags(opened.lock).all)
+    workspace = open_workspace(name, context=context)
+    base = docker_base(workspace)
+    plans = workspace.plans()
+    where = workspace.recipe.publish or workspace.lock.name
+    tags = tuple(f"{where}:{tag}" for tag in image_tags(workspace.lock).all)
     targets = []
     for plan in plans:
         suffix = str(plan.platform).replace("/", "-")
@@ -58,23 +60,23 @@ def _context(name: str, output: Path, *, console: Console, offline: bool) -> tup
             folder,
             base,
             plan.rootfs,
-            labels=image_labels(opened.lock, plan.record),
+            labels=image_labels(workspace.lock, plan.record),
             entrypoint=ENTRYPOINT,
-            name=opened.lock.name,
+            name=workspace.lock.name,
         )
         own = tags if len(plans) == 1 else tuple(f"{tag}-{suffix}" for tag in tags)
-        target = opened.lock.name if len(plans) == 1 else f"{opened.lock.name}-{suffix}"
+        target = workspace.lock.name if len(plans) == 1 else f"{workspace.lock.name}-{suffix}"
         # A target's name may have no dots.
         targets.append(Target(target.replace(".", "_"), str(folder), own, str(plan.platform)))
         console.out(f"rendered {folder}; build it with: docker build {folder}")
-    overlays = [overlay.summary() for overlay in opened.lock.overlays]
+    overlays = [overlay.summary() for overlay in workspace.lock.overlays]
     for line in overlay_lines(overlays):
         console.out(f"  overlay {line}")
-    document = {"name": opened.lock.name, "base": base, "output": [each.context for each in targets]}
+    document = {"name": workspace.lock.name, "base": base, "output": [each.context for each in targets]}
     return {**document, "overlays": overlays}, targets
 
 
-def _bake(names: list[str], output: Path, *, console: Console, offline: bool) -> dict[str, Any]:
+def _bake(names: list[str], output: Path, *, console: Console, context: Context) -> dict[str, Any]:
     from dataclasses import replace
 
     from builder.image.bake import bake_file
@@ -87,7 +89,7 @@ def _bake(names: list[str], output: Path, *, console: Console, offline: bool) ->
         )
     documents, targets = [], []
     for name in names:
-        document, found = _context(name, output / Path(name).stem, console=console, offline=offline)
+        document, found = _context(name, output / Path(name).stem, console=console, context=context)
         documents.append(document)
         targets += [replace(each, context=str(Path(each.context).relative_to(output))) for each in found]
     write_file(path, json.dumps(bake_file(targets), indent=2).encode() + b"\n")

@@ -10,6 +10,7 @@ import click
 
 from builder.cli.app import common_options
 from builder.cli.console import Console
+from builder.util.context import Context
 
 
 @click.command(name="run")
@@ -45,16 +46,16 @@ def command(
     """
     from builder.oci.docker_cli import choose
     from builder.pipeline.build import image_tags
-    from builder.pipeline.workspace import open_recipe
+    from builder.pipeline.workspace import open_workspace
     from builder.serve.container import Container, cache_for, locked_profile, model_folder, startup_seconds
 
-    opened = open_recipe(recipe, console=console)
-    lock = opened.lock
+    workspace = open_workspace(recipe, context=Context(console))
+    lock = workspace.lock
     container = Container(
         image=image or f"{lock.name}:{image_tags(lock).immutable}",
         profile=locked_profile(lock, profile),
         arguments=arguments,
-        model=model_folder(opened.project, lock, model),
+        model=model_folder(workspace.project, lock, model),
         cache=cache_for(lock, user),
         port=port,
         gpus=gpus,

@@ -12,6 +12,7 @@ import click
 
 from builder.cli.app import common_options
 from builder.cli.console import Console
+from builder.util.context import Context
 from builder.util.errors import GateError, InputError
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ def command(
 
     BUILDER_API_KEY is sent as a bearer token when it is set.
     """
+    from builder.cli.show.startup import startup_view
     from builder.serve.smoke.client import Server
     from builder.serve.smoke.result import write_result
     from builder.serve.smoke.run import smoke
@@ -94,7 +96,7 @@ def command(
     )
     with opening as subject:
         server = Server(subject.url, key=os.environ.get("BUILDER_API_KEY"))
-        result = smoke(subject, server, wanted, console=console)
+        result = smoke(subject, server, wanted, view=startup_view(console, wanted.limit), context=Context(console))
         log = subject.log_text()
         if keep and isinstance(subject, ContainerServer):
             console.say(f"it runs on at {subject.url}; end it with: docker rm -f {subject.name}")
@@ -138,7 +140,7 @@ def _started(
 ) -> tuple[AbstractContextManager[Subject], Wanted, Path]:
     from builder.oci.docker_cli import choose
     from builder.pipeline.build import image_tags
-    from builder.pipeline.workspace import open_recipe
+    from builder.pipeline.workspace import open_workspace
     from builder.serve.container import (
         Container,
         cache_for,
@@ -151,15 +153,15 @@ def _started(
     from builder.serve.smoke.run import Wanted
     from builder.serve.smoke.subject import started
 
-    opened = open_recipe(recipe, console=console)
-    lock = opened.lock
+    workspace = open_workspace(recipe, context=Context(console))
+    lock = workspace.lock
     locked = locked_profile(lock, profile)
     limit = startup_seconds(lock)
     container = Container(
         image=image or f"{lock.name}:{image_tags(lock).immutable}",
         profile=locked,
         arguments=arguments,
-        model=model_folder(opened.project, lock, model),
+        model=model_folder(workspace.project, lock, model),
         cache=cache_for(lock, user),
         port=free_port() if network == "host" else None,
         gpus=gpus,
@@ -176,7 +178,7 @@ def _started(
         vllm=lock.base.platforms[local_platform(lock)].distribution.version,
     )
     opening = started(container, choose().path, inputs=lock.inputs, watched=watched, keep=keep)
-    return opening, wanted, opened.project.dist / "smoke"
+    return opening, wanted, workspace.project.dist / "smoke"
 
 
 def _report(result: SmokeResult, paths: dict[str, str], console: Console) -> None:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 
-from builder.cli.app import common_options
+from builder.cli.app import common_options, offline_option
 from builder.cli.console import Console
+from builder.util.context import Context
 from builder.util.errors import InputError
 
 
@@ -17,29 +18,29 @@ from builder.util.errors import InputError
     "--output", required=True, type=click.Path(path_type=Path), help="A folder that is not there yet, or empty."
 )
 @click.option("--whole", is_flag=True, help="Keep the diffs' files outside the package, for vLLM's source tree.")
-@click.option("--offline", is_flag=True, help="Use the vendored diffs and the cache only.")
+@offline_option
 @common_options
-def command(recipe: str, output: Path, whole: bool, offline: bool, console: Console) -> None:
+def command(recipe: str, output: Path, whole: bool, context: Context, console: Console) -> None:
     """Write RECIPE's overlays to DIR/patches (quilt: `quilt push -a`) and DIR/mail (`git am --keep-non-patch DIR/mail/*.patch`).
 
     Without --keep-non-patch git takes a title's own `[Bugfix]` off too.
     """
-    from builder.pipeline.workspace import open_recipe
+    from builder.pipeline.workspace import open_workspace
     from builder.upkeep.series.exact import exact_changes
     from builder.upkeep.series.export import flat, mails, quilt_series
     from builder.util.files import write_files
 
-    opened = open_recipe(recipe, console=console, offline=offline)
+    workspace = open_workspace(recipe, context=context)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise InputError(f"{output} is there already", hint="name a new folder, or empty it")
-    exact = exact_changes(opened.project, opened.lock, console=console, offline=offline)
+    exact = exact_changes(workspace.project, workspace.lock, context=context)
     files = flat(
         [
-            ("patches", quilt_series(opened.project, opened.lock, whole=whole, exact=exact)),
-            ("mail", mails(opened.project, opened.lock, whole=whole, exact=exact)),
+            ("patches", quilt_series(workspace.project, workspace.lock, whole=whole, exact=exact)),
+            ("mail", mails(workspace.project, workspace.lock, whole=whole, exact=exact)),
         ]
     )
     write_files({output / name: data for name, data in files.items()})
     for name in files:
         console.out(f"wrote {output / name}")
-    console.document({"name": opened.lock.name, "output": str(output), "files": sorted(files)})
+    console.document({"name": workspace.lock.name, "output": str(output), "files": sorted(files)})

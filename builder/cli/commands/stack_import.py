@@ -21,7 +21,6 @@ def command(series: Path, recipe: str, base: str | None, console: Console) -> No
 
     The canonical diffs go to overlays/NAME/. Nothing that is there is overwritten, and no lock is made.
     """
-    from builder.base.open import parse_reference
     from builder.documents.recipe import Recipe
     from builder.documents.yamlfile import Document, parse_yaml, read_yaml, validate_document
     from builder.upkeep.rebase.edit import append_overlays, edited, quoted
@@ -43,7 +42,7 @@ def command(series: Path, recipe: str, base: str | None, console: Console) -> No
         # As bytes: read as text, the recipe would lose its line ends.
         text = project.recipe_path.read_bytes().decode("utf-8")
     # Before anything else: a recipe that cannot be read is not added to.
-    parse_reference(validate_document(Recipe, before).base)
+    validate_document(Recipe, before)
     folder = f"overlays/{project.recipe_path.stem}"
     files: dict[str, bytes] = {}
     items: list[dict[str, str]] = []

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from builder.cli.app import common_options
+from builder.cli.app import common_options, offline_option
 from builder.cli.console import Console
+from builder.util.context import Context
 from builder.util.errors import InputError, MismatchError
 
 if TYPE_CHECKING:
-    from builder.pipeline.workspace import Opened
+    from builder.pipeline.workspace import Workspace
     from builder.release.verify.problem import Problem
     from builder.release.verify.reader import Reader
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 @click.option("--rebuild", is_flag=True, help="Build the recipe again, in memory, and compare digests.")
 @click.option("--against", metavar="OTHER", help="Show in what another image differs from this one.")
 @click.option("--no-evidence", is_flag=True, help="Do not look for SBOM, provenance and lock beside the image.")
-@click.option("--offline", is_flag=True, help="Use the vendored diffs and the cache only.")
+@offline_option
 @common_options
 def command(
     reference: str,
@@ -30,7 +31,7 @@ def command(
     rebuild: bool,
     against: str | None,
     no_evidence: bool,
-    offline: bool,
+    context: Context,
     console: Console,
 ) -> None:
     """Compare an image with its own record, the record with its lock, and its evidence with both.
@@ -40,23 +41,23 @@ def command(
     """
     from builder.documents.lock import overlay_lines
     from builder.pipeline.locking.overlays import read_overlay
-    from builder.pipeline.workspace import open_recipe
+    from builder.pipeline.workspace import open_workspace
     from builder.release.verify.compare import base_differences
     from builder.release.verify.image import verify
 
     if rebuild and recipe is None:
         raise InputError("--rebuild needs --recipe", hint="name the recipe that the image was built from")
-    reader, other = _open(reference, offline=offline), _open(against, offline=offline) if against is not None else None
-    opened = open_recipe(recipe, console=console, offline=offline) if recipe else None
-    if opened is not None:
-        for overlay in opened.lock.overlays:
-            read_overlay(opened.project, overlay)
-    done = verify(reader, opened.lock if opened else None, evidence=not no_evidence)
+    reader, other = _open(reference, context=context), _open(against, context=context) if against is not None else None
+    workspace = open_workspace(recipe, context=context) if recipe else None
+    if workspace is not None:
+        for overlay in workspace.lock.overlays:
+            read_overlay(workspace.project, overlay)
+    done = verify(reader, workspace.lock if workspace else None, evidence=not no_evidence)
     problems = list(done.problems)
-    if opened is not None:
-        problems += base_differences(reader, opened, console=console, offline=offline)
-    if rebuild and opened is not None:
-        problems += _rebuilt(reader, opened, console=console, offline=offline)
+    if workspace is not None:
+        problems += base_differences(reader, workspace)
+    if rebuild and workspace is not None:
+        problems += _rebuilt(reader, workspace)
     if against is not None and other is not None:
         problems += _compared(reader, other, against)
     document = {
@@ -72,7 +73,7 @@ def command(
         raise MismatchError(
             f"{reference} is not what it should be: {len(problems)} difference{'s' if len(problems) > 1 else ''}",
             details=[
-                *([("lock", opened.project.show(opened.project.lock_path))] if opened is not None else []),
+                *([("lock", workspace.project.show(workspace.project.lock_path))] if workspace is not None else []),
                 *(("differs", f"{each.where}\nwanted {each.wanted}\nfound  {each.found}") for each in problems),
             ],
             hint="build it again, and find out who changed it",
@@ -82,7 +83,7 @@ def command(
         console.out(f"{reference} ({each['platform']}): {each['files']} files are as recorded")
     for line in overlay_lines(done.overlays):
         console.out(f"  overlay {line}")
-    if opened is not None:
+    if workspace is not None:
         console.out("the record is the lock's")
     if done.evidence:
         console.out(f"{done.evidence} pieces of evidence are about this image and say what the lock says")
@@ -94,16 +95,16 @@ def command(
     console.document(document)
 
 
-def _open(text: str, *, offline: bool) -> Reader:
+def _open(text: str, *, context: Context) -> Reader:
     from builder.release.verify.reader import open_reader
 
     # Of the others, `open_reader` says that they cannot be verified.
-    if offline and not text.startswith(("oci:", "oci-archive:", "docker:", "wheel:")):
+    if context.offline and not text.startswith(("oci:", "oci-archive:", "docker:", "wheel:")):
         raise InputError(f"--offline: {text} is in a registry", hint="name an OCI layout: oci:DIR or oci:DIR:TAG")
     return open_reader(text)
 
 
-def _rebuilt(reader: Reader, opened: Opened, *, console: Console, offline: bool) -> list[Problem]:
+def _rebuilt(reader: Reader, workspace: Workspace) -> list[Problem]:
     """Build again in memory: nothing when the digest is the same, else what differs."""
     import json
 
@@ -111,7 +112,7 @@ def _rebuilt(reader: Reader, opened: Opened, *, console: Console, offline: bool)
     from builder.release.verify.compare import Parts, differences, read_parts
     from builder.release.verify.problem import Problem
 
-    built = build_images(opened.lock, opened.plans(console=console, offline=offline))
+    built = build_images(workspace.lock, workspace.plans())
     if built.top.digest == reader.top.digest:
         return []
     again = {

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from builder.cli.console import Console
 from builder.documents.lock import Lock, overlay_lines
-from builder.pipeline.workspace import Opened
+from builder.pipeline.workspace import Workspace
 from builder.upkeep.rebase.judge import Judged
 from builder.upkeep.rebase.plan import Rebase
 from builder.upkeep.rebase.writing import Written, fate, files_of, version_of
@@ -79,9 +79,9 @@ def show_one(answer: Rebase, lock: Lock, console: Console) -> None:
         console.out(f"The profiles were judged without {', '.join(broken)}.")
 
 
-def show_becomes(opened: Opened, answer: Rebase, written: Written | None, console: Console) -> None:
+def show_becomes(workspace: Workspace, answer: Rebase, written: Written | None, console: Console) -> None:
     """What recipe and lock would become; in part when something is in conflict (`written` is None)."""
-    lock = opened.lock
+    lock = workspace.lock
     rows = [["base", lock.base.reference, answer.base]]
     if written is not None:
         rows.append(["digest", _short(lock.base.digest), _short(written.made.lock.base.digest)])

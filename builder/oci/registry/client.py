@@ -18,9 +18,10 @@ import urllib3.exceptions
 from requests.adapters import HTTPAdapter
 
 from builder import __version__
+from builder.documents.reference import is_digest
 from builder.oci.registry.auth import Authenticator, SameHost
 from builder.oci.registry.endpoint import endpoint, timeout
-from builder.oci.types import DOCKER_INDEX, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, Descriptor, is_digest
+from builder.oci.types import DOCKER_INDEX, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, Descriptor
 from builder.util.errors import InputError, MismatchError, UnreachableError
 
 ACCEPT: Final = ", ".join((OCI_INDEX, DOCKER_INDEX, OCI_MANIFEST, DOCKER_MANIFEST))

@@ -11,7 +11,7 @@ from builder.patch.locate import placed
 from builder.patch.model import HunkCause, HunkFailure, Overlay
 from builder.patch.placement import in_place
 from builder.patch.select import Selection
-from builder.patch.stack import Step, Tree, apply_change
+from builder.patch.tree import Step, Tree, apply_change
 
 _PRESENT: tuple[HunkCause, ...] = ("already-in-base", "already-supplied")
 

@@ -11,7 +11,7 @@ from builder.patch.locate import has_result, locate, locate_all, nearest, placed
 from builder.patch.model import FileChange, Hunk, HunkFailure, Overlay
 from builder.patch.placement import misplaced
 from builder.patch.select import Selection
-from builder.patch.stack import StackError, Step, Tree, apply_change
+from builder.patch.tree import StackError, Step, Tree, apply_change
 
 _SHOWN_LINES = 3
 _SHOWN_FAILURES = 12

@@ -4,31 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from builder.cli.console import Console
 from builder.documents.lock import LockedCheckpoint, LockedCheckpointFile
 from builder.documents.recipe import CheckpointSpec
+from builder.util.context import Context
 from builder.util.errors import InputError, MismatchError
 from builder.util.project import Project
 
 
 def resolve_checkpoint(
-    project: Project, spec: CheckpointSpec | None, previous: LockedCheckpoint | None, *, console: Console, offline: bool
+    project: Project, spec: CheckpointSpec | None, previous: LockedCheckpoint | None, *, context: Context
 ) -> LockedCheckpoint | None:
     """Find the checkpoint's digest; one that is on the Hub keeps the revision that `previous` has pinned."""
     if spec is None:
         return None
     if spec.path is not None:
-        return _expected(spec, _local(project, spec.path, console))
+        return _expected(spec, _local(project, spec.path, context))
     if spec.repo is not None:
         pinned = previous is not None and previous.repo == spec.repo and spec.revision in (None, previous.revision)
-        if pinned or (previous is not None and previous.repo == spec.repo and offline):
+        if pinned or (previous is not None and previous.repo == spec.repo and context.offline):
             return previous
-        return _expected(spec, _hub(spec.repo, spec.revision, console=console, offline=offline))
+        return _expected(spec, _hub(spec.repo, spec.revision, context=context))
     assert spec.digest is not None  # noqa: S101  the recipe's validator
     return LockedCheckpoint(digest=spec.digest)
 
 
-def _local(project: Project, name: str, console: Console) -> LockedCheckpoint:
+def _local(project: Project, name: str, context: Context) -> LockedCheckpoint:
     from builder.checkpoint.digest import digest_directory
 
     folder = project.root / name
@@ -38,18 +38,18 @@ def _local(project: Project, name: str, console: Console) -> LockedCheckpoint:
             details=[("where", str(folder))],
             hint="put the checkpoint there, or give its digest in the recipe: checkpoint: {digest: ...}",
         )
-    found = digest_directory(folder, console=console)
+    found = digest_directory(folder, context=context)
     return LockedCheckpoint(digest=found.digest, path=name, files=_files(found.files))
 
 
-def _hub(repo: str, revision: str | None, *, console: Console, offline: bool) -> LockedCheckpoint:
-    if offline:
+def _hub(repo: str, revision: str | None, *, context: Context) -> LockedCheckpoint:
+    if context.offline:
         raise InputError(
             f"--offline: the checkpoint {repo} is not in the lock", hint="run `builder lock` once with the network"
         )
     from builder.checkpoint.hub import digest_hub
 
-    found = digest_hub(repo, revision, console=console)
+    found = digest_hub(repo, revision, context=context)
     return LockedCheckpoint(digest=found.digest, repo=repo, revision=found.revision, files=_files(found.files))
 
 

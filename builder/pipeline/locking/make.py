@@ -8,17 +8,17 @@ from pathlib import Path
 
 from builder.base.model import Base
 from builder.base.open import open_base
-from builder.cli.console import Console
 from builder.documents.lock import Lock, LockedBase, LockedPlatform, read_lock
 from builder.documents.profile import Profile, load_profile
 from builder.documents.recipe import Recipe
-from builder.oci.types import Platform, Reference
+from builder.documents.reference import Platform
 from builder.patch.model import Overlay, StackResult
 from builder.patch.stack import apply_stack
 from builder.pipeline.locking.base import epoch_of, lock_platform
 from builder.pipeline.locking.checkpoint import resolve_checkpoint
 from builder.pipeline.locking.overlays import ResolvedOverlay, naming, resolve_overlay
 from builder.serve import entrypoint
+from builder.util.context import Context
 from builder.util.errors import MismatchError
 from builder.util.files import ContentCache, file_sha256, sha256, write_files
 from builder.util.project import Project
@@ -61,8 +61,7 @@ def make_lock(
     recipe: Recipe,
     previous: Lock | None,
     *,
-    console: Console,
-    offline: bool = False,
+    context: Context,
     update: Collection[str] = (),
     pending: Mapping[str, bytes] | None = None,
 ) -> Made:
@@ -82,13 +81,12 @@ def make_lock(
             spec,
             pinned.get(spec.id),
             update=spec.id in update,
-            console=console,
-            offline=offline,
+            context=context,
             pending=pending,
         )
         for spec in recipe.overlays
     ]
-    base = _open(project, recipe, previous if "base" not in update else None, console=console, offline=offline)
+    base = _open(project, recipe, previous if "base" not in update else None, context=context)
     platforms: dict[str, LockedPlatform] = {}
     results: dict[str, StackResult] = {}
     digest, epoch, wheel = "", 1, None
@@ -104,7 +102,7 @@ def make_lock(
         wheel = image.wheel[0] if image.wheel else None
     checkpoint = resolve_checkpoint(
         project, recipe.checkpoint, previous.checkpoint if previous and "checkpoint" not in update else None,
-        console=console, offline=offline,
+        context=context,
     )  # fmt: skip
     lock = Lock(
         name=recipe.name,
@@ -123,15 +121,10 @@ def make_lock(
     return Made(lock, diffs, results)
 
 
-def _open(project: Project, recipe: Recipe, previous: Lock | None, *, console: Console, offline: bool) -> Base:
-    reference = recipe.base
-    if previous is not None and previous.base.reference == recipe.base and _is_registry(reference):
-        reference = str(Reference.parse(reference).with_digest(previous.base.digest))
-    return open_base(reference, root=project.root, console=console, offline=offline)
-
-
-def _is_registry(reference: str) -> bool:
-    return not reference.startswith(("oci:", "docker:", "wheel:"))
+def _open(project: Project, recipe: Recipe, previous: Lock | None, *, context: Context) -> Base:
+    kept = previous is not None and previous.base.reference == recipe.base
+    reference = previous.base.pinned if previous is not None and kept else recipe.base_reference
+    return open_base(reference, root=project.root, context=context)
 
 
 def _check_after(recipe: Recipe, resolved: Sequence[ResolvedOverlay], base: Base, platform: Platform) -> None:
@@ -151,11 +144,11 @@ def _check_after(recipe: Recipe, resolved: Sequence[ResolvedOverlay], base: Base
                 )
 
 
-def lock_or_make(project: Project, recipe: Recipe, *, console: Console, offline: bool = False) -> Lock:
+def lock_or_make(project: Project, recipe: Recipe, *, context: Context) -> Lock:
     """The recipe's lock; without one, make and write it, and say so."""
     if project.lock_path.is_file():
         return read_lock(project.lock_path)
-    console.say(f"there is no {project.show(project.lock_path)} yet: making it")
-    made = make_lock(project, recipe, None, console=console, offline=offline)
+    context.console.say(f"there is no {project.show(project.lock_path)} yet: making it")
+    made = make_lock(project, recipe, None, context=context)
     made.write(project)
     return made.lock

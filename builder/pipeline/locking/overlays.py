@@ -7,12 +7,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from builder.cli.console import Console
 from builder.documents.lock import LockedOverlay, Rendering, about_line
 from builder.documents.recipe import OverlaySpec
 from builder.patch.diff import parse
 from builder.patch.model import Diff, Overlay
-from builder.patch.stack import StackError
+from builder.patch.tree import StackError
+from builder.util.context import Context
 from builder.util.errors import InputError, MismatchError
 from builder.util.files import ContentCache, sha256
 from builder.util.project import Project
@@ -70,8 +70,7 @@ def resolve_overlay(
     previous: LockedOverlay | None,
     *,
     update: bool = False,
-    console: Console,
-    offline: bool,
+    context: Context,
     pending: Mapping[str, bytes] | None = None,
 ) -> ResolvedOverlay:
     """Look one overlay up. A pull request that `previous` has pinned, with its copy intact, is taken as it is.
@@ -92,10 +91,10 @@ def resolve_overlay(
             return ResolvedOverlay(locked, read_overlay(project, locked))
         kept = ContentCache().get(pinned.digest)
         if kept is not None:
-            console.say(f"taking {pinned.diff} from the cache")
+            context.console.say(f"taking {pinned.diff} from the cache")
             return ResolvedOverlay(locked, _overlay(locked, parse(kept, pinned.diff)), vendor=kept)
     branch = previous.base_branch if previous is not None else None
-    return _from_pull(project, spec, pinned, branch, console=console, offline=offline)
+    return _from_pull(project, spec, pinned, branch, context=context)
 
 
 def _still_pinned(spec: OverlaySpec, previous: LockedOverlay) -> bool:
@@ -124,21 +123,20 @@ def _from_pull(
     pinned: LockedOverlay | None,
     base_branch: str | None,
     *,
-    console: Console,
-    offline: bool,
+    context: Context,
 ) -> ResolvedOverlay:
     from builder.pulls.source import fetch_pull
 
     # What the lock has pinned is still wanted when only its vendored copy is missing, whatever the recipe pins besides.
     pins = pinned or spec
     doing = f"fetching {spec.id}" + (f" at {pins.head[:12]}" if pins.head else "")
-    if not offline:
-        console.say(doing)
-    with console.progress(doing):
+    if not context.offline:
+        context.console.say(doing)
+    with context.console.progress(doing):
         pull = fetch_pull(
             spec.repository, spec.number, head=pins.head, merge_base=pins.merge_base, base_branch=base_branch,
             expected=pinned.digest if pinned is not None else None, recipe=project.recipe,
-            console=console, offline=offline,
+            context=context,
         )  # fmt: skip
     name = vendored_name(spec)
     # Read back from the canonical form, so that line numbers in messages are those of the vendored copy.

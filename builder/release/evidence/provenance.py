@@ -12,7 +12,7 @@ from typing import Any
 
 from builder import __version__
 from builder.documents.lock import Lock, LockedOverlay
-from builder.oci.types import Descriptor, Reference
+from builder.oci.types import Descriptor
 from builder.util.files import sha256
 
 BUILD_TYPE = "urn:overlay-image-builder:recipe:v1"
@@ -76,12 +76,10 @@ def _overlay(overlay: LockedOverlay) -> dict[str, Any]:
 
 
 def _base_uri(lock: Lock) -> str:
-    reference = lock.base.reference
-    if reference.startswith("wheel:"):
-        return f"pkg:pypi/{reference.removeprefix('wheel:').replace('==', '@')}"
-    if reference.startswith(("oci:", "docker:")):
-        return reference
-    return f"docker://{Reference.parse(reference)}"
+    base = lock.base.parsed
+    if base.kind == "wheel":
+        return f"pkg:pypi/{base.target.replace('==', '@')}"
+    return f"docker://{base.image}" if base.kind == "registry" else base.text
 
 
 def _sha256(digest: str) -> dict[str, str]:

@@ -9,12 +9,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from builder.cli.console import Console
+from builder.documents.reference import Platform
 from builder.image.layer import Layer
-from builder.oci.types import Descriptor, Platform
+from builder.oci.types import Descriptor
 from builder.pipeline.build import put_together
 from builder.pipeline.plan import base_image
-from builder.pipeline.workspace import Opened
+from builder.pipeline.workspace import Workspace
 from builder.release.verify.image import read_layer
 from builder.release.verify.problem import Problem
 from builder.release.verify.reader import Reader, manifests, read_json
@@ -87,7 +87,7 @@ def layer_differences(wanted: bytes, found: bytes) -> Iterator[Problem]:
 
 
 def _entries(data: bytes) -> dict[str, tuple[dict[str, Any], str]]:
-    """Name -> header fields and the content's SHA-256. A compressed layer is opened as well."""
+    """Name -> header fields and the content's SHA-256. A compressed layer is workspace as well."""
     found = {}
     try:
         with tarfile.open(fileobj=io.BytesIO(data)) as archive:
@@ -122,18 +122,18 @@ def _short(value: object) -> str:
     return text if len(text) <= 200 else f"{text[:200]}…"
 
 
-def base_differences(reader: Reader, opened: Opened, *, console: Console, offline: bool) -> list[Problem]:
+def base_differences(reader: Reader, workspace: Workspace) -> list[Problem]:
     """Config and manifest of an image against those that its locked base gives with the image's own last layer.
 
     This finds what the record does not tell of: another base layer, a changed variable, a label that was added.
     """
     problems: list[Problem] = []
     for platform, parts in read_parts(reader).items():
-        known = [name for name in opened.lock.base.platforms if name.startswith(platform)]
+        known = [name for name in workspace.lock.base.platforms if name.startswith(platform)]
         record = read_layer(parts.layer).record_bytes
         for name in known[:1]:
-            base = base_image(opened.project, opened.lock, Platform.parse(name), console=console, offline=offline)
-            image = put_together(opened.lock, base, Layer(parts.layer), record)
+            base = base_image(workspace.project, workspace.lock, Platform.parse(name), context=workspace.context)
+            image = put_together(workspace.lock, base, Layer(parts.layer), record)
             problems += _keys("config", json.loads(image.config_bytes), parts.config)
             problems += _keys("manifest", json.loads(image.manifest_bytes), parts.manifest)
     return problems

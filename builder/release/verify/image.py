@@ -12,10 +12,10 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from builder.documents.lock import ABOUT, Lock
+from builder.image.labels import ENTRYPOINT, INPUTS_LABEL, RECORD_LABEL
 from builder.image.layer import WHITEOUT
 from builder.image.tags import make_tags
 from builder.oci.types import INDEX_TYPES, Descriptor
-from builder.pipeline.build import ENTRYPOINT, INPUTS_LABEL, RECORD_LABEL
 from builder.pipeline.locking.base import OWN_FOLDER
 from builder.release.verify.evidence import Attached, attached_lock, check_evidence
 from builder.release.verify.problem import Problem

@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 from typing import Any, Protocol
 
+from builder.documents.reference import Reference
 from builder.oci.layout import Layout
 from builder.oci.referrers import find_referrers, read_referrer
 from builder.oci.registry.client import Registry
-from builder.oci.types import INDEX_TYPES, MANIFEST_TYPES, Descriptor, Reference
+from builder.oci.types import INDEX_TYPES, MANIFEST_TYPES, Descriptor
 from builder.util.errors import InputError
 
 _LAYER_LIMIT = 512 << 20

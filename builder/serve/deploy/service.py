@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from builder.documents.lock import Lock
 from builder.documents.profile import Profile
-from builder.oci.types import Reference
+from builder.documents.reference import Reference
 from builder.serve.container import locked_profile, server_port, stack_key, startup_seconds
 from builder.util.errors import InputError
 

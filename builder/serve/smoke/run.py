@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from builder.cli.console import Console
 from builder.documents.profile import Profile
 from builder.serve.smoke.checks import concurrency, determinism, reasoning, tools
 from builder.serve.smoke.checks.log import check_fatal, check_figures, expectation_for
 from builder.serve.smoke.client import Server, UnansweredError
 from builder.serve.smoke.gpu import Gpu
-from builder.serve.smoke.live import startup_view
 from builder.serve.smoke.prompts import SHORT_ANSWER, SHORT_PROMPT, TOGETHER
 from builder.serve.smoke.result import Check, SmokeResult, failed, not_checked, passed
 from builder.serve.smoke.subject import Subject
+from builder.serve.smoke.view import View
+from builder.util.context import Context
 
 _POLL_SECONDS = 0.25
 _HEALTH = "healthy in time"
@@ -52,13 +53,15 @@ class _Start:
         return self.check.status == "passed"
 
 
-def smoke(subject: Subject, server: Server, wanted: Wanted, *, console: Console) -> SmokeResult:
+def smoke(
+    subject: Subject, server: Server, wanted: Wanted, *, view: AbstractContextManager[View], context: Context
+) -> SmokeResult:
     """Run all checks. Nothing is raised for a server that misbehaves: the result says so."""
     begun, clock = datetime.now(UTC), time.monotonic()
     # Asked first as well: a container that ends can no longer say what GPU it had.
     early = subject.gpu()
-    start = _wait(subject, server, wanted.limit, console)
-    _say(console, start.check)
+    start = _wait(subject, server, wanted.limit, view)
+    _say(context, start.check)
     gpu = subject.gpu() or early
     if wanted.gpu is not None:
         gpu = Gpu(gpu.name if gpu else wanted.gpu, wanted.gpu, gpu.free_gib) if gpu else _named(wanted.gpu)
@@ -68,10 +71,10 @@ def smoke(subject: Subject, server: Server, wanted: Wanted, *, console: Console)
     checks = [start.check]
     for check in check_figures(log, expectation_for(wanted.profile, vllm, gpu), free):
         checks.append(check)
-        _say(console, check)
-    checks += _ask(subject, server, wanted, start, console)
+        _say(context, check)
+    checks += _ask(subject, server, wanted, start, context)
     last = check_fatal(subject.log())
-    _say(console, last)
+    _say(context, last)
     return SmokeResult(
         target=server.url,
         recipe=wanted.recipe,
@@ -103,17 +106,17 @@ def _model(server: Server) -> str | None:
         return None
 
 
-def _wait(subject: Subject, server: Server, limit: float, console: Console) -> _Start:
+def _wait(subject: Subject, server: Server, limit: float, view: AbstractContextManager[View]) -> _Start:
     """Wait until the server is healthy, has ended, has said something fatal, or the limit is reached."""
     clock = time.monotonic()
     phases: dict[str, float] = {}
-    with startup_view(console, limit) as view:
+    with view as shown:
         while True:
             seconds = time.monotonic() - clock
             log = subject.log()
             if log is not None:
                 phases.setdefault(log.phase, seconds)
-            view.show(seconds, phases, log)
+            shown.show(seconds, phases, log)
             if log is not None and log.fatal:
                 first = log.fatal[0]
                 why = ("line", f"{first.line}\n{first.meaning}")
@@ -130,7 +133,7 @@ def _wait(subject: Subject, server: Server, limit: float, console: Console) -> _
             time.sleep(min(_POLL_SECONDS, max(limit - seconds, 0.01)))
 
 
-def _ask(subject: Subject, server: Server, wanted: Wanted, start: _Start, console: Console) -> list[Check]:
+def _ask(subject: Subject, server: Server, wanted: Wanted, start: _Start, context: Context) -> list[Check]:
     """The checks that send requests; none when there is nobody to answer."""
     steps: list[tuple[str, Callable[[], Check]]] = [
         (determinism.NAME, lambda: determinism.check(server, wanted.prompt, wanted.answer)),
@@ -149,7 +152,7 @@ def _ask(subject: Subject, server: Server, wanted: Wanted, start: _Start, consol
             except UnansweredError as error:
                 check = failed(name, str(error))
         checks.append(check)
-        _say(console, check)
+        _say(context, check)
     return checks
 
 
@@ -159,5 +162,5 @@ def _room(profile: Profile | None) -> int:
     return min(_LONG_ANSWER, length // 2) if isinstance(length, int) else _LONG_ANSWER
 
 
-def _say(console: Console, check: Check) -> None:
-    console.say(f"{check.status:<12} {check.name}: {check.summary}")
+def _say(context: Context, check: Check) -> None:
+    context.console.say(f"{check.status:<12} {check.name}: {check.summary}")

@@ -153,7 +153,7 @@ class ContainerServer:
 
 def identify(image: Any, reference: str) -> ImageIdentity:
     """What the daemon knows of an image that was named `reference`, and what its labels tie it to."""
-    from builder.pipeline.build import INPUTS_LABEL, RECORD_LABEL
+    from builder.image.labels import INPUTS_LABEL, RECORD_LABEL
 
     labels = image.labels or {}
     digests = [name.split("@", 1)[1] for name in image.attrs.get("RepoDigests") or () if "@" in name]

@@ -6,7 +6,6 @@ import re
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from builder.cli.console import Console
 from builder.documents.lock import LockedOverlay
 from builder.net.http import NotAvailableError
 from builder.patch.diff import DiffError, parse
@@ -17,6 +16,7 @@ from builder.pulls import github
 from builder.pulls.history import History
 from builder.pulls.source import FetchedPull, NothingChangedError, fetch_pull, neither
 from builder.upkeep.drift.model import Cause, Finding
+from builder.util.context import Context
 from builder.util.errors import BuilderError, UnreachableError
 from builder.util.files import sha256
 from builder.util.project import Project
@@ -24,7 +24,7 @@ from builder.util.project import Project
 _PULL = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)#(?P<number>[1-9][0-9]*)(?:@(?P<head>[0-9a-f]{40}))?")
 
 
-def overlay_drift(project: Project, locked: LockedOverlay, *, console: Console) -> Finding:
+def overlay_drift(project: Project, locked: LockedOverlay, *, context: Context) -> Finding:
     """Compare one overlay with its pull request, or with its file. Raises `UnreachableError` when upstream does not answer."""
     finding = Finding("overlay", locked.id, "unchanged", locked=locked.head or locked.digest, about=locked.about())
     edited = _edited(project, locked)
@@ -34,8 +34,8 @@ def overlay_drift(project: Project, locked: LockedOverlay, *, console: Console) 
     head = locked.head or (where["head"] if where is not None else None)
     if where is None or head is None:
         return replace(finding, detail="a local file")
-    pull = _LockedPull(project, locked, where["repository"], int(where["number"]), head)
-    return pull.drift(replace(finding, locked=head), console)
+    pull = _LockedPull(project, locked, where["repository"], int(where["number"]), head, context)
+    return pull.drift(replace(finding, locked=head))
 
 
 def _edited(project: Project, locked: LockedOverlay) -> BuilderError | None:
@@ -58,10 +58,17 @@ class _LockedPull:
     repository: str
     number: int
     head: str
+    context: Context
 
     @cached_property
     def history(self) -> History:
-        return History(self.repository, self.number, base_branch=self.locked.base_branch, title=self.locked.title)
+        return History(
+            self.repository,
+            self.number,
+            base_branch=self.locked.base_branch,
+            title=self.locked.title,
+            context=self.context,
+        )
 
     @property
     def update(self) -> str:
@@ -70,9 +77,9 @@ class _LockedPull:
             return f"make the diff again from {self.repository}#{self.number}"
         return f"`builder lock {self.project.recipe} --update {self.locked.id}` takes it and shows what changed"
 
-    def drift(self, finding: Finding, console: Console) -> Finding:
+    def drift(self, finding: Finding) -> Finding:
         """`finding` with the cause, or as it is when nothing moved."""
-        info = self._info(console)
+        info = self._info()
         if info is None:
             return replace(
                 finding, cause="gone", detail="neither the API nor git has it any more",
@@ -92,18 +99,18 @@ class _LockedPull:
         if info.state == "open" and same_head and self.locked.state in ("closed", "merged"):
             was = f"was {self.locked.state} when it was locked"
             return replace(finding, cause="reopened", detail=was, next=self.update)
-        finding = self._moved(info, finding, console)
+        finding = self._moved(info, finding)
         if not info.state:
             unknown = "only git answered, which does not know whether it was closed"
             finding = replace(finding, detail=f"{finding.detail}; {unknown}" if finding.detail else unknown)
         return finding
 
-    def _info(self, console: Console) -> github.PullInfo | None:
+    def _info(self) -> github.PullInfo | None:
         """What the API says; without it, what git can tell; None when both say that there is no such pull request."""
         try:
             return github.pull_info(self.repository, self.number)
         except UnreachableError as error:
-            console.detail(f"{self.repository}#{self.number}: {error.message}; asking git")
+            self.context.console.detail(f"{self.repository}#{self.number}: {error.message}; asking git")
             trouble = error
         try:
             head = self.history.current_head()
@@ -139,13 +146,13 @@ class _LockedPull:
         )
         return replace(finding, cause="merged", detail=told, next=then)
 
-    def _moved(self, info: github.PullInfo, finding: Finding, console: Console) -> Finding:
+    def _moved(self, info: github.PullInfo, finding: Finding) -> Finding:
         """A pull request that is neither merged nor closed: the same head or another one, and what that means."""
         branch = info.base_branch or self.locked.base_branch
         try:
             current = fetch_pull(
                 self.repository, self.number, head=info.head, base_branch=branch, recipe=self.project.recipe,
-                console=console,
+                context=self.context,
             )  # fmt: skip
             now = parse(current.diff, self.locked.id)
         except DiffError as error:

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from builder.base.open import open_base, parse_reference
-from builder.cli.console import Console
+from builder.base.open import open_base
 from builder.documents.lock import Lock, LockedCheckpoint
 from builder.documents.recipe import CheckpointSpec
-from builder.oci.types import Platform, Reference
+from builder.documents.reference import Platform
 from builder.upkeep.drift.model import Finding
+from builder.util.context import Context
 from builder.util.errors import InputError
 from builder.util.project import Project
 
 
-def base_drift(project: Project, lock: Lock, *, console: Console) -> Finding:
+def base_drift(project: Project, lock: Lock, *, context: Context) -> Finding:
     """Compare the base with what its name stands for now. Raises `UnreachableError` when nobody answers."""
     finding = Finding("base", lock.base.reference, "unchanged", locked=lock.base.digest)
-    kind = parse_reference(lock.base.reference)
-    if kind == "registry":
+    if lock.base.parsed.kind == "registry":
         now = _registry_digest(lock)
     else:
         try:
-            now = _other_digest(project, lock, console)
+            now = _other_digest(project, lock, context)
         except InputError as error:
             return _deleted(finding, error.message)
     if now is None:
@@ -47,14 +46,14 @@ def _deleted(finding: Finding, said: str) -> Finding:
 def _registry_digest(lock: Lock) -> str | None:
     from builder.oci.registry.client import Registry
 
-    reference = Reference.parse(lock.base.reference)
+    reference = lock.base.parsed.image
     return Registry(reference.registry).has_manifest(
         reference.repository, reference.digest or reference.tag or "latest"
     )
 
 
-def _other_digest(project: Project, lock: Lock, console: Console) -> str:
-    what = lock.base.reference.removeprefix("wheel:")
+def _other_digest(project: Project, lock: Lock, context: Context) -> str:
+    what = lock.base.parsed.target
     # The digest that `make_lock` keeps is the last platform's: of a wheel, each platform may have its own.
     platform = Platform.parse(list(lock.base.platforms)[-1])
     if lock.base.wheel is not None and "==" in what:
@@ -63,7 +62,7 @@ def _other_digest(project: Project, lock: Lock, console: Console) -> str:
         # Not from the cache: a release can get another build of its wheel.
         name, _, version = what.partition("==")
         return f"sha256:{choose_wheel(name, version, platform).sha256}"
-    return open_base(lock.base.reference, root=project.root, console=console).image(platform).digest
+    return open_base(lock.base.parsed, root=project.root, context=context).image(platform).digest
 
 
 def checkpoint_drift(project: Project, locked: LockedCheckpoint | None, spec: CheckpointSpec) -> Finding | None:

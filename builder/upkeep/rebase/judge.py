@@ -9,8 +9,9 @@ from typing import Any, Literal
 from builder.base.model import PackageTree
 from builder.patch.hunks import Text, result_at
 from builder.patch.model import FileChange, Overlay, StackResult
-from builder.patch.stack import Content, StackError, Step, Tree, apply_overlay, read_base, stack_file
+from builder.patch.stack import apply_overlay, read_base, stack_file
 from builder.patch.syntax import syntax_problem
+from builder.patch.tree import Content, StackError, Step, Tree
 from builder.patch.unified import unified_diff
 from builder.upkeep.rebase.moves import FindMoves
 from builder.upkeep.rebase.threeway import Conflict, Merged, Sides, merge_overlay

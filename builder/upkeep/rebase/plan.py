@@ -8,13 +8,13 @@ from typing import Any
 
 from builder.base.model import PackageTree
 from builder.base.open import open_base
-from builder.cli.console import Console
-from builder.oci.types import Platform
-from builder.patch.stack import Step, run_steps
+from builder.documents.reference import BaseReference, Platform
+from builder.patch.stack import run_steps
+from builder.patch.tree import Step
 from builder.pipeline.judge import source_key
 from builder.pipeline.locking.overlays import naming, read_overlay
-from builder.pipeline.plan import locked_tree, pinned_reference
-from builder.pipeline.workspace import Opened
+from builder.pipeline.plan import locked_tree
+from builder.pipeline.workspace import Workspace
 from builder.upkeep.rebase.judge import Judged, judge_stack
 from builder.upkeep.rebase.moves import Moves, listed
 from builder.upkeep.rebase.profiles import Profiles, judge_profiles
@@ -60,37 +60,37 @@ class Old:
     tree: Callable[[], PackageTree]
 
 
-def old_stack(opened: Opened, *, console: Console, offline: bool) -> Old:
+def old_stack(workspace: Workspace) -> Old:
     """Apply the locked stack. Raises as a build does when something is not as it was locked."""
-    platform = Platform.parse(opened.recipe.platforms[0])
-    locked, record = locked_tree(opened.project, opened.lock, platform, console=console, offline=offline)
-    overlays = [read_overlay(opened.project, each) for each in opened.lock.overlays]
+    platform = Platform.parse(workspace.recipe.platforms[0])
+    locked, record = locked_tree(workspace.project, workspace.lock, platform, context=workspace.context)
+    overlays = [read_overlay(workspace.project, each) for each in workspace.lock.overlays]
 
     def tree() -> PackageTree:
-        base = open_base(pinned_reference(opened.lock), root=opened.project.root, console=console, offline=offline)
-        return base.tree(platform, opened.lock.package)
+        base = open_base(workspace.lock.base.pinned, root=workspace.project.root, context=workspace.context)
+        return base.tree(platform, workspace.lock.package)
 
-    with naming(opened.lock.overlays):
-        steps = run_steps(overlays, locked, opened.lock.package)
-    return Old(tuple(steps), listed(record, opened.lock.package), tree)
+    with naming(workspace.lock.overlays):
+        steps = run_steps(overlays, locked, workspace.lock.package)
+    return Old(tuple(steps), listed(record, workspace.lock.package), tree)
 
 
-def rebase(opened: Opened, base: str, old: Old, *, console: Console, offline: bool) -> Rebase:
+def rebase(workspace: Workspace, base: str, old: Old) -> Rebase:
     """Judge a recipe on another base, for the first of its platforms."""
-    platform = Platform.parse(opened.recipe.platforms[0])
-    package = opened.lock.package
-    new = open_base(base, root=opened.project.root, console=console, offline=offline)
+    platform = Platform.parse(workspace.recipe.platforms[0])
+    package = workspace.lock.package
+    new = open_base(BaseReference.parse(base), root=workspace.project.root, context=workspace.context)
     tree = new.tree(platform, package)
     moves = Moves(old.paths, old.tree, tree, package)
     answer = judge_stack(old.steps, tree, base=base, find_moves=moves.find)
     over = answer.over()
     image = new.image(platform)
     profiles = judge_profiles(
-        [opened.project.profiles / f"{name}.yaml" for name in opened.recipe.profiles],
+        [workspace.project.profiles / f"{name}.yaml" for name in workspace.recipe.profiles],
         tree,
         over,
         package=package,
-        shape=opened.recipe.model,
+        shape=workspace.recipe.model,
         key=source_key(image.digest, image.manifest.digest),
     )
     return Rebase(base, tree.distribution.version, answer.overlays, profiles, answer.moved, over)

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from builder.patch.model import StackResult
-from builder.patch.stack import Content, Tree, stack_file
+from builder.patch.stack import stack_file
+from builder.patch.tree import Content, Tree
 from builder.patch.unified import unified_diff
 from builder.util.errors import InputError
 from builder.util.process import run

@@ -8,11 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from builder.cli.console import Console
 from builder.documents.lock import Lock, LockedOverlay
 from builder.documents.recipe import OverlaySpec, Recipe
 from builder.pipeline.locking.make import Made, make_lock
-from builder.pipeline.workspace import Opened
+from builder.pipeline.workspace import Workspace
 from builder.upkeep.rebase.edit import OF_THE_DIFF, OverlayEdit, edit_recipe, edited
 from builder.upkeep.rebase.judge import Judged
 from builder.upkeep.rebase.plan import Rebase
@@ -64,7 +63,7 @@ def files_of(lock: Lock) -> list[str]:
     return [file.path for file in locked.files if file.before != file.after]
 
 
-def prepare(opened: Opened, answer: Rebase, *, console: Console, offline: bool) -> Written:
+def prepare(workspace: Workspace, answer: Rebase) -> Written:
     """The recipe and the lock for the new base. Raises `ApplyError` when an overlay is in conflict: that is never written."""
     if answer.conflicts:
         names = [each.id for each in answer.overlays if each.conflicts]
@@ -79,20 +78,22 @@ def prepare(opened: Opened, answer: Rebase, *, console: Console, offline: bool) 
         )
     pending: dict[str, bytes] = {}
     edits = [
-        _edit(spec, locked, judged, opened, answer, pending)
-        for spec, locked, judged in zip(opened.recipe.overlays, opened.lock.overlays, answer.overlays, strict=True)
+        _edit(spec, locked, judged, workspace, answer, pending)
+        for spec, locked, judged in zip(
+            workspace.recipe.overlays, workspace.lock.overlays, answer.overlays, strict=True
+        )
     ]
-    edits = _with_digests(opened, edits, answer.base, pending, console=console, offline=offline)
-    recipe = _then(opened.recipe, edits, answer.base)
+    edits = _with_digests(workspace, edits, answer.base, pending)
+    recipe = _then(workspace.recipe, edits, answer.base)
     # As bytes: read as text, the recipe would lose its line ends.
     text = edited(
-        opened.project.recipe_path.read_bytes().decode("utf-8"),
+        workspace.project.recipe_path.read_bytes().decode("utf-8"),
         lambda text: edit_recipe(text, base=answer.base, overlays=edits),
         recipe,
-        opened.project.show(opened.project.recipe_path),
+        workspace.project.show(workspace.project.recipe_path),
     )
     made = make_lock(
-        opened.project, recipe, opened.lock, console=console, offline=offline, update=_FRESH, pending=pending
+        workspace.project, recipe, workspace.lock, context=workspace.context, update=_FRESH, pending=pending
     )
     locked = {file.path: file.after for file in next(iter(made.results.values())).files}
     if locked != answer.over:
@@ -143,7 +144,7 @@ def _edit(
     spec: OverlaySpec,
     locked: LockedOverlay,
     judged: Judged,
-    opened: Opened,
+    workspace: Workspace,
     answer: Rebase,
     pending: dict[str, bytes],
 ) -> OverlayEdit:
@@ -151,8 +152,8 @@ def _edit(
         return OverlayEdit(drop=True)
     if judged.verdict == "applies":
         return OverlayEdit()
-    data = _header(locked, opened.lock, answer) + judged.diff
-    name = _free_name(opened.project, _rebased_name(locked, answer.version), data, pending)
+    data = _header(locked, workspace.lock, answer) + judged.diff
+    name = _free_name(workspace.project, _rebased_name(locked, answer.version), data, pending)
     pending[name] = data
     keys = {"file": name}
     if locked.head is not None:
@@ -201,30 +202,24 @@ def _header(locked: LockedOverlay, lock: Lock, answer: Rebase) -> bytes:
 
 
 def _with_digests(
-    opened: Opened,
-    edits: Sequence[OverlayEdit],
-    base: str,
-    pending: Mapping[str, bytes],
-    *,
-    console: Console,
-    offline: bool,
+    workspace: Workspace, edits: Sequence[OverlayEdit], base: str, pending: Mapping[str, bytes]
 ) -> list[OverlayEdit]:
     """The edits with the digests that a recipe pins after its overlays, as they are on the new base.
 
     A file that the stack up to there no longer changes, as the new base has the change, is no longer pinned.
     """
-    recipe = _then(opened.recipe, edits, base)
+    recipe = _then(workspace.recipe, edits, base)
     bare = tuple(spec.model_copy(update={"after": {}}) for spec in recipe.overlays)
     count = 0
     found: list[OverlayEdit] = []
-    for spec, edit in zip(opened.recipe.overlays, edits, strict=True):
+    for spec, edit in zip(workspace.recipe.overlays, edits, strict=True):
         count += not edit.drop
         if edit.drop or not spec.after:
             found.append(edit)
             continue
         part = recipe.model_copy(update={"overlays": bare[:count], "checkpoint": None})
         made = make_lock(
-            opened.project, part, opened.lock, console=console, offline=offline, update=_FRESH, pending=pending
+            workspace.project, part, workspace.lock, context=workspace.context, update=_FRESH, pending=pending
         )
         files = next(iter(made.results.values())).files
         digests = {file.path: sha256(file.after) for file in files if file.after is not None}

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from builder.cli.console import Console
 from builder.documents.lock import Lock
-from builder.oci.types import Platform
+from builder.documents.reference import Platform
 from builder.patch.diff import parse
 from builder.patch.gnupatch import Placed
 from builder.patch.model import FileChange, Hunk, StackFile, StackResult
-from builder.patch.stack import Content, Step, apply_change, run_steps
+from builder.patch.stack import run_steps
+from builder.patch.tree import Content, Step, apply_change
 from builder.patch.unified import unified_diff
 from builder.pipeline.locking.overlays import naming, read_overlay
 from builder.pipeline.plan import locked_tree
 from builder.upkeep.series.export import Exact
+from builder.util.context import Context
 from builder.util.project import Project
 
 
-def exact_changes(project: Project, lock: Lock, *, console: Console, offline: bool = False) -> Exact:
+def exact_changes(project: Project, lock: Lock, *, context: Context) -> Exact:
     """Overlay -> its changes with the base's own lines as context, for those overlays of which a hunk needed fuzz.
 
     Files that do not enter the image are among them as the diff has them. Raises as a build does when something is not
@@ -28,7 +29,7 @@ def exact_changes(project: Project, lock: Lock, *, console: Console, offline: bo
         return {}
     # One series is for all platforms, and the first stands for them, as it does in a rebase.
     platform = Platform.parse(next(iter(lock.base.platforms)))
-    tree, _ = locked_tree(project, lock, platform, console=console, offline=offline)
+    tree, _ = locked_tree(project, lock, platform, context=context)
     overlays = [read_overlay(project, each) for each in lock.overlays]
     with naming(lock.overlays):
         steps = run_steps(overlays, tree, lock.package)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from builder.checkpoint.hub_access import fetch, open_hub
-from builder.cli.console import Console
+from builder.util.context import Context
 from builder.util.errors import InputError
 
 # safetensors' own limit of a header.
@@ -72,10 +72,10 @@ def _json(data: bytes, name: str) -> dict[str, Any]:
     return document
 
 
-def read_hub(repo: str, revision: str | None, *, console: Console) -> Checkpoint:
+def read_hub(repo: str, revision: str | None, *, context: Context) -> Checkpoint:
     """The same from the Hub (`HF_ENDPOINT`), some kilobytes per file by range; weights are not downloaded."""
     with open_hub(repo) as api:
-        with console.progress(f"reading the headers of {repo}"):
+        with context.console.progress(f"reading the headers of {repo}"):
             metadata = api.get_safetensors_metadata(repo, revision=revision)
         config = fetch(api, repo, revision, "config.json")
     tensors = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from builder.serve.startup_log import PHASES, StartupLog
 
@@ -12,12 +12,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from builder.cli.console import Console
-
-
-class View(Protocol):
-    """`show` is called several times a second: seconds since the start, when each phase began, the log so far."""
-
-    def show(self, seconds: float, phases: Mapping[str, float], log: StartupLog | None) -> None: ...
+    from builder.serve.smoke.view import View
 
 
 class _Lines:

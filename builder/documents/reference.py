@@ -1,0 +1,151 @@
+"""How documents name images, platforms and bases. Values only: nothing is looked up here.
+
+Source: OCI image spec 1.1 (platforms) and Docker's distribution reference grammar.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from builder.util.errors import InputError
+
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+_REPOSITORY = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*")
+_HOST = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9a-fA-F:]+\])(?::[0-9]+)?")
+_RELEASE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9][A-Za-z0-9._+!-]*")
+
+
+def is_digest(text: str) -> bool:
+    """Whether `text` is a `sha256:` digest; no other algorithm is taken."""
+    return _DIGEST.fullmatch(text) is not None
+
+
+@dataclass(frozen=True, order=True)
+class Platform:
+    """An OCI platform, `os/architecture[/variant]`."""
+
+    os: str
+    architecture: str
+    variant: str = ""
+
+    def __str__(self) -> str:
+        return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
+
+    @classmethod
+    def parse(cls, text: str) -> Platform:
+        parts = text.split("/")
+        if len(parts) not in (2, 3) or not all(re.fullmatch(r"[a-z0-9_.]+", part) for part in parts):
+            raise InputError(f"{text!r} is not a platform", hint="write it as linux/amd64 or linux/arm64")
+        return cls(*parts)
+
+    def matches(self, document: Mapping[str, Any]) -> bool:
+        """Whether an index entry's or config's `platform` is this one; a variant counts only when both name one."""
+        variant = document.get("variant", "")
+        return (
+            document.get("os") == self.os
+            and document.get("architecture") == self.architecture
+            and (not self.variant or not variant or variant == self.variant)
+        )
+
+
+LINUX_AMD64: Final = Platform("linux", "amd64")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A registry reference, normalised as Docker does: `vllm/vllm-openai:v1` is `docker.io/vllm/vllm-openai:v1`."""
+
+    registry: str
+    repository: str
+    tag: str | None = None
+    digest: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Reference:
+        """Raises `InputError` when `text` is not a reference."""
+        rest, digest = text, None
+        if "@" in rest:
+            rest, digest = rest.split("@", 1)
+            if not is_digest(digest):
+                raise InputError(
+                    f"{text!r} is not an image reference", hint="a digest is sha256: and 64 hexadecimal digits"
+                )
+        tag = None
+        if ":" in rest.rsplit("/", 1)[-1]:
+            rest, tag = rest.rsplit(":", 1)
+            if not _TAG.fullmatch(tag):
+                raise InputError(f"{text!r} is not an image reference", details=[("why", f"{tag!r} is not a tag")])
+        registry, repository = "docker.io", rest
+        head, slash, tail = rest.partition("/")
+        if slash and ("." in head or ":" in head or head == "localhost"):
+            registry, repository = head, tail
+        if registry == "docker.io" and "/" not in repository:
+            repository = f"library/{repository}"
+        if not _HOST.fullmatch(registry) or not _REPOSITORY.fullmatch(repository):
+            raise InputError(
+                f"{text!r} is not an image reference", hint="write it as [REGISTRY/]REPOSITORY[:TAG][@DIGEST]"
+            )
+        if tag is None and digest is None:
+            tag = "latest"
+        return cls(registry, repository, tag, digest)
+
+    @property
+    def name(self) -> str:
+        """Registry and repository, without tag and digest."""
+        return f"{self.registry}/{self.repository}"
+
+    def __str__(self) -> str:
+        tag = f":{self.tag}" if self.tag else ""
+        digest = f"@{self.digest}" if self.digest else ""
+        return f"{self.name}{tag}{digest}"
+
+    def with_digest(self, digest: str) -> Reference:
+        return Reference(self.registry, self.repository, self.tag, digest)
+
+
+Kind = Literal["registry", "oci", "docker", "wheel"]
+
+
+@dataclass(frozen=True)
+class BaseReference:
+    """A base as a recipe names it: an image in a registry, `oci:DIR[:NAME]`, `docker:REF` or `wheel:...`."""
+
+    text: str
+    """As the recipe has it."""
+    kind: Kind
+    target: str
+    """What follows the prefix: a folder, an image's name, or a wheel's release or file."""
+
+    @classmethod
+    def parse(cls, text: str) -> BaseReference:
+        """Raises `InputError` when `text` names no base."""
+        kind, colon, rest = text.partition(":")
+        if colon and kind == "wheel":
+            if not rest.endswith(".whl") and not _RELEASE.fullmatch(rest):
+                raise InputError(f"{text!r} is not a wheel base", hint="write wheel:vllm==0.20.0 or wheel:PATH.whl")
+            return cls(text, "wheel", rest)
+        if colon and kind == "oci":
+            if not rest:
+                raise InputError(f"{text!r} names no folder", hint="write oci:DIR or oci:DIR:NAME")
+            return cls(text, "oci", rest)
+        if colon and kind == "docker":
+            Reference.parse(rest)
+            return cls(text, "docker", rest)
+        Reference.parse(text)
+        return cls(text, "registry", text)
+
+    @property
+    def image(self) -> Reference:
+        """The image's name, for a base in a registry or in Docker."""
+        return Reference.parse(self.target)
+
+    def pinned(self, digest: str) -> BaseReference:
+        """The base with its digest, where its kind has one: in a registry."""
+        return BaseReference.parse(str(self.image.with_digest(digest))) if self.kind == "registry" else self
+
+    def __str__(self) -> str:
+        return self.text
