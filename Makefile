@@ -43,10 +43,11 @@ lock: $(SETUP) ## Resolve RECIPE and write its lock and vendored diffs
 test: $(SETUP) ## Run all tests
 	@$(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile -q $(TESTS)
 
-lint: $(SETUP) ## Run ruff and mypy
+lint: $(SETUP) ## Run ruff, mypy and the import contract
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy
+	@$(VENV)/bin/lint-imports --no-cache
 
 bench: $(SETUP) ## Measure speed side by side with peers, as ratios
 	@$(VENV)/bin/python -m bench

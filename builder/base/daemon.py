@@ -14,6 +14,7 @@ from typing import Any
 
 from builder.base.model import BaseFile, BaseImage, Distribution, EntryKind
 from builder.documents.reference import BaseReference, Platform
+from builder.oci.daemon import daemon
 from builder.oci.types import OCI_CONFIG, OCI_MANIFEST, Descriptor
 from builder.util.context import Context
 from builder.util.errors import InputError, UnreachableError
@@ -72,8 +73,6 @@ class DockerBase:
         self._context = context
 
     def image(self, platform: Platform) -> BaseImage:
-        from builder.oci.daemon import daemon
-
         with daemon() as client:
             attributes = _inspect(client, self._name)
         found = {"os": attributes.get("Os"), "architecture": attributes.get("Architecture")}
@@ -144,8 +143,6 @@ class DockerTree:
         self, *, paths: list[str] | None = None, folders: list[str] | None = None, outside: list[str] | None = None
     ) -> dict[str, Any]:
         from docker.errors import APIError, ContainerError, ImageNotFound
-
-        from builder.oci.daemon import daemon
 
         arguments = json.dumps([self._package, paths or [], folders or [], outside or []])
         with daemon() as client:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
 
 from builder.base.model import PackageTree
+from builder.base.wheel import WheelTree, find_wheel
 from builder.documents.reference import Platform
+from builder.util.context import Context
 from builder.util.errors import BuilderError, InputError, MismatchError
 from builder.util.files import ContentCache, sha256
-
-if TYPE_CHECKING:
-    from builder.util.context import Context
 
 
 def read_locked(
@@ -72,7 +70,5 @@ def read_locked(
 
 
 def _wheel_tree(release: tuple[str, str], platform: Platform, context: Context) -> PackageTree:
-    from builder.base.wheel import WheelTree, find_wheel
-
     name, version = release
     return WheelTree(find_wheel(name, version, platform, context=context), name.replace("-", "_"))

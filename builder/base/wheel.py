@@ -14,17 +14,15 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from builder.base.model import BaseFile, BaseImage, Distribution, EntryKind
 from builder.documents.reference import BaseReference, Platform
 from builder.oci.types import OCI_CONFIG, OCI_MANIFEST, Descriptor
+from builder.util.context import Context
 from builder.util.errors import InputError, MismatchError, UnreachableError
-from builder.util.files import cache_dir, file_sha256, sha256
-
-if TYPE_CHECKING:
-    from builder.util.context import Context
+from builder.util.files import cache_dir, file_sha256, replacing, sha256, write_file
+from builder.util.process import run
 
 # Where the official vLLM image has its packages, and its Python (read from that image's config and history).
 OFFICIAL_ROOT = "usr/local/lib/python3.12/dist-packages"
@@ -120,7 +118,6 @@ def find_wheel(name: str, version: str, platform: Platform, *, context: Context)
         )
     context.console.detail(f"looking for the wheel of {name} {version}")
     link = choose_wheel(name, version, platform)
-    from builder.util.files import write_file
 
     write_file(remembered, json.dumps(link.__dict__).encode())
     return link
@@ -132,8 +129,6 @@ def index_endpoint() -> str | None:
     if configured:
         return configured
     import sys
-
-    from builder.util.process import run
 
     done = run([sys.executable, "-m", "pip", "config", "get", "global.index-url"], timeout=60)
     return done.stdout.decode().strip() or None if done.returncode == 0 else None
@@ -215,8 +210,6 @@ def open_wheel(link: WheelLink) -> Iterator[zipfile.ZipFile]:
 
 def _downloaded(link: WheelLink) -> Path:
     import requests
-
-    from builder.util.files import replacing
 
     path = cache_dir("wheels") / link.filename
     if not path.is_file():

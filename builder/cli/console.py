@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import IO, Any
 
+from builder.cli.progress import bar
 from builder.util.context import Progress, SilentProgress
 from builder.util.errors import BuilderError
 
@@ -99,7 +100,5 @@ class Console:
         if self.verbosity < 0 or not self.stderr.isatty():
             yield SilentProgress()
             return
-        from builder.cli.progress import bar
-
         with bar(self.stderr, label, total=total, unit=unit) as running:
             yield running

@@ -5,10 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
-from rich import progress as rich_progress
-from rich.console import Console as RichConsole
+if TYPE_CHECKING:
+    from rich import progress as rich_progress
 
 _QUIET_SECONDS = 1.0
 
@@ -49,6 +49,10 @@ def bar(stream: IO[str], label: str, *, total: int | None, unit: str) -> Iterato
 
     Without a total it says only that something goes on, and for how long.
     """
+    # Rich is imported only when something may be drawn, so that `builder --help` stays fast.
+    from rich import progress as rich_progress
+    from rich.console import Console as RichConsole
+
     counts: list[rich_progress.ProgressColumn]
     if total is None:
         counts = [rich_progress.TimeElapsedColumn()]

@@ -11,7 +11,15 @@ from typing import Any
 from builder.base.model import BaseImage
 from builder.documents.reference import Platform
 from builder.image.layer import Layer
-from builder.oci.types import DOCKER_LAYER, DOCKER_MANIFEST, OCI_CONFIG, OCI_INDEX, OCI_LAYER, Descriptor, encode
+from builder.oci.types import (
+    DOCKER_LAYER,
+    DOCKER_MANIFEST,
+    OCI_CONFIG,
+    OCI_INDEX,
+    OCI_LAYER,
+    Descriptor,
+    encode,
+)
 from builder.util.errors import InputError
 from builder.util.files import sha256
 

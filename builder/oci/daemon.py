@@ -13,12 +13,12 @@ from builder.documents.reference import Platform
 from builder.oci.archive import choose_manifest, write_archive
 from builder.oci.layout import Layout
 from builder.oci.types import Descriptor
+from builder.util.context import Context
 from builder.util.errors import MismatchError, UnreachableError
 
 if TYPE_CHECKING:
     from docker import DockerClient
 
-    from builder.util.context import Context
 
 _TIMEOUT = 600
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from builder.net.http import NotAvailableError, RefusedError
 from builder.patch.diff import DiffError, parse
 from builder.pulls import github
 from builder.pulls.gitfetch import GitPull, fetch_by_git
+from builder.util.context import Context
 from builder.util.errors import InputError, UnreachableError
-
-if TYPE_CHECKING:
-    from builder.util.context import Context
 
 
 class WrongDiffError(UnreachableError):

@@ -16,7 +16,6 @@ from builder.checkpoint.blocks import (
     BF16_ONE,
     E4M3_MAX,
     SEARCH_STEPS,
-    Kernel,
     NotFiniteError,
     Quantized,
     block_count,
@@ -31,15 +30,6 @@ if TYPE_CHECKING:
 _STRIPE_VALUES = 1 << 20
 _SUBNORMAL_BELOW = 0x3C800000  # 2 ** -6 as FP32 bits
 _SUBNORMAL_MAGIC = 16384.0  # 2 ** 14: adding it rounds FP32 to a multiple of 2 ** -9
-
-
-def fastest_kernel() -> Kernel:
-    """The numba kernel when numba is there, else numpy's."""
-    try:
-        from builder.checkpoint.quantize.fp8_numba import quantize_numba
-    except ImportError:
-        return quantize_numpy
-    return quantize_numba
 
 
 def quantize_numpy(x: U16, block: tuple[int, int], *, search: bool = False) -> Quantized:

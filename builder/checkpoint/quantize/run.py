@@ -18,7 +18,7 @@ from builder.checkpoint.digest import ChangedError, CheckpointDigest, combine, h
 from builder.checkpoint.hashcache import HashCache
 from builder.checkpoint.opened import INDEX, Checkpoint, open_checkpoint
 from builder.checkpoint.quantize.carry import Way, best_way, carry_or_copy, copy_hashed
-from builder.checkpoint.quantize.fp8 import fastest_kernel
+from builder.checkpoint.quantize.kernel import fastest_kernel
 from builder.checkpoint.quantize.stream import Layout, ShardResult, TableResult, lay_out, rewrite_shard
 from builder.checkpoint.quantize.workplace import appearing, partial_of
 from builder.checkpoint.tables import Selection, Table, edit_config, select_tables

@@ -6,13 +6,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from builder.cli.console import Console
+from builder.serve.smoke.view import View
 from builder.serve.startup_log import PHASES, StartupLog
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-    from builder.cli.console import Console
-    from builder.serve.smoke.view import View
 
 
 class _Lines:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from builder.util.errors import BuilderError
 from builder.util.process import run
 
 _HUB_KEYS = ("https://index.docker.io/v1/", "index.docker.io", "docker.io", "registry-1.docker.io")
@@ -79,8 +80,6 @@ def _from_config(document: dict[str, Any], names: tuple[str, ...]) -> Credential
 
 
 def _from_helper(helper: str, name: str) -> Credentials | None:
-    from builder.util.errors import BuilderError
-
     try:
         done = run([f"docker-credential-{helper}", "get"], stdin=name.encode(), timeout=30)
         document = json.loads(done.stdout) if done.returncode == 0 else {}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from builder.checkpoint.digest import digest_directory
+from builder.checkpoint.hub import digest_hub
 from builder.documents.lock import LockedCheckpoint, LockedCheckpointFile
 from builder.documents.recipe import CheckpointSpec
 from builder.util.context import Context
@@ -29,8 +31,6 @@ def resolve_checkpoint(
 
 
 def _local(project: Project, name: str, context: Context) -> LockedCheckpoint:
-    from builder.checkpoint.digest import digest_directory
-
     folder = project.root / name
     if not folder.is_dir():
         raise InputError(
@@ -47,7 +47,6 @@ def _hub(repo: str, revision: str | None, *, context: Context) -> LockedCheckpoi
         raise InputError(
             f"--offline: the checkpoint {repo} is not in the lock", hint="run `builder lock` once with the network"
         )
-    from builder.checkpoint.hub import digest_hub
 
     found = digest_hub(repo, revision, context=context)
     return LockedCheckpoint(digest=found.digest, repo=repo, revision=found.revision, files=_files(found.files))

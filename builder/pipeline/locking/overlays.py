@@ -12,6 +12,7 @@ from builder.documents.recipe import OverlaySpec
 from builder.patch.diff import parse
 from builder.patch.model import Diff, Overlay
 from builder.patch.tree import StackError
+from builder.pulls.source import fetch_pull
 from builder.util.context import Context
 from builder.util.errors import InputError, MismatchError
 from builder.util.files import ContentCache, sha256
@@ -125,8 +126,6 @@ def _from_pull(
     *,
     context: Context,
 ) -> ResolvedOverlay:
-    from builder.pulls.source import fetch_pull
-
     # What the lock has pinned is still wanted when only its vendored copy is missing, whatever the recipe pins besides.
     pins = pinned or spec
     doing = f"fetching {spec.id}" + (f" at {pins.head[:12]}" if pins.head else "")

@@ -12,6 +12,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from builder.documents.lock import ABOUT, Lock
+from builder.documents.record import make_record
 from builder.image.labels import ENTRYPOINT, INPUTS_LABEL, RECORD_LABEL
 from builder.image.layer import WHITEOUT
 from builder.image.tags import make_tags
@@ -101,8 +102,6 @@ def compare_record(contents: Contents, config: Mapping[str, Any]) -> list[Proble
 
 def compare_lock(contents: Contents, lock: Lock, platform: str) -> list[Problem]:
     """The record against the lock that the image should come from."""
-    from builder.documents.record import make_record
-
     base = contents.record["base"]
     wanted = json.loads(make_record(lock, platform, base_config={"Entrypoint": base["entrypoint"], "Cmd": base["cmd"]}))
     problems = []

@@ -10,6 +10,7 @@ from builder.documents.profile import Profile
 from builder.documents.reference import Reference
 from builder.serve.container import locked_profile, server_port, stack_key, startup_seconds
 from builder.util.errors import InputError
+from builder.util.files import sha256
 
 # Any user will do: the entrypoint writes nothing, and every cache is in one folder that is theirs.
 USER = 1000
@@ -35,7 +36,6 @@ class Service:
         label = label if label[0].isalpha() else f"vllm-{label}"
         if len(label) <= _LABEL:
             return label
-        from builder.util.files import sha256
 
         return f"{label[:54].rstrip('-')}-{sha256(label.encode())[:8]}"
 

@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
+from builder.image.labels import INPUTS_LABEL, RECORD_LABEL
+from builder.oci.daemon import daemon
+from builder.serve.container import Container
 from builder.serve.smoke import gpu as gpus
 from builder.serve.smoke.gpu import Gpu
 from builder.serve.smoke.result import ImageIdentity
@@ -20,7 +23,6 @@ if TYPE_CHECKING:
     from docker import DockerClient
     from docker.models.containers import Container as DockerContainer
 
-    from builder.serve.container import Container
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _STOP_SECONDS = 10
@@ -153,8 +155,6 @@ class ContainerServer:
 
 def identify(image: Any, reference: str) -> ImageIdentity:
     """What the daemon knows of an image that was named `reference`, and what its labels tie it to."""
-    from builder.image.labels import INPUTS_LABEL, RECORD_LABEL
-
     labels = image.labels or {}
     digests = [name.split("@", 1)[1] for name in image.attrs.get("RepoDigests") or () if "@" in name]
     return ImageIdentity(
@@ -175,8 +175,6 @@ def started(
     Raises `MismatchError` when the image was not built from the lock `inputs`, `UnreachableError` when Docker refuses.
     """
     from docker.errors import ImageNotFound
-
-    from builder.oci.daemon import daemon
 
     with daemon() as client:
         try:
@@ -237,8 +235,6 @@ def _remove(client: DockerClient, name: str) -> None:
 def running_container(url: str, name: str, watched: tuple[str, ...]) -> Iterator[ContainerServer]:
     """A container that somebody else has started. Raises `InputError` when Docker does not have it."""
     from docker.errors import NotFound
-
-    from builder.oci.daemon import daemon
 
     with daemon() as client:
         try:

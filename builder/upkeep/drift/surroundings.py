@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from builder.base.open import open_base
+from builder.base.wheel import choose_wheel
+from builder.checkpoint.hub import hub_commit
 from builder.documents.lock import Lock, LockedCheckpoint
 from builder.documents.recipe import CheckpointSpec
 from builder.documents.reference import Platform
+from builder.oci.registry.client import Registry
 from builder.upkeep.drift.model import Finding
 from builder.util.context import Context
 from builder.util.errors import InputError
@@ -44,8 +47,6 @@ def _deleted(finding: Finding, said: str) -> Finding:
 
 
 def _registry_digest(lock: Lock) -> str | None:
-    from builder.oci.registry.client import Registry
-
     reference = lock.base.parsed.image
     return Registry(reference.registry).has_manifest(
         reference.repository, reference.digest or reference.tag or "latest"
@@ -57,8 +58,6 @@ def _other_digest(project: Project, lock: Lock, context: Context) -> str:
     # The digest that `make_lock` keeps is the last platform's: of a wheel, each platform may have its own.
     platform = Platform.parse(list(lock.base.platforms)[-1])
     if lock.base.wheel is not None and "==" in what:
-        from builder.base.wheel import choose_wheel
-
         # Not from the cache: a release can get another build of its wheel.
         name, _, version = what.partition("==")
         return f"sha256:{choose_wheel(name, version, platform).sha256}"
@@ -73,7 +72,6 @@ def checkpoint_drift(project: Project, locked: LockedCheckpoint | None, spec: Ch
     finding = Finding("checkpoint", name, "unchanged", locked=locked.revision or locked.digest)
     if locked.repo is None:
         return replace(finding, cause="not compared", detail="a local checkpoint, or one that is known by digest only")
-    from builder.checkpoint.hub import hub_commit
 
     now = hub_commit(locked.repo, spec.revision)
     if now is None:

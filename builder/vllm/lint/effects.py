@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from builder.util.errors import InputError
 from builder.vllm.fit.gpus import gpus
-from builder.vllm.fit.kv import TURBOQUANT
+from builder.vllm.fit.kv import TURBOQUANT, layout
 from builder.vllm.flagvalues import decimal
 from builder.vllm.lint.context import Context
 from builder.vllm.lint.findings import Finding
@@ -163,8 +164,6 @@ def block_size(context: Context) -> Iterator[Finding]:
         return
     if context.shape.gdn is None:
         return
-    from builder.util.errors import InputError
-    from builder.vllm.fit.kv import layout
 
     try:
         cut = layout(
