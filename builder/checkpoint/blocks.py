@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     U8 = NDArray[np.uint8]
     U16 = NDArray[np.uint16]
+    F32 = NDArray[np.float32]
     F64 = NDArray[np.float64]
 
 E4M3_MAX = 448.0
@@ -56,3 +57,21 @@ class Kernel(Protocol):
 def block_count(shape: tuple[int, int], block: tuple[int, int]) -> tuple[int, int]:
     """How many blocks cover `shape`, partial ones at the edges included."""
     return -(-shape[0] // block[0]), -(-shape[1] // block[1])
+
+
+def from_bf16(patterns: U16) -> F32:
+    """FP32 values of BF16 bit patterns, in the same shape."""
+    import numpy as np
+    from ml_dtypes import bfloat16
+
+    values: F32 = patterns.view(bfloat16).astype(np.float32)
+    return values
+
+
+def e4m3_values() -> F32:
+    """The value of each of the 256 E4M3 codes (finite-only kind; NaN at 0x7F and 0xFF)."""
+    import numpy as np
+    from ml_dtypes import float8_e4m3fn
+
+    values: F32 = np.arange(256, dtype=np.uint8).view(float8_e4m3fn).astype(np.float32)
+    return values

@@ -9,7 +9,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from builder.checkpoint.blocks import block_count
+from builder.checkpoint.blocks import block_count, e4m3_values, from_bf16
 from builder.checkpoint.header import Tensor
 from builder.checkpoint.opened import Checkpoint, open_checkpoint
 from builder.checkpoint.regular import open_regular
@@ -111,21 +111,10 @@ def _block_sums(
         yield np.add.reduceat(lost, starts).tolist(), np.add.reduceat(power, starts).tolist()
 
 
-def e4m3_values() -> F32:
-    """The value of each of the 256 E4M3 codes (finite-only kind; NaN at 0x7F and 0xFF)."""
-    import numpy as np
-
-    codes = np.arange(256)
-    exponent, mantissa = (codes >> 3) & 15, codes & 7
-    size = np.where(exponent == 0, mantissa * 2.0**-9, (8 + mantissa) * 2.0 ** (exponent - 10))
-    size[(codes & 0x7F) == 0x7F] = np.nan
-    return np.where(codes & 0x80, -size, size).astype(np.float32)
-
-
 def _bf16(data: bytes) -> F32:
     import numpy as np
 
-    return (np.frombuffer(data, "<u2").astype(np.uint32) << np.uint32(16)).view(np.float32)
+    return from_bf16(np.frombuffer(data, "<u2"))
 
 
 def _read(checkpoint: Checkpoint, tensor: Tensor, begin: int, count: int) -> bytes:

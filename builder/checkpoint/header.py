@@ -32,6 +32,9 @@ _BITS = {
 }  # fmt: skip
 
 
+_LFS_POINTER = b"version https://git-lfs"
+
+
 class HeaderError(InputError):
     """A file is not a whole and sound safetensors file."""
 
@@ -81,7 +84,14 @@ def read_header(path: Path) -> Header:
     try:
         with BufferedReader(open_regular(path)) as stream:
             size = os.fstat(stream.fileno()).st_size
-            length = int.from_bytes(stream.read(8), "little")
+            start = stream.read(len(_LFS_POINTER))
+            if start == _LFS_POINTER:
+                raise HeaderError(
+                    f"{path.name} is a git-LFS pointer, not the file",
+                    details=[("where", str(path))],
+                    hint="fetch the files: git lfs pull",
+                )
+            length = int.from_bytes(start[:8], "little")
             if size < 10 or length < 2:
                 raise _wrong(path, "is not a safetensors file", f"{size} bytes, header of {length}")
             if length > HEADER_LIMIT:
@@ -89,6 +99,7 @@ def read_header(path: Path) -> Header:
                 raise _wrong(path, "is not a safetensors file" if length > size else "has a header too large", found)
             if 8 + length > size:
                 raise _wrong(path, "is truncated inside its header", f"{size:,} bytes, header ends at {8 + length:,}")
+            stream.seek(8)
             raw = stream.read(length)
     except OSError as error:
         raise HeaderError(

@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from builder.checkpoint.blocks import Kernel, NotFiniteError, Quantized
-from builder.checkpoint.error import e4m3_values
+from builder.checkpoint.blocks import Kernel, NotFiniteError, Quantized, e4m3_values
 from builder.checkpoint.quantize.fp8 import quantize_numpy
 from builder.checkpoint.quantize.fp8_numba import quantize_numba
 from tests.support.checkpoints import bf16, normal

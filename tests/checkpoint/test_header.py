@@ -131,3 +131,10 @@ def test_any_bytes_are_a_header_or_an_error(raw: bytes, size: int) -> None:
     for text in (raw, b"{" + raw):
         with contextlib.suppress(HeaderError):
             parse_header(text, path=Path("m.safetensors"), file_size=size)
+
+
+def test_a_git_lfs_pointer_is_named_for_what_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n")
+    with pytest.raises(HeaderError, match="is a git-LFS pointer"):
+        read_header(path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import struct
 import threading
@@ -23,7 +22,7 @@ from builder.documents.recipe import load_recipe
 from builder.util.errors import InputError
 from builder.vllm.fit.estimate import ERROR_GIB, Fit, estimate
 from builder.vllm.fit.gpus import find_gpu, gpus
-from builder.vllm.fit.headers import read_folder, read_header
+from builder.vllm.fit.headers import read_folder
 from builder.vllm.fit.kv import Layout, capacity, layout, state_bytes, token_bytes, turboquant_slot
 from builder.vllm.fit.weights import GIB, parts_of_headers, parts_of_shape
 from tests.support.cli import builder
@@ -306,29 +305,6 @@ def test_headers_give_weights_by_type_and_leave_the_draft_layers_out(checkpoint:
     assert parts == {"F8_E4M3": 1024 * 512, "fp32 scales": 8 * 4 * 4, "BF16": 512 * 2 + 64 * 64 * 2}
     with_draft = {part.dtype: part.bytes for part in parts_of_headers(found.tensors, speculation=True)}
     assert with_draft["F8_E4M3"] == 1024 * 512 + 512 * 512
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"", "not a safetensors"), (b"version https://git-lfs.github.com/spec/v1\n", "git-lfs"),
-        (struct.pack("<Q", 1 << 40), "not a safetensors"), (struct.pack("<Q", 4) + b"[1]x", "not JSON"),
-        (struct.pack("<Q", 4) + b"[12]", "not a JSON object"), (struct.pack("<Q", 10) + b'{"a": [1]}', "lists no tensors"),
-    ],
-)  # fmt: skip
-def test_a_file_that_is_no_checkpoint(tmp_path: Path, content: bytes, message: str) -> None:
-    path = tmp_path / "x.safetensors"
-    path.write_bytes(content)
-    with pytest.raises(InputError, match=message):
-        read_header(path)
-
-
-@given(st.binary(max_size=200))
-def test_no_file_crashes_the_header_reader(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
-    path = tmp_path_factory.mktemp("header") / "x.safetensors"
-    path.write_bytes(struct.pack("<Q", len(content)) + content)
-    with contextlib.suppress(InputError):
-        read_header(path)
 
 
 @pytest.mark.parametrize(

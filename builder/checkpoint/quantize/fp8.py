@@ -19,6 +19,7 @@ from builder.checkpoint.blocks import (
     NotFiniteError,
     Quantized,
     block_count,
+    from_bf16,
 )
 
 if TYPE_CHECKING:
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     from builder.checkpoint.blocks import F64, U8, U16
 
 _STRIPE_VALUES = 1 << 20
-_SUBNORMAL_BELOW = 0x3C800000  # 2 ** -6 as FP32 bits
-_SUBNORMAL_MAGIC = 16384.0  # 2 ** 14: adding it rounds FP32 to a multiple of 2 ** -9
 
 
 def quantize_numpy(x: U16, block: tuple[int, int], *, search: bool = False) -> Quantized:
@@ -81,40 +80,28 @@ def _quantize_stripe(x: U16, block: tuple[int, int], *, search: bool) -> Quantiz
 def plain_scales(largest: U16) -> U16:
     """BF16 patterns of the scales of blocks whose largest magnitudes have these BF16 patterns."""
     import numpy as np
+    from ml_dtypes import bfloat16
 
-    ratio = _to_f32(largest) / np.float32(E4M3_MAX)
-    bits = ratio.view(np.uint32)
-    rounded = ((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)).astype(np.uint16)
+    rounded = (from_bf16(largest) / np.float32(E4M3_MAX)).astype(bfloat16).view(np.uint16)
     return np.where(rounded == 0, np.uint16(BF16_ONE), rounded)
-
-
-def _to_f32(patterns: U16) -> NDArray[np.float32]:
-    import numpy as np
-
-    return (patterns.astype(np.uint32) << np.uint32(16)).view(np.float32)
 
 
 def _with_scales(blocks: U16, scales: U16) -> tuple[U8, F64, F64]:
     import numpy as np
+    from ml_dtypes import float8_e4m3fn
 
-    factor = _to_f32(scales)[:, None, :, None]
+    factor = from_bf16(scales)[:, None, :, None]
     # A scale far below the plain one (search, tiny values) may overflow the ratio; the clamp takes it back.
     with np.errstate(over="ignore"):
-        exact = np.abs(_to_f32(blocks) / factor)
-    size = np.minimum(exact, np.float32(E4M3_MAX))
-    bits = size.view(np.uint32)
-    rounded = bits + np.uint32(0x7FFFF) + ((bits >> np.uint32(20)) & np.uint32(1))
-    normal = (rounded >> np.uint32(20)) - np.uint32(120 << 3)
-    lifted = size + np.float32(_SUBNORMAL_MAGIC)
-    subnormal = lifted.view(np.uint32) - np.float32(_SUBNORMAL_MAGIC).view(np.uint32)
-    small = bits < np.uint32(_SUBNORMAL_BELOW)
+        exact = np.abs(from_bf16(blocks) / factor)
+    # ml_dtypes rounds to nearest even, and gives NaN above 464: hence the clamp before it.
+    nearest = np.minimum(exact, np.float32(E4M3_MAX)).astype(float8_e4m3fn)
     sign = ((blocks >> np.uint16(8)) & np.uint16(0x80)).astype(np.uint8)
-    codes = np.where(small, subnormal, normal).astype(np.uint8) | sign
-    nearest = np.where(small, lifted - np.float32(_SUBNORMAL_MAGIC), (rounded & np.uint32(0xFFF00000)).view(np.float32))
-    squared = _to_f32(scales).astype(np.float64) ** 2
+    squared = from_bf16(scales).astype(np.float64) ** 2
     with np.errstate(over="ignore"):
-        distance = exact - nearest
-        return codes, _block_sums(distance * distance) * squared, _block_sums(exact * exact) * squared
+        distance = exact - nearest.astype(np.float32)
+        noise, signal = _block_sums(distance * distance) * squared, _block_sums(exact * exact) * squared
+    return nearest.view(np.uint8) | sign, noise, signal
 
 
 def _block_sums(squares: NDArray[np.float32]) -> F64:

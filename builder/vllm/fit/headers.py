@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from builder.checkpoint.header import read_header
 from builder.checkpoint.hub_access import fetch, open_hub
 from builder.util.context import Context
 from builder.util.errors import InputError
-
-# safetensors' own limit of a header.
-_HEADER_LIMIT = 100 << 20
 
 Tensor = tuple[str, str, tuple[int, ...]]
 
@@ -38,28 +35,8 @@ def read_folder(folder: Path) -> Checkpoint:
         raise InputError(
             f"{folder} has no .safetensors files", hint="download the checkpoint, or use the recipe's `model:`"
         )
-    tensors = [tensor for file in files for tensor in read_header(file)]
+    tensors = [(each.name, each.dtype, each.shape) for file in files for each in read_header(file).tensors.values()]
     return Checkpoint(str(folder), config, tuple(tensors))
-
-
-def read_header(path: Path) -> list[Tensor]:
-    """The tensors that a safetensors file lists."""
-    with path.open("rb") as stream:
-        start = stream.read(8)
-        if start.startswith(b"version "):
-            raise InputError(f"{path} is a git-lfs pointer, not the file", hint="run `git lfs pull` there")
-        length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
-        if not 2 <= length <= _HEADER_LIMIT:
-            raise InputError(f"{path} is not a safetensors file", hint="download it again")
-        header = _json(stream.read(length), str(path))
-    try:
-        return [
-            (name, str(entry["dtype"]), tuple(int(each) for each in entry["shape"]))
-            for name, entry in header.items()
-            if name != "__metadata__"
-        ]
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path} has a header that lists no tensors: {error!r}", hint="download it again") from error
 
 
 def _json(data: bytes, name: str) -> dict[str, Any]:
