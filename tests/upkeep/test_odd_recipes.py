@@ -106,7 +106,7 @@ def test_a_rebase_of_a_recipe_in_braces_says_how_to_write_it(whole: bool, tmp_pa
     for more in ([], ["--write"]):
         done = builder("rebase", "small", "--base", NEW_WHEEL, *more, cwd=project)
         assert done.code == 2
-        assert "the recipe stands in braces" in done.err
+        assert "written in braces or brackets" in done.err
         assert "block style" in done.err
     assert everything(project) == before
 
@@ -135,9 +135,9 @@ def series_of(tmp_path: Path) -> str:
 @pytest.mark.parametrize(
     ("recipe", "says"),
     [
-        (b'{"name": "small", "base": "wheel:vllm==0.20.0", "overlays": []}', "stands in braces"),
-        (b'{"name": "small", "base": "wheel:vllm==0.20.0"}', "stands in braces"),
-        (b"{name: small, base: 'wheel:vllm==0.20.0', overlays: [{file: a}]}\n", "stands in braces"),
+        (b'{"name": "small", "base": "wheel:vllm==0.20.0", "overlays": []}', "written in braces or brackets"),
+        (b'{"name": "small", "base": "wheel:vllm==0.20.0"}', "written in braces or brackets"),
+        (b"{name: small, base: 'wheel:vllm==0.20.0', overlays: [{file: a}]}\n", "written in braces or brackets"),
         (b"name: small\nbase: [\n", "images/small.yaml:3:1"),
         (b"- name: small\n", "is not a mapping"),
         (b"small\n", "is not a mapping"),

@@ -200,14 +200,12 @@ def test_a_conflict_leaves_the_other_answers_as_they_are(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     "overlays",
     [
-        "overlays: [{file: overlays/merged.diff}, {file: overlays/near.diff, title: 'T: 20', why: \"x\\ty\"}, {file: overlays/fits.diff}]  # ours\n",
-        "overlays:\n  - {file: overlays/merged.diff}\n  - {file: overlays/near.diff,\n     title: 'T: 20',\n     why: \"x\\ty\"}  # ours\n  - file: overlays/fits.diff\n",
         "overlays:\n- file: overlays/merged.diff\n- file: overlays/near.diff  # ours\n  title: 'T: 20'\n  why: \"x\\ty\"\n- file: overlays/fits.diff\n",
-        "overlays: &all\n  - &first\n    file: overlays/merged.diff\n  - &second {file: overlays/near.diff, title: 'T: 20', why: \"x\\ty\"}  # ours\n  - file: overlays/fits.diff\n",
+        "overlays: &all\n  - &first\n    file: overlays/merged.diff\n  - &second\n    file: overlays/near.diff  # ours\n    title: 'T: 20'\n    why: \"x\\ty\"\n  - {file: overlays/fits.diff}\n",
     ],
-    ids=["brackets", "braces", "flush", "anchors"],
+    ids=["flush", "anchors"],
 )  # fmt: skip
-def test_a_recipe_in_any_style_is_edited_and_keeps_what_it_says(overlays: str, tmp_path: Path) -> None:
+def test_a_recipe_in_any_block_style_is_edited_and_keeps_what_it_says(overlays: str, tmp_path: Path) -> None:
     project = ready(tmp_path, f"# kept\n{HEAD}{overlays}{PROFILES}")
     assert builder("rebase", "small", "--base", NEW_WHEEL, cwd=project).code == 0
     text = rewritten(project)
@@ -217,6 +215,24 @@ def test_a_recipe_in_any_style_is_edited_and_keeps_what_it_says(overlays: str, t
         {"file": "overlays/rebased/near-on-0.0.1.diff", "title": "T: 20", "why": "x\ty"},
         {"file": "overlays/fits.diff"},
     ]
+
+
+@pytest.mark.parametrize(
+    "overlays",
+    [
+        "overlays: [{file: overlays/merged.diff}, {file: overlays/near.diff}, {file: overlays/fits.diff}]  # ours\n",
+        "overlays:\n  - file: overlays/merged.diff\n  - {file: overlays/near.diff,\n     title: T}  # ours\n  - file: overlays/fits.diff\n",
+    ],
+    ids=["brackets", "braces"],
+)  # fmt: skip
+def test_a_recipe_in_flow_style_is_not_written_and_the_line_is_named(overlays: str, tmp_path: Path) -> None:
+    project = ready(tmp_path, f"{HEAD}{overlays}{PROFILES}")
+    before = everything(project)
+    done = builder("rebase", "small", "--base", NEW_WHEEL, "--write", cwd=project)
+    assert done.code == 2
+    assert "written in braces or brackets" in done.err
+    assert "block style" in done.err
+    assert everything(project) == before
 
 
 def test_an_overlay_that_is_rebased_leaves_what_belonged_to_the_old_diff(tmp_path: Path) -> None:
@@ -249,7 +265,8 @@ def test_a_pull_request_that_is_rebased_keeps_its_name_as_origin() -> None:
     merge_base: 2222222222222222222222222222222222222222
     drop_when: merged
     after: {vllm/a.py: old}
-  - {pull: o/r#2, head: 3333333333333333333333333333333333333333}   # second
+  - pull: o/r#2   # second
+    head: 3333333333333333333333333333333333333333
   - pull: o/r#3  # gone
     # and its comment
 profiles: []

@@ -69,23 +69,27 @@ def edited(text: str, edit: Callable[[str], str], wanted: Recipe, name: str) -> 
 
 
 class BlockStyleError(InputError):
-    """A recipe that stands in braces as a whole, as JSON does."""
+    """What has to change is written in flow style, in braces or brackets, as JSON is."""
 
-    def __init__(self) -> None:
-        super().__init__("the recipe stands in braces, which this tool does not edit", hint=_HINT)
+    def __init__(self, what: str = "the recipe", *, line: int = 1) -> None:
+        super().__init__(
+            f"{what} is written in braces or brackets, which this tool does not edit",
+            details=[("where", f"line {line}")],
+            hint=_HINT,
+        )
 
 
 def edit_recipe(text: str, *, base: str | None = None, overlays: Sequence[OverlayEdit] = ()) -> str:
-    """The recipe's text with another base and edited overlays, in their order. Its line ends stay what they are.
+    """The recipe's text with another base and edited overlays, in their order. Its line endings do not change.
 
-    Overlays that are written in braces or brackets get lines of their own when one of them is edited. Raises
-    `BlockStyleError` when the recipe as a whole is; a new base alone is written there too.
+    Raises `BlockStyleError` when an overlay that changes is written in braces or brackets; a new base alone is written
+    there too.
     """
     return _keeping_line_ends(text, lambda text: _edit_recipe(text, base, overlays))
 
 
 def append_overlays(text: str, items: Sequence[Mapping[str, str]]) -> str:
-    """The recipe's text with more overlays at the end of its list. Raises `BlockStyleError` for one in braces."""
+    """The recipe's text with more overlays at the end of its list. Raises `BlockStyleError` for a list in braces or brackets."""
     return _keeping_line_ends(text, lambda text: _append(text, items))
 
 
@@ -116,9 +120,9 @@ def _keeping_line_ends(text: str, edit: Callable[[str], str]) -> str:
 
 def _edit_recipe(text: str, base: str | None, overlays: Sequence[OverlayEdit]) -> str:
     changing = any(each.changes for each in overlays)
-    if changing:
-        text = _in_block_style(text, overlays)
     root = _root(text)
+    if changing:
+        _refuse_flow_style(root, overlays)
     spans: list[Span] = []
     for key, value in root.value:
         if key.value == "base" and base is not None:
@@ -145,7 +149,7 @@ def _append(text: str, items: Sequence[Mapping[str, str]]) -> str:
         lines = f"overlays:\n{_items(items, f'{indent}  ')}".rstrip("\n")
         return text[: key.start_mark.index] + lines + text[value.end_mark.index :]
     if value.flow_style:
-        return _append(_list_in_lines(text, key, value), items)
+        raise BlockStyleError("the recipe's list of overlays", line=value.start_mark.line + 1)
     at = _line_end(text, _end(text, value))
     dash = _dash(text, value.value[-1])
     indent = text[_line_start(text, dash) : dash]
@@ -184,45 +188,19 @@ def _overlays(root: yaml.MappingNode) -> tuple[yaml.Node, yaml.SequenceNode] | N
     return found
 
 
-def _in_block_style(text: str, overlays: Sequence[OverlayEdit]) -> str:
-    """The text with lines of its own for each key of an overlay that is edited and stands in braces or brackets."""
-    root = _root(text)
+def _refuse_flow_style(root: yaml.MappingNode, overlays: Sequence[OverlayEdit]) -> None:
+    """Raise `BlockStyleError` when an overlay that changes is written in braces or brackets."""
     if root.flow_style:
         raise BlockStyleError
     found = _overlays(root)
     if found is None:
-        return text
-    key, value = found
+        return
+    _, value = found
     if value.flow_style and value.value:
-        return _list_in_lines(text, key, value)
-    for item, edit in reversed(list(zip(value.value, overlays, strict=True))):
+        raise BlockStyleError("the recipe's list of overlays", line=value.start_mark.line + 1)
+    for item, edit in zip(value.value, overlays, strict=True):
         if item.flow_style and edit.changes and not edit.drop:
-            lines = _pairs(text, item, " " * item.start_mark.column)
-            # What is said behind the braces goes behind the first line, which is the one that stays.
-            comment, end, rest = text[item.end_mark.index :].partition("\n")
-            first, *others = lines.split("\n")
-            text = text[: item.start_mark.index] + "\n".join([first + comment, *others]) + end + rest
-    return text
-
-
-def _list_in_lines(text: str, key: yaml.Node, value: yaml.SequenceNode) -> str:
-    indent = " " * key.start_mark.column
-    items = "".join(f"{indent}  - {_pairs(text, item, f'{indent}    ')}\n" for item in value.value)
-    rest = text[value.end_mark.index :].lstrip(" \t")
-    return text[: key.end_mark.index] + ":\n" + items.rstrip("\n") + (f" {rest}" if rest[:1] == "#" else rest)
-
-
-def _pairs(text: str, item: yaml.Node, indent: str) -> str:
-    """A mapping's keys and values line by line, the first without its indent; the values as they are written."""
-    pairs = [(_slice(text, key), _slice(text, value)) for key, value in item.value]
-    return f"\n{indent}".join(f"{key}: {value}" for key, value in pairs)
-
-
-def _slice(text: str, node: yaml.Node) -> str:
-    written = text[node.start_mark.index : node.end_mark.index].strip()
-    if "\n" not in written:
-        return written or "null"
-    return quoted(node.value) if isinstance(node, yaml.ScalarNode) else re.sub(r"\s*\n\s*", " ", written)
+            raise BlockStyleError("an overlay of the recipe", line=item.start_mark.line + 1)
 
 
 def _overlay_spans(text: str, key: yaml.Node, value: yaml.SequenceNode, overlays: Sequence[OverlayEdit]) -> list[Span]:
