@@ -470,10 +470,13 @@ def test_interrupted_it_cleans_up_and_two_at_once_do_not_meet(tmp_path: Path) ->
     while not (tmp_path / ".dest.partial/new/outside.safetensors").exists():
         assert process.poll() is None
         time.sleep(0.01)
+    # Stopped while the second one runs: else it could be done before that, on a busy machine.
+    process.send_signal(signal.SIGSTOP)
     second = builder(*arguments, cwd=tmp_path)
     assert second.code == 2
     assert "another run is making" in second.err
     process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGCONT)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 130, errors
     assert b"Traceback" not in errors

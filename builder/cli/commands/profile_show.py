@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from builder.cli.app import common_options
+from builder.cli.app import common_options, offline_option
 from builder.cli.console import Console
 from builder.util.context import Context
 from builder.util.errors import InputError
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @click.option("--resolved", is_flag=True, help="Beside each flag the default that vLLM has without it.")
 @click.option("--recipe", help="With --resolved: the recipe whose base and stack to read; the one that lists PROFILE.")
 @click.option("--base", metavar="REF", help="With --resolved: a base to read instead, such as wheel:vllm==0.20.0.")
-@click.option("--offline", is_flag=True, help="With --resolved: use the vendored diffs and the cache only.")
+@offline_option
 @common_options
 def command(
     profile: str, resolved: bool, recipe: str | None, base: str | None, context: Context, console: Console
