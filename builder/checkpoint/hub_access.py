@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from builder.util.errors import InputError, UnreachableError
+from builder.util.extras import install_hint
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -34,7 +35,7 @@ def open_hub(repo: str) -> Iterator[HfApi]:
     except ImportError as error:
         raise InputError(
             "a checkpoint on the Hub needs the extra 'checkpoint'",
-            hint="pip install 'overlay-image-builder[checkpoint]'",
+            hint=install_hint("checkpoint"),
         ) from error
     try:
         with bounded_client():

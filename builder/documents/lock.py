@@ -10,8 +10,9 @@ from typing import Any, Literal
 from pydantic import Field
 
 from builder.documents.profile import Profile
-from builder.documents.recipe import Commit, Frozen, Requirements, Sha256
+from builder.documents.recipe import Requirements
 from builder.documents.reference import BaseReference
+from builder.documents.values import Commit, Frozen, Sha256
 from builder.documents.yamlfile import validate
 from builder.util.errors import InputError
 from builder.util.files import sha256

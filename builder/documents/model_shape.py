@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from builder.documents.values import Frozen
 from builder.util.errors import InputError
 
 Dtype = Literal["bfloat16", "float16", "float32"]
@@ -14,11 +15,7 @@ Table = Literal["lm_head", "embed_tokens"]
 DTYPE_BYTES = {"bfloat16": 2, "float16": 2, "half": 2, "float32": 4, "float": 4}
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Attention(_Frozen):
+class Attention(Frozen):
     """Full-attention layers."""
 
     layers: int = Field(gt=0)
@@ -28,7 +25,7 @@ class Attention(_Frozen):
     gated: bool = Field(default=False, description="The query projection has an output gate beside the queries.")
 
 
-class GatedDeltaNet(_Frozen):
+class GatedDeltaNet(Frozen):
     """Linear-attention layers, whose state has a fixed size per request."""
 
     layers: int = Field(gt=0)
@@ -44,7 +41,7 @@ class GatedDeltaNet(_Frozen):
         return (2 * self.key_heads + self.value_heads) * self.head_size
 
 
-class ModelShape(_Frozen):
+class ModelShape(Frozen):
     """What decides about memory. Sizes are numbers of elements."""
 
     hidden: int = Field(gt=0)

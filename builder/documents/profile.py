@@ -6,9 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     StrictBool,
     StrictInt,
@@ -18,6 +16,7 @@ from pydantic import (
     model_validator,
 )
 
+from builder.documents.values import Envelope, Frozen
 from builder.documents.yamlfile import DecimalFloat, validate
 from builder.util.errors import InputError
 
@@ -37,25 +36,14 @@ Scalar = Annotated[StrictBool | StrictInt | StrictStr, BeforeValidator(_as_writt
 FlagValue = Scalar | tuple[Scalar, ...]
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Hardware(_Frozen):
+class Hardware(Frozen):
     """What the profile runs on. `gpu` is a name that `builder profile fit --gpu` knows."""
 
     gpu: str
     count: int = Field(default=1, ge=1, le=64)
 
 
-class Envelope(_Frozen):
-    """Prompt and completion budgets that a profile promises to serve, in tokens."""
-
-    prompt: int = Field(gt=0)
-    completion: int = Field(gt=0)
-
-
-class Range(_Frozen):
+class Range(Frozen):
     """A closed range; an end that is left out is open."""
 
     min: float | None = None
@@ -73,7 +61,7 @@ class Range(_Frozen):
         return (self.min is None or value >= self.min) and (self.max is None or value <= self.max)
 
 
-class Expectation(_Frozen):
+class Expectation(Frozen):
     """What a start-up log must say on one GPU with one vLLM version. Nothing is expected that was not measured."""
 
     vllm: str = Field(description="The vLLM version that the figures belong to, such as 0.20.0.")
@@ -86,7 +74,7 @@ class Expectation(_Frozen):
     log: tuple[str, ...] = Field(default=(), description="Texts that a line of the log must contain.")
 
 
-class Profile(_Frozen):
+class Profile(Frozen):
     """Pinned flags of `vllm serve`, without the model, in the order in which they are passed."""
 
     name: str = Field(pattern=r"^[a-z0-9]+(?:[._-]+[a-z0-9]+)*$", max_length=100)

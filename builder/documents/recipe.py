@@ -5,28 +5,18 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import Field, model_validator
 
 from builder.documents.model_shape import ModelShape
 from builder.documents.reference import BaseReference, Platform, Reference
+from builder.documents.values import Commit, Envelope, Frozen, Name, RelativePath, Sha256
 from builder.documents.yamlfile import validate
 from builder.util.errors import InputError
 from builder.util.files import sha256
 
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-Commit = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
-RelativePath = Annotated[str, StringConstraints(min_length=1, pattern=r"^[^\x00-\x1f]+$")]
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(?:[._-]+[a-z0-9]+)*$", max_length=100)]
-
 _PULL = re.compile(r"(?P<owner>[A-Za-z0-9][A-Za-z0-9-]*)/(?P<repo>[A-Za-z0-9._-]+)#(?P<number>[1-9][0-9]{0,9})")
-
-
-class Frozen(BaseModel):
-    """A value that refuses unknown keys and does not change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=False)
 
 
 class TensorRule(Frozen):
@@ -121,13 +111,6 @@ class CheckpointSpec(Frozen):
         if self.revision is not None and self.repo is None:
             raise ValueError("'revision' belongs to a 'repo'")
         return self
-
-
-class Envelope(Frozen):
-    """Prompt and completion budgets that are promised, in tokens."""
-
-    prompt: int = Field(gt=0)
-    completion: int = Field(gt=0)
 
 
 class Recipe(Frozen):

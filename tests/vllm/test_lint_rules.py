@@ -14,7 +14,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from builder.documents.profile import Envelope, Hardware, Profile
+from builder.documents.profile import Hardware, Profile
+from builder.documents.values import Envelope
 from builder.documents.yamlfile import Document
 from builder.patch.stack import apply_stack
 from builder.vllm.lint.context import Package

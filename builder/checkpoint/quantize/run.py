@@ -24,6 +24,7 @@ from builder.checkpoint.quantize.workplace import appearing, partial_of
 from builder.checkpoint.tables import Selection, Table, edit_config, select_tables
 from builder.util.context import Context, Progress
 from builder.util.errors import InputError
+from builder.util.extras import install_hint
 from builder.util.files import naming, sha256
 
 RECORD = "quantization.json"
@@ -99,9 +100,7 @@ def _needs_numpy() -> None:
     try:
         import numpy as np  # noqa: F401
     except ImportError as error:
-        raise InputError(
-            "quantizing needs the extra 'checkpoint'", hint="pip install 'overlay-image-builder[checkpoint]'"
-        ) from error
+        raise InputError("quantizing needs the extra 'checkpoint'", hint=install_hint("checkpoint")) from error
 
 
 def _plan(source: Path, tensors: Iterable[str], context: Context) -> _Job:

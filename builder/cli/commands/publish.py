@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--verdict", "verdicts", multiple=True, type=click.Path(path_type=Path), metavar="FILE",
-    help="Attach the result of `builder smoke` or `builder gate`; it must name this image's digest.",
+    help="Attach the result of `builder smoke`; it must name this image's digest.",
 )  # fmt: skip
 @click.option("--sign", is_flag=True, help="Sign with cosign before any tag is set; keyless without --key.")
 @click.option("--key", metavar="KEY", help="cosign's --key: a file, or the URI of a key service.")

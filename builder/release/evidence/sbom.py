@@ -10,6 +10,7 @@ from builder import __version__
 from builder.documents.lock import Lock, LockedOverlay
 from builder.oci.types import Descriptor
 from builder.util.errors import InputError
+from builder.util.extras import install_hint
 
 if TYPE_CHECKING:
     from cyclonedx.model.component import Component, Patch
@@ -30,9 +31,7 @@ def make_sbom(lock: Lock, platform: str, subject: Descriptor) -> bytes:
         from cyclonedx.output.json import JsonV1Dot6
         from packageurl import PackageURL
     except ImportError as error:
-        raise InputError(
-            "an SBOM needs the extra 'evidence'", hint="pip install 'overlay-image-builder[evidence]'"
-        ) from error
+        raise InputError("an SBOM needs the extra 'evidence'", hint=install_hint("evidence")) from error
     locked = lock.base.platforms[platform]
     root = Component(
         type=ComponentType.CONTAINER,

@@ -1,0 +1,25 @@
+"""Types that recipes, profiles and locks share."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Commit = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
+RelativePath = Annotated[str, StringConstraints(min_length=1, pattern=r"^[^\x00-\x1f]+$")]
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(?:[._-]+[a-z0-9]+)*$", max_length=100)]
+
+
+class Frozen(BaseModel):
+    """A value that refuses unknown keys and does not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=False)
+
+
+class Envelope(Frozen):
+    """Prompt and completion budgets that are promised, in tokens."""
+
+    prompt: int = Field(gt=0)
+    completion: int = Field(gt=0)
