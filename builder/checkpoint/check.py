@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from builder.checkpoint.opened import Checkpoint, Problem, open_checkpoint
+from builder.checkpoint.opened import Checkpoint, CheckpointProblem, open_checkpoint
 from builder.checkpoint.tables import OPT_INS, SCALE_SUFFIX, Table, block_of, kept_modules, module_of, same_module
 from builder.documents.lock import LockedCheckpointFile
 from builder.documents.recipe import OverlaySpec
@@ -26,8 +26,8 @@ class Need:
 class Verdict:
     """`problems` keep the checkpoint from being served right; `notes` do not."""
 
-    problems: tuple[Problem, ...]
-    notes: tuple[Problem, ...]
+    problems: tuple[CheckpointProblem, ...]
+    notes: tuple[CheckpointProblem, ...]
     needs: tuple[Need, ...]
     tensors: int
     shards: int
@@ -68,14 +68,14 @@ def _fp8_tables(checkpoint: Checkpoint) -> Iterator[str]:
             yield name
 
 
-def scale_problems(checkpoint: Checkpoint) -> Iterator[Problem]:
+def scale_problems(checkpoint: Checkpoint) -> Iterator[CheckpointProblem]:
     """Every FP8 matrix has its scales, in the block FP8 of the config; every scale has its matrix."""
     quantization = checkpoint.quantization
     try:
         block = block_of(quantization)
     except InputError as error:
         if any(name.endswith(SCALE_SUFFIX) for name in checkpoint.weight_map):
-            yield Problem("config.json", error.message)
+            yield CheckpointProblem("config.json", error.message)
         return
     for name in checkpoint.weight_map:
         tensor = checkpoint.tensor(name)
@@ -84,49 +84,49 @@ def scale_problems(checkpoint: Checkpoint) -> Iterator[Problem]:
         if name.endswith(SCALE_SUFFIX):
             weight = checkpoint.tensor(name.removesuffix(SCALE_SUFFIX))
             if weight is None or weight.dtype != "F8_E4M3":
-                yield Problem(name, f"is a scale, but {name.removesuffix(SCALE_SUFFIX)} is not F8_E4M3")
+                yield CheckpointProblem(name, f"is a scale, but {name.removesuffix(SCALE_SUFFIX)} is not F8_E4M3")
         elif tensor.dtype == "F8_E4M3" and len(tensor.shape) == 2:
             table = Table(name, checkpoint.weight_map[name], (tensor.shape[0], tensor.shape[1]), block)
             yield from _scale_of(checkpoint, table)
 
 
-def _scale_of(checkpoint: Checkpoint, table: Table) -> Iterator[Problem]:
+def _scale_of(checkpoint: Checkpoint, table: Table) -> Iterator[CheckpointProblem]:
     scale = checkpoint.tensor(table.scale_name)
     # The vocabulary overlay reads BF16; vLLM's own layers take FP32 scales too.
     vocabulary = module_of(table.name).split(".")[-1] in OPT_INS
     dtypes = ("BF16",) if vocabulary else ("BF16", "F32")
     if scale is None:
-        yield Problem(table.name, f"is FP8 without {table.scale_name}: its values would be read unscaled")
+        yield CheckpointProblem(table.name, f"is FP8 without {table.scale_name}: its values would be read unscaled")
     elif scale.dtype not in dtypes or scale.shape != table.scale_shape:
         wanted = f"{' or '.join(dtypes)} {list(table.scale_shape)}"
-        yield Problem(table.scale_name, f"is {scale.dtype} {list(scale.shape)}, not {wanted}")
+        yield CheckpointProblem(table.scale_name, f"is {scale.dtype} {list(scale.shape)}, not {wanted}")
 
 
-def _opt_in_problems(checkpoint: Checkpoint, tables: Iterable[str]) -> Iterator[Problem]:
+def _opt_in_problems(checkpoint: Checkpoint, tables: Iterable[str]) -> Iterator[CheckpointProblem]:
     quantization = checkpoint.quantization
     for name in tables:
         module = module_of(name)
         for key in OPT_INS[module.split(".")[-1]]:
             if quantization.get(key) is not True:
-                yield Problem("config.json", f"{name} is FP8, but quantization_config.{key} is not true")
+                yield CheckpointProblem("config.json", f"{name} is FP8, but quantization_config.{key} is not true")
         for key, kept in kept_modules(quantization).items():
             for each in kept:
                 if same_module(each, module):
-                    yield Problem("config.json", f"{key} lists {each}: its scale would be ignored")
+                    yield CheckpointProblem("config.json", f"{key} lists {each}: its scale would be ignored")
 
 
-def _size_problems(folder: Path, locked: Iterable[LockedCheckpointFile]) -> Iterator[Problem]:
+def _size_problems(folder: Path, locked: Iterable[LockedCheckpointFile]) -> Iterator[CheckpointProblem]:
     for file in locked:
         try:
             size = (folder / file.path).stat().st_size
         except OSError as error:
-            yield Problem(file.path, f"cannot be read: {error.strerror}")
+            yield CheckpointProblem(file.path, f"cannot be read: {error.strerror}")
             continue
         if size != file.size:
-            yield Problem(file.path, f"has {size:,} bytes, locked were {file.size:,}")
+            yield CheckpointProblem(file.path, f"has {size:,} bytes, locked were {file.size:,}")
 
 
-def _needs(checkpoint: Checkpoint, overlays: Iterable[OverlaySpec]) -> tuple[list[Need], list[Problem]]:
+def _needs(checkpoint: Checkpoint, overlays: Iterable[OverlaySpec]) -> tuple[list[Need], list[CheckpointProblem]]:
     needs, problems = [], []
     for overlay in overlays:
         if overlay.requires is None:
@@ -135,20 +135,24 @@ def _needs(checkpoint: Checkpoint, overlays: Iterable[OverlaySpec]) -> tuple[lis
             met = checkpoint.quantization.get(key) is True
             needs.append(Need(overlay.id, f"quantization_config.{key}: true", met))
             if not met:
-                problems.append(Problem("config.json", f"quantization_config.{key} is not true; {overlay.id} needs it"))
+                problems.append(
+                    CheckpointProblem("config.json", f"quantization_config.{key} is not true; {overlay.id} needs it")
+                )
         for name, rule in overlay.requires.tensors.items():
             tensor = checkpoint.tensor(name)
             met = tensor is not None and (tensor.dtype, tensor.shape) == (rule.dtype, rule.shape)
             needs.append(Need(overlay.id, f"{name}: {rule.dtype} {list(rule.shape)}", met))
             if not met:
                 found = f"is {tensor.dtype} {list(tensor.shape)}" if tensor else "is not there"
-                problems.append(Problem(name, f"{found}; {overlay.id} needs {rule.dtype} {list(rule.shape)}"))
+                problems.append(CheckpointProblem(name, f"{found}; {overlay.id} needs {rule.dtype} {list(rule.shape)}"))
     return needs, problems
 
 
-def _unread_tables(tables: Iterable[str], overlays: list[OverlaySpec]) -> Iterator[Problem]:
+def _unread_tables(tables: Iterable[str], overlays: list[OverlaySpec]) -> Iterator[CheckpointProblem]:
     """An FP8 table that no overlay reads as one: stock vLLM would load its bytes without their scale."""
     read = {name for overlay in overlays if overlay.requires for name in overlay.requires.tensors}
     for name in tables:
         if name + SCALE_SUFFIX not in read:
-            yield Problem(name, "is FP8, but no overlay of the recipe says that it reads it: stock vLLM would not")
+            yield CheckpointProblem(
+                name, "is FP8, but no overlay of the recipe says that it reads it: stock vLLM would not"
+            )

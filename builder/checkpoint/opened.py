@@ -24,7 +24,7 @@ _SHARD = re.compile(r"[^/\x00]+\.safetensors")
 
 
 @dataclass(frozen=True)
-class Problem:
+class CheckpointProblem:
     """What is wrong, and where: a file's or a tensor's name. A `harmless` one is nothing that a server reads."""
 
     where: str
@@ -41,7 +41,7 @@ class Checkpoint:
     index: dict[str, Any] | None
     weight_map: dict[str, str]
     headers: dict[str, Header]
-    problems: tuple[Problem, ...] = field(default=())
+    problems: tuple[CheckpointProblem, ...] = field(default=())
 
     def tensor(self, name: str) -> Tensor | None:
         """The tensor `name` as the header of its shard has it."""
@@ -78,13 +78,13 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     config = read_json(folder / "config.json")
     index, weight_map = _index(folder)
     headers: dict[str, Header] = {}
-    problems: list[Problem] = []
+    problems: list[CheckpointProblem] = []
     for shard in sorted(set(weight_map.values()) if index is not None else {SINGLE}):
         try:
             headers[shard] = read_header(folder / shard)
         except HeaderError as error:
             found = dict(error.details).get("found")
-            problems.append(Problem(shard, f"{error.message}{f': {found}' if found else ''}"))
+            problems.append(CheckpointProblem(shard, f"{error.message}{f': {found}' if found else ''}"))
     if index is None and SINGLE in headers:
         weight_map = dict.fromkeys(headers[SINGLE].tensors, SINGLE)
     problems += _contradictions(weight_map, headers)
@@ -138,20 +138,22 @@ def _index(folder: Path) -> tuple[dict[str, Any] | None, dict[str, str]]:
     return index, weights
 
 
-def _contradictions(weight_map: dict[str, str], headers: dict[str, Header]) -> Iterator[Problem]:
+def _contradictions(weight_map: dict[str, str], headers: dict[str, Header]) -> Iterator[CheckpointProblem]:
     for name, shard in weight_map.items():
         if shard in headers and name not in headers[shard].tensors:
-            yield Problem(name, f"is not in {shard}, though the index says so")
+            yield CheckpointProblem(name, f"is not in {shard}, though the index says so")
     for shard, header in headers.items():
         for name in header.tensors:
             if weight_map.get(name) != shard:
                 there = weight_map.get(name)
                 says = f"the index says {there}" if there else "the index does not know it"
-                yield Problem(name, f"is in {shard}, but {says}")
+                yield CheckpointProblem(name, f"is in {shard}, but {says}")
 
 
-def _size_problems(checkpoint: Checkpoint) -> Iterator[Problem]:
+def _size_problems(checkpoint: Checkpoint) -> Iterator[CheckpointProblem]:
     metadata = (checkpoint.index or {}).get("metadata")
     size = metadata.get("total_size") if isinstance(metadata, dict) else None
     if size is not None and size != checkpoint.total_size:
-        yield Problem(INDEX, f"total_size is {str(size)[:40]}, the tensors have {checkpoint.total_size} bytes", True)
+        yield CheckpointProblem(
+            INDEX, f"total_size is {str(size)[:40]}, the tensors have {checkpoint.total_size} bytes", True
+        )

@@ -39,7 +39,7 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Selection:
+class TableSelection:
     """The tables to quantize, and the vocabulary tables that are block FP8 already. `block` is (rows, cols)."""
 
     todo: tuple[Table, ...]
@@ -127,7 +127,7 @@ def vocabulary_tables(checkpoint: Checkpoint) -> list[str]:
     return found
 
 
-def select_tables(checkpoint: Checkpoint, named: Iterable[str] = ()) -> Selection:
+def select_tables(checkpoint: Checkpoint, named: Iterable[str] = ()) -> TableSelection:
     """The tables to quantize: the vocabulary's, or those `named`. Raises `InputError` for what cannot be done."""
     block = block_of(checkpoint.quantization)
     refuse_tied(checkpoint.config)
@@ -158,7 +158,7 @@ def select_tables(checkpoint: Checkpoint, named: Iterable[str] = ()) -> Selectio
             details=[("found", ", ".join(done))],
             hint="`builder checkpoint check` says whether the checkpoint can be served",
         )
-    return Selection(tuple(todo), tuple(done), block)
+    return TableSelection(tuple(todo), tuple(done), block)
 
 
 def _check_done(checkpoint: Checkpoint, table: Table) -> None:

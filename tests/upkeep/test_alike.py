@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from builder.patch.stack import run_steps
-from builder.upkeep.rebase.judge import Judged, judge_stack
+from builder.upkeep.rebase.judge import OverlayJudgement, judge_stack
 from builder.util.files import sha256
 from tests.support.alike import PATH, Lines, data, diff_of, klass, source
 from tests.support.cli import builder
@@ -15,7 +15,7 @@ from tests.support.smallwheel import FILES, make_project, make_wheel
 from tests.support.trees import DictTree, overlay
 
 
-def judged(old: Lines, new: Lines, target: Lines) -> tuple[Judged, Lines]:
+def judged(old: Lines, new: Lines, target: Lines) -> tuple[OverlayJudgement, Lines]:
     """The answer for the change from `old` to `new` on another base's `target`, and the file after it."""
     steps = run_steps([overlay("guard", diff_of(old, new))], DictTree({PATH: data(old)}), "vllm")
     answer = judge_stack(steps, DictTree({PATH: data(target)}), base="new")

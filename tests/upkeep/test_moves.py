@@ -11,7 +11,7 @@ import pytest
 
 from builder.base.model import PackageTree
 from builder.patch.stack import run_steps
-from builder.upkeep.rebase.judge import Answer, judge_stack
+from builder.upkeep.rebase.judge import StackJudgement, judge_stack
 from builder.upkeep.rebase.moves import Moves, renames
 from builder.util.errors import InputError
 from tests.support.pytrees import package_tree
@@ -38,7 +38,7 @@ def release(version: str) -> Files:
 
 def judged(
     tmp_path: Path, old: Files, new: Files, after: Files, *, name: str = "change", without: bool = False
-) -> Answer:
+) -> StackJudgement:
     """What we say of the change `old` to `after` on `new`. `without`: the old base cannot be opened any more."""
     diff = git_diff(tmp_path / "diff", _only(old, old, after), _only(after, old, after))
 

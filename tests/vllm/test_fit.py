@@ -23,7 +23,7 @@ from builder.util.errors import InputError
 from builder.vllm.fit.estimate import ERROR_GIB, Fit, estimate
 from builder.vllm.fit.gpus import find_gpu, gpus
 from builder.vllm.fit.headers import read_folder
-from builder.vllm.fit.kv import Layout, capacity, layout, state_bytes, token_bytes, turboquant_slot
+from builder.vllm.fit.kv import CacheLayout, capacity, layout, state_bytes, token_bytes, turboquant_slot
 from builder.vllm.fit.weights import GIB, parts_of_headers, parts_of_shape
 from tests.support.cli import builder
 
@@ -38,7 +38,7 @@ def fit(name: str, version: Version = V0_20_0, **options: Any) -> Fit:
     return estimate(load_profile(ROOT / "profiles" / f"{name}.yaml"), SHAPE, find_gpu("rtx-5090"), version, **options)
 
 
-def cut_of(shape: ModelShape, version: str, **options: Any) -> Layout:
+def cut_of(shape: ModelShape, version: str, **options: Any) -> CacheLayout:
     return layout(shape, Version(version), **options)
 
 

@@ -12,7 +12,7 @@ from typing import Literal
 
 from builder.util.files import naming
 
-Way = Literal["reflink", "hardlink", "copy"]
+Transfer = Literal["reflink", "hardlink", "copy"]
 _FICLONE = 0x40049409  # linux/fs.h: _IOW(0x94, 9, int)
 _PIECE = 1 << 20
 # What a file system answers that cannot do it, or may not between these two places.
@@ -21,10 +21,10 @@ _CANNOT = {
 }  # fmt: skip
 
 
-def best_way(sample: Path, folder: Path) -> Way:
+def best_transfer(sample: Path, folder: Path) -> Transfer:
     """How files beside `sample` get into `folder`: found out by trying it with `sample`, which leaves no trace."""
     probe = folder / ".probe"
-    ways: tuple[Way, ...] = ("reflink", "hardlink")
+    ways: tuple[Transfer, ...] = ("reflink", "hardlink")
     for way in ways:
         try:
             carry(sample, probe, way)
@@ -38,7 +38,7 @@ def best_way(sample: Path, folder: Path) -> Way:
     return "copy"
 
 
-def carry(source: Path, target: Path, way: Way) -> None:
+def carry(source: Path, target: Path, way: Transfer) -> None:
     """Give `target`, which is not there yet, the content of `source` (links resolved). Raises `OSError`."""
     source = source.resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -53,7 +53,7 @@ def carry(source: Path, target: Path, way: Way) -> None:
         os.fsync(writer.fileno())
 
 
-def carry_or_copy(source: Path, target: Path, way: Way) -> None:
+def carry_or_copy(source: Path, target: Path, way: Transfer) -> None:
     """As `carry`; where one file cannot go that way (its link leads to another disk, it has too many links), a copy."""
     try:
         carry(source, target, way)

@@ -17,11 +17,11 @@ from builder.checkpoint.check import scale_problems
 from builder.checkpoint.digest import ChangedError, CheckpointDigest, combine, hash_file, served_files
 from builder.checkpoint.hashcache import HashCache
 from builder.checkpoint.opened import INDEX, Checkpoint, open_checkpoint
-from builder.checkpoint.quantize.carry import Way, best_way, carry_or_copy, copy_hashed
+from builder.checkpoint.quantize.carry import Transfer, best_transfer, carry_or_copy, copy_hashed
 from builder.checkpoint.quantize.kernel import fastest_kernel
-from builder.checkpoint.quantize.stream import Layout, ShardResult, TableResult, lay_out, rewrite_shard
+from builder.checkpoint.quantize.stream import ShardLayout, ShardResult, TableResult, lay_out, rewrite_shard
 from builder.checkpoint.quantize.workplace import appearing, partial_of
-from builder.checkpoint.tables import Selection, Table, edit_config, select_tables
+from builder.checkpoint.tables import Table, TableSelection, edit_config, select_tables
 from builder.util.context import Context, Progress
 from builder.util.errors import InputError
 from builder.util.extras import install_hint
@@ -41,7 +41,7 @@ class Quantization:
     target: CheckpointDigest
     tables: tuple[TableResult, ...]
     done_before: tuple[str, ...]
-    way: Way
+    way: Transfer
     saved: int
 
 
@@ -50,8 +50,8 @@ class _Job:
     """The plan: which shards are rewritten and how, and which files are carried over."""
 
     checkpoint: Checkpoint
-    selection: Selection
-    layouts: dict[str, Layout]
+    selection: TableSelection
+    layouts: dict[str, ShardLayout]
     carried: tuple[str, ...]
     stats: dict[str, os.stat_result]
 
@@ -72,7 +72,7 @@ def quantize(
     _refuse_inside(source, target)
     hashes = HashCache(enabled=cache)
     with appearing(target) as place:
-        way: Way = "copy" if copy else best_way(source / "config.json", place)
+        way: Transfer = "copy" if copy else best_transfer(source / "config.json", place)
         _check_disk(target.parent, _bytes_needed(job, way, place.stat().st_dev))
         shards = _rewrite_shards(
             job, place, search=search, threads=threads or os.cpu_count() or 1, hashes=hashes, context=context
@@ -146,7 +146,7 @@ def _refuse_inside(source: Path, target: Path) -> None:
         )
 
 
-def _bytes_needed(job: _Job, way: Way, device: int) -> int:
+def _bytes_needed(job: _Job, way: Transfer, device: int) -> int:
     """Upper bound of the bytes that will be written; a link in the source may lead to another disk than `device`."""
     needed = sum(layout.size for layout in job.layouts.values())
     needed += sum(job.stats[name].st_size for name in ("config.json", INDEX) if name in job.stats)
@@ -183,7 +183,7 @@ def _rewrite_shards(
     return found
 
 
-def _carry_over(job: _Job, place: Path, way: Way, cache: HashCache, context: Context) -> dict[str, str]:
+def _carry_over(job: _Job, place: Path, way: Transfer, cache: HashCache, context: Context) -> dict[str, str]:
     """Bring the other files over. SHA-256 by path of every file of the source but the rewritten shards."""
     source = job.checkpoint.folder
     paths = sorted(set(job.stats) - set(job.layouts), key=lambda path: (-job.stats[path].st_size, path))

@@ -59,7 +59,7 @@ class ShardResult:
 
 
 @dataclass(frozen=True)
-class Layout:
+class ShardLayout:
     """The target's tensors in the order of their bytes, and the header that says so."""
 
     tensors: dict[str, Tensor]
@@ -97,7 +97,7 @@ class _Parts:
         return np.concatenate([self.found[row][name] for row in sorted(self.found)])
 
 
-def lay_out(header: Header, tables: list[Table]) -> Layout:
+def lay_out(header: Header, tables: list[Table]) -> ShardLayout:
     """The source's order with each scale behind its table; by falling element size where that would misalign a tensor."""
     by_name = {table.name: table for table in tables}
     entries: list[tuple[str, str, tuple[int, ...]]] = []
@@ -110,7 +110,7 @@ def lay_out(header: Header, tables: list[Table]) -> Layout:
     tensors = _place(entries)
     if any(each.begin % element_bytes(each.dtype) for each in tensors):
         tensors = _place(sorted(entries, key=lambda entry: -element_bytes(entry[1])))
-    return Layout({each.name: each for each in tensors}, make_header(tensors, header.metadata))
+    return ShardLayout({each.name: each for each in tensors}, make_header(tensors, header.metadata))
 
 
 def _place(entries: list[tuple[str, str, tuple[int, ...]]]) -> list[Tensor]:
@@ -123,7 +123,7 @@ def _place(entries: list[tuple[str, str, tuple[int, ...]]]) -> list[Tensor]:
 
 
 def rewrite_shard(
-    source: Path, target: Path, header: Header, layout: Layout, tables: list[Table], *,
+    source: Path, target: Path, header: Header, layout: ShardLayout, tables: list[Table], *,
     kernel: Kernel, search: bool, threads: int, bar: Progress, known: str | None = None,
 ) -> ShardResult:  # fmt: skip
     """Write `target` (which must not be there) from `source`, whose `header` was read before.
@@ -161,7 +161,7 @@ def _same(first: os.stat_result, second: os.stat_result) -> bool:
     return (first.st_ino, first.st_size, first.st_mtime_ns) == (second.st_ino, second.st_size, second.st_mtime_ns)
 
 
-def _pieces(header: Header, layout: Layout, tables: list[Table]) -> Iterator[_Piece]:
+def _pieces(header: Header, layout: ShardLayout, tables: list[Table]) -> Iterator[_Piece]:
     """The source from its first byte to its last; its header becomes nothing, a table's last piece brings its scales."""
     by_name = {table.name: table for table in tables}
     target_start = len(layout.header)
@@ -187,7 +187,7 @@ class _Rewriting:
 
     def __init__(
         self, reader: DirectReader, writer: DirectWriter, source_hash: _InOrder | None, target_hash: _InOrder, name: str,
-        layout: Layout, kernel: Kernel, search: bool, threads: int, stack: ExitStack,
+        layout: ShardLayout, kernel: Kernel, search: bool, threads: int, stack: ExitStack,
     ) -> None:  # fmt: skip
         self.reader, self.writer, self.name, self.layout = reader, writer, name, layout
         self.kernel, self.search = kernel, search

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from builder.upkeep.drift.model import Finding
+from builder.upkeep.drift.model import DriftFinding
 
 COLUMNS = ("what", "name", "cause", "detail")
 _MARKS = frozenset("&<>[]()*_~`#@!|\\:")
 
 
-def rows(findings: Sequence[Finding]) -> list[list[str]]:
+def rows(findings: Sequence[DriftFinding]) -> list[list[str]]:
     return [[each.what, each.name, each.cause, each.detail or "-"] for each in findings]
 
 
-def markdown(name: str, findings: Sequence[Finding]) -> str:
+def markdown(name: str, findings: Sequence[DriftFinding]) -> str:
     """A heading, one row per pinned thing, and what to do for each that drifted. Ends without a newline."""
     moved = [each for each in findings if each.drifted]
     title = f"{len(moved)} of {len(findings)} pins of `{name}` drifted" if moved else f"No drift of `{name}`"
@@ -36,7 +36,7 @@ def markdown(name: str, findings: Sequence[Finding]) -> str:
     return "\n".join(lines)
 
 
-def _about(finding: Finding) -> str:
+def _about(finding: DriftFinding) -> str:
     """Title, author, reason and the condition for dropping it, as far as they are known."""
     known = [finding.about.get("title"), finding.about.get("author")]
     known += [

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from builder.cli.console import Console
 from builder.documents.lock import Lock, overlay_lines
 from builder.pipeline.workspace import Workspace
-from builder.upkeep.rebase.judge import Judged
+from builder.upkeep.rebase.judge import OverlayJudgement
 from builder.upkeep.rebase.plan import Rebase
-from builder.upkeep.rebase.writing import Written, fate, files_of, version_of
+from builder.upkeep.rebase.writing import RebasedFiles, fate, files_of, version_of
 
 
-def cell(judged: Judged) -> str:
+def cell(judged: OverlayJudgement) -> str:
     """One overlay on one base in a few words."""
     if judged.verdict == "applies":
         return f"applies ({judged.moved} of {judged.hunks} hunks moved)" if judged.moved else "applies"
@@ -79,7 +79,7 @@ def show_one(answer: Rebase, lock: Lock, console: Console) -> None:
         console.out(f"The profiles were judged without {', '.join(broken)}.")
 
 
-def show_becomes(workspace: Workspace, answer: Rebase, written: Written | None, console: Console) -> None:
+def show_becomes(workspace: Workspace, answer: Rebase, written: RebasedFiles | None, console: Console) -> None:
     """What recipe and lock would become; in part when something is in conflict (`written` is None)."""
     lock = workspace.lock
     rows = [["base", lock.base.reference, answer.base]]

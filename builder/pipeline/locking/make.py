@@ -27,7 +27,7 @@ ENTRYPOINT_SOURCE = Path(entrypoint.__file__)
 
 
 @dataclass(frozen=True)
-class Made:
+class NewLock:
     """A lock that was made, the diffs to vendor by path, and what the stack did on each platform."""
 
     lock: Lock
@@ -64,10 +64,10 @@ def make_lock(
     context: Context,
     update: Collection[str] = (),
     pending: Mapping[str, bytes] | None = None,
-) -> Made:
+) -> NewLock:
     """Resolve a recipe. What `previous` pins stays pinned, except the overlays named in `update` and, for `base`, the base.
 
-    `pending` has local diffs that are not written yet, by path; they become part of `Made.diffs`.
+    `pending` has local diffs that are not written yet, by path; they become part of `NewLock.diffs`.
 
     Raises `ApplyError` when the stack does not apply, `MismatchError` when a pin of the recipe is not met,
     `UnreachableError` when something cannot be looked up.
@@ -118,7 +118,7 @@ def make_lock(
         epoch=epoch,
     )
     diffs = {each.locked.diff: each.vendor for each in resolved if each.vendor is not None} | dict(pending or {})
-    return Made(lock, diffs, results)
+    return NewLock(lock, diffs, results)
 
 
 def _open(project: Project, recipe: Recipe, previous: Lock | None, *, context: Context) -> Base:

@@ -31,7 +31,7 @@ class ToolCall:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Completion:
     """One chat completion, and how long it took in seconds."""
 
     content: str
@@ -94,7 +94,7 @@ class Server:
         max_tokens: int,
         thinking: bool,
         tools: Sequence[Mapping[str, Any]] = (),
-    ) -> Answer:
+    ) -> Completion:
         """One completion at temperature 0. `thinking` is asked of the chat template, where the server takes such a wish.
 
         Raises `UnansweredError`.
@@ -126,7 +126,7 @@ class Server:
             raise UnansweredError(f"no answer: {type(error).__name__}: {str(error)[:_MESSAGE]}") from error
 
 
-def _read_answer(answer: requests.Response, seconds: float) -> Answer:
+def _read_answer(answer: requests.Response, seconds: float) -> Completion:
     if answer.status_code != requests.codes.ok:
         raise UnansweredError(f"status {answer.status_code}: {answer.text[:_MESSAGE]}")
     try:
@@ -136,7 +136,7 @@ def _read_answer(answer: requests.Response, seconds: float) -> Answer:
             ToolCall(str(call.get("id", "")), str(call["function"]["name"]), _text(call["function"]["arguments"]))
             for call in message.get("tool_calls") or ()
         )
-        return Answer(
+        return Completion(
             content=message.get("content") or "",
             # vLLM has renamed the field; other servers and older versions have the longer name.
             reasoning=message.get("reasoning") or message.get("reasoning_content") or "",

@@ -16,7 +16,7 @@ QUIET: frozenset[Cause] = frozenset({"unchanged", "re-rendered", "not compared"}
 
 
 @dataclass(frozen=True)
-class Finding:
+class DriftFinding:
     """One thing that the lock pins, and the one cause of its difference from upstream.
 
     `what` is `overlay`, `base` or `checkpoint`; `locked` and `upstream` are commits or digests.

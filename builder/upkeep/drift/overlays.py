@@ -15,7 +15,7 @@ from builder.pipeline.locking.overlays import read_overlay
 from builder.pulls import github
 from builder.pulls.history import History
 from builder.pulls.source import FetchedPull, NothingChangedError, fetch_pull, neither
-from builder.upkeep.drift.model import Cause, Finding
+from builder.upkeep.drift.model import Cause, DriftFinding
 from builder.util.context import Context
 from builder.util.errors import BuilderError, UnreachableError
 from builder.util.files import sha256
@@ -24,9 +24,9 @@ from builder.util.project import Project
 _PULL = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)#(?P<number>[1-9][0-9]*)(?:@(?P<head>[0-9a-f]{40}))?")
 
 
-def overlay_drift(project: Project, locked: LockedOverlay, *, context: Context) -> Finding:
+def overlay_drift(project: Project, locked: LockedOverlay, *, context: Context) -> DriftFinding:
     """Compare one overlay with its pull request, or with its file. Raises `UnreachableError` when upstream does not answer."""
-    finding = Finding("overlay", locked.id, "unchanged", locked=locked.head or locked.digest, about=locked.about())
+    finding = DriftFinding("overlay", locked.id, "unchanged", locked=locked.head or locked.digest, about=locked.about())
     edited = _edited(project, locked)
     if edited is not None:
         return replace(finding, cause="edited", detail=edited.message, next=edited.hint or edited.message)
@@ -77,7 +77,7 @@ class _LockedPull:
             return f"make the diff again from {self.repository}#{self.number}"
         return f"`builder lock {self.project.recipe} --update {self.locked.id}` takes it and shows what changed"
 
-    def drift(self, finding: Finding) -> Finding:
+    def drift(self, finding: DriftFinding) -> DriftFinding:
         """`finding` with the cause, or as it is when nothing moved."""
         info = self._info()
         if info is None:
@@ -124,7 +124,7 @@ class _LockedPull:
             return None
         raise trouble
 
-    def _merged(self, info: github.PullInfo, finding: Finding) -> Finding:
+    def _merged(self, info: github.PullInfo, finding: DriftFinding) -> DriftFinding:
         commit = info.merge_commit or self.history.merged_commit(info.head)
         try:
             release = self.history.first_release(commit)
@@ -146,7 +146,7 @@ class _LockedPull:
         )
         return replace(finding, cause="merged", detail=told, next=then)
 
-    def _moved(self, info: github.PullInfo, finding: Finding) -> Finding:
+    def _moved(self, info: github.PullInfo, finding: DriftFinding) -> DriftFinding:
         """A pull request that is neither merged nor closed: the same head or another one, and what that means."""
         branch = info.base_branch or self.locked.base_branch
         try:
@@ -161,7 +161,7 @@ class _LockedPull:
             return self._same_head(current, now, finding)
         return self._other_head(current, now, finding)
 
-    def _same_head(self, current: FetchedPull, now: Diff, finding: Finding) -> Finding:
+    def _same_head(self, current: FetchedPull, now: Diff, finding: DriftFinding) -> DriftFinding:
         if now.digest == self.locked.digest or self.locked.origin is not None:
             return self._rendering(current, finding)
         if current.base_branch is None:
@@ -171,7 +171,7 @@ class _LockedPull:
             return replace(finding, cause="re-rendered", detail="other hunks for the same two commits: nothing changes")
         return replace(self._base_moved(current.base_branch, finding), next=self.update)
 
-    def _base_moved(self, branch: str, finding: Finding) -> Finding:
+    def _base_moved(self, branch: str, finding: DriftFinding) -> DriftFinding:
         """Another merge base for the same head."""
         before = self.locked.base_branch
         if before is not None and before != branch:
@@ -183,7 +183,7 @@ class _LockedPull:
             detail=f"the same head, but the branch {branch} has some of its commits by now, or was written anew",
         )  # fmt: skip
 
-    def _other_head(self, current: FetchedPull, now: Diff, finding: Finding) -> Finding:
+    def _other_head(self, current: FetchedPull, now: Diff, finding: DriftFinding) -> DriftFinding:
         ahead = self._ahead(self.head, current.head)
         known = current.base_branch is not None
         other_base = known and self.locked.merge_base not in (None, current.merge_base)
@@ -229,7 +229,7 @@ class _LockedPull:
             return "commits were added, and its base branch was merged into it"
         return f"{_count(own - before)}, a merge of its base branch among them"
 
-    def _unusable(self, head: str, branch: str | None, error: DiffError, finding: Finding) -> Finding:
+    def _unusable(self, head: str, branch: str | None, error: DiffError, finding: DriftFinding) -> DriftFinding:
         """What is there now is no overlay any more; that is its own author's doing, and upstream has answered."""
         if isinstance(error, NothingChangedError):
             told = f"it changes nothing against {branch or 'the default branch'} now"
@@ -254,7 +254,7 @@ class _LockedPull:
             except UnreachableError:
                 raise error from None
 
-    def _rendering(self, current: FetchedPull, finding: Finding) -> Finding:
+    def _rendering(self, current: FetchedPull, finding: DriftFinding) -> DriftFinding:
         seen = self.locked.rendering
         if seen is not None and seen.via == current.via and seen.sha256 != sha256(current.diff):
             nothing = "other bytes, the same canonical digest: nothing changes"

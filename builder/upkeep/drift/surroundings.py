@@ -11,15 +11,15 @@ from builder.documents.lock import Lock, LockedCheckpoint
 from builder.documents.recipe import CheckpointSpec
 from builder.documents.reference import Platform
 from builder.oci.registry.client import Registry
-from builder.upkeep.drift.model import Finding
+from builder.upkeep.drift.model import DriftFinding
 from builder.util.context import Context
 from builder.util.errors import InputError
 from builder.util.project import Project
 
 
-def base_drift(project: Project, lock: Lock, *, context: Context) -> Finding:
+def base_drift(project: Project, lock: Lock, *, context: Context) -> DriftFinding:
     """Compare the base with what its name stands for now. Raises `UnreachableError` when nobody answers."""
-    finding = Finding("base", lock.base.reference, "unchanged", locked=lock.base.digest)
+    finding = DriftFinding("base", lock.base.reference, "unchanged", locked=lock.base.digest)
     if lock.base.parsed.kind == "registry":
         now = _registry_digest(lock)
     else:
@@ -37,7 +37,7 @@ def base_drift(project: Project, lock: Lock, *, context: Context) -> Finding:
     )  # fmt: skip
 
 
-def _deleted(finding: Finding, said: str) -> Finding:
+def _deleted(finding: DriftFinding, said: str) -> DriftFinding:
     return replace(
         finding,
         cause="base deleted",
@@ -64,12 +64,12 @@ def _other_digest(project: Project, lock: Lock, context: Context) -> str:
     return open_base(lock.base.parsed, root=project.root, context=context).image(platform).digest
 
 
-def checkpoint_drift(project: Project, locked: LockedCheckpoint | None, spec: CheckpointSpec) -> Finding | None:
+def checkpoint_drift(project: Project, locked: LockedCheckpoint | None, spec: CheckpointSpec) -> DriftFinding | None:
     """Compare the revision on the Hub. A local checkpoint is not read: `builder checkpoint digest` does that."""
     if locked is None:
         return None
     name = locked.repo or locked.path or "checkpoint"
-    finding = Finding("checkpoint", name, "unchanged", locked=locked.revision or locked.digest)
+    finding = DriftFinding("checkpoint", name, "unchanged", locked=locked.revision or locked.digest)
     if locked.repo is None:
         return replace(finding, cause="not compared", detail="a local checkpoint, or one that is known by digest only")
 

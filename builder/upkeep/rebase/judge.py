@@ -20,7 +20,7 @@ Verdict = Literal["applies", "already in", "merges", "conflict"]
 
 
 @dataclass(frozen=True)
-class Judged:
+class OverlayJudgement:
     """One overlay on the new base.
 
     `applies`: as it is. `already in`: the base has all of it. `merges`: three-way, cleanly; `diff` is the rebased diff.
@@ -43,10 +43,10 @@ class Judged:
 
 
 @dataclass(frozen=True)
-class Answer:
+class StackJudgement:
     """The judgements, and the files concerned as the new base has them and after what applies and merges."""
 
-    overlays: tuple[Judged, ...]
+    overlays: tuple[OverlayJudgement, ...]
     stock: Tree = field(repr=False)
     after: Tree = field(repr=False)
     moved: Mapping[str, str] = field(default_factory=dict)
@@ -72,7 +72,9 @@ class _Base:
         return Sides(before, after, ours, self.name, overlay, self.moved, self.deleted, renamed)
 
 
-def judge_stack(steps: Sequence[Step], tree: PackageTree, *, base: str, find_moves: FindMoves | None = None) -> Answer:
+def judge_stack(
+    steps: Sequence[Step], tree: PackageTree, *, base: str, find_moves: FindMoves | None = None
+) -> StackJudgement:
     """Judge the overlays in order on the new base's `tree`; `steps` are the same stack on the old base.
 
     `find_moves` says where files are that the new base no longer has under their names; it is asked once, and only
@@ -89,13 +91,13 @@ def judge_stack(steps: Sequence[Step], tree: PackageTree, *, base: str, find_mov
     new = _Base(base, tree.python, moved, deleted)
     current = stock
     done: list[Step] = []
-    judged: list[Judged] = []
+    judged: list[OverlayJudgement] = []
     broken: dict[str, str] = {}
     for index, step in enumerate(steps):
         one, after = _judge(step, current, done, overlays[index + 1 :], new)
         touched = _touched(step)
         if one.verdict == "conflict" and (last := _carried_by(steps, index, current, new)):
-            one = Judged(one.id, "already in", one.hunks, present=one.hunks, note=f"together with {last}")
+            one = OverlayJudgement(one.id, "already in", one.hunks, present=one.hunks, note=f"together with {last}")
         earlier = sorted({broken[path] for path in touched if path in broken})
         notes = [
             *((one.note,) if one.note else ()),
@@ -107,7 +109,7 @@ def judge_stack(steps: Sequence[Step], tree: PackageTree, *, base: str, find_mov
         done.append(Step(step.overlay, step.selection, current, after))
         judged.append(replace(one, note="; ".join(notes)))
         current = after
-    return Answer(tuple(judged), stock, current, moved)
+    return StackJudgement(tuple(judged), stock, current, moved)
 
 
 def _read(tree: PackageTree, paths: Collection[str]) -> Tree:
@@ -138,14 +140,14 @@ def _carried_by(steps: Sequence[Step], index: int, current: Tree, new: _Base) ->
 
 def _judge(
     step: Step, current: Tree, done: Sequence[Step], later: Sequence[Overlay], new: _Base
-) -> tuple[Judged, Tree]:
+) -> tuple[OverlayJudgement, Tree]:
     overlay, selection = step.overlay, step.selection
     total = sum(max(1, len(change.hunks)) for change in selection.changes)
     sides = new.sides(step.before, step.after, current, overlay.id, selection.changes)
     merged = merge_overlay(sides, _touched(step))
     # Before all else: a hunk that only adds lines can fit a second time where its lines stand already.
     if not merged.conflicts and merged.tree == current:
-        return Judged(overlay.id, "already in", total, present=total), current
+        return OverlayJudgement(overlay.id, "already in", total, present=total), current
     try:
         after, hunks = apply_overlay(overlay, selection, current, done, later)
     except StackError as error:
@@ -153,7 +155,7 @@ def _judge(
         # A merge that is clean and changes something knows better. What is gone from its place may stand elsewhere.
         all_there = bool(merged.conflicts) and present == total == len(error.failures) and _stands_once(step, current)
         if all_there and _touched(step).isdisjoint(new.moved):
-            return Judged(overlay.id, "already in", total, present=total), current
+            return OverlayJudgement(overlay.id, "already in", total, present=total), current
         return _three_way(step, current, merged, total, present, new.python)
     if merged.conflicts or merged.tree != after:
         # It fits somewhere, and git, which has seen both bases, says elsewhere: into another block with the same lines.
@@ -161,7 +163,7 @@ def _judge(
     problem = _syntax(current, after, new.python)
     if problem:
         return _broken(overlay.id, total, problem), current
-    return Judged(overlay.id, "applies", total, moved=sum(1 for hunk in hunks if hunk.offset)), after
+    return OverlayJudgement(overlay.id, "applies", total, moved=sum(1 for hunk in hunks if hunk.offset)), after
 
 
 def _stands_once(step: Step, current: Tree) -> bool:
@@ -175,19 +177,21 @@ def _stands_once(step: Step, current: Tree) -> bool:
     return True
 
 
-def _three_way(step: Step, current: Tree, merged: Merged, total: int, present: int, python: str) -> tuple[Judged, Tree]:
+def _three_way(
+    step: Step, current: Tree, merged: Merged, total: int, present: int, python: str
+) -> tuple[OverlayJudgement, Tree]:
     overlay = step.overlay
     if merged.conflicts:
-        return Judged(overlay.id, "conflict", total, present=present, conflicts=merged.conflicts), current
+        return OverlayJudgement(overlay.id, "conflict", total, present=present, conflicts=merged.conflicts), current
     problem = _syntax(current, merged.tree, python)
     if problem:
         return _broken(overlay.id, total, problem), current
     diff = _diff(overlay.id, current, merged.tree)
-    return Judged(overlay.id, "merges", total, present=present, diff=diff), merged.tree
+    return OverlayJudgement(overlay.id, "merges", total, present=present, diff=diff), merged.tree
 
 
-def _broken(overlay: str, total: int, problem: Conflict) -> Judged:
-    return Judged(overlay, "conflict", total, conflicts=(problem,))
+def _broken(overlay: str, total: int, problem: Conflict) -> OverlayJudgement:
+    return OverlayJudgement(overlay, "conflict", total, conflicts=(problem,))
 
 
 def _syntax(before: Tree, after: Tree, python: str) -> Conflict | None:

@@ -15,7 +15,7 @@ from builder.pipeline.judge import source_key
 from builder.pipeline.locking.overlays import naming, read_overlay
 from builder.pipeline.plan import locked_tree
 from builder.pipeline.workspace import Workspace
-from builder.upkeep.rebase.judge import Judged, judge_stack
+from builder.upkeep.rebase.judge import OverlayJudgement, judge_stack
 from builder.upkeep.rebase.moves import Moves, listed
 from builder.upkeep.rebase.profiles import Profiles, judge_profiles
 
@@ -26,7 +26,7 @@ class Rebase:
 
     base: str
     version: str
-    overlays: tuple[Judged, ...]
+    overlays: tuple[OverlayJudgement, ...]
     profiles: Profiles
     moved: Mapping[str, str] = field(default_factory=dict)
     """Where the new base has files of the stack that the old one has under other names."""
@@ -51,7 +51,7 @@ class Rebase:
 
 
 @dataclass(frozen=True)
-class Old:
+class LockedStack:
     """The locked stack on the locked base, overlay by overlay, and what is known of the rest of that base."""
 
     steps: tuple[Step, ...]
@@ -60,7 +60,7 @@ class Old:
     tree: Callable[[], PackageTree]
 
 
-def old_stack(workspace: Workspace) -> Old:
+def old_stack(workspace: Workspace) -> LockedStack:
     """Apply the locked stack. Raises as a build does when something is not as it was locked."""
     platform = Platform.parse(workspace.recipe.platforms[0])
     locked, record = locked_tree(workspace.project, workspace.lock, platform, context=workspace.context)
@@ -72,10 +72,10 @@ def old_stack(workspace: Workspace) -> Old:
 
     with naming(workspace.lock.overlays):
         steps = run_steps(overlays, locked, workspace.lock.package)
-    return Old(tuple(steps), listed(record, workspace.lock.package), tree)
+    return LockedStack(tuple(steps), listed(record, workspace.lock.package), tree)
 
 
-def rebase(workspace: Workspace, base: str, old: Old) -> Rebase:
+def rebase(workspace: Workspace, base: str, old: LockedStack) -> Rebase:
     """Judge a recipe on another base, for the first of its platforms."""
     platform = Platform.parse(workspace.recipe.platforms[0])
     package = workspace.lock.package

@@ -10,10 +10,10 @@ from typing import Any
 
 from builder.documents.lock import Lock, LockedOverlay
 from builder.documents.recipe import OverlaySpec, Recipe
-from builder.pipeline.locking.make import Made, make_lock
+from builder.pipeline.locking.make import NewLock, make_lock
 from builder.pipeline.workspace import Workspace
 from builder.upkeep.rebase.edit import OF_THE_DIFF, OverlayEdit, edit_recipe, edited
-from builder.upkeep.rebase.judge import Judged
+from builder.upkeep.rebase.judge import OverlayJudgement
 from builder.upkeep.rebase.plan import Rebase
 from builder.util.errors import ApplyError
 from builder.util.files import sha256, write_files
@@ -24,11 +24,11 @@ _FRESH = ("base",)
 
 
 @dataclass(frozen=True)
-class Written:
+class RebasedFiles:
     """What the rebase would write: the recipe's text, the lock with its diffs; and what becomes of each overlay."""
 
     recipe: str
-    made: Made
+    made: NewLock
     fates: tuple[tuple[str, str], ...]
     """Overlay and what becomes of it, for people."""
 
@@ -63,7 +63,7 @@ def files_of(lock: Lock) -> list[str]:
     return [file.path for file in locked.files if file.before != file.after]
 
 
-def prepare(workspace: Workspace, answer: Rebase) -> Written:
+def prepare(workspace: Workspace, answer: Rebase) -> RebasedFiles:
     """The recipe and the lock for the new base. Raises `ApplyError` when an overlay is in conflict: that is never written."""
     if answer.conflicts:
         names = [each.id for each in answer.overlays if each.conflicts]
@@ -101,16 +101,16 @@ def prepare(workspace: Workspace, answer: Rebase) -> Written:
             f"what would be locked is not what was judged: {sorted(locked.keys() ^ answer.over.keys())}"
         )
     fates = tuple((each.id, fate(each, edit)) for each, edit in zip(answer.overlays, edits, strict=True))
-    return Written(text, made, fates)
+    return RebasedFiles(text, made, fates)
 
 
-def fate(judged: Judged, edit: OverlayEdit | None = None) -> str:
+def fate(judged: OverlayJudgement, edit: OverlayEdit | None = None) -> str:
     """What becomes of an overlay, in a few words."""
     unpinned = ", ".join(edit.unpinned) if edit is not None else ""
     return _fate(judged, edit) + (f"; no longer pins {unpinned}, which stays as the base has it" if unpinned else "")
 
 
-def _fate(judged: Judged, edit: OverlayEdit | None) -> str:
+def _fate(judged: OverlayJudgement, edit: OverlayEdit | None) -> str:
     if judged.verdict == "conflict":
         return "must be brought over by hand"
     if judged.verdict == "already in":
@@ -143,7 +143,7 @@ def _then(before: Recipe, edits: Sequence[OverlayEdit], base: str) -> Recipe:
 def _edit(
     spec: OverlaySpec,
     locked: LockedOverlay,
-    judged: Judged,
+    judged: OverlayJudgement,
     workspace: Workspace,
     answer: Rebase,
     pending: dict[str, bytes],
@@ -229,7 +229,7 @@ def _with_digests(
     return found
 
 
-def write(project: Project, written: Written) -> None:
+def write(project: Project, written: RebasedFiles) -> None:
     """Write diffs, recipe and lock: all of them, or none when one cannot be written.
 
     The lock is the last: should the machine stop between two of them, `builder lock` makes the very lock that is missing.

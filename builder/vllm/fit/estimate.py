@@ -17,7 +17,7 @@ from builder.documents.model_shape import DTYPE_BYTES, ModelShape
 from builder.documents.profile import Profile
 from builder.util.errors import InputError
 from builder.vllm.fit.gpus import Gpu
-from builder.vllm.fit.kv import Capacity, Layout, capacity, layout
+from builder.vllm.fit.kv import CacheLayout, Capacity, capacity, layout
 from builder.vllm.fit.weights import GIB, Part, parts_of_run, parts_of_shape
 from builder.vllm.flagvalues import decimal, human_int, plain_flags
 
@@ -46,7 +46,7 @@ class Fit:
     profile: str
     gpu: Gpu
     vllm: str
-    cut: Layout
+    cut: CacheLayout
     held: Capacity
     weights: tuple[Part, ...]
     max_model_len: int
@@ -230,7 +230,9 @@ def _utilization(flags: Mapping[str, Any], version: Version) -> float:
     return next(default for since, default in _UTILIZATION if version >= since)
 
 
-def _layout(flags: Mapping[str, Any], shape: ModelShape, version: Version, parallel: int, notes: list[str]) -> Layout:
+def _layout(
+    flags: Mapping[str, Any], shape: ModelShape, version: Version, parallel: int, notes: list[str]
+) -> CacheLayout:
     caching = flags.get("enable-prefix-caching")
     if flags.get("no-enable-prefix-caching") is True:
         caching = False

@@ -74,7 +74,7 @@ def state_bytes(
 
 
 @dataclass(frozen=True)
-class Layout:
+class CacheLayout:
     """How the cache is cut into blocks on one GPU. All groups share one pool of equal pages."""
 
     block_size: int
@@ -115,12 +115,12 @@ def layout(
     state_dtype: str = "auto",
     conv_dtype: str = "auto",
     tensor_parallel: int = 1,
-) -> Layout:
+) -> CacheLayout:
     """The cache's layout for a model in one vLLM version."""
     per_token = token_bytes(shape, cache_dtype, tensor_parallel=tensor_parallel)
     block = block_size or DEFAULT_BLOCK
     if shape.gdn is None:
-        return Layout(block, block * per_token, shape.attention.layers, 1, 0, 0)
+        return CacheLayout(block, block * per_token, shape.attention.layers, 1, 0, 0)
     state = state_bytes(shape, state_dtype=state_dtype, conv_dtype=conv_dtype, tensor_parallel=tensor_parallel)
     # The attention page must hold a state: the block grows to the next multiple of the kernel's alignment.
     alignment = max(_KERNEL_ALIGNMENT, block)
@@ -129,7 +129,7 @@ def layout(
     size = many if many < few * 1.5 else few
     if prefix_caching is None:
         prefix_caching = version >= _HYBRID_PREFIX_CACHING
-    return Layout(
+    return CacheLayout(
         block_size=block,
         page_bytes=block * per_token,
         group_layers=size,
@@ -152,7 +152,7 @@ class Capacity:
     """Requests of `max_model_len` tokens at once: one block is the null block and holds nothing."""
 
 
-def capacity(cut: Layout, blocks: int, version: Version, max_model_len: int) -> Capacity:
+def capacity(cut: CacheLayout, blocks: int, version: Version, max_model_len: int) -> Capacity:
     """What `blocks` hold."""
     needed = cut.request_blocks(max_model_len)
     concurrency = blocks / needed

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from builder.serve.smoke.client import Answer, Server, UnansweredError
+from builder.serve.smoke.client import Completion, Server, UnansweredError
 from builder.serve.smoke.result import Check, failed, passed
 from builder.serve.smoke.subject import Subject
 
@@ -22,7 +22,7 @@ def check(server: Server, subject: Subject, prompts: Sequence[str]) -> Check:
     together = threading.Barrier(len(prompts))
     server.model()
 
-    def ask(prompt: str) -> Answer | str:
+    def ask(prompt: str) -> Completion | str:
         together.wait()
         try:
             return server.chat([{"role": "user", "content": prompt}], max_tokens=_MAX_TOKENS, thinking=False)
@@ -52,6 +52,6 @@ def _aftermath(server: Server, subject: Subject) -> str | None:
         time.sleep(0.2)
 
 
-def _show(prompt: str, answer: Answer | str) -> tuple[str, str]:
+def _show(prompt: str, answer: Completion | str) -> tuple[str, str]:
     said = f"not answered: {answer}" if isinstance(answer, str) else answer.content or "(an empty answer)"
     return ("prompt", f"{prompt}\n-> {said}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from builder.documents.profile import Profile
-from builder.serve.smoke.client import Answer, Server, ToolCall, UnansweredError
+from builder.serve.smoke.client import Completion, Server, ToolCall, UnansweredError
 from builder.serve.smoke.prompts import TOOL, TOOL_PROMPT, TOOL_RESULT, TOOL_RESULT_SHOWS
 from builder.serve.smoke.result import Check, failed, not_checked, passed
 
@@ -40,7 +40,7 @@ def check(server: Server, profile: Profile | None, max_tokens: int) -> Check:
     return passed(NAME, f"{parser} reads the call, and the answer uses its result", *whole, seconds=seconds)
 
 
-def _the_call(answer: Answer) -> tuple[ToolCall | None, str]:
+def _the_call(answer: Completion) -> tuple[ToolCall | None, str]:
     """The one call of the answer, and what is wrong with it."""
     if not answer.tool_calls:
         return None, "the answer has no tool call"
