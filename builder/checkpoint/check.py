@@ -154,5 +154,5 @@ def _unread_tables(tables: Iterable[str], overlays: list[OverlaySpec]) -> Iterat
     for name in tables:
         if name + SCALE_SUFFIX not in read:
             yield CheckpointProblem(
-                name, "is FP8, but no overlay of the recipe says that it reads it: stock vLLM would not"
+                name, "is FP8, but no overlay of the recipe declares that it reads it, and stock vLLM does not"
             )

@@ -23,7 +23,7 @@ from builder.util.context import Context, Progress
 from builder.util.errors import InputError
 
 _LEFT_OUT = ("*.md", "LICENSE*")
-_PIECE = 1 << 20
+_CHUNK = 1 << 20
 _LFS_POINTER = b"version https://git-lfs"
 _LFS_POINTER_SIZE = 200
 
@@ -61,7 +61,7 @@ def combine(files: Iterable[tuple[str, str, int]]) -> CheckpointDigest:
 
 
 def _line(path: str, digest: str) -> str:
-    """As sha256sum writes it: a name with a backslash or a line break is escaped, and its line says so."""
+    """As sha256sum writes it: a name with a backslash or a line break is escaped, and its line begins with a backslash."""
     escaped = path.replace("\\", "\\\\").replace("\n", "\\n")
     return f"{'' if escaped == path else chr(92)}{digest}  {escaped}\n"
 
@@ -101,7 +101,7 @@ def hash_files(folder: Path, paths: Iterable[str], *, context: Context, cache: H
         try:
             return list(pool.map(lambda path: hash_file(folder, path, bar=bar, cache=cache, stop=stop), ordered))
         finally:
-            # After an error or Ctrl-C the other threads stop at their next piece.
+            # After an error or Ctrl-C the other threads stop at their next chunk.
             stop.set()
             pool.shutdown(cancel_futures=True)
 
@@ -109,7 +109,7 @@ def hash_files(folder: Path, paths: Iterable[str], *, context: Context, cache: H
 def served_files(folder: Path) -> list[str]:
     """The paths, relative to `folder`, of the files that count.
 
-    A link that leads nowhere is among them: opening it says so. A link to a folder that it lies in adds nothing.
+    A broken link is among them: opening it fails. A link to a folder that it lies in adds nothing.
     Raises `InputError` for a folder that cannot be listed, and for pipes, sockets and devices.
     """
     try:
@@ -143,7 +143,9 @@ def _walk(folder: Path) -> Iterator[str]:
                         waiting.append((f"{path}/", above | {place}))
                 elif is_served(path):
                     if Path(entry.path).exists() and not entry.is_file():
-                        raise InputError(f"{path} is no file", hint="a checkpoint has no pipes, sockets and devices")
+                        raise InputError(
+                            f"{path} is not a regular file", hint="a checkpoint has no pipes, sockets and devices"
+                        )
                     yield check_name(path)
 
 
@@ -170,12 +172,12 @@ def hash_file(folder: Path, path: str, *, bar: Progress, cache: HashCache, stop:
 
 def _read_through(stream: FileIO, path: str, size: int, bar: Progress, stop: Event) -> str:
     digest = hashlib.sha256()
-    piece = memoryview(bytearray(min(_PIECE, max(size, 1))))
-    while count := stream.readinto(piece):
+    chunk = memoryview(bytearray(min(_CHUNK, max(size, 1))))
+    while count := stream.readinto(chunk):
         if stop.is_set():
             raise InputError(f"hashing {path} was stopped")
-        if size < _LFS_POINTER_SIZE and bytes(piece[:count]).startswith(_LFS_POINTER):
+        if size < _LFS_POINTER_SIZE and bytes(chunk[:count]).startswith(_LFS_POINTER):
             raise InputError(f"{path} is a git-LFS pointer, not the file", hint="fetch the files: git lfs pull")
-        digest.update(piece[:count])
+        digest.update(chunk[:count])
         bar.advance(count)
     return digest.hexdigest()

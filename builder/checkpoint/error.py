@@ -87,7 +87,7 @@ def _block_sums(
     scale = ours.tensor(name + SCALE_SUFFIX)
     shape = block_count((rows, cols), block)
     if scale is None or scale.dtype != "BF16" or scale.shape != shape:
-        raise InputError(f"{name} has no BF16 scale {list(shape)}", hint="`builder checkpoint check` says more")
+        raise InputError(f"{name} has no BF16 scale {list(shape)}", hint="`builder checkpoint check` has the details")
     scales = _bf16(_read(ours, scale, 0, scale.nbytes)).reshape(shape)
     table = e4m3_values().astype(np.float64)
     starts = np.arange(0, cols, block[1])

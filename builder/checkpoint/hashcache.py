@@ -1,6 +1,6 @@
 """Hashes of files that were read before, so that an unchanged checkpoint of 30 GB is digested in milliseconds.
 
-A file counts as unchanged when path, size, mtime and inode are. Who does not trust that says `--no-cache`.
+A file counts as unchanged when path, size, mtime and inode are. `--no-cache` is for whoever does not trust that.
 """
 
 from __future__ import annotations

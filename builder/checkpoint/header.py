@@ -2,7 +2,7 @@
 
 Format: 8 bytes of little-endian length N, N bytes of JSON, then the tensors' bytes, one behind the other without holes.
 Source: the format's description in the safetensors repository. The library can neither stream a tensor nor write one
-piece by piece, which is why headers are read here; the tests let the library judge what is written.
+chunk by chunk, which is why headers are read here; the tests let the library judge what is written.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Header:
 
 
 def tensor_bytes(dtype: str, shape: Iterable[int]) -> int:
-    """The size in bytes of a tensor. Raises `ValueError` for an unknown type or a size that is no whole byte."""
+    """The size in bytes of a tensor. Raises `ValueError` for an unknown type or a size that is not a whole number of bytes."""
     if dtype not in _BITS:
         raise ValueError(f"unknown dtype {dtype!r}")
     bits = math.prod(shape) * _BITS[dtype]
@@ -126,7 +126,7 @@ def parse_header(raw: bytes, *, path: Path, file_size: int) -> Header:
     wanted = data_start + (tensors[-1].end if tensors else 0)
     if file_size != wanted:
         what = "is truncated" if file_size < wanted else "has bytes behind its last tensor"
-        raise _wrong(path, what, f"{file_size:,} bytes, the header says {wanted:,}")
+        raise _wrong(path, what, f"{file_size:,} bytes, the header describes {wanted:,}")
     return Header({each.name: each for each in tensors}, metadata, data_start, file_size)
 
 
@@ -158,7 +158,7 @@ def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _refuse(text: str) -> Any:
-    raise ValueError(f"{text} is no JSON")
+    raise ValueError(f"{text} is not valid JSON")
 
 
 def _metadata(found: Any) -> dict[str, str]:

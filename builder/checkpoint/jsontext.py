@@ -1,4 +1,4 @@
-"""What JSON can say and nobody can write again, or copy without end."""
+"""Values that JSON text can hold and that cannot be written again, or copied without end."""
 
 from __future__ import annotations
 

@@ -131,7 +131,7 @@ def _index(folder: Path) -> tuple[dict[str, Any] | None, dict[str, str]]:
     for name, shard in weights.items():
         if not isinstance(shard, str) or not _SHARD.fullmatch(shard) or not is_served(shard):
             raise InputError(
-                f"{INDEX} puts {name} into {shard!r}, which is no shard beside it",
+                f"{INDEX} puts {name} into {shard!r}, which is not a shard beside it",
                 details=[("where", str(path))],
                 hint="fetch the file again",
             )
@@ -141,12 +141,12 @@ def _index(folder: Path) -> tuple[dict[str, Any] | None, dict[str, str]]:
 def _contradictions(weight_map: dict[str, str], headers: dict[str, Header]) -> Iterator[CheckpointProblem]:
     for name, shard in weight_map.items():
         if shard in headers and name not in headers[shard].tensors:
-            yield CheckpointProblem(name, f"is not in {shard}, though the index says so")
+            yield CheckpointProblem(name, f"is not in {shard}, though the index lists it there")
     for shard, header in headers.items():
         for name in header.tensors:
             if weight_map.get(name) != shard:
                 there = weight_map.get(name)
-                says = f"the index says {there}" if there else "the index does not know it"
+                says = f"the index lists {there}" if there else "the index does not list it"
                 yield CheckpointProblem(name, f"is in {shard}, but {says}")
 
 

@@ -47,7 +47,7 @@ class Bar:
 def bar(stream: IO[str], label: str, *, total: int | None, unit: str) -> Iterator[Bar]:
     """A bar for `unit` (`bytes`, or a plural noun that is printed) on `stream`, gone when the block ends.
 
-    Without a total it says only that something goes on, and for how long.
+    Without a total it shows only the time that has passed.
     """
     # Rich is imported only when something may be drawn, so that `builder --help` stays fast.
     from rich import progress as rich_progress

@@ -76,7 +76,7 @@ def read_yaml(path: Path, *, name: str | None = None) -> Document:
 
 
 def parse_yaml(text: str, name: str) -> Document:
-    """Parse YAML text; `name` stands for the file in messages."""
+    """Parse YAML text; `name` is the file in messages."""
     loader = None
     try:
         loader = yaml.SafeLoader(text)
@@ -124,9 +124,7 @@ def _mapping(node: yaml.MappingNode, location: Location, document: Document) -> 
         place = (key_node.start_mark.line + 1, key_node.start_mark.column + 1)
         if key in found:
             first = document.keys[(*location, key)]
-            raise _error(
-                document.name, key_node.start_mark, f"{key!r} stands twice", f"it first stands in line {first[0]}"
-            )
+            raise _error(document.name, key_node.start_mark, f"{key!r} is repeated", f"it is first in line {first[0]}")
         document.keys[(*location, key)] = place
         found[key] = _build(value_node, (*location, key), document)
     return found
@@ -195,7 +193,7 @@ def _problem(document: Document, model: type[BaseModel], error: Mapping[str, Any
 
 
 def _known_keys(model: type[BaseModel], location: Location) -> list[str]:
-    """The keys that the model at `location` knows; empty when the place is no model."""
+    """The keys that the model at `location` knows; empty when the place is not a model."""
     current: Any = model
     for part in location:
         models = _models(current)

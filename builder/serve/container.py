@@ -58,7 +58,7 @@ def local_platform(lock: Lock) -> str:
 def cache_for(lock: Lock, user: str | None) -> str:
     """What to mount as the cache: a volume, or for `user` (UID or UID:GID) a folder of theirs, since volumes are root's.
 
-    Raises `InputError` when `user` is no number: a name means something else in every image.
+    Raises `InputError` when `user` is not a number: a name means something else in every image.
     """
     name = cache_name(lock, local_platform(lock))
     if user is None:
@@ -112,7 +112,7 @@ def server_port(arguments: Sequence[str]) -> int:
 
 
 def free_port() -> int:
-    """A port of this machine that nobody listens on now; the kernel picks it."""
+    """A free port of this machine; the kernel picks it."""
     import socket
 
     with socket.socket() as listener:

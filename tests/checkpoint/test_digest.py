@@ -140,7 +140,7 @@ def test_pipes_sockets_and_folders_that_cannot_be_listed_are_refused(
 ) -> None:
     folder = make(tmp_path / "c", FILES)
     os.mkfifo(folder / "sub/pipe.safetensors")
-    with pytest.raises(InputError, match=r"sub/pipe\.safetensors is no file"):
+    with pytest.raises(InputError, match=r"sub/pipe\.safetensors is not a regular file"):
         digest_directory(folder, context=Context())
     (folder / "sub/pipe.safetensors").unlink()
     with socket.socket(socket.AF_UNIX) as listening:

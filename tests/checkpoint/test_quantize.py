@@ -244,7 +244,7 @@ def change_config(change: Callable[[dict[str, Any]], object]) -> Callable[[Path]
         (truncate, "is truncated"),
         (overlap, "layers-0.safetensors has an unsound safetensors header"),
         (huge_header, "header too large"),
-        (lie, "is not in layers-0.safetensors, though the index says so"),
+        (lie, "is not in layers-0.safetensors, though the index lists it there"),
         (invent, "ghost"),
         (escape, "no shard beside it"),
         (poison, "embed_tokens.weight has NaN or infinity in it"),

@@ -39,7 +39,7 @@ def test_values_stay_what_was_written() -> None:
 @pytest.mark.parametrize(
     ("text", "place", "what"),
     [
-        ("name: a\nname: b\n", "f:2:1", "stands twice"),
+        ("name: a\nname: b\n", "f:2:1", "is repeated"),
         ("a: &x [1]\nb: *x\n", "f:2:4", "aliases are not taken"),
         ("a: !!python/object:os.system x\n", "f:1:4", "tag"),
         ("a: [1, 2\n", "f:2:1", "expected"),

@@ -38,7 +38,7 @@ def fit(name: str, version: Version = V0_20_0, **options: Any) -> Fit:
     return estimate(load_profile(ROOT / "profiles" / f"{name}.yaml"), SHAPE, find_gpu("rtx-5090"), version, **options)
 
 
-def cut_of(shape: ModelShape, version: str, **options: Any) -> CacheLayout:
+def cache_of(shape: ModelShape, version: str, **options: Any) -> CacheLayout:
     return layout(shape, Version(version), **options)
 
 
@@ -66,11 +66,11 @@ def test_the_pieces_that_the_figures_are_made_of() -> None:
     assert turboquant_slot("turboquant_k8v4", 256) == 388
     assert token_bytes(SHAPE, "turboquant_k8v4") == 1_552
     assert state_bytes(SHAPE) == 61_440 + 3_145_728
-    cut = cut_of(SHAPE, "0.20.0", cache_dtype="turboquant_k8v4")
-    assert (cut.block_size, cut.page_bytes, cut.block_bytes, cut.groups) == (2_080, 3_228_160, 51_650_560, 4)
-    assert cut.request_blocks(4_029) == 5
-    assert cut.request_blocks(16_384) == 11
-    assert f"{capacity(cut, 35, V0_20_0, 16_384).concurrency:.2f}" == "3.18"
+    cache = cache_of(SHAPE, "0.20.0", cache_dtype="turboquant_k8v4")
+    assert (cache.block_size, cache.page_bytes, cache.block_bytes, cache.groups) == (2_080, 3_228_160, 51_650_560, 4)
+    assert cache.request_blocks(4_029) == 5
+    assert cache.request_blocks(16_384) == 11
+    assert f"{capacity(cache, 35, V0_20_0, 16_384).concurrency:.2f}" == "3.18"
 
 
 @pytest.mark.parametrize(("pool", "blocks"), [(1.683, 34), (1.684, 35), (1.731, 35), (1.732, 36)])
@@ -82,7 +82,7 @@ def test_the_other_profiles() -> None:
     ceiling = fit("production-ceiling")
     assert (ceiling.held.blocks, ceiling.held.tokens) == (43, 20_800)
     assert f"{ceiling.held.concurrency:.1f}" == "8.6"
-    assert f"{capacity(ceiling.cut, 43, V0_20_0, 16_384).concurrency:.1f}" == "3.9"
+    assert f"{capacity(ceiling.cache, 43, V0_20_0, 16_384).concurrency:.1f}" == "3.9"
     ours = fit("envelope-16k")
     assert ours.fits
     assert ours.at_once(16_144) == 2
@@ -139,12 +139,12 @@ def test_qwen3_8_27b_on_two_gpus() -> None:
 
     Published: block of 1568, 302,921 tokens, 2.31x at 131,072; 168 blocks for 262,144 tokens.
     """
-    cut = cut_of(SHAPE, "0.26.0", cache_dtype="fp8_e4m3", prefix_caching=True, tensor_parallel=2)
-    assert cut.block_size == 1_568
-    found = capacity(cut, cut.blocks(int(4.99 * GIB)), Version("0.26.0"), 131_072)
+    cache = cache_of(SHAPE, "0.26.0", cache_dtype="fp8_e4m3", prefix_caching=True, tensor_parallel=2)
+    assert cache.block_size == 1_568
+    found = capacity(cache, cache.blocks(int(4.99 * GIB)), Version("0.26.0"), 131_072)
     assert found.tokens == 302_921
     assert f"{found.concurrency:.2f}" == "2.31"
-    assert cut.request_blocks(262_144) - 3 * 2 == 168
+    assert cache.request_blocks(262_144) - 3 * 2 == 168
 
 
 def test_qwen3_6_35b_on_one_5090() -> None:
@@ -152,8 +152,8 @@ def test_qwen3_6_35b_on_one_5090() -> None:
 
     Published: 567,978 tokens, 4.33x at 131,072.
     """
-    cut = cut_of(QWEN_35B_A3B, "0.24.0", cache_dtype="fp8", prefix_caching=True)
-    found = capacity(cut, cut.blocks(int(5.98 * GIB)), Version("0.24.0"), 131_072)
+    cache = cache_of(QWEN_35B_A3B, "0.24.0", cache_dtype="fp8", prefix_caching=True)
+    found = capacity(cache, cache.blocks(int(5.98 * GIB)), Version("0.24.0"), 131_072)
     assert found.tokens == 567_978
     assert f"{found.concurrency:.2f}" == "4.33"
 
@@ -163,8 +163,8 @@ def test_qwen3_5_27b_on_an_h20() -> None:
 
     The pool is not published: some number of blocks has to give both figures, and exactly one does.
     """
-    cut = cut_of(SHAPE, "0.19.0")
-    counts = [capacity(cut, blocks, Version("0.19.0"), 32_768) for blocks in range(1, 4_000)]
+    cache = cache_of(SHAPE, "0.19.0")
+    counts = [capacity(cache, blocks, Version("0.19.0"), 32_768) for blocks in range(1, 4_000)]
     both = [each.blocks for each in counts if each.tokens == 290_864 and f"{each.concurrency:.2f}" == "33.04"]
     assert both == [1_487]
 
@@ -174,10 +174,10 @@ def test_qwen3_5_27b_on_an_h20() -> None:
 )
 def test_llama_8b_on_a_3090(pool: float, blocks: int, length: int, concurrency: float) -> None:
     """github.com/vllm-project/vllm/issues/10517: pools of 3.81 and 2.89 GiB (printed with two decimals)."""
-    cut = cut_of(LLAMA_8B, "0.19.0")
-    low, high = (cut.blocks(int((pool + rounding) * GIB)) for rounding in (-0.005, 0.005))
+    cache = cache_of(LLAMA_8B, "0.19.0")
+    low, high = (cache.blocks(int((pool + rounding) * GIB)) for rounding in (-0.005, 0.005))
     assert low <= blocks <= high
-    assert capacity(cut, blocks, Version("0.19.0"), length).concurrency == pytest.approx(concurrency, abs=0.006)
+    assert capacity(cache, blocks, Version("0.19.0"), length).concurrency == pytest.approx(concurrency, abs=0.006)
 
 
 def test_the_stated_error_covers_a_start_up_that_was_not_calibrated_on() -> None:
@@ -202,10 +202,10 @@ def test_the_stated_error_covers_a_start_up_that_was_not_calibrated_on() -> None
 
 @given(st.integers(1, 2_000), st.integers(1, 300_000), st.sampled_from(["0.19.0", "0.20.0", "0.20.1", "0.33.0"]))
 def test_real_requests_never_exceed_the_logged_concurrency(blocks: int, length: int, version: str) -> None:
-    cut = cut_of(SHAPE, version, cache_dtype="turboquant_k8v4")
-    found = capacity(cut, blocks, Version(version), length)
+    cache = cache_of(SHAPE, version, cache_dtype="turboquant_k8v4")
+    found = capacity(cache, blocks, Version(version), length)
     assert found.real_requests <= found.concurrency
-    assert found.real_requests * cut.request_blocks(length) <= max(0, blocks - 1)
+    assert found.real_requests * cache.request_blocks(length) <= max(0, blocks - 1)
 
 
 @given(
@@ -214,9 +214,9 @@ def test_real_requests_never_exceed_the_logged_concurrency(blocks: int, length: 
     st.integers(1, 8),
 )
 def test_a_page_always_holds_a_state(cache_dtype: str, parallel: int, sixteens: int) -> None:
-    cut = cut_of(SHAPE, "0.20.0", cache_dtype=cache_dtype, tensor_parallel=parallel, block_size=16 * sixteens)
-    assert cut.page_bytes >= state_bytes(SHAPE, tensor_parallel=parallel)
-    assert cut.block_size % 16 == 0
+    cache = cache_of(SHAPE, "0.20.0", cache_dtype=cache_dtype, tensor_parallel=parallel, block_size=16 * sixteens)
+    assert cache.page_bytes >= state_bytes(SHAPE, tensor_parallel=parallel)
+    assert cache.block_size % 16 == 0
 
 
 @given(

@@ -14,8 +14,8 @@ from builder.util.files import naming
 
 Transfer = Literal["reflink", "hardlink", "copy"]
 _FICLONE = 0x40049409  # linux/fs.h: _IOW(0x94, 9, int)
-_PIECE = 1 << 20
-# What a file system answers that cannot do it, or may not between these two places.
+_CHUNK = 1 << 20
+# What a file system returns when it cannot do it, or not between these two places.
 _CANNOT = {
     errno.EOPNOTSUPP, errno.ENOTTY, errno.EXDEV, errno.EINVAL, errno.EPERM, errno.ENOSYS, errno.EMLINK, errno.EACCES,
 }  # fmt: skip
@@ -69,18 +69,18 @@ def copy_hashed(source: Path, target: Path) -> str:
     digest = hashlib.sha256()
     target.parent.mkdir(parents=True, exist_ok=True)
     with source.open("rb", buffering=0) as reader, target.open("xb", buffering=0) as writer:
-        piece = memoryview(bytearray(_PIECE))
-        while count := _read(reader, piece, source):
-            digest.update(piece[:count])
+        chunk = memoryview(bytearray(_CHUNK))
+        while count := _read(reader, chunk, source):
+            digest.update(chunk[:count])
             done = 0
             with naming(target):
                 while done < count:
-                    done += writer.write(piece[done:count])
+                    done += writer.write(chunk[done:count])
         with naming(target):
             os.fsync(writer.fileno())
     return digest.hexdigest()
 
 
-def _read(reader: FileIO, piece: memoryview, source: Path) -> int:
+def _read(reader: FileIO, chunk: memoryview, source: Path) -> int:
     with naming(source):
-        return reader.readinto(piece)
+        return reader.readinto(chunk)

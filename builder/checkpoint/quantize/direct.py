@@ -25,7 +25,7 @@ _BATCH = 8 << 20
 
 
 class Buffers:
-    """Page-aligned memory that is used again, so that the kernel need not clear new pages for every piece."""
+    """Page-aligned memory that is used again, so that the kernel need not clear new pages for every chunk."""
 
     def __init__(self) -> None:
         self._free: SimpleQueue[mmap.mmap] = SimpleQueue()
@@ -44,7 +44,7 @@ class Buffers:
 
 
 class DirectReader:
-    """Reads pieces of an open file: past the page cache when it can, else as usual."""
+    """Reads chunks of an open file: past the page cache when it can, else as usual."""
 
     def __init__(self, path: Path, handle: int) -> None:
         self._path, self._handle = path, handle

@@ -1,7 +1,7 @@
 """One shard rewritten in a stream: its tables become FP8, everything else is copied, both files are hashed on the way.
 
 Reading, arithmetic, writing and the two hashes are lanes of one thread each (the arithmetic has several) that work on
-different pieces at a time. A piece is a few megabytes, so memory does not grow with the table.
+different chunks at a time. A chunk is a few megabytes, so memory does not grow with the table.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     Bytes = NDArray[np.uint8]
 
-_PIECE = 8 << 20
+_CHUNK = 8 << 20
 _IN_FLIGHT = 64 << 20
 # One block row must fit: 128 rows of 262,144 BF16 values.
 _WIDEST = 64 << 20
@@ -60,7 +60,7 @@ class ShardResult:
 
 @dataclass(frozen=True)
 class ShardLayout:
-    """The target's tensors in the order of their bytes, and the header that says so."""
+    """The target's tensors in the order of their bytes, and the header that lists them."""
 
     tensors: dict[str, Tensor]
     header: bytes
@@ -71,7 +71,7 @@ class ShardLayout:
 
 
 @dataclass(frozen=True)
-class _Piece:
+class _Chunk:
     """`length` bytes at `source` of one file become bytes at `target` of the other. `rows` from `row` of a table."""
 
     source: int
@@ -84,7 +84,7 @@ class _Piece:
 
 @dataclass
 class _Parts:
-    """The scales and error sums of a table's pieces, by their first row."""
+    """The scales and error sums of a table's chunks, by their first row."""
 
     found: dict[int, dict[str, Any]] = field(default_factory=dict)
 
@@ -142,9 +142,9 @@ def rewrite_shard(
         with closing(direct[0]), closing(direct[1]), ExitStack() as stack:
             hashes = None if known else _InOrder(source, reader.fileno()), _InOrder(target, writer.fileno())
             rewriting = _Rewriting(*direct, *hashes, source.name, layout, kernel, search, threads, stack)
-            for piece in _pieces(header, layout, tables):
-                rewriting.put(piece)
-                bar.advance(piece.length)
+            for chunk in _chunks(header, layout, tables):
+                rewriting.put(chunk)
+                bar.advance(chunk.length)
             rewriting.drain()
         with naming(target):
             os.fsync(writer.fileno())
@@ -161,25 +161,25 @@ def _same(first: os.stat_result, second: os.stat_result) -> bool:
     return (first.st_ino, first.st_size, first.st_mtime_ns) == (second.st_ino, second.st_size, second.st_mtime_ns)
 
 
-def _pieces(header: Header, layout: ShardLayout, tables: list[Table]) -> Iterator[_Piece]:
-    """The source from its first byte to its last; its header becomes nothing, a table's last piece brings its scales."""
+def _chunks(header: Header, layout: ShardLayout, tables: list[Table]) -> Iterator[_Chunk]:
+    """The source from its first byte to its last; its header becomes nothing, a table's last chunk brings its scales."""
     by_name = {table.name: table for table in tables}
     target_start = len(layout.header)
-    yield _Piece(0, header.data_start, -1)
+    yield _Chunk(0, header.data_start, -1)
     for name, tensor in header.tensors.items():
         target = target_start + layout.tensors[name].begin
         source, table = header.data_start + tensor.begin, by_name.get(name)
         if table is None:
-            for offset in range(0, tensor.nbytes, _PIECE):
-                yield _Piece(source + offset, min(_PIECE, tensor.nbytes - offset), target + offset)
+            for offset in range(0, tensor.nbytes, _CHUNK):
+                yield _Chunk(source + offset, min(_CHUNK, tensor.nbytes - offset), target + offset)
             continue
         width = table.shape[1] * 2
         if table.block[0] * width > _WIDEST:
             raise InputError(f"{name} is too wide: {table.shape[1]:,} columns", hint="262,144 columns are the most")
-        step = max(1, _PIECE // (table.block[0] * width)) * table.block[0]
+        step = max(1, _CHUNK // (table.block[0] * width)) * table.block[0]
         for row in range(0, table.shape[0], step):
             rows = min(step, table.shape[0] - row)
-            yield _Piece(source + row * width, rows * width, target + row * table.shape[1], table, row, rows)
+            yield _Chunk(source + row * width, rows * width, target + row * table.shape[1], table, row, rows)
 
 
 class _Rewriting:
@@ -204,23 +204,23 @@ class _Rewriting:
         self.writer.write(0, memoryview(layout.header))
         self.target_hash.feed(0, memoryview(layout.header))
 
-    def put(self, piece: _Piece) -> None:
-        """Send a piece through the lanes; waits while too many bytes are under way."""
-        while len(self.flying) > 1 and sum(size for size, _ in self.flying) + piece.length > _IN_FLIGHT:
+    def put(self, chunk: _Chunk) -> None:
+        """Send a chunk through the lanes; waits while too many bytes are under way."""
+        while len(self.flying) > 1 and sum(size for size, _ in self.flying) + chunk.length > _IN_FLIGHT:
             self._land()
-        read = self.lanes["read"].submit(self._read, piece)
+        read = self.lanes["read"].submit(self._read, chunk)
         futures: list[Future[Any]] = [read]
         source_hash = self.source_hash
         if source_hash is not None:
-            futures.append(self.lanes["source hash"].submit(lambda: source_hash.feed(piece.source, read.result()[0])))
-        if piece.target >= 0:
+            futures.append(self.lanes["source hash"].submit(lambda: source_hash.feed(chunk.source, read.result()[0])))
+        if chunk.target >= 0:
             # A lane's task waits only for tasks that were given to other lanes before it: there is no deadlock.
-            made = self.lanes["compute"].submit(lambda: self._compute(piece, read.result()[0]))
-            futures += [made, self.lanes["write"].submit(lambda: self.writer.write(piece.target, made.result()))]
-            futures.append(self.lanes["target hash"].submit(lambda: self.target_hash.feed(piece.target, made.result())))
-        self.flying.append((piece.length, futures))
-        if piece.table is not None and piece.row + piece.rows == piece.table.shape[0]:
-            self._put_scales(piece.table)
+            made = self.lanes["compute"].submit(lambda: self._compute(chunk, read.result()[0]))
+            futures += [made, self.lanes["write"].submit(lambda: self.writer.write(chunk.target, made.result()))]
+            futures.append(self.lanes["target hash"].submit(lambda: self.target_hash.feed(chunk.target, made.result())))
+        self.flying.append((chunk.length, futures))
+        if chunk.table is not None and chunk.row + chunk.rows == chunk.table.shape[0]:
+            self._put_scales(chunk.table)
 
     def drain(self) -> None:
         """Wait until everything is written."""
@@ -229,7 +229,7 @@ class _Rewriting:
         self.writer.finish()
 
     def result(self, table: Table) -> TableResult:
-        """The error of a table whose pieces have all landed. `fsum` rounds once, so pieces do not show in it."""
+        """The error of a table whose chunks have all landed. `fsum` rounds once, so chunks do not show in it."""
         parts = self.parts[table.name]
         noise, signal = (math.fsum(parts.joined(name).flat) for name in ("noise", "signal"))
         return TableResult(table, math.sqrt(noise / signal) if signal else 0.0, math.prod(table.scale_shape))
@@ -248,35 +248,35 @@ class _Rewriting:
             future.result()
         self.buffers.give_back(futures[0].result()[1])
 
-    def _read(self, piece: _Piece) -> tuple[Bytes, mmap]:
-        data, buffer = self.reader.read(piece.source, piece.length, self.buffers)
-        if len(data) != piece.length:
+    def _read(self, chunk: _Chunk) -> tuple[Bytes, mmap]:
+        data, buffer = self.reader.read(chunk.source, chunk.length, self.buffers)
+        if len(data) != chunk.length:
             raise ChangedError(self.name)
         return data, buffer
 
-    def _compute(self, piece: _Piece, data: Bytes) -> memoryview:
-        table = piece.table
+    def _compute(self, chunk: _Chunk, data: Bytes) -> memoryview:
+        table = chunk.table
         if table is None:
             return data.data
         import numpy as np
 
         # A shard of another program may begin its data at an odd place.
-        x = np.require(data.view("<u2").reshape(piece.rows, table.shape[1]), requirements="A")
+        x = np.require(data.view("<u2").reshape(chunk.rows, table.shape[1]), requirements="A")
         try:
             found = self.kernel(x, table.block, search=self.search)
         except NotFiniteError as error:
-            row, column = piece.row + error.row * table.block[0], error.column * table.block[1]
+            row, column = chunk.row + error.row * table.block[0], error.column * table.block[1]
             raise InputError(
                 f"{table.name} has NaN or infinity in it",
                 details=[("where", f"the block that begins at row {row}, column {column}")],
                 hint="the table is damaged: compare the shard's SHA-256 with the publisher's",
             ) from error
-        self.parts[table.name].add(piece.row, found)
+        self.parts[table.name].add(chunk.row, found)
         return found.values.reshape(-1).data
 
 
 class _InOrder:
-    """SHA-256 of a file from its pieces; when they did not come in the file's order, it is read again at the end."""
+    """SHA-256 of a file from its chunks; when they did not come in the file's order, it is read again at the end."""
 
     def __init__(self, path: Path, handle: int) -> None:
         self._path, self._handle = path, handle
@@ -294,7 +294,7 @@ class _InOrder:
             return self._hash.hexdigest()
         again, place = hashlib.sha256(), 0
         with naming(self._path):
-            while data := os.pread(self._handle, _PIECE, place):
+            while data := os.pread(self._handle, _CHUNK, place):
                 again.update(data)
                 place += len(data)
         return again.hexdigest()

@@ -25,7 +25,7 @@ from builder.util.errors import InputError
 @click.argument("recipe")
 @click.option(
     "--engine", type=click.Choice(["oci", "docker"]),
-    help="Who puts the image together. Default: docker when a daemon answers and the base is an image, else oci.",
+    help="Who puts the image together. Default: docker when a daemon responds and the base is an image, else oci.",
 )  # fmt: skip
 @click.option(
     "--output", metavar="oci:DIR|oci-archive:FILE", help="Where the oci engine writes. Default: oci:dist/NAME."
@@ -69,7 +69,7 @@ def _choose(workspace: Workspace, *, explicit: bool, console: Console) -> str:
 
     if explicit or workspace.lock.base.wheel or len(workspace.recipe.platforms) > 1 or not answers():
         return "oci"
-    console.detail("a Docker daemon answers: using the docker engine")
+    console.detail("a Docker daemon responds: using the docker engine")
     return "docker"
 
 

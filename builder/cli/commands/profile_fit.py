@@ -77,7 +77,7 @@ def command(
 
 
 def version_of(project: Project, recipe: Recipe) -> Version:
-    """The vLLM version of a recipe's base: from its lock, else from what the reference says."""
+    """The vLLM version of a recipe's base: from its lock, else from the reference."""
     import re
 
     from builder.documents.lock import read_lock
@@ -127,10 +127,10 @@ def _model(
 def _show(fit: Fit, console: Console) -> None:
     low, high = fit.blocks_range
     rows = [
-        ["block size", f"{fit.cut.block_size:,} tokens", f"{fit.cut.page_bytes:,} B per layer, {fit.cut.groups} groups of {fit.cut.group_layers} layers"],
+        ["block size", f"{fit.cache.block_size:,} tokens", f"{fit.cache.page_bytes:,} B per layer, {fit.cache.groups} groups of {fit.cache.group_layers} layers"],
         ["blocks", f"{fit.held.blocks:,}", "given" if fit.given_pool else f"{low:,} to {high:,} within the estimate's error"],
         ["KV cache", f"{fit.held.tokens:,} tokens", f"as vLLM {fit.vllm} counts them"],
-        ["concurrency", f"{fit.held.concurrency:.2f}x", f"at {fit.max_model_len:,} tokens, {fit.cut.request_blocks(fit.max_model_len)} blocks each"],
+        ["concurrency", f"{fit.held.concurrency:.2f}x", f"at {fit.max_model_len:,} tokens, {fit.cache.request_blocks(fit.max_model_len)} blocks each"],
         ["real requests", f"{fit.held.real_requests}", "one block is the null block and holds nothing"],
     ]  # fmt: skip
     console.table(["", fit.profile, f"on one {fit.gpu.name} with vLLM {fit.vllm}"], rows)

@@ -33,23 +33,23 @@ def command(
         raise InputError("--write takes one base", hint="choose one --base")
     workspace = open_workspace(recipe, context=context)
     old = old_stack(workspace)
-    answers = []
+    results = []
     with console.progress("reading bases", total=len(bases), unit="bases") as bar:
         for base in bases:
             bar.note(base)
-            answers.append(rebase(workspace, base, old))
+            results.append(rebase(workspace, base, old))
             bar.advance(1)
     about = {each.id: each.about() for each in workspace.lock.overlays}
-    documents = [answer.as_json() for answer in answers]
+    documents = [result.as_json() for result in results]
     for document in documents:
         document["overlays"] = [{**each, "about": about[each["id"]]} for each in document["overlays"]]
-    clean = not any(answer.conflicts for answer in answers)
-    if len(answers) > 1:
-        show_matrix(workspace.lock.name, answers, console)
+    clean = not any(result.conflicts for result in results)
+    if len(results) > 1:
+        show_matrix(workspace.lock.name, results, console)
     else:
-        show_one(answers[0], workspace.lock, console)
-        written = prepare(workspace, answers[0]) if clean or writing else None
-        show_becomes(workspace, answers[0], written, console)
+        show_one(results[0], workspace.lock, console)
+        written = prepare(workspace, results[0]) if clean or writing else None
+        show_becomes(workspace, results[0], written, console)
         if written is not None:
             documents[0] |= {**written.as_json(workspace.project), "written": writing}
             changes = written.changes(workspace.project)

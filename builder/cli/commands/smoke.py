@@ -35,11 +35,11 @@ _SERVER_LIMIT = 60.0
 @click.option("--read-only", is_flag=True, help="With a read-only root file system.")
 @click.option("--keep", is_flag=True, help="Let the container run on.")
 @click.option("--limit", type=click.FloatRange(min=0.1), help="Seconds until it must be healthy.")
-@click.option("--gpu", metavar="NAME", help="The GPU, such as rtx-5090. Default: what nvidia-smi says.")
+@click.option("--gpu", metavar="NAME", help="The GPU, such as rtx-5090. Default: what nvidia-smi reports.")
 @click.option("--log", "log_file", type=click.Path(path_type=Path), help="The log of the server at URL.")
 @click.option("--container", metavar="NAME", help="The container that serves URL: its log, GPU and image.")
 @click.option("--prompt", help="The short prompt that is sent twice.")
-@click.option("--answer", help="What the answer to it must contain.")
+@click.option("--answer", help="What the response to it must contain.")
 @click.option("--output", type=click.Path(path_type=Path), help="Folder of the results. Default: dist/smoke.")
 @common_options
 def command(

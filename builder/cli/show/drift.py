@@ -62,5 +62,5 @@ def _cell(text: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """Somebody else's text: no link, mention, image, HTML or emphasis, whatever stands in it."""
-    return "".join(f"&#{ord(sign)};" if sign in _MARKS else sign for sign in " ".join(text.split()))
+    """Text of others without effect in Markdown: no link, mention, image, HTML or emphasis."""
+    return "".join(f"&#{ord(each)};" if each in _MARKS else each for each in " ".join(text.split()))

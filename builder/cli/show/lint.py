@@ -26,9 +26,9 @@ def show(report: Report, console: Console, *, brief: bool = False) -> None:
     for each in report.serves:
         console.out(each.sentence(report.profile))
     counts = count(report.findings)
-    said = ", ".join(
+    summary = ", ".join(
         f"{counts[level]} {level}{'s' if counts[level] != 1 and level != 'not-checked' else ''}"
         for level in LEVELS
         if counts[level]
     )
-    console.out(f"{report.profile}: {said or 'nothing to say'} (against {report.against})")
+    console.out(f"{report.profile}: {summary or 'no findings'} (against {report.against})")

@@ -1,4 +1,4 @@
-"""The answers of a rebase as people read them."""
+"""The results of a rebase, as tables and text."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ def cell(judged: OverlayJudgement) -> str:
     return f"conflict ({len(judged.conflicts)} in {files} {'file' if files == 1 else 'files'})"
 
 
-def show_matrix(name: str, answers: Sequence[Rebase], console: Console) -> None:
+def show_matrix(name: str, results: Sequence[Rebase], console: Console) -> None:
     """One table for the recipe `name`: an overlay a row, a base a column."""
-    names = [each.id for each in answers[0].overlays]
-    rows = [[name, *(cell(answer.overlays[index]) for answer in answers)] for index, name in enumerate(names)]
-    rows.append(["profiles", *(_profiles(answer) for answer in answers)])
-    shared = _shared([answer.base for answer in answers])
-    columns = [answer.base.removeprefix(shared) for answer in answers]
+    names = [each.id for each in results[0].overlays]
+    rows = [[name, *(cell(result.overlays[index]) for result in results)] for index, name in enumerate(names)]
+    rows.append(["profiles", *(_profiles(result) for result in results)])
+    shared = _shared([result.base for result in results])
+    columns = [result.base.removeprefix(shared) for result in results]
     console.table(["overlay", *columns], rows, title=f"{name} on {shared}…" if shared else f"{name} on other bases")
-    noted = any(each.note for answer in answers for each in answer.overlays)
-    if noted or any(answer.conflicts or answer.profiles.findings for answer in answers):
+    noted = any(each.note for result in results for each in result.overlays)
+    if noted or any(result.conflicts or result.profiles.findings for result in results):
         console.out("One --base alone shows the conflicts, the findings in profiles, and what the lock would become.")
 
 
@@ -46,55 +46,55 @@ def _shared(bases: Sequence[str]) -> str:
     return begin[: max(begin.rfind(letter) for letter in ":=/") + 1]
 
 
-def _profiles(answer: Rebase) -> str:
-    found = answer.profiles.findings
+def _profiles(result: Rebase) -> str:
+    found = result.profiles.findings
     if not found:
-        return "not judged" if answer.profiles.unknown is None else "all flags known"
+        return "not judged" if result.profiles.unknown is None else "all flags known"
     names = [(f"--{each.finding.flag}" if each.finding.flag else each.finding.rule, each.profile) for each in found]
     return ", ".join(dict.fromkeys(f"{name} ({profile})" for name, profile in names))
 
 
-def show_one(answer: Rebase, lock: Lock, console: Console) -> None:
+def show_one(result: Rebase, lock: Lock, console: Console) -> None:
     """The overlays one by one, their conflicts with both sides, and what the profiles lose."""
     console.table(
         ["overlay", "on this base", "note"],
-        [[each.id, cell(each), each.note or "-"] for each in answer.overlays],
-        title=f"{lock.name} on {answer.base} ({lock.package} {answer.version})",
+        [[each.id, cell(each), each.note or "-"] for each in result.overlays],
+        title=f"{lock.name} on {result.base} ({lock.package} {result.version})",
     )
     for line in overlay_lines(overlay.summary() for overlay in lock.overlays):
         console.out(line)
-    for judged in answer.overlays:
+    for judged in result.overlays:
         for conflict in judged.conflicts:
             place = f"{conflict.path}, line {conflict.line}" if conflict.line else conflict.path
             console.out(f"conflict of {judged.id}: {place}: {conflict.why}")
             if conflict.shown:
                 console.out("\n".join(f"    {line}" for line in conflict.shown.splitlines()))
-    if answer.profiles.unknown is None:
-        console.out(f"The profiles' flags cannot all be judged: {answer.profiles.gap}")
-    for each in answer.profiles.findings:
+    if result.profiles.unknown is None:
+        console.out(f"The profiles' flags cannot all be judged: {result.profiles.gap}")
+    for each in result.profiles.findings:
         hint = f"; {each.finding.hint.splitlines()[0]}" if each.finding.hint else ""
         console.out(f"profile {each.profile}: {each.finding.message}{hint}")
-    broken = [each.id for each in answer.overlays if each.verdict == "conflict"]
-    if broken and answer.profiles.findings:
+    broken = [each.id for each in result.overlays if each.verdict == "conflict"]
+    if broken and result.profiles.findings:
         console.out(f"The profiles were judged without {', '.join(broken)}.")
 
 
-def show_becomes(workspace: Workspace, answer: Rebase, written: RebasedFiles | None, console: Console) -> None:
+def show_becomes(workspace: Workspace, result: Rebase, written: RebasedFiles | None, console: Console) -> None:
     """What recipe and lock would become; in part when something is in conflict (`written` is None)."""
     lock = workspace.lock
-    rows = [["base", lock.base.reference, answer.base]]
+    rows = [["base", lock.base.reference, result.base]]
     if written is not None:
         rows.append(["digest", _short(lock.base.digest), _short(written.made.lock.base.digest)])
-    rows.append([lock.package, version_of(lock), answer.version])
+    rows.append([lock.package, version_of(lock), result.version])
     if written is not None:
         new = written.made.lock
         rows.append(["files changed", str(len(files_of(lock))), str(len(files_of(new)))])
         rows.append(["inputs", lock.inputs[:12], new.inputs[:12]])
-    fates = written.fates if written is not None else tuple((each.id, fate(each)) for each in answer.overlays)
+    fates = written.fates if written is not None else tuple((each.id, fate(each)) for each in result.overlays)
     rows += [["overlay", *each] for each in fates]
     console.table(["lock", "now", "then"], rows)
-    if broken := [each.id for each in answer.overlays if each.verdict == "conflict"]:
-        console.out(f"next: bring {', '.join(broken)} to {answer.base} by hand, and give the diff as a local file")
+    if broken := [each.id for each in result.overlays if each.verdict == "conflict"]:
+        console.out(f"next: bring {', '.join(broken)} to {result.base} by hand, and give the diff as a local file")
 
 
 def _short(digest: str) -> str:

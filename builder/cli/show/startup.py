@@ -30,7 +30,7 @@ class _Lines:
 
 @contextmanager
 def startup_view(console: Console, limit: float) -> Iterator[View]:
-    """A table that redraws itself and is gone when the block ends, or lines where standard error is no terminal."""
+    """A table that redraws itself and is gone when the block ends, or lines where standard error is not a terminal."""
     if console.verbosity < 0 or not console.stderr.isatty():
         yield _Lines(console)
         return

@@ -70,7 +70,7 @@ def make_lock(
     `pending` has local diffs that are not written yet, by path; they become part of `NewLock.diffs`.
 
     Raises `ApplyError` when the stack does not apply, `MismatchError` when a pin of the recipe is not met,
-    `UnreachableError` when something cannot be looked up.
+    `UnreachableError` when something cannot be resolved.
     """
     cache = ContentCache()
     profiles = load_profiles(project, recipe.profiles)
@@ -148,7 +148,7 @@ def lock_or_make(project: Project, recipe: Recipe, *, context: Context) -> Lock:
     """The recipe's lock; without one, make and write it, and say so."""
     if project.lock_path.is_file():
         return read_lock(project.lock_path)
-    context.console.say(f"there is no {project.show(project.lock_path)} yet: making it")
+    context.console.say(f"{project.show(project.lock_path)} does not exist yet: making it")
     made = make_lock(project, recipe, None, context=context)
     made.write(project)
     return made.lock

@@ -45,7 +45,7 @@ def make_service(lock: Lock, profile: str, image: str, *, seconds: int | None = 
     reference = Reference.parse(image)
     if reference.digest is None:
         raise InputError(
-            f"{image} has no digest: another image could answer to that name tomorrow",
+            f"{image} has no digest: another image could have that name tomorrow",
             hint="REGISTRY/REPOSITORY@sha256:..., as `builder publish` prints it",
         )
     found = locked_profile(lock, profile)

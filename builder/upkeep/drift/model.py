@@ -11,7 +11,7 @@ Cause = Literal[
     "gone", "edited", "base tag moved", "base deleted", "checkpoint revision moved", "checkpoint gone", "not compared",
 ]  # fmt: skip
 
-# A diff that is only rendered differently builds the same image: it is told, and is no drift.
+# A diff that is only rendered differently builds the same image: it is reported, and is not drift.
 QUIET: frozenset[Cause] = frozenset({"unchanged", "re-rendered", "not compared"})
 
 

@@ -25,7 +25,7 @@ _PULL = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)#(?P<number>[1-9][0-9]*)(?:@
 
 
 def overlay_drift(project: Project, locked: LockedOverlay, *, context: Context) -> DriftFinding:
-    """Compare one overlay with its pull request, or with its file. Raises `UnreachableError` when upstream does not answer."""
+    """Compare one overlay with its pull request, or with its file. Raises `UnreachableError` when upstream does not respond."""
     finding = DriftFinding("overlay", locked.id, "unchanged", locked=locked.head or locked.digest, about=locked.about())
     edited = _edited(project, locked)
     if edited is not None:
@@ -101,12 +101,12 @@ class _LockedPull:
             return replace(finding, cause="reopened", detail=was, next=self.update)
         finding = self._moved(info, finding)
         if not info.state:
-            unknown = "only git answered, which does not know whether it was closed"
+            unknown = "only git responded, which does not know whether it was closed"
             finding = replace(finding, detail=f"{finding.detail}; {unknown}" if finding.detail else unknown)
         return finding
 
     def _info(self) -> github.PullInfo | None:
-        """What the API says; without it, what git can tell; None when both say that there is no such pull request."""
+        """The API's facts; without it, what git can tell; None when neither has such a pull request."""
         try:
             return github.pull_info(self.repository, self.number)
         except UnreachableError as error:
@@ -192,7 +192,7 @@ class _LockedPull:
         old = self._vendored()
         same = now.digest == self.locked.digest
         if old is not None and (other_base or self.locked.origin is not None):
-            # With the base, the places move. On one base, a change that stands elsewhere is another.
+            # With the base, the places move. On one base, a change at another place is another change.
             same = same or same_change(old, now)
         if same and other_base and (ahead is None or merged_in):
             how = "its base branch was merged into it" if merged_in else "its commits were written anew"
@@ -230,7 +230,7 @@ class _LockedPull:
         return f"{_count(own - before)}, a merge of its base branch among them"
 
     def _unusable(self, head: str, branch: str | None, error: DiffError, finding: DriftFinding) -> DriftFinding:
-        """What is there now is no overlay any more; that is its own author's doing, and upstream has answered."""
+        """The present diff cannot be an overlay any more. That is its author's doing: upstream did respond."""
         if isinstance(error, NothingChangedError):
             told = f"it changes nothing against {branch or 'the default branch'} now"
             following = "drop the overlay, or keep it as a local file"

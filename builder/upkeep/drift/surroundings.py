@@ -18,7 +18,7 @@ from builder.util.project import Project
 
 
 def base_drift(project: Project, lock: Lock, *, context: Context) -> DriftFinding:
-    """Compare the base with what its name stands for now. Raises `UnreachableError` when nobody answers."""
+    """Compare the base with what its name refers to now. Raises `UnreachableError` when no server responds."""
     finding = DriftFinding("base", lock.base.reference, "unchanged", locked=lock.base.digest)
     if lock.base.parsed.kind == "registry":
         now = _registry_digest(lock)
@@ -32,17 +32,17 @@ def base_drift(project: Project, lock: Lock, *, context: Context) -> DriftFindin
     if now == lock.base.digest:
         return finding
     return replace(
-        finding, cause="base tag moved", upstream=now, detail="the name stands for other content now",
+        finding, cause="base tag moved", upstream=now, detail="the name refers to other content now",
         next=f"builds keep the locked digest; `builder lock {project.recipe} --update base` takes the new one",
     )  # fmt: skip
 
 
-def _deleted(finding: DriftFinding, said: str) -> DriftFinding:
+def _deleted(finding: DriftFinding, detail: str) -> DriftFinding:
     return replace(
         finding,
         cause="base deleted",
-        detail=said,
-        next="mirror the locked digest while somebody still has it, or rebase",
+        detail=detail,
+        next="mirror the locked digest while a registry still has it, or rebase",
     )
 
 

@@ -33,7 +33,7 @@ class OverlayEdit:
     replace: Mapping[str, str] | None = None
     """New keys and values instead of `pull`, `head`, `merge_base` or `file`."""
     after: Mapping[str, str] = field(default_factory=dict)
-    """New values of the overlay's `after`, by path as it stands."""
+    """New values of the overlay's `after`, by path as written."""
     moved: Mapping[str, str] = field(default_factory=dict)
     """New paths in the overlay's `after`."""
     unpinned: Collection[str] = ()
@@ -49,7 +49,7 @@ OF_THE_DIFF = frozenset({"pull", "head", "merge_base", "file", "origin", "fuzz",
 
 
 def edited(text: str, edit: Callable[[str], str], wanted: Recipe, name: str) -> str:
-    """The text after `edit`, when it loads as `wanted`; `name` stands for the file in messages.
+    """The text after `edit`, when it loads as `wanted`; `name` is the file in messages.
 
     Raises `InputError` when it does not: then the text is written in a way that this module does not edit.
     """
@@ -61,7 +61,7 @@ def edited(text: str, edit: Callable[[str], str], wanted: Recipe, name: str) -> 
     except BlockStyleError:
         raise
     except (InputError, yaml.YAMLError) as error:
-        # What is wrong is in the edited text, which nobody wrote and nobody can look at: its places would mislead.
+        # What is wrong is in the edited text, which exists nowhere: its line numbers would mislead.
         cause = error
     raise InputError(
         f"{name} cannot be edited in place: its YAML is written in a way that this tool does not edit", hint=_HINT
@@ -85,19 +85,19 @@ def edit_recipe(text: str, *, base: str | None = None, overlays: Sequence[Overla
     Raises `BlockStyleError` when an overlay that changes is written in braces or brackets; a new base alone is written
     there too.
     """
-    return _keeping_line_ends(text, lambda text: _edit_recipe(text, base, overlays))
+    return _keeping_line_endings(text, lambda text: _edit_recipe(text, base, overlays))
 
 
 def append_overlays(text: str, items: Sequence[Mapping[str, str]]) -> str:
     """The recipe's text with more overlays at the end of its list. Raises `BlockStyleError` for a list in braces or brackets."""
-    return _keeping_line_ends(text, lambda text: _append(text, items))
+    return _keeping_line_endings(text, lambda text: _append(text, items))
 
 
 def quoted(value: str) -> str:
     """A scalar that YAML reads back as this text."""
     if _PLAIN.fullmatch(value) and _is_text(value):
         return value
-    # JSON leaves characters as they are that YAML does not take, or takes for line ends.
+    # JSON leaves characters as they are that YAML does not take, or takes for line endings.
     return "".join(
         letter if letter.isprintable() else f"\\U{ord(letter):08x}" for letter in json.dumps(value, ensure_ascii=False)
     )
@@ -112,7 +112,7 @@ def _is_text(plain: str) -> bool:
         return False
 
 
-def _keeping_line_ends(text: str, edit: Callable[[str], str]) -> str:
+def _keeping_line_endings(text: str, edit: Callable[[str], str]) -> str:
     if "\r\n" in text and text.count("\r") == text.count("\n") == text.count("\r\n"):
         return edit(text.replace("\r\n", "\n")).replace("\n", "\r\n")
     return edit(text)
@@ -181,10 +181,10 @@ def _root(text: str) -> yaml.MappingNode:
 
 
 def _overlays(root: yaml.MappingNode) -> tuple[yaml.Node, yaml.SequenceNode] | None:
-    """The key and the list of the overlays. Raises `InputError` when they are no list."""
+    """The key and the list of the overlays. Raises `InputError` when they are not a list."""
     found = next(((key, value) for key, value in root.value if key.value == "overlays"), None)
     if found is not None and not isinstance(found[1], yaml.SequenceNode):
-        raise InputError("the recipe's overlays are no list", hint="write each overlay behind a dash")
+        raise InputError("the recipe's overlays are not a list", hint="write each overlay behind a dash")
     return found
 
 
@@ -234,7 +234,7 @@ def _gone_spans(
     spans: list[Span] = []
     first_key, first_value = pairs[0]
     start = first_key.start_mark.index
-    # Not the item's own column: an anchor may stand there, on a line before the keys.
+    # Not the item's own column: an anchor may be there, on a line before the keys.
     indent = " " * first_key.start_mark.column
     lines = f"\n{indent}".join(f"{key}: {quoted(value)}" for key, value in new.items())
     if first_key.value not in gone:
@@ -243,7 +243,7 @@ def _gone_spans(
     elif lines:
         spans.append((start, _end(text, first_value), lines))
     else:
-        # The next key moves up behind the dash, unless a comment stands between the two.
+        # The next key moves up behind the dash, unless a comment is between the two.
         end, following = _end(text, first_value), pairs[1][0].start_mark.index
         spans.append((start, end if "#" in text[end:following] else following, ""))
     spans += [_lines_of(text, key, value) for key, value in pairs[1:] if key.value in gone]
@@ -282,13 +282,13 @@ def _header_comment(text: str, node: yaml.Node) -> str:
 
 
 def _end(text: str, node: yaml.Node) -> int:
-    """Where the last thing that a node says ends: a block scalar's own end mark stands behind the blank lines after it."""
+    """Where the last thing that a node says ends: a block scalar's own end mark is behind the blank lines after it."""
     at = _last(node)
     return len(text[:at].rstrip()) if at and text[at - 1] == "\n" else at
 
 
 def _last(node: yaml.Node) -> int:
-    """Where a node's last scalar ends: a block's own end mark stands at whatever comes after it."""
+    """Where a node's last scalar ends: a block's own end mark is at whatever comes after it."""
     if isinstance(node, yaml.CollectionNode) and not node.flow_style and node.value:
         last = node.value[-1]
         return _last(last[1] if isinstance(last, tuple) else last)
@@ -297,7 +297,7 @@ def _last(node: yaml.Node) -> int:
 
 
 def _dash(text: str, item: yaml.Node) -> int:
-    """Where the dash of an item of a list stands: in its first line, or alone in one before it."""
+    """Where the dash of an item of a list is: in its first line, or alone in one before it."""
     start = _line_start(text, item.start_mark.index)
     # Between the two are blank lines, comments and anchors, and none of them begins with a dash.
     while start and not _DASH.match(text, start):
@@ -307,7 +307,7 @@ def _dash(text: str, item: yaml.Node) -> int:
 
 
 def _item_start(text: str, item: yaml.Node) -> int:
-    """Where an item's lines begin, comments that stand directly above it included."""
+    """Where an item's lines begin, comments directly above it included."""
     dash = _dash(text, item)
     start = _line_start(text, dash)
     indent = text[start:dash]
@@ -329,7 +329,7 @@ def _line_start(text: str, at: int) -> int:
 
 
 def _line_end(text: str, at: int) -> int:
-    """Behind the newline of the line in which `at` stands."""
+    """Behind the newline of the line that contains `at`."""
     if at and text[at - 1] == "\n":
         return at
     end = text.find("\n", at)

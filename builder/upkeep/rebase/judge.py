@@ -77,7 +77,7 @@ def judge_stack(
 ) -> StackJudgement:
     """Judge the overlays in order on the new base's `tree`; `steps` are the same stack on the old base.
 
-    `find_moves` says where files are that the new base no longer has under their names; it is asked once, and only
+    `find_moves` finds files that the new base has under other names; it is asked once, and only
     when there are such files. What is in conflict leaves its files as they were, and overlays after it are judged
     without it.
     """
@@ -145,20 +145,20 @@ def _judge(
     total = sum(max(1, len(change.hunks)) for change in selection.changes)
     sides = new.sides(step.before, step.after, current, overlay.id, selection.changes)
     merged = merge_overlay(sides, _touched(step))
-    # Before all else: a hunk that only adds lines can fit a second time where its lines stand already.
+    # Before all else: a hunk that only adds lines can fit a second time where its lines are already.
     if not merged.conflicts and merged.tree == current:
         return OverlayJudgement(overlay.id, "already in", total, present=total), current
     try:
         after, hunks = apply_overlay(overlay, selection, current, done, later)
     except StackError as error:
         present = sum(1 for each in error.failures if each.cause in ("already-in-base", "already-supplied"))
-        # A merge that is clean and changes something knows better. What is gone from its place may stand elsewhere.
+        # A merge that is clean and changes something knows better. What is gone from its place may be elsewhere.
         all_there = bool(merged.conflicts) and present == total == len(error.failures) and _stands_once(step, current)
         if all_there and _touched(step).isdisjoint(new.moved):
             return OverlayJudgement(overlay.id, "already in", total, present=total), current
         return _three_way(step, current, merged, total, present, new.python)
     if merged.conflicts or merged.tree != after:
-        # It fits somewhere, and git, which has seen both bases, says elsewhere: into another block with the same lines.
+        # It fits somewhere, and git, which has seen both bases, puts it elsewhere: into another block with the same lines.
         return _three_way(step, current, merged, total, 0, new.python)
     problem = _syntax(current, after, new.python)
     if problem:
@@ -167,7 +167,7 @@ def _judge(
 
 
 def _stands_once(step: Step, current: Tree) -> bool:
-    """Whether no hunk's result can be mistaken for that of another block: it stands once here, and once where it was made."""
+    """Whether no hunk's result can be mistaken for that of another block: it is once here, and once where it was made."""
     for change in step.selection.changes:
         for hunk in change.hunks if change.kind != "delete" else ():
             for tree, path in ((step.after, change.path), (current, change.path)):
@@ -195,12 +195,12 @@ def _broken(overlay: str, total: int, problem: Conflict) -> OverlayJudgement:
 
 
 def _syntax(before: Tree, after: Tree, python: str) -> Conflict | None:
-    """A file that fits line by line and is no Python any more is a conflict too."""
+    """A file that fits line by line and is not Python any more is a conflict too."""
     for path, content in sorted(after.items()):
         if path.endswith(".py") and before.get(path) != content:
             problem = syntax_problem(content.data, python)
             if problem is not None:
-                return Conflict(path, f"the result is no Python {python}: {problem.message}", problem.line)
+                return Conflict(path, f"the result is not valid Python {python}: {problem.message}", problem.line)
     return None
 
 

@@ -99,7 +99,7 @@ def renames(gone: Mapping[str, bytes], came: Mapping[str, bytes]) -> dict[str, s
         )  # fmt: skip
     if done.returncode not in (0, 1):
         raise InputError(
-            "git cannot compare the two bases", details=[("said", done.output[-300:])],
+            "git cannot compare the two bases", details=[("output", done.output[-300:])],
             hint="install git (Debian: apt-get install git)",
         )  # fmt: skip
     found: dict[str, str] = {}

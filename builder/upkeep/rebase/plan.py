@@ -22,7 +22,7 @@ from builder.upkeep.rebase.profiles import Profiles, judge_profiles
 
 @dataclass(frozen=True)
 class Rebase:
-    """The answer for one base."""
+    """The result for one base."""
 
     base: str
     version: str
@@ -82,8 +82,8 @@ def rebase(workspace: Workspace, base: str, old: LockedStack) -> Rebase:
     new = open_base(BaseReference.parse(base), root=workspace.project.root, context=workspace.context)
     tree = new.tree(platform, package)
     moves = Moves(old.paths, old.tree, tree, package)
-    answer = judge_stack(old.steps, tree, base=base, find_moves=moves.find)
-    over = answer.over()
+    result = judge_stack(old.steps, tree, base=base, find_moves=moves.find)
+    over = result.over()
     image = new.image(platform)
     profiles = judge_profiles(
         [workspace.project.profiles / f"{name}.yaml" for name in workspace.recipe.profiles],
@@ -93,4 +93,4 @@ def rebase(workspace: Workspace, base: str, old: LockedStack) -> Rebase:
         shape=workspace.recipe.model,
         key=source_key(image.digest, image.manifest.digest),
     )
-    return Rebase(base, tree.distribution.version, answer.overlays, profiles, answer.moved, over)
+    return Rebase(base, tree.distribution.version, result.overlays, profiles, result.moved, over)

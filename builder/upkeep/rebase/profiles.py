@@ -29,7 +29,7 @@ class ProfileFinding:
 
 @dataclass(frozen=True)
 class Profiles:
-    """All profiles on one base. `unknown` is None when the base's flags cannot be read; `gap` says why.
+    """All profiles on one base. `unknown` is None when the base's flags cannot be read; `gap` is the reason.
 
     `unknown` has `profile`, `flag` and the nearest flag that there is as `near`.
     """

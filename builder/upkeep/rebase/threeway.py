@@ -130,7 +130,7 @@ def _merge_file(
     if done.returncode == 0:
         return done.stdout, []
     if done.returncode > 127 or not done.stdout:
-        raise InputError(f"git cannot merge {path}", details=[("said", done.output[-300:])], hint=_HINT)
+        raise InputError(f"git cannot merge {path}", details=[("output", done.output[-300:])], hint=_HINT)
     return b"", _conflicts(path, done.stdout, ours)
 
 

@@ -19,7 +19,7 @@ from builder.util.errors import ApplyError
 from builder.util.files import sha256, write_files
 from builder.util.project import Project
 
-# A base that has the name of the locked one, and another digest by now, is looked up as it was when it was judged.
+# A base that has the name of the locked one, and another digest by now, is resolved as it was when it was judged.
 _FRESH = ("base",)
 
 
@@ -63,32 +63,32 @@ def files_of(lock: Lock) -> list[str]:
     return [file.path for file in locked.files if file.before != file.after]
 
 
-def prepare(workspace: Workspace, answer: Rebase) -> RebasedFiles:
+def prepare(workspace: Workspace, result: Rebase) -> RebasedFiles:
     """The recipe and the lock for the new base. Raises `ApplyError` when an overlay is in conflict: that is never written."""
-    if answer.conflicts:
-        names = [each.id for each in answer.overlays if each.conflicts]
+    if result.conflicts:
+        names = [each.id for each in result.overlays if each.conflicts]
         raise ApplyError(
-            f"{', '.join(names)} is in conflict on {answer.base}: nothing was written",
+            f"{', '.join(names)} is in conflict on {result.base}: nothing was written",
             details=[
                 ("where", f"{each.path}, line {each.line}" if each.line else each.path)
-                for one in answer.overlays
+                for one in result.overlays
                 for each in one.conflicts
             ][:12],
             hint="bring the change to the new base by hand, and give it as a local file",
         )
     pending: dict[str, bytes] = {}
     edits = [
-        _edit(spec, locked, judged, workspace, answer, pending)
+        _edit(spec, locked, judged, workspace, result, pending)
         for spec, locked, judged in zip(
-            workspace.recipe.overlays, workspace.lock.overlays, answer.overlays, strict=True
+            workspace.recipe.overlays, workspace.lock.overlays, result.overlays, strict=True
         )
     ]
-    edits = _with_digests(workspace, edits, answer.base, pending)
-    recipe = _then(workspace.recipe, edits, answer.base)
-    # As bytes: read as text, the recipe would lose its line ends.
+    edits = _with_digests(workspace, edits, result.base, pending)
+    recipe = _then(workspace.recipe, edits, result.base)
+    # As bytes: read as text, the recipe would lose its line endings.
     text = edited(
         workspace.project.recipe_path.read_bytes().decode("utf-8"),
-        lambda text: edit_recipe(text, base=answer.base, overlays=edits),
+        lambda text: edit_recipe(text, base=result.base, overlays=edits),
         recipe,
         workspace.project.show(workspace.project.recipe_path),
     )
@@ -96,11 +96,11 @@ def prepare(workspace: Workspace, answer: Rebase) -> RebasedFiles:
         workspace.project, recipe, workspace.lock, context=workspace.context, update=_FRESH, pending=pending
     )
     locked = {file.path: file.after for file in next(iter(made.results.values())).files}
-    if locked != answer.over:
+    if locked != result.over:
         raise AssertionError(
-            f"what would be locked is not what was judged: {sorted(locked.keys() ^ answer.over.keys())}"
+            f"what would be locked is not what was judged: {sorted(locked.keys() ^ result.over.keys())}"
         )
-    fates = tuple((each.id, fate(each, edit)) for each, edit in zip(answer.overlays, edits, strict=True))
+    fates = tuple((each.id, fate(each, edit)) for each, edit in zip(result.overlays, edits, strict=True))
     return RebasedFiles(text, made, fates)
 
 
@@ -145,15 +145,15 @@ def _edit(
     locked: LockedOverlay,
     judged: OverlayJudgement,
     workspace: Workspace,
-    answer: Rebase,
+    result: Rebase,
     pending: dict[str, bytes],
 ) -> OverlayEdit:
     if judged.verdict == "already in":
         return OverlayEdit(drop=True)
     if judged.verdict == "applies":
         return OverlayEdit()
-    data = _header(locked, workspace.lock, answer) + judged.diff
-    name = _free_name(workspace.project, _rebased_name(locked, answer.version), data, pending)
+    data = _header(locked, workspace.lock, result) + judged.diff
+    name = _free_name(workspace.project, _rebased_name(locked, result.version), data, pending)
     pending[name] = data
     keys = {"file": name}
     if locked.head is not None:
@@ -164,7 +164,7 @@ def _edit(
         value = getattr(locked, key)
         if value and getattr(spec, key) is None:
             keys[key] = value
-    moved = {path: answer.moved[path] for path in spec.after if path in answer.moved}
+    moved = {path: result.moved[path] for path in spec.after if path in result.moved}
     return OverlayEdit(replace=keys, moved=moved)
 
 
@@ -175,7 +175,7 @@ def _rebased_name(locked: LockedOverlay, version: str) -> str:
 
 
 def _free_name(project: Project, name: str, data: bytes, pending: Mapping[str, bytes]) -> str:
-    """`name`, or with a number when a file of that name says something else: nothing that is there is overwritten."""
+    """`name`, or with a number when a file of that name has other content: no existing file is overwritten."""
     stem = name.removesuffix(".diff")
     number = 1
     while name in pending or _other(project.root / name, data):
@@ -188,13 +188,13 @@ def _other(path: Path, data: bytes) -> bool:
     return (path.exists() or path.is_symlink()) and not (path.is_file() and path.read_bytes() == data)
 
 
-def _header(locked: LockedOverlay, lock: Lock, answer: Rebase) -> bytes:
+def _header(locked: LockedOverlay, lock: Lock, result: Rebase) -> bytes:
     """Text before the first `diff --git`, which git, GNU patch and this tool pass over."""
     origin = locked.origin or (f"{locked.id}@{locked.head}" if locked.head else locked.id)
     lines = [
         f"Origin: {origin}",
         f"Rebased-From: {lock.base.reference} ({lock.base.digest})",
-        f"Rebased-Onto: {answer.base}",
+        f"Rebased-Onto: {result.base}",
         f"Original-Digest: {locked.digest}",
         *(f"Left-Out: {pattern} ({' '.join(why.split())})" for pattern, why in locked.accept_undelivered.items()),
     ]

@@ -46,7 +46,7 @@ class Fit:
     profile: str
     gpu: Gpu
     vllm: str
-    cut: CacheLayout
+    cache: CacheLayout
     held: Capacity
     weights: tuple[Part, ...]
     max_model_len: int
@@ -68,7 +68,7 @@ class Fit:
     @property
     def kv_gib(self) -> float:
         """What the blocks take."""
-        return self.held.blocks * self.cut.block_bytes / GIB
+        return self.held.blocks * self.cache.block_bytes / GIB
 
     @property
     def fits(self) -> bool:
@@ -81,11 +81,11 @@ class Fit:
         if self.given_pool:
             return self.held.blocks, self.held.blocks
         low, high = ((self.pool_gib + sign * self.error_gib) * GIB for sign in (-1, 1))
-        return self.cut.blocks(max(0, int(low))), self.cut.blocks(max(0, int(high)))
+        return self.cache.blocks(max(0, int(low))), self.cache.blocks(max(0, int(high)))
 
     def at_once(self, tokens: int) -> int:
         """Requests of `tokens` tokens that run at once: what the blocks hold, and `--max-num-seqs` lets in."""
-        held = max(0, self.held.blocks - 1) // self.cut.request_blocks(tokens)
+        held = max(0, self.held.blocks - 1) // self.cache.request_blocks(tokens)
         return min(held, self.max_num_seqs) if self.max_num_seqs is not None else held
 
     def as_json(self) -> dict[str, Any]:
@@ -95,14 +95,14 @@ class Fit:
             "gpu": {"name": self.gpu.name, "gib": self.gpu.gib, "measured": self.gpu.measured},
             "vllm": self.vllm,
             "fits": self.fits,
-            "block_size": self.cut.block_size,
-            "page_bytes": self.cut.page_bytes,
-            "block_bytes": self.cut.block_bytes,
-            "bytes_per_token": self.cut.page_bytes // self.cut.block_size * self.cut.group_layers * self.cut.attention_groups,
-            "groups": self.cut.groups,
+            "block_size": self.cache.block_size,
+            "page_bytes": self.cache.page_bytes,
+            "block_bytes": self.cache.block_bytes,
+            "bytes_per_token": self.cache.page_bytes // self.cache.block_size * self.cache.group_layers * self.cache.attention_groups,
+            "groups": self.cache.groups,
             "blocks": self.held.blocks,
             "blocks_range": [low, high],
-            "blocks_per_request": self.cut.request_blocks(self.max_model_len),
+            "blocks_per_request": self.cache.request_blocks(self.max_model_len),
             "kv_cache_tokens": self.held.tokens,
             "max_model_len": self.max_model_len,
             "max_concurrency": round(self.held.concurrency, 2),
@@ -151,7 +151,7 @@ def estimate(
             notes.append(f"--{flag} is not modelled")
     length = _length(flags, shape)
     seqs = _whole(flags, "max-num-seqs")
-    cut = _layout(flags, shape, version, parallel, notes)
+    cache = _layout(flags, shape, version, parallel, notes)
     loaded = _divided([*(weights or parts_of_shape(shape)), *parts_of_run(shape, version, flags)], parallel)
     total_weights = sum(part.bytes for part in loaded) / GIB
     budget = gpu.gib * _utilization(flags, version)
@@ -162,9 +162,9 @@ def estimate(
         pool_gib, given = set_bytes / GIB, True
         notes.append("--kv-cache-memory-bytes sets the pool; --gpu-memory-utilization is not looked at")
     pool = pool_gib if pool_gib is not None else max(0.0, budget - total_weights - activation - FIXED_GIB)
-    blocks = cut.blocks(int(pool * GIB))
+    blocks = cache.blocks(int(pool * GIB))
     if given and set_bytes is None:
-        low, high = (cut.blocks(int((pool + rounding) * GIB)) for rounding in (-_ROUNDING_GIB, _ROUNDING_GIB))
+        low, high = (cache.blocks(int((pool + rounding) * GIB)) for rounding in (-_ROUNDING_GIB, _ROUNDING_GIB))
         if low != high:
             notes.append(f"a log prints two decimals: a pool of {pool:.2f} GiB is {low} to {high} blocks")
     override = _whole(flags, "num-gpu-blocks-override")
@@ -172,7 +172,7 @@ def estimate(
         blocks, given = override, True
     if shape.vision_parameters and flags.get("language-model-only"):
         notes.append(
-            "the vision tower is counted in spite of --language-model-only: the one log at hand says that it is loaded"
+            "the vision tower is counted in spite of --language-model-only: the one published log shows that it is loaded"
         )
     calibrated = gpu.name == _CALIBRATED_GPU and parallel == 1 and shape.hybrid and version < Version("0.21.0")
     if not calibrated and not given:
@@ -181,15 +181,15 @@ def estimate(
         profile=profile.name,
         gpu=gpu,
         vllm=str(version),
-        cut=cut,
-        held=capacity(cut, blocks, version, length),
+        cache=cache,
+        held=capacity(cache, blocks, version, length),
         weights=tuple(loaded),
         max_model_len=length,
         max_num_seqs=seqs,
         budget_gib=budget,
         activation_gib=activation,
         pool_gib=pool,
-        free_gib=gpu.gib - total_weights - blocks * cut.block_bytes / GIB - FIXED_GIB,
+        free_gib=gpu.gib - total_weights - blocks * cache.block_bytes / GIB - FIXED_GIB,
         error_gib=ERROR_CALIBRATED_GIB if calibrated else ERROR_GIB,
         given_pool=given,
         notes=tuple(notes),

@@ -14,7 +14,7 @@ _TABLE = Path(__file__).with_name("gpus.yaml")
 
 @dataclass(frozen=True)
 class Gpu:
-    """`gib` is what CUDA reports as total memory; `measured` says where that was read, None when it was not."""
+    """`gib` is what CUDA reports as total memory; `measured` is the source of the figure, None when it was not measured."""
 
     name: str
     gib: float

@@ -1,7 +1,7 @@
 """The KV cache: bytes per token, block size, groups, blocks, and how many requests they hold.
 
 The rules are those of `vllm/v1/core/kv_cache_utils.py`, `vllm/platforms/interface.py` and
-`vllm/model_executor/layers/quantization/turboquant/config.py`; the figures that they were checked against stand in
+`vllm/model_executor/layers/quantization/turboquant/config.py`; the figures that they were checked against are in
 docs/profiles.md.
 """
 
@@ -75,7 +75,7 @@ def state_bytes(
 
 @dataclass(frozen=True)
 class CacheLayout:
-    """How the cache is cut into blocks on one GPU. All groups share one pool of equal pages."""
+    """How the cache is divided into blocks on one GPU. All groups share one pool of equal pages."""
 
     block_size: int
     """Tokens per block."""
@@ -152,12 +152,12 @@ class Capacity:
     """Requests of `max_model_len` tokens at once: one block is the null block and holds nothing."""
 
 
-def capacity(cut: CacheLayout, blocks: int, version: Version, max_model_len: int) -> Capacity:
+def capacity(cache: CacheLayout, blocks: int, version: Version, max_model_len: int) -> Capacity:
     """What `blocks` hold."""
-    needed = cut.request_blocks(max_model_len)
+    needed = cache.request_blocks(max_model_len)
     concurrency = blocks / needed
     if version >= _TOKENS_FROM_CONCURRENCY:
         tokens = int(concurrency * max_model_len)
     else:
-        tokens = blocks // cut.groups * cut.block_size
+        tokens = blocks // cache.groups * cache.block_size
     return Capacity(blocks, tokens, concurrency, max(0, blocks - 1) // needed)

@@ -166,16 +166,16 @@ def block_size(context: Context) -> Iterator[Finding]:
         return
 
     try:
-        cut = layout(
+        cache = layout(
             context.shape, version, cache_dtype=str(context.value("kv-cache-dtype") or "auto"), block_size=asked,
             tensor_parallel=context.number("tensor-parallel-size") or 1,
         )  # fmt: skip
     except InputError as error:
         yield context.say("no-effect", "not-checked", f"whether the block size holds: {error.message}", entry=entry)
         return
-    if cut.block_size != asked:
+    if cache.block_size != asked:
         yield context.say(
-            "no-effect", "warning", f"--block-size {asked} is raised to {cut.block_size:,} for this hybrid model", entry=entry,
+            "no-effect", "warning", f"--block-size {asked} is raised to {cache.block_size:,} for this hybrid model", entry=entry,
             hint="leave it out",
         )  # fmt: skip
 

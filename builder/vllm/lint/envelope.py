@@ -75,7 +75,7 @@ def serves(context: Context, prompt: int, completion: int) -> Serves:
         reasons.append(f"max-model-len is {length:,}")
     if is_turboquant(context) and batched is not None and prompt > batched:
         reasons.append(f"max-num-batched-tokens is {batched:,}, and {_SPLIT}")
-    held = max(0, fit.held.blocks - 1) // fit.cut.request_blocks(tokens) if fit is not None else None
+    held = max(0, fit.held.blocks - 1) // fit.cache.request_blocks(tokens) if fit is not None else None
     if held == 0:
         reasons.append("the KV cache does not hold one such request")
     return Serves(
@@ -138,7 +138,7 @@ def concurrency(context: Context) -> Iterator[Finding]:
         )  # fmt: skip
         return
     low, _ = fit.blocks_range
-    needed = fit.cut.request_blocks(fit.max_model_len)
+    needed = fit.cache.request_blocks(fit.max_model_len)
     if not fit.fits:
         sure = (max(0, fit.blocks_range[1]) - 1) // needed < 1
         yield context.say(
@@ -151,7 +151,7 @@ def concurrency(context: Context) -> Iterator[Finding]:
         tokens = (
             min(fit.max_model_len, promised.prompt + promised.completion) if promised is not None else fit.max_model_len
         )
-        held = max(0, fit.held.blocks - 1) // fit.cut.request_blocks(tokens)
+        held = max(0, fit.held.blocks - 1) // fit.cache.request_blocks(tokens)
         if seqs > held:
             yield context.say(
                 "concurrency", "warning",

@@ -1,4 +1,4 @@
-"""What the linter says."""
+"""What the linter reports."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Finding:
     """`profiles/NAME.yaml:LINE:COLUMN`."""
     hint: str | None = None
     source: str | None = None
-    """Where the package says so: `vllm/config/cache.py:51`."""
+    """The place in the package: `vllm/config/cache.py:51`."""
 
     def as_json(self) -> dict[str, Any]:
         return {

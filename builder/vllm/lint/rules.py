@@ -42,7 +42,7 @@ def known_flags(context: Context) -> Iterator[Finding]:
         if earlier is not None and not (entry.inner or earlier.inner):
             yield context.say(
                 "flag-twice", "error", f"--{entry.name} and --{earlier.name} are the same flag; the later one wins",
-                entry=entry, hint=f"keep one of them: {earlier.key} stands at {context.document.at(('flags', earlier.key), key=True)}",
+                entry=entry, hint=f"keep one of them: {earlier.key} is at {context.document.at(('flags', earlier.key), key=True)}",
             )  # fmt: skip
         seen[entry.flag.dest] = entry
 
@@ -111,7 +111,7 @@ def _keys(context: Context, entry: Entry, flag: Flag, keys: list[str]) -> Iterat
         )  # fmt: skip
     if not unknown:
         yield context.say(
-            "json-value", "not-checked", f"what stands inside --{flag.name} is not checked further", entry=entry
+            "json-value", "not-checked", f"what is inside --{flag.name} is not checked further", entry=entry
         )
 
 
@@ -280,7 +280,7 @@ def defaults(context: Context) -> Iterator[Finding]:
         else:
             yield context.say(
                 "equals-default", "warning", f"{' '.join((f'--{entry.name}', _text(default))).rstrip()} is the default of {context.vllm}",
-                entry=entry, hint="it may stand there to pin it; without it nothing changes today",
+                entry=entry, hint="keep it if it is meant as a pin; without it nothing changes today",
             )  # fmt: skip
 
 

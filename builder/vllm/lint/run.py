@@ -95,7 +95,7 @@ def lint_file(
     shape: ModelShape | None = None,
     budgets: Iterable[tuple[int, int]] = (),
 ) -> Report:
-    """`lint` for a file. A file that is no profile gives a report with that as its error."""
+    """`lint` for a file. A file that is not a profile gives a report with that as its error."""
     if not path.is_file():
         load_profile(path)  # raises, and names the profiles that there are
     try:
@@ -110,7 +110,7 @@ def _unreadable(error: InputError) -> Iterator[Finding]:
     problems = [error.message, *(text for label, text in error.details if label == "also")]
     for problem in problems:
         place, _, message = problem.partition(": ")
-        twice = "stands twice" in problem or "are the same flag" in problem
+        twice = "is repeated" in problem or "are the same flag" in problem
         known = place.count(":") == 2
         yield Finding(
             rule="flag-twice" if twice else "profile",

@@ -26,7 +26,7 @@ class Field:
     doc: str
     limits: tuple[tuple[str, float], ...]
     fallback: Any = None
-    """`DEFAULT_NAME` of the class, which stands in for a default of "not set"."""
+    """`DEFAULT_NAME` of the class, which replaces a default of "not set"."""
 
 
 class Configs:
@@ -143,7 +143,7 @@ class Table(MutableMapping[str, Any]):
 def kwargs_of(entry: Field, *, human: set[str], optional_switch: bool) -> dict[str, Any]:
     """What `_compute_kwargs` makes of one field. `_field` is ours: the field itself, for limits, text and place.
 
-    `human` are the fields that take numbers such as `16k`; `optional_switch` says whether this release turns
+    `human` are the fields that take numbers such as `16k`; `optional_switch` tells whether this release turns
     `bool | str | None` into a flag with an optional value.
     """
     kinds = {hint.kind for hint in entry.hints}
@@ -221,7 +221,7 @@ def _doc(following: list[ast.stmt]) -> str:
 
 
 def human_names(modules: Modules) -> tuple[set[str], bool]:
-    """Fields that take numbers such as `16k`, and whether `bool | str | None` makes an optional value: both stand as
+    """Fields that take numbers such as `16k`, and whether `bool | str | None` makes an optional value: both are written as
     constants in the function that turns fields into keyword arguments."""
     module = modules.get(f"{modules.source.package}.engine.arg_utils")
     for name in ("_compute_kwargs", "get_kwargs"):

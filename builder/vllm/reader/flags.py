@@ -16,7 +16,7 @@ from builder.vllm.reader.values import ClassRef, FunctionRef, Opaque, ParserRef,
 
 ValueType = Literal["int", "float", "str", "json", "human_int", "human_int_or_auto", "unknown"]
 
-# Where `make_arg_parser` of the server stands, newest first.
+# Where `make_arg_parser` of the server is defined, newest first.
 ENTRIES = (
     "entrypoints/common/cli_args.py",
     "entrypoints/launchers/cli_args.py",
@@ -61,7 +61,7 @@ class Flag:
     default: Any
     """`NOT_KNOWN` when only running the package tells."""
     effective: Any
-    """What a default of "not set" becomes, where the config class says so. `NOT_KNOWN` when it does not."""
+    """What a default of "not set" becomes, where the config class defines it. `NOT_KNOWN` when it does not."""
     limits: tuple[tuple[str, float], ...]
     deprecated: str | None
     unread: str
@@ -234,6 +234,6 @@ def _deprecated(keywords: Mapping[str, Any]) -> str | None:
         return "it is marked as deprecated"
     if not isinstance(text, str):
         return None
-    # Only what is said of the flag as a whole: deep in a text, "deprecated" is said of something else.
+    # Only what is about the flag as a whole: deep in a text, "deprecated" is about something else.
     sentences = re.split(r"(?<=[.!])\s+", " ".join(text.split()))[:2]
     return next((sentence for sentence in sentences if _DEPRECATED.search(sentence)), None)

@@ -1,4 +1,4 @@
-"""What an annotation in the package says about a flag's value.
+"""What an annotation in the package tells about a flag's value.
 
 The order of the questions is that of `_compute_kwargs` in `vllm/engine/arg_utils.py` (0.19 to 0.33).
 """

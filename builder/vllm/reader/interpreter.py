@@ -322,7 +322,7 @@ class Interpreter:
             for statement in node.body:
                 if isinstance(statement, ast.FunctionDef) and statement.name == name:
                     static = any(getattr(each, "id", "") == "staticmethod" for each in statement.decorator_list)
-                    # `cls` stays the class that was called; `super()` inside goes on from where the method stands.
+                    # `cls` stays the class that was called; `super()` inside continues from the class that defines the method.
                     return FunctionRef(module, statement, None if static else ClassRef(owner.module, owner.node))
         return None
 
@@ -337,7 +337,7 @@ class Interpreter:
         return self._function(target, module, node, arguments, local, depth, within) if target else Unknown(name)
 
     def _standing(self, within: Any) -> ClassRef | None:
-        """The class whose body the running method stands in."""
+        """The class whose body defines the running method."""
         if not isinstance(within, FunctionRef):
             return None
         for statement in within.module.tree.body:

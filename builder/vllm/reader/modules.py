@@ -16,7 +16,7 @@ Kind = Literal["import", "module", "value", "class", "function"]
 
 @dataclass(frozen=True)
 class Symbol:
-    """What a name stands for at the top of a module."""
+    """What a name refers to at the top of a module."""
 
     kind: Kind
     node: ast.AST | None = field(default=None, repr=False)
@@ -60,7 +60,7 @@ class Modules:
         return self._known[name]
 
     def at(self, path: str) -> Module | None:
-        """The module that stands at a path, such as `vllm/engine/arg_utils.py`."""
+        """The module at a path, such as `vllm/engine/arg_utils.py`."""
         return self.get(path.removesuffix(".py").removesuffix("/__init__").replace("/", "."))
 
     def _load(self, name: str) -> Module | None:
@@ -77,7 +77,7 @@ class Modules:
         return None
 
     def find(self, module: Module, name: str, depth: int = 0) -> Found | None:
-        """What `name` stands for in `module`; imports are followed inside the package, others come back as they are."""
+        """What `name` refers to in `module`; imports are followed inside the package, others come back as they are."""
         symbol = module.symbols.get(name)
         if depth > _DEPTH:
             return None
