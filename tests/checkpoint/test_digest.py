@@ -146,7 +146,7 @@ def test_pipes_sockets_and_folders_that_cannot_be_listed_are_refused(
     with socket.socket(socket.AF_UNIX) as listening:
         monkeypatch.chdir(folder)
         listening.bind("s.json")
-        with pytest.raises(InputError, match=r"s\.json is no file"):
+        with pytest.raises(InputError, match=r"s\.json is not a regular file"):
             digest_directory(folder, context=Context())
     (folder / "s.json").unlink()
     scandir = os.scandir
