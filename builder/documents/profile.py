@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -33,7 +34,22 @@ def _as_written(value: object) -> object:
 
 
 Scalar = Annotated[StrictBool | StrictInt | StrictStr, BeforeValidator(_as_written)]
-FlagValue = Scalar | tuple[Scalar, ...]
+
+
+def _flat(value: object) -> object:
+    """Refuse what no command line can pass, before the union's branches each refuse it in their own words."""
+    if isinstance(value, Mapping):
+        raise ValueError("is a mapping; write one line for each key, such as `FLAG.KEY: VALUE`, or JSON in quotes")  # noqa: TRY004  pydantic collects ValueErrors
+    if value is None:
+        raise ValueError("has no value; write true for a switch, or leave the flag out")
+    if isinstance(value, list | tuple) and any(
+        isinstance(each, Mapping | list | tuple) or each is None for each in value
+    ):
+        raise ValueError("is a list of more than plain values; write one value in each item")
+    return value
+
+
+FlagValue = Annotated[Scalar | tuple[Scalar, ...], BeforeValidator(_flat)]
 
 
 class Hardware(Frozen):

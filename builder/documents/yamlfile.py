@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from builder.documents.problems import plain
 from builder.util.errors import InputError
 
 _LIMIT = 16 << 20
@@ -154,6 +155,10 @@ def _error(name: str, mark: Any, what: str, hint: str) -> InputError:
     return InputError(f"{place}: {what}", hint=hint)
 
 
+_SCHEMAS = {"Profile": " profile"}
+"""The argument of `builder schema` for a model that is not a recipe."""
+
+
 def validate(model: type[Model], path: Path, *, name: str | None = None) -> Model:
     """Read a YAML file into a model. Raises one `InputError` that names the place of every error in it."""
     document = read_yaml(path, name=name or path.name)
@@ -167,29 +172,24 @@ def validate_document(model: type[Model], document: Document) -> Model:
     try:
         return model.model_validate(document.value)
     except ValidationError as error:
-        problems = [_problem(document, model, dict(each)) for each in error.errors(include_url=False)]
+        found = error.errors(include_url=False)
+        unknown = [_unknown_key(document, model, each["loc"]) for each in found if each["type"] == "extra_forbidden"]
+        others = plain([each for each in found if each["type"] != "extra_forbidden"], document.places.keys())
+        problems = unknown + [f"{document.at(location)}: {message}" for location, message in others]
     first, *rest = problems
     raise InputError(
         first,
         details=[("also", problem) for problem in rest],
-        hint="`builder schema` prints what is allowed",
+        hint=f"`builder schema{_SCHEMAS.get(model.__name__, '')}` prints what is allowed",
         data={"problems": problems},
     )
 
 
-def _problem(document: Document, model: type[BaseModel], error: Mapping[str, Any]) -> str:
-    location: Location = tuple(error["loc"])
-    dotted = ".".join(str(part) for part in location)
-    if error["type"] == "extra_forbidden":
-        key = str(location[-1])
-        near = difflib.get_close_matches(key, _known_keys(model, location[:-1]), n=1)
-        suggestion = f"; did you mean {near[0]!r}?" if near else ""
-        return f"{document.at(location, key=True)}: unknown key {key!r}{suggestion}"
-    if error["type"] == "missing":
-        return f"{document.at(location[:-1])}: {dotted!r} is missing"
-    message = str(error["msg"]).removeprefix("Value error, ")
-    subject = f"{dotted}: " if dotted else ""
-    return f"{document.at(location)}: {subject}{message}"
+def _unknown_key(document: Document, model: type[BaseModel], location: Location) -> str:
+    key = str(location[-1])
+    near = difflib.get_close_matches(key, _known_keys(model, location[:-1]), n=1)
+    suggestion = f"; did you mean {near[0]!r}?" if near else ""
+    return f"{document.at(location, key=True)}: unknown key {key!r}{suggestion}"
 
 
 def _known_keys(model: type[BaseModel], location: Location) -> list[str]:

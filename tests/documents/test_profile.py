@@ -79,7 +79,7 @@ def test_numbers_switches_and_lists_are_passed_as_they_are_written(tmp_path: Pat
         ("name: p\nflags: {a_b: 1, a-b: 2}\n", "are the same flag"),
         ("name: p\nflags: {a: {b: c}}\n", "flags.a"),
         ("name: p\nflag: {}\n", "did you mean 'flags'"),
-        ("name: p\nflags: {}\nenvelope: {prompt: 0, completion: 1}\n", "greater than 0"),
+        ("name: p\nflags: {}\nenvelope: {prompt: 0, completion: 1}\n", "must be above 0, is 0"),
         ("name: p\nflags: {}\nexpect: [{vllm: '1', gpu: g, source: s, free_gib: {min: 2, max: 1}}]\n", "above max"),
     ],
 )
@@ -104,3 +104,29 @@ def test_any_text_stays_one_argument(tmp_path_factory: pytest.TempPathFactory, f
         else:
             found[-1].append(argument)
     assert {name: values[0] for name, *values in found} == flags
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("flags: {x: {method: mtp}}", "2:12: flags.x: is a mapping; write one line for each key"),
+        ("flags: {x: null}", "2:12: flags.x: has no value"),
+        ("flags: {x: [1, [2]]}", "2:12: flags.x: is a list of more than plain values"),
+        ("flags: [--x, 4]", "2:8: flags: expected keys with values, found a list"),
+        ("flags:", "2:7: flags: expected keys with values, found nothing"),
+        ("flags: --x 4", "2:8: flags: expected keys with values, found the text '--x 4'"),
+        ("flags: {x: 1}\nhardware: rtx-5090", "3:11: hardware: expected keys with values, found the text 'rtx-5090'"),
+        ("flags: {x: 1}\nenvelope: {prompt: many, completion: 1}", "3:20: envelope.prompt: expected a whole number, found the text 'many'"),
+        ("flags: {x: 1}\nenvelope: {prompt: 0, completion: 1}", "3:20: envelope.prompt: must be above 0, is 0"),
+        ("flags: {x: 1}\nexpect: {vllm: 0.20.0}", "3:9: expect: expected a list, found keys with values"),
+    ],
+)  # fmt: skip
+def test_a_value_of_the_wrong_shape_is_one_error_in_plain_words(tmp_path: Path, text: str, says: str) -> None:
+    path = tmp_path / "b.yaml"
+    path.write_text(f"name: b\n{text}\n")
+    with pytest.raises(InputError) as refused:
+        load_profile(path)
+    assert f"profiles/b.yaml:{says}" in refused.value.message
+    assert not refused.value.details
+    assert "pydantic" not in str(refused.value.as_json())
+    assert "schema profile" in (refused.value.hint or "")

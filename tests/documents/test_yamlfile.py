@@ -68,7 +68,7 @@ def test_every_error_of_a_model_is_named_with_its_place(tmp_path: Path) -> None:
     problems = "\n".join(caught.value.data["problems"])
     assert "r.yaml:1:1: unknown key 'nmae'; did you mean 'name'?" in problems
     assert "r.yaml:3:5: unknown key 'pul'; did you mean 'pull'?" in problems
-    assert "r.yaml:4:11: overlays.0.fuzz: Input should be a valid integer" in problems
+    assert "r.yaml:4:11: overlays.0.fuzz: expected a whole number, found the text 'many'" in problems
     assert "'name' is missing" in problems
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from builder.vllm.flagvalues import decimal, human_int
 from builder.vllm.lint.context import Context, Entry
 from builder.vllm.lint.findings import Finding
+from builder.vllm.lint.removed import near_name, replacement, source_of
 from builder.vllm.reader.flags import NOT_KNOWN, Flag
 
 _COMPARE: Mapping[str, tuple[str, Callable[[float, float], bool]]] = {
@@ -55,8 +56,11 @@ def _unknown(context: Context, entry: Entry, names: list[str]) -> Finding:
             "abbreviated-flag", "error", f"--{entry.name} is an abbreviation of --{begin[0]}: it works until another flag begins so",
             entry=entry, hint=f"write {begin[0]}",
         )  # fmt: skip
-    near = difflib.get_close_matches(entry.name, names, n=1, cutoff=0.7)
-    hint = f"did you mean {near[0]}?" if near else "`vllm serve --help=all` lists the flags"
+    removed = replacement(entry.name)
+    near = near_name(entry.name, names)
+    hint = f"did you mean {near}?" if near else "`vllm serve --help=all` lists the flags"
+    if removed is not None:
+        hint = f"{removed.instead} ({source_of(removed)})"
     short = next((flag for flag in catalog.flags.values() if f"-{entry.name}" in flag.short), None)
     if short is not None:
         hint = f"-{entry.name} is short for --{short.name}; write {short.name}"
@@ -68,7 +72,8 @@ def _unknown(context: Context, entry: Entry, names: list[str]) -> Finding:
             "unknown-flag", "not-checked", f"whether {context.vllm} has --{entry.name} is not known: {catalog.gaps[0]}",
             entry=entry, hint=hint,
         )  # fmt: skip
-    return context.say("unknown-flag", "error", f"{context.vllm} has no flag --{entry.name}", entry=entry, hint=hint)
+    what = f"{context.vllm} has no flag --{entry.name}" + (" any more" if removed is not None else "")
+    return context.say("unknown-flag", "error", what, entry=entry, hint=hint)
 
 
 def values(context: Context) -> Iterator[Finding]:
