@@ -144,10 +144,32 @@ def _contradictions(weight_map: dict[str, str], headers: dict[str, Header]) -> I
             yield CheckpointProblem(name, f"is not in {shard}, though the index lists it there")
     for shard, header in headers.items():
         for name in header.tensors:
-            if weight_map.get(name) != shard:
-                there = weight_map.get(name)
-                says = f"the index lists {there}" if there else "the index does not list it"
-                yield CheckpointProblem(name, f"is in {shard}, but {says}")
+            listed = weight_map.get(name)
+            if listed is None:
+                yield CheckpointProblem(name, f"is in {shard}, but the index does not list it")
+            elif listed != shard and name in (headers[listed].tensors if listed in headers else ()):
+                yield _duplicate(name, listed, shard)
+            elif listed != shard:
+                yield CheckpointProblem(name, f"is in {shard}, but the index lists {listed}")
+
+
+def _duplicate(name: str, listed: str, other: str) -> CheckpointProblem:
+    """A tensor in two shards. vLLM reads every tensor of every shard in the index, in the natural order of the shards' names,
+    and the last one wins, whichever the index lists (`safetensors_weights_iterator`, vLLM 0.20.0)."""
+    last = max(listed, other, key=_natural_order)
+    both = f"is in {listed}, which the index lists, and in {other}"
+    if last == listed:
+        return CheckpointProblem(
+            name, f"{both}; vLLM reads {listed} last, so the one that is listed counts", harmless=True
+        )
+    return CheckpointProblem(
+        name, f"{both}; vLLM reads {other} last, so the one that the index supersedes would be served"
+    )
+
+
+def _natural_order(shard: str) -> list[tuple[int, int | str]]:
+    """`model-2` before `model-10`: numbers inside a name compare as numbers."""
+    return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"(\d+)", shard)]
 
 
 def _size_problems(checkpoint: Checkpoint) -> Iterator[CheckpointProblem]:

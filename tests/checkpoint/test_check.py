@@ -14,7 +14,7 @@ from builder.checkpoint.quantize.run import quantize
 from builder.documents.recipe import load_recipe
 from builder.serve import entrypoint
 from builder.util.context import Context
-from tests.support.checkpoints import EMBED, HEAD, make_qwen, normal, qwen_shards, write_shard
+from tests.support.checkpoints import EMBED, HEAD, make_checkpoint, make_qwen, normal, qwen_shards, write_shard
 from tests.support.cli import Ran, builder
 from tests.support.wheels import some_files
 
@@ -191,3 +191,30 @@ def test_vllm_reads_both_lists_of_kept_modules() -> None:
     body = body[: body.index("return cls(")]
     assert '["ignored_layers"]' in body
     assert '["modules_to_not_convert"]' in body
+
+
+@pytest.mark.parametrize(
+    ("stale", "code", "says"),
+    [
+        ("a-1.safetensors", 0, "so the one that is listed counts"),
+        ("z-10.safetensors", 4, "the one that the index supersedes would be served"),
+    ],
+)
+def test_a_tensor_in_two_shards_is_judged_as_vllm_reads_it(tmp_path: Path, stale: str, code: int, says: str) -> None:
+    """vLLM reads all tensors of all shards in the index in the natural order of their names: z-9 before z-10."""
+    shards = qwen_shards()
+    shards = {"z-9.safetensors": {name: data for each in shards.values() for name, data in each.items()}}
+    folder = make_checkpoint(tmp_path / "c", shards)
+    name = next(name for name in shards["z-9.safetensors"] if "layers.0" in name)
+    write_shard(folder / stale, {name: shards["z-9.safetensors"][name], "extra.weight": normal(2, 2)})
+    index = folder / "model.safetensors.index.json"
+    document = json.loads(index.read_text())
+    document["weight_map"]["extra.weight"] = stale
+    document.pop("metadata")
+    index.write_text(json.dumps(document))
+    done = check(tmp_path, "c")
+    assert done.code == code, done.err
+    assert says in done.out
+    refused = builder("checkpoint", "quantize", "c", "d", cwd=tmp_path)
+    assert refused.code == 2
+    assert "which the index lists, and in" in refused.err

@@ -246,7 +246,7 @@ def change_config(change: Callable[[dict[str, Any]], object]) -> Callable[[Path]
         (huge_header, "header too large"),
         (lie, "is not in layers-0.safetensors, though the index lists it there"),
         (invent, "ghost"),
-        (escape, "no shard beside it"),
+        (escape, "not a shard beside it"),
         (poison, "embed_tokens.weight has NaN or infinity in it"),
         (lambda folder: (folder / "layers-1.safetensors").unlink(), "cannot read layers-1.safetensors"),
         (lambda folder: (folder / "config.json").unlink(), "cannot read config.json"),

@@ -107,7 +107,8 @@ def _plan(source: Path, tensors: Iterable[str], context: Context) -> _Job:
     checkpoint = open_checkpoint(source)
     # A block size that the source's own scales contradict would be carried on into the tables.
     found = (*checkpoint.problems, *scale_problems(checkpoint))
-    grave = [problem for problem in found if not problem.harmless]
+    # A tensor in two shards is read as vLLM reads it, but a table that becomes FP8 in one of them is still BF16 in the other.
+    grave = [problem for problem in found if not problem.harmless or problem.where in checkpoint.weight_map]
     if grave:
         raise InputError(
             f"the checkpoint at {source} is damaged",
