@@ -1,0 +1,74 @@
+"""The project's own repository, for provenance: its root, commit, state and remote, read with GitPython.
+
+Nothing of the caller's environment decides which repository is meant, and nothing that the repository's configuration names is
+run: file system monitors and hooks are off.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from git import Repo
+
+_OFF = ["core.fsmonitor=false", f"core.hooksPath={os.devnull}"]
+
+
+@dataclass(frozen=True)
+class Repository:
+    """A work tree at a commit. `dirty` means that tracked files differ from it; `remote` has no user and no password."""
+
+    root: Path
+    commit: str
+    dirty: bool
+    remote: str | None
+
+
+def find_repository(folder: Path) -> Repository | None:
+    """The repository that contains `folder`; None outside of one, before its first commit, or when git is not usable."""
+    try:
+        import git
+    except ImportError:
+        return None  # GitPython asks for git as it is imported
+    try:
+        with git.Repo(folder, search_parent_directories=True) as repo:
+            if repo.working_tree_dir is None:
+                return None
+            root = Path(repo.git_dir).parent if Path(repo.git_dir).name == ".git" else Path(repo.working_tree_dir)
+            _pin(repo, root)
+            commit = repo.head.commit.hexsha
+            dirty = repo.is_dirty(untracked_files=False)
+            return Repository(root, commit, dirty, _remote(repo))
+    except (git.GitError, ValueError, OSError):
+        return None
+
+
+def _pin(repo: Repo, root: Path) -> None:
+    """Have git look at this repository, whatever GIT_DIR and the like say, without locks, prompts and programs of others."""
+    repo.git.update_environment(
+        GIT_DIR=str(repo.git_dir),
+        GIT_WORK_TREE=str(root),
+        GIT_INDEX_FILE=str(Path(repo.git_dir) / "index"),
+        GIT_OBJECT_DIRECTORY=str(Path(repo.common_dir) / "objects"),
+        GIT_ALTERNATE_OBJECT_DIRECTORIES="",
+        GIT_OPTIONAL_LOCKS="0",
+        GIT_TERMINAL_PROMPT="0",
+    )
+    repo.git.set_persistent_git_options(c=_OFF)
+
+
+def _remote(repo: Repo) -> str | None:
+    """The address of `origin`, else of the only remote."""
+    names = [remote.name for remote in repo.remotes]
+    name = "origin" if "origin" in names else names[0] if len(names) == 1 else None
+    if name is None:
+        return None
+    url = str(repo.config_reader().get_value(f'remote "{name}"', "url", ""))
+    parts = urlsplit(url)
+    if parts.scheme and parts.netloc:
+        return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    return url or None
