@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from builder.util.holding import holding
 from tests.support.cli import builder
 from tests.support.services import require_root
 from tests.support.smallwheel import FILES, make_project
@@ -60,12 +61,13 @@ def test_killed_at_any_moment_the_next_run_succeeds(project: Path) -> None:
 
 
 def test_ctrl_c_ends_in_130_and_leaves_no_temporary_files(project: Path) -> None:
-    (project / "overlays/one.diff").rename(project / "kept.diff")
-    os.mkfifo(project / "overlays/one.diff")
-    process = start(project, "lock", "small", "--json")
-    time.sleep(1.5)  # It waits for the diff now.
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    with holding(project):
+        process = start(project, "lock", "small", "--json")
+        assert process.stderr is not None
+        told = process.stderr.readline()
+        assert f"waiting for process {os.getpid()}".encode() in told, told
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     assert b"Traceback" not in errors
     assert not (project / "images/small.lock.yaml").exists()
