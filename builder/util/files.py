@@ -45,11 +45,11 @@ def open_regular(path: Path) -> Iterator[IO[bytes]]:
     """
     # Opening a FIFO waits for a writer, unless it is opened without blocking.
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(handle, "rb") as stream:
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise InputError(f"{path} is not a regular file", hint="name a file, not a folder, a pipe or a device")
-        with naming(path):
-            yield stream
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise InputError(f"{path} is not a regular file", hint="name a file, not a folder, a pipe or a device")
+    with os.fdopen(handle, "rb") as stream, naming(path):
+        yield stream
 
 
 def read_regular(path: Path, *, limit: int, name: str | None = None) -> bytes:
