@@ -84,7 +84,7 @@ def test_nothing_is_read_through_a_link(tmp_path: Path) -> None:
 
 
 def stream_of(data: bytes) -> LayerStream:
-    return LayerStream(io.BufferedReader(io.BytesIO(data)), len(data))  # type: ignore[arg-type]
+    return LayerStream(io.BufferedReader(io.BytesIO(data)), len(data))
 
 
 def test_a_hard_link_is_the_file_that_it_names(tmp_path: Path) -> None:

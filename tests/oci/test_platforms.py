@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ from tests.support.bases import (
     PYTHON,
     ROOT,
     SOURCE,
-    Item,
     Made,
     build,
     built_layer,
@@ -61,7 +61,7 @@ def artifact(made: Made) -> dict[str, Any]:
     return made.json(document, str(document["mediaType"]))
 
 
-CASES = {
+CASES: dict[str, Callable[[Made], list[dict[str, Any]]]] = {
     "one": lambda m: [m.index(image(m, **plat()))],
     "no platform": lambda m: [m.index(image(m))],
     "no platform, other before": lambda m: [m.index(image(m, OTHER, arch="arm64"), image(m))],
@@ -105,7 +105,7 @@ def deep(made: Made) -> dict[str, Any]:
     return found
 
 
-NONE = {
+NONE: dict[str, Callable[[Made], dict[str, Any]]] = {
     "only v3": lambda m: m.index(image(m, variant="v3", **plat("amd64", "v3"))),
     "only arm64": lambda m: m.index(image(m, arch="arm64", **plat("arm64"))),
     "only attestations": lambda m: m.index(attestation(m), attestation(m)),
@@ -161,4 +161,3 @@ def test_entries_of_a_name_that_is_repeated_are_taken_as_docker_takes_them(
     made.write({**image(made), **named}, {**image(made, OTHER), **named})
     (tmp_path / "r.yaml").write_text((tmp_path / "r.yaml").read_text().replace("oci:base", "oci:base:x"))
     assert build(tmp_path, capsys).code == 0
-    assert Item
