@@ -15,6 +15,7 @@ from typing import Any
 from builder.base.model import BaseFile, BaseImage, Distribution, EntryKind
 from builder.documents.reference import BaseReference, Platform
 from builder.oci.daemon import daemon
+from builder.oci.platforms import preference
 from builder.oci.types import OCI_CONFIG, OCI_MANIFEST, Descriptor
 from builder.util.context import Context
 from builder.util.errors import InputError, UnreachableError
@@ -76,12 +77,12 @@ class DockerBase:
         with daemon() as client:
             attributes = _inspect(client, self._name)
         found = {"os": attributes.get("Os"), "architecture": attributes.get("Architecture")}
-        if not platform.matches(found):
+        if preference(platform, {**found, "variant": attributes.get("Variant") or ""}) is None:
             raise InputError(f"{self.reference} is for {found['os']}/{found['architecture']}, not {platform}")
         config = _encode(
             {
                 **found,
-                "created": attributes.get("Created"),
+                "created": attributes.get("Created") or None,
                 "config": attributes.get("Config") or {},
                 "rootfs": {"type": "layers", "diff_ids": attributes.get("RootFS", {}).get("Layers") or []},
             }

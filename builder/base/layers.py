@@ -1,7 +1,7 @@
 """Reading one layer's tar as a stream: which entries it has below the places that matter, and the text files among them.
 
 A layer is bytes from somebody else: names that leave the tree are refused, links are noted and never followed, and
-nothing is kept before the digest of the whole stream is right.
+nothing is kept before size, digest and diff id of the whole stream are right.
 """
 
 from __future__ import annotations
@@ -10,154 +10,159 @@ import hashlib
 import io
 import json
 import re
-import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from array import array
+from bisect import bisect_left
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import IO, cast
+from typing import Literal
 
-from builder.base.model import EntryKind
+from builder.base.tarstream import Member, Readable, TarError, TarReader, clean_name
+from builder.oci.blobs import BlobStream, LayerStream, check_diff_id, is_unsound
 from builder.oci.types import Descriptor
-from builder.util.errors import InputError, UnreachableError
+from builder.util.errors import InputError
 from builder.util.files import cache_dir, sha256, write_file
 
 WHITEOUT = ".wh."
 OPAQUE = ".wh..wh..opq"
+_AUFS = ".wh..wh."
 
 # What is kept of a file's content. vLLM's largest Python file is 300 kB; RECORD of 0.20.0 is 388 kB.
 _KEPT_BYTES = 8 << 20
-_MAX_ENTRIES = 5_000_000
+_KEPT_TOGETHER = 128 << 20
+_SMALL = 64 << 10
+_MAX_ENTRIES = 2_000_000
+_MAX_KEPT = 400_000
 _SKELETON_DEPTH = 2
+_FORMAT = 3
+_COMPILED = (".so", ".pyc", ".a", ".cubin", ".ptx")
+
+LayerKind = Literal["file", "directory", "symlink", "hardlink", "other"]
 
 
 @dataclass(frozen=True)
 class LayerEntry:
-    """An entry of a layer. `digest` is the SHA-256 of a kept file's content, `target` a symlink's."""
+    """An entry of a layer. `digest` is the SHA-256 of a kept file's content.
 
-    kind: EntryKind
+    `target` is a symlink's text, or for a `hardlink` the path in the layers below whose file it is.
+    """
+
+    kind: LayerKind
     mode: int
     size: int = 0
     target: str = ""
     digest: str = ""
 
 
+class PathSet:
+    """Paths by a hash of 64 bits, sorted: what of a layer is a file, without its name."""
+
+    def __init__(self, hashes: array[int]) -> None:
+        self._hashes = hashes
+
+    @classmethod
+    def of(cls, hashes: Collection[int]) -> PathSet:
+        return cls(array("Q", sorted(hashes)))
+
+    @staticmethod
+    def hash(path: str) -> int:
+        return int.from_bytes(
+            hashlib.blake2b(path.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "little"
+        )
+
+    def __contains__(self, path: str) -> bool:
+        wanted = self.hash(path)
+        at = bisect_left(self._hashes, wanted)
+        return at < len(self._hashes) and self._hashes[at] == wanted
+
+    def dump(self) -> bytes:
+        return self._hashes.tobytes()
+
+    @classmethod
+    def load(cls, data: bytes) -> PathSet:
+        hashes = array("Q")
+        hashes.frombytes(data)
+        return cls(hashes)
+
+
 @dataclass
 class Snapshot:
-    """What one layer says about a package: entries, whiteouts and opaque folders, and kept contents by SHA-256."""
+    """What one layer says about a package: entries, whiteouts and opaque folders, and kept contents by SHA-256.
+
+    `files` and `folders` have the paths of what is not kept. `diff_id` is the digest of the layer's tar.
+    """
 
     entries: dict[str, LayerEntry] = field(default_factory=dict)
     removed: set[str] = field(default_factory=set)
     opaque: set[str] = field(default_factory=set)
     contents: dict[str, bytes] = field(default_factory=dict)
-
-
-class _Pieces(io.RawIOBase):
-    """A readable stream over pieces of bytes that hashes what goes through, and counts it."""
-
-    def __init__(self, pieces: Iterator[bytes], advance: Callable[[int], None]) -> None:
-        self._pieces = pieces
-        self._left = b""
-        self._advance = advance
-        self.digest = hashlib.sha256()
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        while not self._left:
-            piece = next(self._pieces, None)
-            if piece is None:
-                return 0
-            self.digest.update(piece)
-            self._advance(len(piece))
-            self._left = piece
-        taken = self._left[: len(buffer)]
-        buffer[: len(taken)] = taken
-        self._left = self._left[len(taken) :]
-        return len(taken)
-
-
-class _Gunzip(io.RawIOBase):
-    """A gzip stream of one or many members, without gzip's header checks that other tools do not make."""
-
-    def __init__(self, source: IO[bytes]) -> None:
-        self._source = source
-        self._inflate = zlib.decompressobj(31)
-        self._pending = b""
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        while True:
-            data = self._pending or self._source.read(1 << 16)
-            if not data:
-                if not self._inflate.eof:
-                    raise EOFError("the gzip stream is cut")
-                return 0
-            if self._inflate.eof:
-                if not data.strip(b"\0"):
-                    self._pending = b""
-                    continue
-                self._inflate = zlib.decompressobj(31)
-            out = self._inflate.decompress(data, len(buffer))
-            self._pending = self._inflate.unconsumed_tail or self._inflate.unused_data
-            if out:
-                buffer[: len(out)] = out
-                return len(out)
-
-
-def decompressed(stream: IO[bytes]) -> IO[bytes]:
-    """The tar inside a layer's stream: gzip, zstd or plain, told by its first bytes rather than by its media type."""
-    buffered = (
-        stream if isinstance(stream, io.BufferedReader) else io.BufferedReader(cast(io.RawIOBase, stream), 1 << 17)
-    )
-    magic = buffered.peek(4)[:4]
-    if magic[:2] == b"\x1f\x8b":
-        return io.BufferedReader(_Gunzip(buffered), 1 << 18)
-    if magic == b"\x28\xb5\x2f\xfd":
-        import zstandard
-
-        return cast("IO[bytes]", zstandard.ZstdDecompressor().stream_reader(buffered, read_across_frames=True))
-    return buffered
-
-
-def clean_name(name: str) -> str:
-    """A tar member's path from `/`, without `./`. Raises `InputError` for one that leaves the tree."""
-    parts = [part for part in name.split("/") if part not in ("", ".")]
-    if ".." in parts:
-        raise InputError(f"a layer has an entry that leaves the tree: {name!r}", hint="do not use this base")
-    return "/".join(parts)
+    files: PathSet = field(default_factory=lambda: PathSet.of(()))
+    folders: PathSet = field(default_factory=lambda: PathSet.of(()))
+    diff_id: str = ""
+    missing: frozenset[str] = frozenset()
+    """Files of this layer that hard links name and that were not kept: the layer is read again for them."""
 
 
 class Filter:
-    """Which entries of a layer are kept: the package's folder, its dist-info, the names of others, the top of the tree."""
+    """Which entries of a layer are kept: the package's folder, its dist-info, the names of others, the top of the tree,
+    all symlinks, and what decides which package a Python imports.
 
-    def __init__(self, package: str) -> None:
+    `places` are folders besides `site-packages` and `dist-packages` that may hold the package (those of PYTHONPATH),
+    `extra` single paths (the targets of hard links).
+    """
+
+    def __init__(self, package: str, places: Collection[str] = (), extra: Collection[str] = ()) -> None:
+        self.package = package
+        self.places = tuple(sorted({each for each in places if each}))
+        self.extra = frozenset(extra)
         name = re.escape(package)
         # Distribution names may be spelt with dots, dashes and underscores (PEP 503).
         info = re.sub(r"[-_.]+", "[-_.]+", package)
-        self._package = re.compile(
-            rf"(?:^|.*/)(?:site|dist)-packages(?:/{name}(?:/.*)?|/{info}-[^/]+\.dist-info(?:/.*)?)?"
+        site = r"(?:^|.*/)(?:site|dist)-packages"
+        folder = "|".join([site, *(re.escape(place) for place in self.places)])
+        self._package = re.compile(rf"(?:{folder})(?:/{name}(?:/.*)?|/{info}-[^/]+\.dist-info(?:/.*)?)?", re.I | re.S)
+        self._distribution = re.compile(rf"{site}/[^/]+\.dist-info(?:/METADATA)?", re.S)
+        self._import = re.compile(
+            rf"(?:{folder})/(?:[^/]+\.pth|__editable__[^/]*|{info}[^/]*\.(?:egg-link|egg)(?:/EGG-INFO|/{name}/__init__\.py)?)"
+            r"|(?:.*/)?(?:python(?:3(?:\.\d+)?)?|pyvenv\.cfg)",
+            re.I | re.S,
         )
-        self._distribution = re.compile(r"(?:^|.*/)(?:site|dist)-packages/[^/]+\.dist-info(?:/METADATA)?")
+        # uv and pip link files out of their caches, which have the package's folder under another name.
+        self._elsewhere = re.compile(rf"(?:^|.*/)(?:{name}|{info}-[^/]+\.dist-info)/.*", re.I | re.S)
         # In a cache file's name: what is kept decides what the file holds.
-        self.key = f"{package}-2"
+        more = sha256("\n".join([*self.places, "", *sorted(self.extra)]).encode("utf-8", "surrogateescape"))[:16]
+        self.key = f"{package}-{_FORMAT}" + (f"-{more}" if self.places or self.extra else "")
+
+    def with_extra(self, extra: Collection[str]) -> Filter:
+        return Filter(self.package, self.places, self.extra | frozenset(extra))
+
+    def inside(self, path: str) -> bool:
+        """Whether a path belongs to the package or its dist-info."""
+        return self._package.fullmatch(path) is not None
 
     def wants(self, path: str) -> bool:
         return (
             path.count("/") < _SKELETON_DEPTH
-            or self._package.fullmatch(path) is not None
+            or path in self.places
+            or path in self.extra
+            or self.inside(path)
             or self._distribution.fullmatch(path) is not None
+            or self._import.fullmatch(path) is not None
         )
 
     def keeps_content(self, path: str, size: int) -> bool:
-        if size > _KEPT_BYTES or path.count("/") < _SKELETON_DEPTH:
+        if size > _KEPT_BYTES:
             return False
-        return self._package.fullmatch(path) is not None and not path.endswith((".so", ".pyc", ".a", ".cubin", ".ptx"))
+        if path in self.extra or (self.inside(path) and not path.endswith(_COMPILED)):
+            return True
+        return size <= _SMALL and path.endswith((".pth", "pyvenv.cfg"))
+
+    def may_be_linked(self, path: str) -> bool:
+        """Whether a file elsewhere looks like one of the package's, which may follow as a hard link to it."""
+        return self._elsewhere.fullmatch(path) is not None
 
 
 def snapshot(
@@ -165,106 +170,251 @@ def snapshot(
     open_blob: Callable[[Descriptor], AbstractContextManager[Iterator[bytes]]],
     wanted: Filter,
     advance: Callable[[int], None],
+    *,
+    diff_id: str | None = None,
 ) -> Snapshot:
-    """What a layer says, from the cache by its digest, else by streaming it once."""
-    path = cache_dir("layers") / f"{descriptor.digest.removeprefix('sha256:')}-{wanted.key}.zip"
-    if path.is_file():
-        kept = _load(path)
-        if kept is not None:
-            advance(descriptor.size)
-            return kept
-        path.unlink(missing_ok=True)
-    with open_blob(descriptor) as pieces:
-        raw = _Pieces(pieces, advance)
-        made = scan(raw, wanted)
-        for _ in iter(lambda: raw.read(1 << 20), b""):
-            pass
-    found = f"sha256:{raw.digest.hexdigest()}"
-    if found != descriptor.digest:
-        raise UnreachableError(
-            "a layer of the base did not arrive whole",
-            details=[("wanted", descriptor.digest), ("found", found)],
-            hint="try again; a proxy or a mirror may have cut it",
-        )
-    _save(path, made)
+    """What a layer says, from the cache by its digest, else by streaming it: once, or twice for odd hard links.
+
+    Raises `MismatchError` when the bytes are not those of `descriptor`, or the tar is not that of `diff_id`,
+    `InputError` when they are not a sound layer.
+    """
+    path = cache_dir("layers") / f"{descriptor.digest.removeprefix('sha256:')}-{sha256(wanted.key.encode())[:16]}.zip"
+    made = _load(path, descriptor, wanted)
+    if made is not None:
+        advance(descriptor.size)
+        check_diff_id(made.diff_id, diff_id, descriptor)
+        return made
+    made = _stream(descriptor, open_blob, wanted, advance)
+    check_diff_id(made.diff_id, diff_id, descriptor)
+    if made.missing:
+        made = _stream(descriptor, open_blob, wanted.with_extra(made.missing), lambda _amount: None)
+    _save(path, made, descriptor, wanted)
     return made
 
 
-def scan(stream: io.RawIOBase, wanted: Filter) -> Snapshot:
-    """Read a layer's tar. Raises `InputError` when it is not a sound one."""
-    found = Snapshot()
+def _stream(
+    descriptor: Descriptor,
+    open_blob: Callable[[Descriptor], AbstractContextManager[Iterator[bytes]]],
+    wanted: Filter,
+    advance: Callable[[int], None],
+) -> Snapshot:
+    with open_blob(descriptor) as chunks:
+        raw = BlobStream(chunks, descriptor, each=lambda chunk: advance(len(chunk)))
+        try:
+            stream = LayerStream(raw, descriptor.size)
+            made = scan(stream, wanted)
+            made.diff_id = stream.finish()
+        except Exception as error:
+            if not is_unsound(error) and not isinstance(error, InputError):
+                raise
+            # A damaged stream is first of all not the blob that is named.
+            raw.finish()
+            if isinstance(error, InputError):
+                raise
+            raise _unsound(error) from error
+        raw.finish()
+    return made
+
+
+def _unsound(error: Exception) -> InputError:
+    return InputError(
+        f"a layer of the base is not a sound tar: {error}",
+        hint="Docker and containerd refuse such a layer, or read it in another way: do not use this base",
+    )
+
+
+def scan(stream: Readable, wanted: Filter) -> Snapshot:
+    """What a layer's tar says. Raises `InputError` when it is not a sound layer."""
+    notes = _Notes(wanted)
     try:
-        with tarfile.open(fileobj=decompressed(cast("IO[bytes]", stream)), mode="r|", errorlevel=1) as archive:
-            for count, member in enumerate(archive):
-                if count > _MAX_ENTRIES:
-                    raise InputError("a layer of the base has too many entries", hint="do not use this base")
-                _note(found, archive, member, wanted)
-    except (tarfile.TarError, EOFError, zlib.error, OverflowError, UnicodeError) as error:
-        raise InputError(f"a layer of the base is not a sound tar: {error}", hint="pull the base again") from error
+        reader = TarReader(stream)
+        for count, member in enumerate(reader):
+            if count > _MAX_ENTRIES:
+                raise InputError(
+                    f"a layer of the base has more than {_MAX_ENTRIES:,} entries", hint="do not use this base"
+                )
+            notes.add(member, reader)
+    except (TarError, EOFError, zlib.error, OverflowError) as error:
+        raise _unsound(error) from error
     except Exception as error:
         if type(error).__name__ == "ZstdError":
-            raise InputError(f"a layer of the base is not sound zstd: {error}", hint="pull the base again") from error
+            raise _unsound(error) from error
         raise
-    return found
+    return notes.done()
 
 
-def _note(found: Snapshot, archive: tarfile.TarFile, member: tarfile.TarInfo, wanted: Filter) -> None:
-    name = clean_name(member.name)
-    if not name:
-        return
-    path = PurePosixPath(name)
-    if path.name == OPAQUE:
-        found.opaque.add(str(path.parent))
-        return
-    if path.name.startswith(WHITEOUT):
-        found.removed.add(str(path.with_name(path.name.removeprefix(WHITEOUT))))
-        return
-    if not wanted.wants(name):
-        return
-    if member.islnk():
-        # A hard link to an earlier entry of the same layer: the same file under another name.
-        earlier = found.entries.get(clean_name(member.linkname))
-        found.entries[name] = earlier or LayerEntry("other", member.mode & 0o7777)
-    elif member.isdir():
-        found.entries[name] = LayerEntry("directory", member.mode & 0o7777)
-    elif member.issym():
-        found.entries[name] = LayerEntry("symlink", 0o777, target=member.linkname)
-    elif member.isfile():
+class _Notes:
+    """What is known of a layer while its tar is read, in its order: a hard link is the file that its target is then."""
+
+    def __init__(self, wanted: Filter) -> None:
+        self._wanted = wanted
+        self._found = Snapshot()
+        self._files: set[int] = set()
+        self._folders: set[int] = set()
+        self._aside: dict[str, LayerEntry] = {}
+        self._links: dict[str, str] = {}
+        self._missing: set[str] = set()
+        self._kept = 0
+
+    def done(self) -> Snapshot:
+        self._found.files = PathSet.of(self._files)
+        self._found.folders = PathSet.of(self._folders)
+        used = {entry.digest for entry in self._found.entries.values()}
+        self._found.contents = {digest: data for digest, data in self._found.contents.items() if digest in used}
+        missing = set(self._missing)
+        for name in list(missing):
+            # A chain of links: the content is that of the first name.
+            while (name := self._links.get(name, "")) and name not in missing:
+                missing.add(name)
+        self._found.missing = frozenset(missing)
+        return self._found
+
+    def add(self, member: Member, reader: TarReader) -> None:
+        name = clean_name(member.name)
+        if not name:
+            return
+        base = PurePosixPath(name).name
+        if base.startswith(WHITEOUT):
+            self._whiteout(PurePosixPath(name), base)
+            return
+        entry = self._entry(name, member, reader)
+        if self._wanted.wants(name) or member.kind == "symlink":
+            if self._wanted.inside(name):
+                _check_name(name)
+            self._found.entries[name] = entry
+            if len(self._found.entries) > _MAX_KEPT:
+                raise InputError(
+                    "a layer of the base has too many links, or its package too many files", hint="do not use this base"
+                )
+        elif member.kind == "directory":
+            self._folders.add(PathSet.hash(name))
+        else:
+            self._files.add(PathSet.hash(name))
+            if entry.digest or member.kind == "hardlink" or name in self._aside:
+                self._aside[name] = entry
+
+    def _whiteout(self, path: PurePosixPath, base: str) -> None:
+        if base == OPAQUE:
+            self._found.opaque.add(str(path.parent))
+            return
+        if base.startswith(_AUFS):
+            # Notes of AUFS for itself, which every client passes over.
+            return
+        name = base.removeprefix(WHITEOUT)
+        if name in ("", ".", ".."):
+            raise InputError(f"a layer of the base has the whiteout {str(path)[:200]!r}", hint="do not use this base")
+        self._found.removed.add(str(path.with_name(name)))
+
+    def _entry(self, name: str, member: Member, reader: TarReader) -> LayerEntry:
+        if member.kind == "hardlink":
+            return self._hard_link(name, clean_name(member.target))
+        if member.kind == "symlink":
+            return LayerEntry("symlink", 0o777, target=member.target)
+        if member.kind == "directory":
+            return LayerEntry("directory", member.mode)
+        if member.kind != "file":
+            return LayerEntry("other", member.mode)
         digest = ""
-        if wanted.keeps_content(name, member.size):
-            stream = archive.extractfile(member)
-            data = stream.read() if stream is not None else b""
-            if len(data) != member.size:
-                raise EOFError("a file in the layer is cut")
-            digest = sha256(data)
-            found.contents[digest] = data
-        found.entries[name] = LayerEntry("file", member.mode & 0o7777, member.size, digest=digest)
-    else:
-        found.entries[name] = LayerEntry("other", member.mode & 0o7777)
+        if self._wanted.keeps_content(name, member.size):
+            digest = self._keep(reader.content())
+            if self._kept > _KEPT_TOGETHER:
+                raise InputError(
+                    f"the package in the base has more than {_KEPT_TOGETHER >> 20} MiB of text",
+                    hint="do not use this base",
+                )
+        elif self._may_keep_aside(name, member.size):
+            digest = self._keep(reader.content())
+        return LayerEntry("file", member.mode, member.size, digest=digest)
+
+    def _may_keep_aside(self, name: str, size: int) -> bool:
+        """Whether a file elsewhere is kept for a hard link that may follow; without it, the layer is read twice."""
+        return (
+            size <= _KEPT_BYTES
+            and self._kept + size <= _KEPT_TOGETHER // 2
+            and not name.endswith(_COMPILED)
+            and self._wanted.may_be_linked(name)
+        )
+
+    def _keep(self, data: bytes) -> str:
+        digest = sha256(data)
+        if digest not in self._found.contents:
+            self._found.contents[digest] = data
+            self._kept += len(data)
+        return digest
+
+    def _hard_link(self, name: str, target: str) -> LayerEntry:
+        """The same file under another name, as it is at this point of the tar; else one of the layers below."""
+        known = self._found.entries.get(target) or self._aside.get(target)
+        if known is not None:
+            self._links[name] = target
+            unread = known.kind == "file" and not known.digest and known.size <= _KEPT_BYTES
+            if (unread or (known.kind == "other" and target in self._links)) and self._needs(name):
+                self._missing.add(target)
+            return known if known.kind in ("file", "symlink", "hardlink") else LayerEntry("other", known.mode)
+        if PathSet.hash(target) in self._files:
+            self._links[name] = target
+            if self._needs(name):
+                self._missing.add(target)
+            return LayerEntry("other", 0o644)
+        # What the same layer removes is no longer in the layers below.
+        gone = {target, *map(str, PurePosixPath(target).parents)} & (self._found.removed | self._found.opaque)
+        return LayerEntry("other", 0o644) if gone else LayerEntry("hardlink", 0o644, target=target)
+
+    def _needs(self, name: str) -> bool:
+        return self._wanted.wants(name) and self._wanted.keeps_content(name, 0)
 
 
-def _save(path: Path, made: Snapshot) -> None:
+def _check_name(name: str) -> None:
+    if not name.isprintable():
+        raise InputError(
+            f"a layer of the base has a file in the package whose name is not plain text: {name[:200]!r}",
+            hint="do not use this base",
+        )
+
+
+def _save(path: Path, made: Snapshot, descriptor: Descriptor, wanted: Filter) -> None:
+    """Keep a snapshot. The file names the layer that it is of, and the digest of everything that follows."""
     index = {
         "entries": {name: [e.kind, e.mode, e.size, e.target, e.digest] for name, e in made.entries.items()},
         "removed": sorted(made.removed),
         "opaque": sorted(made.opaque),
+        "diff_id": made.diff_id,
     }
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         archive.writestr("index.json", json.dumps(index))
+        archive.writestr("files", made.files.dump())
+        archive.writestr("folders", made.folders.dump())
         for digest, data in made.contents.items():
             archive.writestr(digest, data)
-    write_file(path, buffer.getvalue())
+    body = buffer.getvalue()
+    write_file(path, _bound_to(descriptor, wanted, body) + body)
 
 
-def _load(path: Path) -> Snapshot | None:
-    """A snapshot from the cache, or None when the file is damaged."""
+def _bound_to(descriptor: Descriptor, wanted: Filter, body: bytes) -> bytes:
+    """A line of fixed length that ties a cached index to its layer, to what was kept, and to its own bytes."""
+    layer = f"{descriptor.digest} {descriptor.size}"
+    return f"{sha256(f'{layer} {wanted.key}'.encode('utf-8', 'surrogateescape'))} {sha256(body)}\n".encode()
+
+
+def _load(path: Path, descriptor: Descriptor, wanted: Filter) -> Snapshot | None:
+    """A snapshot from the cache, or None when there is none, or it is damaged or of another layer."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        data = path.read_bytes()
+        head, body = data[:130], data[130:]
+        if head != _bound_to(descriptor, wanted, body):
+            raise ValueError("another layer's")
+        with zipfile.ZipFile(io.BytesIO(body)) as archive:
             index = json.loads(archive.read("index.json"))
-            contents = {name: archive.read(name) for name in archive.namelist() if name != "index.json"}
+            files, folders = PathSet.load(archive.read("files")), PathSet.load(archive.read("folders"))
+            contents = {name: archive.read(name) for name in archive.namelist() if len(name) == 64}
         entries = {name: LayerEntry(*fields) for name, fields in index["entries"].items()}
-        made = Snapshot(entries, set(index["removed"]), set(index["opaque"]), contents)
+        made = Snapshot(
+            entries, set(index["removed"]), set(index["opaque"]), contents, files, folders, str(index["diff_id"])
+        )
+    except FileNotFoundError:
+        return None
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error):
+        path.unlink(missing_ok=True)
         return None
     return made if all(sha256(data) == digest for digest, data in contents.items()) else None

@@ -10,12 +10,12 @@ from builder.base.images import layered_tree, resolve_image
 from builder.base.model import BaseImage
 from builder.base.tree import LayeredTree
 from builder.documents.reference import BaseReference, Platform
-from builder.oci.layout import Layout
-from builder.oci.types import Descriptor
+from builder.oci.blobs import checked
+from builder.oci.layout import REF_NAME, Layout
+from builder.oci.types import OCI_INDEX, Descriptor
 from builder.util.context import Context
 from builder.util.errors import InputError
-
-_PIECE = 1 << 20
+from builder.util.files import sha256
 
 
 class LayoutBase:
@@ -37,24 +37,25 @@ class LayoutBase:
         self._context = context
 
     def image(self, platform: Platform) -> BaseImage:
+        top, data = self._top()
+        return resolve_image(self.reference, top.digest, top.media_type, data, platform, self._layout.read)
+
+    def _top(self) -> tuple[Descriptor, bytes]:
+        """What the reference names, checked; the layout's own index, when that lists the images of several platforms."""
+        entries = self._layout.entries()
+        if self._name is None and len({each.digest for each in entries}) > 1:
+            names = {each.annotations.get(REF_NAME, "") for each in entries}
+            if len(names) == 1 and any(each.platform for each in entries):
+                data = self._layout.index_bytes()
+                return Descriptor(OCI_INDEX, f"sha256:{sha256(data)}", len(data)), data
         top = self._layout.resolve(self._name)
-        data = self._layout.read_blob(top.digest)
-        return resolve_image(
-            self.reference, top.digest, top.media_type, data, platform, lambda each: self._layout.read_blob(each.digest)
-        )
+        return top, self._layout.read(top)
 
     def tree(self, platform: Platform, package: str) -> LayeredTree:
         image = self.image(platform)
-        return layered_tree(image, package, lambda descriptor: self.blob(image, descriptor), self._context)
+        return layered_tree(image, package, lambda descriptor: self.blob(image, descriptor), self._context, whole=True)
 
     @contextmanager
-    def blob(self, image: BaseImage, descriptor: Descriptor) -> Iterator[Iterator[bytes]]:
-        path = self._layout.blob_path(descriptor.digest)
-        try:
-            stream = path.open("rb")
-        except OSError as error:
-            raise InputError(
-                f"{image.reference} has no blob {descriptor.digest}", hint="the layout is incomplete: copy it whole"
-            ) from error
-        with stream:
-            yield iter(lambda: stream.read(_PIECE), b"")
+    def blob(self, image: BaseImage, descriptor: Descriptor) -> Iterator[Iterator[bytes]]:  # noqa: ARG002
+        with self._layout.chunks(descriptor.digest) as chunks:
+            yield checked(chunks, descriptor)

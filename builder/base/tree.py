@@ -1,42 +1,71 @@
-"""The package tree of an image, put together from its layers: later layers win, whiteouts remove.
+"""The package tree of an image, put together from its layers.
 
-Layers are read from the top down and no further than needed: once a layer has brought the distribution's RECORD, what
-lies below it matters only for files that RECORD lists and that were not seen yet. The bottom layer, the small one with
-the root file system, is read as well, so that it is known which folders are there already.
+An image on disk is read whole: it is checked anyhow. Of an image in a registry, layers are read from the top down and no
+further than needed: once a layer has brought the distribution's RECORD, what lies below it matters only for files that
+RECORD lists and that were not seen yet. That holds where nothing in the environment points Python to other places; where
+something does, every layer is read. The bottom layer, the small one with the root file system, is read as well, so that
+its folders are known.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any
 
+from builder.base.interpreter import Interpreter, find_interpreter, is_plain, python_path
 from builder.base.layers import Filter, LayerEntry, Snapshot
+from builder.base.merged import MergedLayers
 from builder.base.model import BaseFile, Distribution, EntryKind
+from builder.base.record import read_record
+from builder.oci.document import ImageConfig
 from builder.oci.types import Descriptor
 from builder.util.errors import InputError
 
-ReadLayer = Callable[[Descriptor, Filter], Snapshot]
+ReadLayer = Callable[[Descriptor, Filter, str | None], Snapshot]
+"""Reads a layer; the last argument is its diff id, to be checked."""
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A folder that a Python may import the package from. `why_not` says why it cannot be patched, or is empty."""
+
+    root: str
+    distribution: Distribution | None
+    why_not: str = ""
 
 
 class LayeredTree:
-    """A `PackageTree` over an image's layers (bottom first, as the manifest has them)."""
+    """A `PackageTree` over an image's layers (bottom first, as the manifest has them).
+
+    Raises `InputError` when the package that the image's Python imports is not one that can be patched.
+    """
 
     def __init__(
-        self, layers: Sequence[Descriptor], config: Mapping[str, Any], package: str, read: ReadLayer, name: str
+        self,
+        layers: Sequence[Descriptor],
+        config: ImageConfig,
+        package: str,
+        read: ReadLayer,
+        name: str,
+        *,
+        whole: bool = False,
     ) -> None:
-        self._layers = list(layers)
         self._package = package
-        self._filter = Filter(package)
-        self._read = read
         self._name = name
-        self._snapshots: dict[int, Snapshot] = {}
-        self._next = len(self._layers) - 1
-        self.root, self.distribution = self._find(config)
-        self.python = self._find_python()
+        self._environment = config.environment
+        self._user = str(config.settings.get("User") or "")
+        self._filter = Filter(package, python_path(self._environment))
+        diff_ids = config.diff_ids
+
+        def read_layer(index: int, descriptor: Descriptor, wanted: Filter) -> Snapshot:
+            return read(descriptor, wanted, diff_ids[index] if index < len(diff_ids) else None)
+
+        self._merged = MergedLayers(layers, self._filter, read_layer, name)
+        if whole or not is_plain(self._environment):
+            self._merged.read_all()
+        self.root, self.distribution, self.python = self._find()
         self._record = self._read_record()
 
     def read(self, paths: Collection[str]) -> Mapping[str, BaseFile]:
@@ -44,164 +73,224 @@ class LayeredTree:
         for path in paths:
             full = f"{self.root}/{path}"
             self._look_for(full, listed=path in self._record)
-            blocked = self._linked_parent(full)
+            blocked = self._linked_parent(path)
             if blocked is not None:
                 found[blocked.path] = blocked
                 continue
-            entry, contents = self._entry(full)
+            entry = self._merged.entry(full)
             if entry is not None:
-                found[path] = self._base_file(path, entry, contents)
+                found[path] = self._base_file(path, entry)
         return found
 
     def children(self, folder: str) -> Mapping[str, EntryKind]:
-        prefix = f"{self.root}/{folder}/" if folder else f"{self.root}/"
-        names = {
-            path.removeprefix(prefix).split("/")[0]
-            for snapshot in self._snapshots.values()
-            for path in snapshot.entries
-            if path.startswith(prefix)
-        }
-        entries = {name: self._entry(prefix + name)[0] for name in names}
-        return {name: entry.kind for name, entry in sorted(entries.items()) if entry is not None}
+        full = f"{self.root}/{folder}" if folder else self.root
+        return {name: _kind(entry) for name, entry in self._merged.names(full).items()}
 
     def outside(self, paths: Collection[str]) -> Mapping[str, BaseFile]:
-        self._snapshot(0)
+        self._merged.read_bottom()
         found: dict[str, BaseFile] = {}
         for path in paths:
-            entry, _ = self._entry(path)
+            entry = self._merged.entry(path)
             if entry is not None:
-                found[path] = BaseFile(path, entry.kind, entry.mode, target=entry.target)
+                found[path] = BaseFile(path, _kind(entry), entry.mode, target=entry.target)
         return found
 
-    # --- layers -----------------------------------------------------------------------------------------------------
-
-    def _snapshot(self, index: int) -> Snapshot:
-        if index not in self._snapshots:
-            self._snapshots[index] = self._read(self._layers[index], self._filter)
-        return self._snapshots[index]
-
-    def _deeper(self) -> bool:
-        """Read one more layer, from the top down. False when all are read."""
-        if self._next < 0:
-            return False
-        self._snapshot(self._next)
-        self._next -= 1
-        return True
-
     def _look_for(self, full: str, *, listed: bool) -> None:
-        """Read on until a path that RECORD lists is seen, or every layer is."""
-        while listed and self._entry(full)[0] is None and not self._removed(full) and self._deeper():
+        """Read on until something is said about a path that RECORD lists, or every layer is read."""
+        while listed and self._merged.said(full).layer < 0 and self._merged.deeper():
             pass
 
-    def _removed(self, full: str) -> bool:
-        parents = {str(parent) for parent in PurePosixPath(full).parents} | {full}
-        return any(parents & snapshot.removed for snapshot in self._snapshots.values())
-
-    def _entry(self, full: str) -> tuple[LayerEntry | None, Mapping[str, bytes]]:
-        """The entry at a path in the layers that were read, the topmost one that says something about it."""
-        parents = [str(parent) for parent in PurePosixPath(full).parents if str(parent) != "."]
-        for index in sorted(self._snapshots, reverse=True):
-            snapshot = self._snapshots[index]
-            if full in snapshot.entries:
-                return snapshot.entries[full], snapshot.contents
-            if full in snapshot.removed:
-                return None, {}
-            for parent in parents:
-                if parent in snapshot.removed or parent in snapshot.opaque:
-                    return None, {}
-                above = snapshot.entries.get(parent)
-                if above is not None and above.kind not in ("directory", "symlink"):
-                    return None, {}
-        return None, {}
-
-    def _linked_parent(self, full: str) -> BaseFile | None:
-        """The first parent below the package root that is a symlink."""
-        below = PurePosixPath(full).relative_to(self.root).parents
-        for parent in sorted((str(each) for each in below if str(each) != "."), key=len):
-            entry, _ = self._entry(f"{self.root}/{parent}")
+    def _linked_parent(self, path: str) -> BaseFile | None:
+        """The first parent below the package root that is not a folder."""
+        for parent in [str(each) for each in PurePosixPath(path).parents if str(each) != "."][::-1]:
+            entry = self._merged.entry(f"{self.root}/{parent}")
             if entry is not None and entry.kind == "symlink":
                 return BaseFile(parent, "symlink", entry.mode, target=entry.target)
         return None
 
-    def _base_file(self, path: str, entry: LayerEntry, contents: Mapping[str, bytes]) -> BaseFile:
+    def _base_file(self, path: str, entry: LayerEntry) -> BaseFile:
         if entry.kind == "file" and not entry.digest:
             raise InputError(
                 f"{path} in {self._name} is not a text file that an overlay can change",
                 hint="it is larger than 8 MiB, or compiled",
             )
-        return BaseFile(path, entry.kind, entry.mode, contents.get(entry.digest, b""), entry.target)
+        return BaseFile(path, _kind(entry), entry.mode, self._merged.content(entry), entry.target)
 
     # --- the package ------------------------------------------------------------------------------------------------
 
-    def _find(self, config: Mapping[str, Any]) -> tuple[str, Distribution]:
-        """Read from the top until the package and its dist-info are seen; choose among several places."""
-        marker = re.compile(rf"(.*(?:site|dist)-packages)/{re.escape(self._package)}/__init__\.py")
-        while True:
-            roots = self._candidates(marker)
-            if roots or not self._deeper():
-                break
-        if not roots:
+    def _find(self) -> tuple[str, Distribution, str]:
+        """Read from the top until a place with the package is seen; then choose the one that Python imports."""
+        while not any(place.distribution for place in self._places()) and self._merged.deeper():
+            pass
+        places = self._places()
+        if not any(place.distribution and not place.why_not for place in places):
+            # What is imported instead may be said further down.
+            self._merged.read_all()
+            places = self._places()
+        self._merged.read_bottom()
+        python = find_interpreter(
+            self._merged, self._environment, self._user, [found for each in places if (found := _version(each.root))]
+        )
+        chosen = choose(places, python, self._environment.get("VIRTUAL_ENV", "").strip("/"), self._name, self._package)
+        assert chosen.distribution is not None  # noqa: S101  `choose` takes no other
+        self._check_way(chosen.root)
+        version = _version(chosen.root) or python.version
+        if not version:
             raise InputError(
-                f"{self._name} has no Python package {self._package!r}",
-                hint="check the recipe's 'base' and 'package'; editable installs cannot be patched",
+                f"cannot tell the Python version of {self._name} from {chosen.root}",
+                hint="the package is in an unusual place, and python3 does not say which Python it is",
             )
-        root = _choose(sorted(roots), config, self._name)
-        return root, roots[root]
+        return chosen.root, chosen.distribution, version
 
-    def _candidates(self, marker: re.Pattern[str]) -> dict[str, Distribution]:
-        found: dict[str, Distribution] = {}
-        for snapshot in self._snapshots.values():
-            for path in snapshot.entries:
-                match = marker.fullmatch(path)
-                if match is None or self._entry(path)[0] is None:
+    def _check_way(self, root: str) -> None:
+        """The path that is written must be the one that a container resolves: no link may be on the way to it."""
+        link = self._merged.link_above(f"{root}/{self._package}/__init__.py")
+        if link is not None:
+            raise InputError(
+                f"{self._name} has the package in /{root}, below the link /{link} of another layer",
+                hint="where a layer's files below a link go depends on who unpacks it: do not use this base",
+            )
+
+    def _places(self) -> list[_Place]:
+        """Every folder that has the package, or what a Python could import instead of it; sorted by folder."""
+        roots: dict[str, str] = {}
+        for path in self._merged.paths:
+            if not self._filter.wants(path):
+                continue
+            folder, _, name = path.rpartition("/")
+            if name == "__init__.py" and folder.endswith(f"/{self._package}"):
+                folder, why = folder.removesuffix(f"/{self._package}"), ""
+                if folder.endswith(".egg"):
+                    folder, why = folder.rpartition("/")[0], "installed as an egg"
+            else:
+                why = self._odd(path, name)
+                if not why:
                     continue
-                distribution = self._dist_info(match[1])
-                if distribution is not None:
-                    found[match[1]] = distribution
-        return found
+                if folder.endswith(".dist-info"):
+                    folder = folder.rpartition("/")[0]
+            if self._merged.entry(path) is not None and (folder not in roots or not why):
+                roots[folder] = why
+        return [self._place(root, why) for root, why in sorted(roots.items())]
 
-    def _dist_info(self, root: str) -> Distribution | None:
+    def _odd(self, path: str, name: str) -> str:
+        """Why an entry beside the package stands for it in a form that cannot be patched; empty when it does not."""
+        low, package = name.lower().replace("-", "_"), self._package.lower().replace("-", "_")
+        if name == self._package and self._filter.inside(path):
+            entry = self._merged.entry(path)
+            if entry is not None and entry.kind == "symlink":
+                return f"a link to {entry.target}"
+            return ""
+        if low.startswith((f"__editable__.{package}", f"__editable___{package}")) or low in (
+            f"{package}.egg_link", f"_{package}.pth", f"{package}.pth",
+        ):  # fmt: skip
+            return "installed in editable form"
+        if re.fullmatch(rf"{re.escape(package)}_.*\.egg", low):
+            return "installed as an egg (a zip file or a folder of its own)"
+        if name == "direct_url.json" and re.search(r'"editable"\s*:\s*true', self._merged.text(path)):
+            return "installed in editable form"
+        return ""
+
+    def _place(self, root: str, why_not: str) -> _Place:
+        try:
+            found = self._distributions(root)
+        except InputError as error:
+            return _Place(root, None, error.message)
+        present = self._merged.entry(f"{root}/{self._package}/__init__.py") is not None
+        if present and len(found) == 1:
+            return _Place(root, found[0])
+        if present and not found:
+            return _Place(root, None, why_not or "without a distribution that has a RECORD")
+        if present:
+            names = ", ".join(each.dist_info for each in found)
+            return _Place(root, None, f"with {len(found)} distributions that list it: {names}")
+        return _Place(root, None, why_not or "without the package itself")
+
+    def _distributions(self, root: str) -> list[Distribution]:
+        """The distributions in `root` whose RECORD lists the package; the only one there is, when none lists it."""
         pattern = re.compile(rf"{re.escape(root)}/([^/]+)-([^/-]+)\.dist-info/RECORD")
-        for snapshot in self._snapshots.values():
-            for path in snapshot.entries:
-                match = pattern.fullmatch(path)
-                if match is not None and self._entry(path)[0] is not None:
-                    return Distribution(match[1], match[2], f"{match[1]}-{match[2]}.dist-info")
-        return None
+        found: list[Distribution] = []
+        owners: list[Distribution] = []
+        for path in sorted(self._merged.paths):
+            match = pattern.fullmatch(path)
+            entry = self._merged.entry(path) if match is not None else None
+            if match is None or entry is None:
+                continue
+            distribution = Distribution(match[1], match[2], f"{match[1]}-{match[2]}.dist-info")
+            found.append(distribution)
+            rows = read_record(self._merged.content(entry), f"/{path}")
+            if any(row.path == f"{self._package}/__init__.py" for row in rows):
+                owners.append(distribution)
+        return owners or found
 
     def _read_record(self) -> frozenset[str]:
-        entry, contents = self._entry(f"{self.root}/{self.distribution.dist_info}/RECORD")
-        data = contents.get(entry.digest, b"") if entry is not None else b""
-        return frozenset(row[0] for row in csv.reader(io.StringIO(data.decode("utf-8", "replace"))) if row)
-
-    def _find_python(self) -> str:
-        match = re.search(r"python(3\.\d+)", self.root)
-        if match is None:
+        path = f"{self.root}/{self.distribution.dist_info}/RECORD"
+        entry = self._merged.entry(path)
+        if entry is None or entry.kind != "file" or not entry.digest:
             raise InputError(
-                f"cannot tell the Python version of {self._name} from {self.root}",
-                hint="the package is in an unusual place",
+                f"/{path} in {self._name} is not a file that can be read", hint="it is larger than 8 MiB, or a link"
             )
-        return match[1]
+        return frozenset(row.path for row in read_record(self._merged.content(entry), f"/{path}"))
 
 
-def _choose(roots: Sequence[str], config: Mapping[str, Any], name: str) -> str:
-    """The root that the image's own Python imports from: PYTHONPATH, then the virtual environment, then the PATH's order."""
-    if len(roots) == 1:
-        return roots[0]
-    settings = config.get("config") or {}
-    environment = dict(each.split("=", 1) for each in settings.get("Env") or [] if "=" in each)
-    places = [part.strip("/") for part in environment.get("PYTHONPATH", "").split(":") if part]
-    for root in roots:
-        if root in places:
-            return root
-    prefixes = [environment.get("VIRTUAL_ENV", "").strip("/")]
-    prefixes += [str(PurePosixPath(part).parent).strip("/") for part in environment.get("PATH", "").split(":") if part]
-    for prefix in filter(None, prefixes):
-        inside = [root for root in roots if root.startswith(f"{prefix}/lib/")]
-        if len(inside) == 1:
+def choose(places: Sequence[_Place], python: Interpreter, environment: str, name: str, package: str) -> _Place:
+    """The place that the image's own Python imports from; `environment` is VIRTUAL_ENV.
+
+    Raises `InputError` when it cannot be patched, or when it cannot be told which one that is, with all of them named.
+    """
+    whole = [place for place in places if place.distribution is not None]
+    by_root = {place.root: place for place in places}
+    first = next((by_root[place] for place in python.places if place in by_root), None)
+    if first is not None:
+        inside = [place for place in whole if environment and place.root.startswith(f"{environment}/")]
+        if first.distribution is None:
+            raise _refused(first, places, name, package)
+        if not inside or first in inside:
+            return first
+        raise _undecided(places, python, name, "VIRTUAL_ENV names another one than python3 imports")
+    if len(whole) == 1 and (len(places) == 1 or not python.places):
+        return whole[0]
+    if python.program is None and environment:
+        inside = [place for place in places if place.root.startswith(f"{environment}/lib")]
+        if len(inside) == 1 and inside[0].distribution is not None:
             return inside[0]
+    if not whole and places:
+        raise _refused(places[0], places, name, package)
+    if places:
+        raise _undecided(places, python, name, "python3 imports from none of them")
     raise InputError(
-        f"{name} has the package in {len(roots)} places",
-        details=[("place", f"/{root}") for root in roots],
-        hint="use a base in which PATH, VIRTUAL_ENV or PYTHONPATH names one of them",
+        f"{name} has no Python package {package!r}",
+        hint="check the recipe's 'base' and 'package'; editable installs cannot be patched",
     )
+
+
+def _refused(place: _Place, places: Sequence[_Place], name: str, package: str) -> InputError:
+    return InputError(
+        f"{name} has {package} in /{place.root} {place.why_not}: that cannot be patched",
+        details=_named(places),
+        hint=f"use a base in which {package} is installed from a wheel, in the environment that python3 uses",
+    )
+
+
+def _undecided(places: Sequence[_Place], python: Interpreter, name: str, why: str) -> InputError:
+    return InputError(
+        f"{name} has the package in {len(places)} places",
+        details=[
+            ("why", why),
+            ("python3", f"/{python.program}" if python.program is not None else "none in PATH"),
+            *_named(places),
+        ],
+        hint="use a base in which PATH or PYTHONPATH leads python3 to one of them",
+    )
+
+
+def _named(places: Sequence[_Place]) -> list[tuple[str, str]]:
+    return [("place", f"/{place.root}" + (f" ({place.why_not})" if place.why_not else "")) for place in places]
+
+
+def _version(root: str) -> str:
+    match = re.search(r"python(3\.\d+)(?:/|$)", root)
+    return match[1] if match is not None else ""
+
+
+def _kind(entry: LayerEntry) -> EntryKind:
+    return "other" if entry.kind == "hardlink" else entry.kind

@@ -1,27 +1,33 @@
-"""A wheel as a base: the package's files, read member by member over HTTP ranges. There is no image behind it."""
+"""A wheel as a base: the package's files, read member by member over HTTP ranges. There is no image behind it.
+
+A range proves nothing about the wheel that it is said to be of. So a wheel is read whole once and checked against the
+index's SHA-256, and what binds its members is remembered: the list of them, and RECORD with the digest of each.
+"""
 
 from __future__ import annotations
 
-import base64
-import csv
 import hashlib
-import io
 import json
 import os
 import re
+import tempfile
 import zipfile
+import zlib
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from builder.base.model import BaseFile, BaseImage, Distribution, EntryKind
+from builder.base.wheel_index import MEMBER_LIMIT, WheelIndex, index_of, read_index, write_index
 from builder.documents.reference import BaseReference, Platform
 from builder.oci.types import OCI_CONFIG, OCI_MANIFEST, Descriptor
 from builder.util.context import Context
 from builder.util.errors import InputError, MismatchError, UnreachableError
-from builder.util.files import cache_dir, file_sha256, replacing, sha256, write_file
+from builder.util.files import ContentCache, cache_dir, file_sha256, replacing, sha256, write_file
 from builder.util.process import run
 
 # Where the official vLLM image has its packages, and its Python (read from that image's config and history).
@@ -30,6 +36,7 @@ OFFICIAL_PYTHON = "3.12"
 
 _MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 _TIMEOUT = 60.0
+_WHEEL_LIMIT = 8 << 30
 
 
 @dataclass(frozen=True)
@@ -83,7 +90,14 @@ class WheelBase:
         )
 
     def tree(self, platform: Platform, package: str) -> WheelTree:
-        return WheelTree(self._link(platform), package)
+        return WheelTree(self._link(platform), package, offline=self._context.offline)
+
+    def check(self, platform: Platform) -> None:
+        """Read the whole wheel, once per wheel, and check it; its tree then takes nothing that is not bound to it.
+
+        Raises `MismatchError` when it is not the wheel that the index names, `UnreachableError` when it cannot be read.
+        """
+        check_wheel(self._link(platform), context=self._context)
 
     def blob(self, image: BaseImage, descriptor: Descriptor) -> AbstractContextManager[Iterator[bytes]]:
         raise InputError(f"{image.reference} has no blob {descriptor.digest}", hint="a wheel base has no layers")
@@ -183,13 +197,11 @@ def open_wheel(link: WheelLink) -> Iterator[zipfile.ZipFile]:
     import requests
     from remotezip import RangeNotSupported, RemoteIOError, RemoteZip
 
-    if link.url.startswith("file:"):
-        from urllib.request import url2pathname
-
-        with zipfile.ZipFile(url2pathname(urlsplit(link.url).path)) as archive:
-            yield archive
-        return
     try:
+        if link.url.startswith("file:"):
+            with zipfile.ZipFile(_local_path(link)) as archive:
+                yield archive
+            return
         # One connection for all members: many small ranges are asked for, one after another.
         with requests.Session() as session:
             try:
@@ -204,71 +216,142 @@ def open_wheel(link: WheelLink) -> Iterator[zipfile.ZipFile]:
             details=[("from", urlsplit(link.url).hostname or "")],
             hint="check the network and try again; what was read already is kept",
         ) from error
-    except zipfile.BadZipFile as error:
-        raise UnreachableError(f"{link.filename} is not a whole zip file: {error}", hint="try again") from error
+    except (zipfile.BadZipFile, NotImplementedError, EOFError, zlib.error) as error:
+        raise InputError(
+            f"{link.filename} is not a whole zip file: {error}", hint="download or build it again"
+        ) from error
+
+
+def _local_path(link: WheelLink) -> Path:
+    return Path(url2pathname(urlsplit(link.url).path))
+
+
+def check_wheel(link: WheelLink, *, context: Context) -> WheelIndex:
+    """What binds the members of a wheel to its digest: remembered, else found by reading the whole wheel once.
+
+    Raises `MismatchError` when the wheel is not the one that the index names.
+    """
+    known = read_index(link.sha256)
+    if known is not None:
+        return known
+    if link.url.startswith("file:"):
+        if file_sha256(_local_path(link)) != link.sha256:
+            raise _other_wheel(link, "another digest")
+        with open_wheel(link) as archive:
+            found = index_of(archive, link.filename)
+    else:
+        if context.offline:
+            raise InputError(
+                f"--offline: {link.filename} was not checked against its digest yet",
+                hint="run `builder lock` once with the network",
+            )
+        with tempfile.TemporaryFile(dir=cache_dir("wheels")) as stream:
+            _download(link, stream, context)
+            with zipfile.ZipFile(stream) as archive:
+                found = index_of(archive, link.filename)
+    write_index(link.sha256, found)
+    return found
+
+
+def _download(link: WheelLink, stream: IO[bytes], context: Context) -> None:
+    """Read a whole wheel into `stream`, with its progress shown. Raises `MismatchError` for other content."""
+    import requests
+
+    digest = hashlib.sha256()
+    try:
+        with requests.get(link.url, stream=True, timeout=_TIMEOUT) as response:
+            response.raise_for_status()
+            length = response.headers.get("Content-Length", "")
+            total = int(length) if length.isdigit() else None
+            size = f" ({total / 1e6:,.0f} MB)" if total is not None else ""
+            context.console.say(f"reading {link.filename}{size} once, to check it against its digest")
+            with context.console.progress(f"checking {link.filename}", total=total) as bar:
+                for chunk in response.iter_content(1 << 20):
+                    digest.update(chunk)
+                    stream.write(chunk)
+                    bar.advance(len(chunk))
+                    if stream.tell() > _WHEEL_LIMIT:
+                        raise InputError(f"{link.filename} is larger than {_WHEEL_LIMIT >> 30} GiB")
+    except requests.RequestException as error:
+        raise UnreachableError(
+            f"cannot read {link.filename}: {type(error).__name__}",
+            details=[("from", urlsplit(link.url).hostname or "")],
+            hint="check the network and try again",
+        ) from error
+    if digest.hexdigest() != link.sha256:
+        raise _other_wheel(link, digest.hexdigest())
+    stream.flush()
+
+
+def _other_wheel(link: WheelLink, found: str) -> MismatchError:
+    return MismatchError(
+        f"{link.filename} does not have the digest that the index promised",
+        details=[("wanted", link.sha256), ("found", found)],
+        hint="try again; if it stays, the index or a proxy changes files",
+    )
 
 
 def _downloaded(link: WheelLink) -> Path:
-    import requests
-
     path = cache_dir("wheels") / link.filename
-    if not path.is_file():
-        with requests.get(link.url, stream=True, timeout=_TIMEOUT) as answer, replacing(path) as stream:
-            answer.raise_for_status()
-            digest = hashlib.sha256()
-            for piece in answer.iter_content(1 << 20):
-                digest.update(piece)
-                stream.write(piece)
-            if digest.hexdigest() != link.sha256:
-                raise MismatchError(
-                    f"{link.filename} does not have the digest that the index promised",
-                    details=[("wanted", link.sha256), ("found", digest.hexdigest())],
-                    hint="try again; if it stays, the index or a proxy changes files",
-                )
+    if not path.is_file() or file_sha256(path) != link.sha256:
+        with replacing(path) as stream:
+            _download(link, stream, Context())
     return path
 
 
 class WheelTree:
-    """The package of a wheel. Every member that is read is checked against the wheel's RECORD."""
+    """The package of a wheel. Every member that is read is checked against the wheel's RECORD.
+
+    The RECORD is that of the checked wheel (`check_wheel`) when it was checked, else the one that a range gives.
+    """
 
     root = OFFICIAL_ROOT
     python = OFFICIAL_PYTHON
 
-    def __init__(self, link: WheelLink, package: str) -> None:
+    def __init__(self, link: WheelLink, package: str, *, offline: bool = False) -> None:
         self._link = link
         self._package = package
-        self._members: dict[str, zipfile.ZipInfo] | None = None
-        self._digests: dict[str, str] = {}
-        self._distribution: Distribution | None = None
+        self._offline = offline
+        self._index: WheelIndex | None = None
         self._known: dict[str, bytes] = {}
 
     @property
     def distribution(self) -> Distribution:
-        self._open()
-        assert self._distribution is not None  # noqa: S101  set by _open
-        return self._distribution
+        info = self._opened().dist_info
+        name, version = info.removesuffix(".dist-info").split("-", 1)
+        return Distribution(name, version, info)
 
     def read(self, paths: Collection[str]) -> Mapping[str, BaseFile]:
-        members = self._open()
+        index = self._opened()
         folders = self._folders()
-        wanted = [path for path in paths if path in members and path not in self._known]
+        wanted = [path for path in paths if path in index.members and path not in self._known]
+        cache = ContentCache()
+        for path in list(wanted):
+            kept = cache.get(index.digests.get(path, "-" * 64))
+            if kept is not None:
+                self._known[path] = kept
+                wanted.remove(path)
         if wanted:
+            if self._offline and not self._link.url.startswith("file:"):
+                raise InputError(
+                    f"--offline: {len(wanted)} files of {self._link.filename} are not in the cache",
+                    details=[("missing", ", ".join(sorted(wanted)[:5]))],
+                    hint="run once with the network",
+                )
             with open_wheel(self._link) as archive:
                 for path in wanted:
-                    self._known[path] = self._checked(path, archive.read(path))
+                    self._known[path] = self._read_member(archive, path, index)
         found = {
-            path: BaseFile(
-                path, "file", 0o755 if members[path].external_attr >> 16 & 0o100 else 0o644, self._known[path]
-            )
+            path: BaseFile(path, "file", 0o755 if index.members[path] else 0o644, self._known[path])
             for path in paths
-            if path in members
+            if path in index.members
         }
         return found | {path: BaseFile(path, "directory", 0o755) for path in paths if path in folders}
 
     def children(self, folder: str) -> Mapping[str, EntryKind]:
         prefix = f"{folder}/" if folder else ""
         found: dict[str, EntryKind] = {}
-        for path in self._open():
+        for path in self._opened().members:
             if path.startswith(prefix):
                 head, slash, _ = path.removeprefix(prefix).partition("/")
                 found[head] = "directory" if slash else "file"
@@ -278,36 +361,37 @@ class WheelTree:
         return {}
 
     def _folders(self) -> set[str]:
-        return {path[:at] for path in self._open() for at, letter in enumerate(path) if letter == "/"}
+        return {path[:at] for path in self._opened().members for at, letter in enumerate(path) if letter == "/"}
 
-    def _open(self) -> dict[str, zipfile.ZipInfo]:
-        """Read the table of contents, RECORD and METADATA once."""
-        if self._members is not None:
-            return self._members
-        with open_wheel(self._link) as archive:
-            members = {info.filename: info for info in archive.infolist() if not info.is_dir()}
-            dist_info = next(
-                (name.split("/")[0] for name in members if re.fullmatch(r"[^/]+\.dist-info/RECORD", name)), None
-            )
-            if dist_info is None or f"{self._package}/__init__.py" not in members:
+    def _opened(self) -> WheelIndex:
+        """What binds the members, remembered or read by range."""
+        if self._index is None:
+            index = read_index(self._link.sha256)
+            if index is None:
+                with open_wheel(self._link) as archive:
+                    index = index_of(archive, self._link.filename)
+            if f"{self._package}/__init__.py" not in index.members:
                 raise InputError(
                     f"{self._link.filename} has no package {self._package!r}", hint="check the recipe's 'package'"
                 )
-            record = archive.read(f"{dist_info}/RECORD")
-            self._known[f"{dist_info}/RECORD"] = record
-        self._digests = {row[0]: row[1] for row in csv.reader(io.StringIO(record.decode())) if len(row) > 1}
-        name, version = dist_info.removesuffix(".dist-info").split("-", 1)
-        self._distribution = Distribution(name, version, dist_info)
-        self._members = members
-        return members
+            self._known[f"{index.dist_info}/RECORD"] = index.record
+            self._index = index
+        return self._index
 
-    def _checked(self, path: str, data: bytes) -> bytes:
-        wanted = self._digests.get(path, "")
-        found = "sha256=" + base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
-        if wanted and wanted != found:
+    def _read_member(self, archive: zipfile.ZipFile, path: str, index: WheelIndex) -> bytes:
+        """A member, checked against RECORD. Raises `MismatchError` when it is another, or when RECORD has no digest of it."""
+        try:
+            info = archive.getinfo(path)
+            if info.file_size > MEMBER_LIMIT:
+                raise InputError(f"{path} in {self._link.filename} is larger than {MEMBER_LIMIT >> 20} MiB")
+            data = archive.read(info)
+        except KeyError as error:
+            raise _other_wheel(self._link, f"one without {path}") from error
+        wanted, found = index.digests.get(path), sha256(data)
+        if wanted != found:
             raise MismatchError(
                 f"{path} in {self._link.filename} is not what the wheel's RECORD says",
-                details=[("wanted", wanted), ("found", found)],
+                details=[("wanted", wanted or "RECORD has no SHA-256 of it"), ("found", found)],
                 hint="try again; if it stays, the index or a proxy changes files",
             )
         return data

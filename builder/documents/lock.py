@@ -120,6 +120,10 @@ class LockedBase(Frozen):
     reference: str
     digest: str
     wheel: str | None = Field(default=None, description="File name of the wheel, whose SHA-256 is the digest.")
+    trust_ranges: bool = Field(
+        default=False,
+        description="Whether parts of the wheel were taken without checking the whole against its digest.",
+    )
     platforms: dict[str, LockedPlatform]
 
     @property

@@ -1,4 +1,4 @@
-"""YAML that people write: read safely, with the place of every error.
+"""YAML that people write: read safely and within limits, with the place of every error.
 
 Duplicate keys, aliases and tags are refused. Of YAML 1.1's implicit types only null, booleans spelt `true` and `false`,
 decimal integers and decimal floats are taken: `on`, `yes`, `010`, `1:30` and dates stay the text that was written.
@@ -18,8 +18,11 @@ from pydantic import BaseModel, ValidationError
 
 from builder.documents.problems import plain
 from builder.util.errors import InputError
+from builder.util.files import read_regular
 
-_LIMIT = 16 << 20
+_LIMIT = 4 << 20
+_EVENTS = 400_000
+"""What a document may have of values, keys, beginnings and ends; parsing as many takes some 10 seconds."""
 _DEPTH = 40
 _INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,18})")
 _FLOAT = re.compile(r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?")
@@ -66,9 +69,7 @@ def read_yaml(path: Path, *, name: str | None = None) -> Document:
     """Read a YAML file. Raises `InputError` when it cannot be read or is not the YAML that this tool takes."""
     name = name or str(path)
     try:
-        if path.stat().st_size > _LIMIT:
-            raise InputError(f"{name} is larger than {_LIMIT >> 20} MiB", hint="this cannot be the file that was meant")
-        text = path.read_text(encoding="utf-8")
+        text = read_regular(path, limit=_LIMIT, name=name).decode("utf-8")
     except OSError as error:
         raise InputError(f"cannot read {name}: {error.strerror}", hint="check the name and its permissions") from error
     except UnicodeDecodeError as error:
@@ -81,9 +82,7 @@ def parse_yaml(text: str, name: str) -> Document:
     loader = None
     try:
         loader = yaml.SafeLoader(text)
-        for event in yaml.parse(text, Loader=yaml.SafeLoader):
-            if isinstance(event, yaml.AliasEvent):
-                raise _error(name, event.start_mark, "aliases are not taken", "write the value out")
+        _check_events(text, name)
         node = loader.get_single_node()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -102,6 +101,25 @@ def parse_yaml(text: str, name: str) -> Document:
     document = Document(name, None)
     document.value = _build(node, (), document) if node is not None else None
     return document
+
+
+def _check_events(text: str, name: str) -> None:
+    """Refuse what is costly before anything is built of it: depth, number, aliases. Stops at the first that is too much.
+
+    A parser that goes on into a document of 5,000 levels takes time that grows with their square.
+    """
+    depth = 0
+    for count, event in enumerate(yaml.parse(text, Loader=yaml.SafeLoader)):
+        if isinstance(event, yaml.AliasEvent):
+            raise _error(name, event.start_mark, "aliases are not taken", "write the value out")
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > _DEPTH:
+                raise _error(name, event.start_mark, "nested too deeply", "no file of this tool is")
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if count > _EVENTS:
+            raise InputError(f"{name} has more than {_EVENTS:,} values", hint="this cannot be the file that was meant")
 
 
 def _build(node: yaml.Node, location: Location, document: Document) -> Any:

@@ -6,21 +6,19 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
 
 from builder.base.model import BaseImage
 from builder.documents.reference import Platform
 from builder.image.layer import Layer
+from builder.oci.document import read_config, read_manifest
 from builder.oci.types import (
     DOCKER_LAYER,
     DOCKER_MANIFEST,
-    OCI_CONFIG,
     OCI_INDEX,
     OCI_LAYER,
     Descriptor,
     encode,
 )
-from builder.util.errors import InputError
 from builder.util.files import sha256
 
 
@@ -65,28 +63,26 @@ def assemble(
 
     The manifest is of the base's family (OCI or Docker), so that a registry that mounted the base takes it.
     """
-    manifest = _json(base.manifest_bytes, "manifest", base.reference)
-    config = _json(base.config_bytes, "config", base.reference)
+    read = read_manifest(base.manifest_bytes, f"the manifest of {base.reference}")
+    found = read_config(base.config_bytes, f"the config of {base.reference}")
+    manifest, config, base_layers = read.document, found.document, read.layers
     docker = base.manifest.media_type == DOCKER_MANIFEST
-    settings = dict(config.get("config") or {})
+    settings = dict(found.settings)
     settings["Labels"] = {**(settings.get("Labels") or {}), **labels}
     settings["Entrypoint"] = list(entrypoint)
     settings["Cmd"] = None
-    rootfs = config.get("rootfs") or {"type": "layers", "diff_ids": []}
     new_config = {
         **config,
         "created": timestamp(epoch),
         "config": settings,
-        "rootfs": {**rootfs, "diff_ids": [*rootfs.get("diff_ids", []), layer.digest]},
+        "rootfs": {**config["rootfs"], "diff_ids": [*found.diff_ids, layer.digest]},
         "history": [
             *(config.get("history") or []),
             {"created": timestamp(epoch), "created_by": created_by, "comment": "overlay-image-builder"},
         ],
     }
     config_bytes = encode(new_config)
-    config_type = manifest["config"]["mediaType"] if manifest.get("config") else OCI_CONFIG
-    config_descriptor = Descriptor(config_type, f"sha256:{sha256(config_bytes)}", len(config_bytes))
-    base_layers = tuple(Descriptor.from_json(each) for each in manifest.get("layers", []))
+    config_descriptor = Descriptor(read.config.media_type, f"sha256:{sha256(config_bytes)}", len(config_bytes))
     layer_descriptor = Descriptor(DOCKER_LAYER if docker else OCI_LAYER, layer.digest, layer.size)
     new_manifest = {
         **manifest,
@@ -106,16 +102,6 @@ def assemble(
         config_bytes=config_bytes,
         base_layers=base_layers,
     )
-
-
-def _json(data: bytes, what: str, reference: str) -> dict[str, Any]:
-    try:
-        document = json.loads(data)
-    except ValueError as error:
-        raise InputError(f"the {what} of {reference} is not JSON: {error}") from error
-    if not isinstance(document, dict):
-        raise InputError(f"the {what} of {reference} is not a JSON object")
-    return document
 
 
 def make_index(images: Sequence[Image]) -> tuple[Descriptor, bytes]:

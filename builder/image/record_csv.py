@@ -1,7 +1,4 @@
-"""The installed distribution's RECORD: which files it has, with their digests.
-
-Source: the PyPA specification "Recording installed projects": CSV of path, `sha256=` and unpadded urlsafe base64, size.
-"""
+"""The distribution's RECORD after the stack."""
 
 from __future__ import annotations
 
@@ -11,8 +8,8 @@ import hashlib
 import io
 from collections.abc import Collection
 
+from builder.base.record import read_record
 from builder.patch.model import StackResult
-from builder.util.errors import InputError
 
 
 def record_digest(data: bytes) -> str:
@@ -23,37 +20,32 @@ def record_digest(data: bytes) -> str:
 def update_record(record: bytes, result: StackResult, bytecode: Collection[str]) -> bytes:
     """RECORD after the stack: new digests and sizes, new files at the end, deleted files and stale bytecode gone.
 
-    Lines of other files keep their bytes, so that the change is as small as it can be.
+    Rows of other files keep their bytes, so that the change is as small as it can be.
     """
     newline = "\r\n" if b"\r\n" in record else "\n"
     changed = {file.path: file for file in result.files}
     stale = set(bytecode)
-    lines: list[str] = []
+    kept: list[str] = []
     seen: set[str] = set()
-    try:
-        text = record.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError("the base's RECORD is not UTF-8 text") from error
-    for line in text.splitlines():
-        if not line:
+    for row in read_record(record, "the base's RECORD"):
+        if row.path in stale:
             continue
-        path = next(csv.reader([line]))[0]
-        if path in stale:
+        if row.path not in changed:
+            kept.append(row.text if row.text.endswith("\n") else row.text + newline)
             continue
-        if path in changed:
-            seen.add(path)
-            after = changed[path].after
-            if after is not None:
-                lines.append(_line(path, after))
-        else:
-            lines.append(line)
-    lines += [
-        _line(path, file.after) for path, file in sorted(changed.items()) if path not in seen and file.after is not None
+        seen.add(row.path)
+        after = changed[row.path].after
+        if after is not None:
+            kept.append(_row(row.path, after) + newline)
+    kept += [
+        _row(path, file.after) + newline
+        for path, file in sorted(changed.items())
+        if path not in seen and file.after is not None
     ]
-    return (newline.join(lines) + newline).encode()
+    return "".join(kept).encode()
 
 
-def _line(path: str, data: bytes) -> str:
+def _row(path: str, data: bytes) -> str:
     buffer = io.StringIO()
     csv.writer(buffer, lineterminator="").writerow([path, record_digest(data), len(data)])
     return buffer.getvalue()

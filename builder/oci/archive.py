@@ -10,9 +10,13 @@ import json
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO, cast
 
 from builder.documents.reference import Platform
+from builder.oci.blobs import BlobStream
+from builder.oci.document import read_manifest
 from builder.oci.layout import REF_NAME, Layout
+from builder.oci.platforms import choose_image
 from builder.oci.types import INDEX_TYPES, Descriptor
 from builder.util.errors import InputError
 from builder.util.files import replacing
@@ -24,11 +28,7 @@ def choose_manifest(layout: Layout, top: Descriptor, platform: Platform) -> Desc
     """The manifest for one platform below `top`, which is a manifest or an index."""
     if top.media_type not in INDEX_TYPES:
         return top
-    entries = [Descriptor.from_json(each) for each in layout.read_json(top.digest).get("manifests", [])]
-    for entry in entries:
-        if entry.platform is not None and platform.matches(entry.platform):
-            return choose_manifest(layout, entry, platform)
-    raise InputError(f"the image has no manifest for {platform}")
+    return choose_image(top, layout.read(top), platform, str(layout.folder), layout.read)[0]
 
 
 def write_archive(
@@ -37,11 +37,11 @@ def write_archive(
     """Write one image of `layout` as a tar. `names` are full names for Docker (`NAME:TAG`).
 
     With `skip_missing`, layers that the layout does not have are named only: a daemon that has them does not ask.
+    Every blob is checked while it is copied. Raises `MismatchError` when one is not what its descriptor says.
     """
     chosen = choose_manifest(layout, top, platform)
-    manifest = layout.read_json(chosen.digest)
-    config = Descriptor.from_json(manifest["config"])
-    layers = [Descriptor.from_json(each) for each in manifest["layers"]]
+    manifest = read_manifest(layout.read(chosen), f"manifest {chosen.digest}")
+    config, layers = manifest.config, manifest.layers
     docker = [
         {
             "Config": _blob(config.digest),
@@ -74,9 +74,17 @@ def write_archive(
                     f"the layout does not have layer {descriptor.digest}",
                     hint="build with --with-base, so that the base's layers are in it",
                 )
-            info = _info(_blob(descriptor.digest), blob.stat().st_size)
-            with blob.open("rb") as reading:
-                archive.addfile(info, reading)
+            with layout.chunks(descriptor.digest) as chunks:
+                reading = BlobStream(chunks, descriptor)
+                try:
+                    archive.addfile(
+                        _info(_blob(descriptor.digest), descriptor.size), cast("IO[bytes]", io.BufferedReader(reading))
+                    )
+                except OSError as error:
+                    if error.errno is not None:
+                        raise
+                    # tarfile says only that the file ended too early.
+                reading.finish()
 
 
 def _blob(digest: str) -> str:

@@ -1,4 +1,4 @@
-"""The Docker daemon: is it there, what does it have, and bringing an image into it with its own digest."""
+"""The Docker daemon: whether it responds, which images it has, and bringing an image into it with its own digest."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from builder.documents.reference import Platform
 from builder.oci.archive import choose_manifest, write_archive
+from builder.oci.document import read_manifest
 from builder.oci.layout import Layout
 from builder.oci.types import Descriptor
 from builder.util.context import Context
@@ -94,9 +95,9 @@ def load(
     from docker.errors import APIError, ImageNotFound
 
     chosen = choose_manifest(layout, top, platform)
-    manifest = layout.read_json(chosen.digest)
-    config = manifest["config"]["digest"]
-    missing = [each for each in manifest["layers"] if not layout.blob_path(each["digest"]).is_file()]
+    manifest = read_manifest(layout.read(chosen), f"manifest {chosen.digest}")
+    config = manifest.config.digest
+    missing = [each for each in manifest.layers if not layout.blob_path(each.digest).is_file()]
     with daemon() as client, tempfile.TemporaryDirectory(prefix="builder-load-") as folder:
         if missing and base is not None and not has_image(client, base):
             context.console.say(f"Docker does not have the base yet: pulling {base}")

@@ -51,6 +51,8 @@ class Descriptor:
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Descriptor:
         """Read a descriptor that somebody else wrote. Raises `InputError` when it is not one."""
+        if not isinstance(document, Mapping):
+            raise InputError("a descriptor is not a JSON object", details=[("found", repr(document)[:200])])
         media_type, digest, size = document.get("mediaType"), document.get("digest"), document.get("size")
         if not isinstance(media_type, str) or not isinstance(size, int) or isinstance(size, bool) or size < 0:
             raise InputError("a descriptor lacks mediaType or size", details=[("found", repr(document)[:200])])
@@ -70,7 +72,7 @@ class Descriptor:
 
 
 BlobSource = Callable[[Descriptor], AbstractContextManager[Iterator[bytes]]]
-"""Opens a blob: its bytes as they are stored, in pieces."""
+"""Opens a blob: its bytes as they are stored, in chunks."""
 
 
 def encode(document: Mapping[str, Any]) -> bytes:

@@ -14,6 +14,7 @@ from builder.image.labels import ENTRYPOINT, INPUTS_LABEL, RECORD_LABEL
 from builder.image.layer import Layer, make_layer
 from builder.image.manifest import Image, assemble, make_index
 from builder.image.tags import Tags, make_tags
+from builder.oci.document import read_config
 from builder.oci.layout import Layout, write_layout
 from builder.oci.types import Descriptor
 from builder.pipeline.docker_base import base_name
@@ -105,9 +106,25 @@ def write_oci(workspace: Workspace, built: Built, folder: Path, *, with_base: bo
             wanted,
             (lambda descriptor: base.blob(owner[descriptor.digest], descriptor)) if base is not None else None,
             local=Layout(base.folder) if isinstance(base, LayoutBase) else None,
+            diff_ids=_diff_ids(built) if wanted else {},
             advance=bar.advance,
+            waiting=lambda who: workspace.context.console.say(f"waiting for {who}, which writes to {folder}"),
         )
     return len(wanted) == len(layers)
+
+
+def _diff_ids(built: Built) -> dict[str, str]:
+    """Layer digest -> diff id of the base's layers. Raises `InputError` when two configs contradict each other."""
+    found: dict[str, str] = {}
+    for image in built.images.values():
+        config = read_config(image.base.config_bytes, f"the config of {image.base.reference}")
+        for layer, diff_id in zip(image.base_layers, config.diff_ids, strict=True):
+            if found.setdefault(layer.digest, diff_id) != diff_id:
+                raise InputError(
+                    f"{image.base.reference} names two diff ids for layer {layer.digest}",
+                    hint="no client would run this image: do not use this base",
+                )
+    return found
 
 
 def docker_base(workspace: Workspace) -> str:

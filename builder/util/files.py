@@ -1,18 +1,18 @@
-"""Where this tool keeps things, and how it writes them: whole or not at all."""
+"""Where this tool keeps things, and how it reads and writes files: bounded, and whole or not at all."""
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
+import stat
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
 from builder.util.errors import InputError, MismatchError
-
-_CHUNK = 1 << 20
 
 
 def sha256(data: bytes) -> str:
@@ -21,7 +21,7 @@ def sha256(data: bytes) -> str:
 
 
 def file_sha256(path: Path) -> str:
-    """The SHA-256 of a file's content, read in pieces of 1 MiB."""
+    """The SHA-256 of a file's content, read in chunks."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
@@ -35,6 +35,34 @@ def naming(path: Path) -> Iterator[None]:
         if error.filename is None:
             error.filename = str(path)
         raise
+
+
+@contextmanager
+def open_regular(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file for reading. Raises `InputError` for a FIFO, a device, a socket or a folder: those may never end.
+
+    Raises `OSError` when it cannot be opened.
+    """
+    # Opening a FIFO waits for a writer, unless it is opened without blocking.
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise InputError(f"{path} is not a regular file", hint="name a file, not a folder, a pipe or a device")
+    with os.fdopen(handle, "rb") as stream, naming(path):
+        yield stream
+
+
+def read_regular(path: Path, *, limit: int, name: str | None = None) -> bytes:
+    """The content of a file of at most `limit` bytes; `name` stands for it in messages.
+
+    Raises `InputError` when it is larger or is not a regular file, `OSError` when it cannot be read.
+    """
+    with open_regular(path) as stream:
+        data = stream.read(limit + 1)
+    if len(data) > limit:
+        size = f"{limit >> 20} MiB" if limit >= 1 << 20 else f"{limit >> 10} KiB"
+        raise InputError(f"{name or path} is larger than {size}", hint="this cannot be the file that was meant")
+    return data
 
 
 def cache_dir(*parts: str) -> Path:
@@ -61,81 +89,63 @@ def cache_dir(*parts: str) -> Path:
 
 @contextmanager
 def replacing(path: Path, *, mode: int = 0o644) -> Iterator[IO[bytes]]:
-    """Open a temporary neighbour of `path` for writing; it takes the name `path` only when the block ends well."""
+    """Open a temporary neighbour of `path` for writing; it takes the name `path` only when the block ends well.
+
+    The temporary file is locked while it is written, so that one that a killed run has left is known and is removed.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    temporary = Path(name)
+    clear_leftovers(path)
+    handle, temporary = _temporary(path)
     try:
         with os.fdopen(handle, "wb") as stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
-        temporary.chmod(mode)
-        temporary.replace(path)
+            temporary.chmod(mode)
+            temporary.replace(path)
     except BaseException:
         with suppress(FileNotFoundError):
             temporary.unlink()
         raise
 
 
+def _temporary(path: Path) -> tuple[int, Path]:
+    while True:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.", suffix=".tmp")
+        with suppress(OSError):
+            # A file system that knows no locks keeps its leftovers.
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        if os.fstat(handle).st_nlink:
+            return handle, Path(name)
+        # Between its making and its lock, another run took it for a leftover.
+        os.close(handle)
+
+
+def clear_leftovers(path: Path) -> None:
+    """Remove the temporary neighbours of `path` that nobody writes any more: those of runs that were killed."""
+    for leftover in path.parent.glob(f".{literal(path.name[:100])}.*.tmp"):
+        _remove_dead(leftover)
+
+
+def literal(name: str) -> str:
+    """A file name as a pattern that matches this name only."""
+    return "".join(f"[{each}]" if each in "*?[" else each for each in name)
+
+
+def _remove_dead(leftover: Path) -> None:
+    with suppress(OSError):
+        handle = os.open(leftover, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            leftover.unlink()
+        finally:
+            os.close(handle)
+
+
 def write_file(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     """Write `data` to `path`, whole or not at all."""
     with replacing(path, mode=mode) as stream:
         stream.write(data)
-
-
-def write_files(files: Mapping[Path, bytes]) -> None:
-    """Write several files, all or none: first each beside its place, then each into it, in the order given.
-
-    When one cannot be written, or the run is interrupted, those before it are put back as they were. A file that has its
-    content already is left alone; one that is there keeps its mode. Raises `InputError` for a folder that cannot be
-    written.
-    """
-    staged: list[tuple[Path, Path]] = []
-    done: list[tuple[Path, bytes | None]] = []
-    made: list[Path] = []
-    path = Path()
-    try:
-        for path, data in files.items():
-            old = path.read_bytes() if path.is_file() else None
-            if old == data:
-                continue
-            made += _make_folder(path.parent)
-            handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-            staged.append((Path(name), path))
-            with os.fdopen(handle, "wb") as stream:
-                stream.write(data)
-                stream.flush()
-                os.fsync(stream.fileno())
-            Path(name).chmod(path.stat().st_mode & 0o777 if old is not None else 0o644)
-        for temporary, path in staged:
-            done.append((path, path.read_bytes() if path.is_file() else None))
-            temporary.replace(path)
-    except BaseException as error:
-        for target, content in reversed(done):
-            if content is None:
-                # What could not be replaced, such as a folder of that name, is still there, and not ours.
-                if target.is_file():
-                    target.unlink()
-            else:
-                write_file(target, content, mode=target.stat().st_mode & 0o777)
-        for temporary, _ in staged:
-            temporary.unlink(missing_ok=True)
-        for folder in reversed(made):
-            with suppress(OSError):
-                folder.rmdir()
-        if isinstance(error, OSError):
-            raise InputError(
-                f"cannot write {path}: {error.strerror}", hint="nothing was written; see the folder's permissions"
-            ) from error
-        raise
-
-
-def _make_folder(folder: Path) -> list[Path]:
-    """Make a folder and its parents; those that were not there, outermost first."""
-    missing = [each for each in (folder, *folder.parents) if not each.exists()][::-1]
-    folder.mkdir(parents=True, exist_ok=True)
-    return missing
 
 
 class ContentCache:
@@ -172,3 +182,35 @@ class ContentCache:
         if not path.exists():
             write_file(path, data)
         return digest
+
+
+class CheckedFiles:
+    """Remembers that a file on disk was read and found to be what a claim says, so that it is not read again.
+
+    A file is known by device, inode, size, and its times of modification and change: whoever writes to it changes one of
+    them. That a claim was checked is remembered in the cache.
+    """
+
+    def __init__(self) -> None:
+        self._folder = cache_dir("checked")
+
+    def knows(self, path: Path, claim: str) -> bool:
+        """Whether the file that is at `path` now was found to be what `claim` says."""
+        try:
+            return self._fact(claim).read_text() == _identity(path)
+        except (OSError, ValueError):
+            return False
+
+    def remember(self, path: Path, claim: str) -> None:
+        """Remember that the file at `path` is what `claim` says: its digest, and whatever else was checked."""
+        write_file(self._fact(claim), _identity(path).encode())
+
+    def _fact(self, claim: str) -> Path:
+        return self._folder / sha256(claim.encode())
+
+
+def _identity(path: Path) -> str:
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise FileNotFoundError(path)
+    return f"{found.st_dev} {found.st_ino} {found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from builder.util.errors import InputError
+from builder.util.journal import finish
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,8 @@ class Project:
 def find_project(recipe: str, *, cwd: Path | None = None) -> Project:
     """Find the recipe that a user named: a path to a YAML file, or a NAME for `images/NAME.yaml` under the working folder.
 
+    What a killed run had decided to write there is finished first.
+
     The root is the parent of the `images/` folder that the recipe stands in, else the recipe's own folder.
     """
     here = cwd or Path.cwd()
@@ -59,6 +62,7 @@ def find_project(recipe: str, *, cwd: Path | None = None) -> Project:
         if candidate.is_file():
             path = candidate.resolve()
             root = path.parent.parent if path.parent.name == "images" else path.parent
+            finish(root)
             return Project(root, path)
     folder = here / "images"
     known = sorted(path.stem for path in folder.glob("*.yaml") if not path.name.endswith(".lock.yaml"))

@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import io
 import json
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -13,11 +14,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from builder.base.layers import Filter, scan
+from builder.base.layers import Filter, Snapshot, scan
 from builder.base.open import open_base
+from builder.base.tree import LayeredTree
 from builder.documents.reference import LINUX_AMD64, BaseReference
+from builder.oci.blobs import LayerStream
+from builder.oci.document import read_config
+from builder.oci.types import OCI_LAYER, Descriptor
 from builder.util.context import Context
 from builder.util.errors import BuilderError, InputError
+from builder.util.files import cache_dir
 from tests.support.standin import tar_of, write_layout
 
 ROOT = "usr/local/lib/python3.12/dist-packages"
@@ -77,6 +83,10 @@ def test_nothing_is_read_through_a_link(tmp_path: Path) -> None:
     assert (read["vllm/sub"].kind, read["vllm/sub"].target) == ("symlink", "/etc")
 
 
+def stream_of(data: bytes) -> LayerStream:
+    return LayerStream(io.BufferedReader(io.BytesIO(data)), len(data))
+
+
 def test_a_hard_link_is_the_file_that_it_names(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
@@ -90,28 +100,50 @@ def test_a_hard_link_is_the_file_that_it_names(tmp_path: Path) -> None:
     assert tree(tmp_path, [BOTTOM, buffer.getvalue()]).read(["vllm/linked.py"])["vllm/linked.py"].data == b"a = 1\n"
 
 
-def test_layers_below_the_package_are_not_read(tmp_path: Path) -> None:
-    """A middle layer that is damaged does not matter when nothing of it is needed."""
-    write_layout(tmp_path / "base", [BOTTOM, tar_of({"big": b"x" * 100}), tar_of(PACKAGE)])
-    blobs = tmp_path / "base/blobs/sha256"
-    middle = next(
-        path
-        for path in blobs.iterdir()
-        if path.read_bytes()[:2] == b"\x1f\x8b" and b"big" in gzip.decompress(path.read_bytes())
-    )
-    middle.write_bytes(b"damaged")
-    found = open_base(BaseReference.parse("oci:base"), root=tmp_path, context=Context()).tree(LINUX_AMD64, "vllm")
+def lazily(layers: list[bytes], taken: list[str], env: list[str]) -> LayeredTree:
+    """The tree over layers that are not on disk, such as a registry's; `taken` gets the name of each that is read."""
+    known = {f"sha256:{hashlib.sha256(data).hexdigest()}": data for data in layers}
+    config = {
+        "architecture": "amd64", "os": "linux", "config": {"Env": env},
+        "rootfs": {"type": "layers", "diff_ids": list(known)},
+    }  # fmt: skip
+
+    def read(descriptor: Descriptor, wanted: Filter, diff_id: str | None) -> Snapshot:
+        taken.append(descriptor.digest)
+        return scan(stream_of(known[descriptor.digest]), wanted)
+
+    descriptors = [Descriptor(OCI_LAYER, digest, len(data)) for digest, data in known.items()]
+    return LayeredTree(descriptors, read_config(json.dumps(config).encode(), "config"), "vllm", read, "base")
+
+
+@pytest.mark.parametrize(
+    ("env", "count"),
+    [(["PATH=/usr/local/bin:/usr/bin"], 2), ([], 2), (["PATH=/opt/venv/bin:/usr/bin"], 3), (["PYTHONPATH=/srv"], 3)],
+)
+def test_layers_below_the_package_are_read_only_where_python_may_look_elsewhere(env: list[str], count: int) -> None:
+    taken: list[str] = []
+    found = lazily([BOTTOM, tar_of({"big": b"x" * 100}), tar_of(PACKAGE)], taken, env)
     assert found.read(["vllm/a.py", "vllm/new.py"]).keys() == {"vllm/a.py"}
     assert found.outside(["opt"]).keys() == {"opt"}
+    assert len(set(taken)) == count
 
 
-def test_of_two_places_the_one_that_python_imports_is_taken(tmp_path: Path) -> None:
-    other = {path.replace("usr/local", "opt/venv"): data for path, data in PACKAGE.items()}
-    layers = [BOTTOM, tar_of({**PACKAGE, **other})]
-    with pytest.raises(InputError, match="2 places"):
-        tree(tmp_path / "1", layers, config={"Env": []})
-    chosen = tree(tmp_path / "2", layers, config={"Env": ["VIRTUAL_ENV=/opt/venv"]})
-    assert chosen.root.startswith("opt/venv")
+def test_a_cached_index_is_bound_to_its_layer_and_to_its_own_bytes(tmp_path: Path) -> None:
+    cache = cache_dir("layers")
+    tree(tmp_path / "1", [BOTTOM, tar_of(PACKAGE)])
+    paths = sorted(cache.iterdir())
+    other = tar_of({**PACKAGE, f"{ROOT}/vllm/a.py": b"a = 666\n"})
+    tree(tmp_path / "2", [BOTTOM, other])
+    (evil,) = set(cache.iterdir()) - set(paths)
+    mine = max(paths, key=lambda path: path.stat().st_size)
+    mine.write_bytes(evil.read_bytes())
+    shutil.rmtree(tmp_path / "1")
+    assert tree(tmp_path / "1", [BOTTOM, tar_of(PACKAGE)]).read(["vllm/a.py"])["vllm/a.py"].data == b"a = 1\n"
+    damaged = bytearray(mine.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    mine.write_bytes(bytes(damaged))
+    shutil.rmtree(tmp_path / "1")
+    assert tree(tmp_path / "1", [BOTTOM, tar_of(PACKAGE)]).read(["vllm/a.py"])["vllm/a.py"].data == b"a = 1\n"
 
 
 def test_a_layer_that_did_not_arrive_whole_is_not_kept(tmp_path: Path) -> None:
@@ -144,7 +176,7 @@ def test_a_name_that_leaves_the_tree_is_refused(name: str) -> None:
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         archive.addfile(tarfile.TarInfo(name))
     with pytest.raises(InputError, match="leaves the tree"):
-        scan(io.BytesIO(buffer.getvalue()), Filter("vllm"))  # type: ignore[arg-type]
+        scan(stream_of(buffer.getvalue()), Filter("vllm"))
 
 
 SOUND = {"plain": tar_of(PACKAGE), "gzip": gzip.compress(tar_of(PACKAGE), mtime=0)}
@@ -159,7 +191,7 @@ def test_a_damaged_layer_is_read_or_refused(kind: str, data: st.DataObject) -> N
     if data.draw(st.booleans()):
         del damaged[data.draw(st.integers(0, len(damaged))) :]
     try:
-        found = scan(io.BytesIO(bytes(damaged)), Filter("vllm"))  # type: ignore[arg-type]
+        found = scan(stream_of(bytes(damaged)), Filter("vllm"))
     except InputError:
         return
     for digest, content in found.contents.items():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from builder.util.holding import holding
 from tests.support.cli import builder
 from tests.support.services import require_root
 from tests.support.smallwheel import FILES, make_project
@@ -59,18 +59,13 @@ def test_killed_at_any_moment_the_next_run_succeeds(project: Path) -> None:
 
 
 def test_ctrl_c_ends_in_130_and_leaves_no_temporary_files(project: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        recipe = project / "images/small.yaml"
-        recipe.write_text(recipe.read_text().replace("file: overlays/one.diff", "pull: o/r#1"))
-        process = start(
-            project, "lock", "small", "--json", env={"BUILDER_GITHUB_API_URL": address, "BUILDER_GITHUB_URL": address}
-        )
-        silent.settimeout(120)
-        connection, _ = silent.accept()  # It waits for a response from now on.
-        with connection:
-            process.send_signal(signal.SIGINT)
-            _, errors = process.communicate(timeout=120)
+    with holding(project):
+        process = start(project, "lock", "small", "--json")
+        assert process.stderr is not None
+        told = process.stderr.readline()
+        assert f"waiting for process {os.getpid()}".encode() in told, told
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     assert b"Traceback" not in errors
     assert not (project / "images/small.lock.yaml").exists()

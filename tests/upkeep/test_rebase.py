@@ -9,7 +9,8 @@ import yaml
 
 from builder.upkeep.rebase.edit import OverlayEdit, edit_recipe
 from builder.util.errors import InputError
-from builder.util.files import sha256, write_files
+from builder.util.files import sha256
+from builder.util.journal import write_files
 from tests.support.cli import builder
 from tests.support.smallwheel import FILES, make_project, make_wheel
 from tests.support.trees import git_diff

@@ -19,6 +19,7 @@ from builder.pipeline.plan import Plan
 from builder.pipeline.workspace import Workspace, open_workspace
 from builder.util.context import Context
 from builder.util.errors import InputError
+from builder.util.holding import scratch
 
 
 @click.command(name="build")
@@ -142,8 +143,8 @@ def _archive(workspace: Workspace, built: Built, target: Path, *, with_base: boo
     if target.exists() and not target.is_file():
         raise InputError(f"{target} is not a file", hint="name a file for the archive")
     platform = Platform.parse(next(iter(built.images)))
-    with tempfile.TemporaryDirectory(dir=_existing_parent(target), prefix=".builder-") as folder:
-        layout = Layout(Path(folder) / "layout")
+    with scratch(_existing_parent(target), ".builder-") as folder:
+        layout = Layout(folder / "layout")
         complete = write_oci(workspace, built, layout.folder, with_base=with_base)
         names = [f"{workspace.lock.name}:{tag}" for tag in built.tags.all]
         write_archive(target, layout, built.top, names, platform, skip_missing=not complete)

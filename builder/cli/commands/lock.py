@@ -26,9 +26,17 @@ _ALL = "*"
     "--update", multiple=True, is_flag=False, flag_value=_ALL, metavar="[OVERLAY]",
     help="Take the newest state of an overlay, of 'base' or of 'checkpoint'; of everything when none is named.",
 )  # fmt: skip
+@click.option(
+    "--trust-ranges", is_flag=True,
+    help="Read parts of a wheel base without checking the whole wheel against its digest; the lock says so.",
+)  # fmt: skip
 @offline_option
 @common_options
-def command(recipe: str, check: bool, update: tuple[str, ...], context: Context, console: Console) -> None:
+@click.pass_context
+def command(
+    ctx: click.Context, recipe: str, check: bool, update: tuple[str, ...], trust_ranges: bool, context: Context,
+    console: Console,
+) -> None:  # fmt: skip
     """Resolve RECIPE: base digest, pull request heads, diffs, file digests, checkpoint hash.
 
     Writes images/NAME.lock.yaml and vendors the diffs under overlays/. What is pinned already stays pinned: a second
@@ -36,17 +44,26 @@ def command(recipe: str, check: bool, update: tuple[str, ...], context: Context,
     """
     from builder.documents.lock import overlay_lines, read_lock
     from builder.documents.recipe import load_recipe
-    from builder.pipeline.locking.make import make_lock
+    from builder.pipeline.locking.make import make_lock, writing
     from builder.util.project import find_project
 
     project = find_project(recipe)
+    if not check:
+        ctx.with_resource(writing(project, context=context))
     loaded = load_recipe(project.recipe_path)
     previous = read_lock(project.lock_path) if project.lock_path.is_file() else None
     known = [overlay.id for overlay in loaded.overlays] + ["base", "checkpoint"]
     for name in update:
         if name not in (*known, _ALL):
             raise InputError(f"{loaded.name} has no overlay {name!r}", hint=f"it has: {', '.join(known)}")
-    made = make_lock(project, loaded, previous, context=context, update=known if _ALL in update else update)
+    made = make_lock(
+        project,
+        loaded,
+        previous,
+        context=context,
+        update=known if _ALL in update else update,
+        trust_ranges=trust_ranges,
+    )
     changes = made.changes(project)
     interdiffs = _interdiffs(project, previous, made.lock, made.diffs) if update else {}
     document = {

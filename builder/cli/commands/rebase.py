@@ -25,12 +25,16 @@ def command(
     Writes nothing without --write, and never a conflict. Exit code 3 when an overlay is in conflict on one of the bases.
     """
     from builder.cli.show.rebase import show_becomes, show_matrix, show_one
+    from builder.pipeline.locking.make import writing as holding_project
     from builder.pipeline.workspace import open_workspace
     from builder.upkeep.rebase.plan import old_stack, rebase
     from builder.upkeep.rebase.writing import prepare, write
+    from builder.util.project import find_project
 
     if writing and len(bases) > 1:
         raise InputError("--write takes one base", hint="choose one --base")
+    if writing:
+        ctx.with_resource(holding_project(find_project(recipe), context=context))
     workspace = open_workspace(recipe, context=context)
     old = old_stack(workspace)
     results = []

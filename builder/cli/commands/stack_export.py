@@ -28,7 +28,7 @@ def command(recipe: str, output: Path, whole: bool, context: Context, console: C
     from builder.pipeline.workspace import open_workspace
     from builder.upkeep.series.exact import exact_changes
     from builder.upkeep.series.export import flat, mails, quilt_series
-    from builder.util.files import write_files
+    from builder.util.journal import write_files
 
     workspace = open_workspace(recipe, context=context)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):

@@ -25,7 +25,7 @@ def command(series: Path, recipe: str, base: str | None, console: Console) -> No
     from builder.documents.yamlfile import Document, parse_yaml, read_yaml, validate_document
     from builder.upkeep.rebase.edit import append_overlays, edited, quoted
     from builder.upkeep.series.series import read_series
-    from builder.util.files import write_files
+    from builder.util.journal import write_files
     from builder.util.project import Project, find_project
 
     imported = read_series(series)
@@ -60,7 +60,10 @@ def command(series: Path, recipe: str, base: str | None, console: Console) -> No
     overlays = [*before.value.get("overlays", ()), *items]
     wanted = validate_document(Recipe, Document(before.name, {**before.value, "overlays": overlays}))
     text = edited(text, lambda text: append_overlays(text, items), wanted, before.name)
-    write_files({**{project.root / name: data for name, data in files.items()}, project.recipe_path: text.encode()})
+    write_files(
+        {**{project.root / name: data for name, data in files.items()}, project.recipe_path: text.encode()},
+        root=project.root,
+    )
     written = [*files, project.show(project.recipe_path)]
     for name in written:
         console.out(f"wrote {name}")

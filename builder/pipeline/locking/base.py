@@ -2,36 +2,56 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import PurePosixPath
 
 from builder.base.model import BaseImage, PackageTree
 from builder.documents.lock import LockedDistribution, LockedFile, LockedPlatform
+from builder.oci.document import read_config
 from builder.patch.model import StackResult
 from builder.util.errors import InputError
 from builder.util.files import ContentCache, sha256
 
-# Where the entrypoint and the record stand in the image.
+# Where the entrypoint and the record are in the image.
 OWN_FOLDER = "opt/builder"
 
 # The earliest time that a zip member can have. A wheel base has no creation time, and 0 would let Python believe a
 # stale .pyc (facts of CPython's importlib: source mtime and size are all that it compares).
 _WHEEL_EPOCH = 315532800
+_LAST_EPOCH = (1 << 33) - 1
+"""The latest time of a USTAR header, of 11 octal digits: in the year 2242."""
+_OFFSET = re.compile(r"(?:Z|[-+][0-9]{2}:[0-9]{2})$")
+_RFC3339 = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?(?:Z|[-+][0-9]{2}:[0-9]{2})"
+)
+
+
+_DIST_INFO = re.compile(r"([A-Za-z0-9._-]+)-([A-Za-z0-9._+!]+)\.dist-info")
 
 
 def epoch_of(image: BaseImage) -> int:
-    """The one time of everything that is added: when the base was created, in seconds since 1970."""
-    created = json.loads(image.config_bytes).get("created")
-    if isinstance(created, str):
-        try:
-            seconds = int(datetime.fromisoformat(created).timestamp())
-        except ValueError:
-            return _WHEEL_EPOCH
-        return max(seconds, _WHEEL_EPOCH)
-    return _WHEEL_EPOCH
+    """The one time of everything that is added: when the base was created, in seconds since 1970.
+
+    A base without that time gets the earliest that is used. Raises `InputError` for one that no client would read.
+    """
+    created = read_config(image.config_bytes, f"the config of {image.reference}").created
+    if created is None:
+        return _WHEEL_EPOCH
+    try:
+        if not _RFC3339.fullmatch(created):
+            raise ValueError("it is not RFC 3339 text")
+        moment = datetime.fromisoformat(f"{created[:19]}{_OFFSET.findall(created)[0]}".replace("Z", "+00:00"))
+        seconds = int((moment - datetime.fromtimestamp(0, UTC)).total_seconds())
+        if seconds > _LAST_EPOCH:
+            raise ValueError("it is later than a tar can say")
+    except (ValueError, OverflowError) as error:
+        raise InputError(
+            f"the config of {image.reference}: created: {created[:60]!r} is not a usable time: {error}",
+            hint="use a base whose time of creation is a date such as 2026-04-20T10:00:00Z",
+        ) from error
+    return max(seconds, _WHEEL_EPOCH)
 
 
 def lock_platform(image: BaseImage, tree: PackageTree, result: StackResult, cache: ContentCache) -> LockedPlatform:
@@ -107,8 +127,8 @@ def _existing_directories(tree: PackageTree, paths: Collection[str]) -> tuple[st
 
 
 def _packages(tree: PackageTree) -> tuple[str, ...]:
-    """The distributions whose metadata stands beside the package's, the package's own among them."""
-    names = (re.fullmatch(r"(.+)-([^-]+)\.dist-info", name) for name in tree.children(""))
+    """The distributions whose metadata is beside the package's, the package's own among them."""
+    names = (_DIST_INFO.fullmatch(name) for name in tree.children(""))
     return tuple(sorted(f"{match[1]}=={match[2]}" for match in names if match is not None))
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from builder.base.model import Base
 from builder.base.open import open_base
+from builder.base.wheel import WheelBase
 from builder.documents.lock import Lock, LockedBase, LockedPlatform, read_lock
 from builder.documents.profile import Profile, load_profile
 from builder.documents.recipe import Recipe
@@ -20,7 +22,9 @@ from builder.pipeline.locking.overlays import ResolvedOverlay, naming, resolve_o
 from builder.serve import entrypoint
 from builder.util.context import Context
 from builder.util.errors import MismatchError
-from builder.util.files import ContentCache, file_sha256, sha256, write_files
+from builder.util.files import ContentCache, file_sha256, sha256
+from builder.util.holding import holding
+from builder.util.journal import write_files
 from builder.util.project import Project
 
 ENTRYPOINT_SOURCE = Path(entrypoint.__file__)
@@ -48,7 +52,7 @@ class NewLock:
 
     def write(self, project: Project) -> None:
         """Write diffs and lock, all of them or none: a diff without its lock would stop every build."""
-        write_files(self.files(project))
+        write_files(self.files(project), root=project.root)
 
 
 def load_profiles(project: Project, names: Sequence[str]) -> tuple[Profile, ...]:
@@ -64,10 +68,12 @@ def make_lock(
     context: Context,
     update: Collection[str] = (),
     pending: Mapping[str, bytes] | None = None,
+    trust_ranges: bool = False,
 ) -> NewLock:
     """Resolve a recipe. What `previous` pins stays pinned, except the overlays named in `update` and, for `base`, the base.
 
     `pending` has local diffs that are not written yet, by path; they become part of `NewLock.diffs`.
+    A wheel that is the base is read whole and checked once, unless `trust_ranges`, which the lock then says.
 
     Raises `ApplyError` when the stack does not apply, `MismatchError` when a pin of the recipe is not met,
     `UnreachableError` when something cannot be resolved.
@@ -93,6 +99,8 @@ def make_lock(
     for name in recipe.platforms:
         platform = Platform.parse(name)
         image = base.image(platform)
+        if isinstance(base, WheelBase) and not trust_ranges:
+            base.check(platform)
         tree = base.tree(platform, recipe.package)
         with naming(each.locked for each in resolved):
             results[name] = apply_stack([each.overlay for each in resolved], tree, recipe.package)
@@ -108,7 +116,13 @@ def make_lock(
         name=recipe.name,
         recipe=recipe.digest,
         package=recipe.package,
-        base=LockedBase(reference=recipe.base, digest=digest, wheel=wheel, platforms=platforms),
+        base=LockedBase(
+            reference=recipe.base,
+            digest=digest,
+            wheel=wheel,
+            trust_ranges=trust_ranges and wheel is not None,
+            platforms=platforms,
+        ),
         overlays=tuple(each.locked for each in resolved),
         checkpoint=checkpoint,
         profiles=profiles,
@@ -145,10 +159,22 @@ def _check_after(recipe: Recipe, resolved: Sequence[ResolvedOverlay], base: Base
 
 
 def lock_or_make(project: Project, recipe: Recipe, *, context: Context) -> Lock:
-    """The recipe's lock; without one, make and write it, and say so."""
+    """The recipe's lock; without one, make and write it, and say so. Of several at once, one makes it."""
     if project.lock_path.is_file():
         return read_lock(project.lock_path)
-    context.console.say(f"{project.show(project.lock_path)} does not exist yet: making it")
-    made = make_lock(project, recipe, None, context=context)
-    made.write(project)
+    with writing(project, context=context):
+        if project.lock_path.is_file():
+            return read_lock(project.lock_path)
+        context.console.say(f"{project.show(project.lock_path)} does not exist yet: making it")
+        made = make_lock(project, recipe, None, context=context)
+        made.write(project)
     return made.lock
+
+
+@contextmanager
+def writing(project: Project, *, context: Context) -> Iterator[None]:
+    """Hold the project while recipe and lock are read, changed and written; says who holds it when somebody does."""
+    with holding(
+        project.root, waiting=lambda who: context.console.say(f"waiting for {who}, which writes to {project.root}")
+    ):
+        yield

@@ -15,8 +15,10 @@ from builder.patch.tree import StackError
 from builder.pulls.source import fetch_pull
 from builder.util.context import Context
 from builder.util.errors import InputError, MismatchError
-from builder.util.files import ContentCache, sha256
+from builder.util.files import ContentCache, read_regular, sha256
 from builder.util.project import Project
+
+_DIFF_LIMIT = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -175,7 +177,7 @@ def _overlay(locked: LockedOverlay, diff: Diff) -> Overlay:
 
 def _read_diff(project: Project, name: str) -> bytes:
     try:
-        return (project.root / name).read_bytes()
+        return read_regular(project.root / name, limit=_DIFF_LIMIT, name=name)
     except OSError as error:
         raise InputError(
             f"cannot read the diff {name}: {error.strerror}",

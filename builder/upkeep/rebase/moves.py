@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import tempfile
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from builder.base.model import PackageTree
+from builder.base.record import read_record
 from builder.util.errors import BuilderError, InputError
 from builder.util.process import run
 
@@ -61,8 +60,8 @@ def python_paths(tree: PackageTree, package: str) -> set[str]:
 
 def listed(record: bytes, package: str) -> set[str]:
     """The package's Python files in a RECORD."""
-    rows = csv.reader(io.StringIO(record.decode("utf-8", "replace")))
-    return {row[0] for row in rows if row and row[0].startswith(f"{package}/") and row[0].endswith(".py")}
+    paths = (row.path for row in read_record(record, "the base's RECORD"))
+    return {path for path in paths if path.startswith(f"{package}/") and path.endswith(".py")}
 
 
 def _walked(tree: PackageTree, folder: str) -> set[str]:

@@ -16,7 +16,8 @@ from builder.upkeep.rebase.edit import OF_THE_DIFF, OverlayEdit, edit_recipe, ed
 from builder.upkeep.rebase.judge import OverlayJudgement
 from builder.upkeep.rebase.plan import Rebase
 from builder.util.errors import ApplyError
-from builder.util.files import sha256, write_files
+from builder.util.files import sha256
+from builder.util.journal import write_files
 from builder.util.project import Project
 
 # A base that has the name of the locked one, and another digest by now, is resolved as it was when it was judged.
@@ -230,10 +231,7 @@ def _with_digests(
 
 
 def write(project: Project, written: RebasedFiles) -> None:
-    """Write diffs, recipe and lock: all of them, or none when one cannot be written.
-
-    The lock is the last: should the machine stop between two of them, `builder lock` makes the very lock that is missing.
-    """
+    """Write diffs, recipe and lock: all of them or none, also when the process is killed between two of them."""
     files = written.made.files(project)
     lock = files.pop(project.lock_path)
-    write_files({**files, project.recipe_path: written.recipe.encode(), project.lock_path: lock})
+    write_files({**files, project.recipe_path: written.recipe.encode(), project.lock_path: lock}, root=project.root)
