@@ -109,17 +109,14 @@ class Meant:
     """How many files the diff changes, new ones left out."""
 
     @property
-    def lines(self) -> list[str]:
-        """The lines that the overlay needs in the recipe."""
-        return [
-            *([f"strip: {self.strip}"] if self.strip != 1 else []),
-            *([f"under: {self.under}"] if self.under else []),
-        ]
+    def keys(self) -> dict[str, str | int]:
+        """The keys that the overlay needs in the recipe."""
+        return {**({"strip": self.strip} if self.strip != 1 else {}), **({"under": self.under} if self.under else {})}
 
     @property
-    def keys(self) -> dict[str, str]:
-        """The same as keys and values."""
-        return dict(tuple(line.split(": ", 1)) for line in self.lines)  # type: ignore[misc]
+    def lines(self) -> list[str]:
+        """The lines for the recipe, the number of folders in any case."""
+        return [f"strip: {self.strip}", *([f"under: {self.under}"] if self.under else [])]
 
 
 def existing_names(changes: Iterable[FileChange]) -> list[str]:

@@ -98,6 +98,8 @@ class Overlay:
     """Path or glob of a change that a text overlay cannot deliver -> why that is all right."""
     headings: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
     """Path -> hunk number (from 1) -> the heading behind its `@@` that may settle which of several places is meant."""
+    strip: int = 1
+    """How many folders were taken off the names, for messages."""
 
 
 @dataclass(frozen=True)

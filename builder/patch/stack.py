@@ -73,7 +73,7 @@ def _select(overlay: Overlay, package: str, installed: Installed, tree: PackageT
     try:
         return select(overlay, package, installed)
     except NothingEntersError as error:
-        raise explained(error, overlay, package, installed, tree) from error
+        raise explained(error, overlay, package, installed, tree, strip=overlay.strip) from error
 
 
 def _touched(changes: Sequence[FileChange]) -> set[str]:

@@ -37,6 +37,28 @@ def meant_files(
     return fitting or found
 
 
+def ways_of_series(patches: Sequence[Sequence[FileChange]], package: str, tree: PackageTree) -> list[Meant | None]:
+    """For each patch of a series the one way to read its names, or None when there is none, or more than one.
+
+    A patch that only makes new files says nothing by itself: it is read as all the others are.
+    """
+    installed = Installed.of(tree, package)
+    found = [meant_files(changes, installed, tree) for changes in patches]
+    sure = [ways[0] for ways in found if len(ways) == 1]
+    common = {(way.strip, way.under) for way in sure}
+    result: list[Meant | None] = []
+    for ways in found:
+        fitting = [way for way in ways if (way.strip, way.under) in common] if len(common) == 1 else []
+        if len(ways) == 1:
+            result.append(ways[0])
+        elif fitting:
+            result.append(fitting[0])
+        else:
+            shared = not ways and len(common) == 1
+            result.append(Meant(sure[0].strip, sure[0].under, 0, 0) if shared else None)
+    return result
+
+
 def _fits(changes: Sequence[FileChange], way: Meant, tree: PackageTree, stripped: int) -> bool:
     for change in changes:
         if change.old_path is None:
@@ -68,7 +90,7 @@ def explained(
     said = f"{first.found} of {first.total} files exist below {where}"
     if len(ways) > 1:
         said = f"{first.found} of {first.total} files exist below each of {', '.join(f'{each.under or package}/' for each in ways[:5])}"
-    lines = "\n".join(f"  {line}" for line in (first.lines or ["strip: 1"]))
+    lines = "\n".join(f"  {line}" for line in first.lines)
     which = "add these lines" if len(first.lines) > 1 else "add this line"
     hint = f"its names begin elsewhere: {which} to {overlay.id} in the recipe\n{lines}"
     if len(ways) > 1:
