@@ -147,6 +147,8 @@ def _render_hunk(hunk: Hunk) -> list[bytes]:
         return b"%d" % start if count == 1 else b"%d,%d" % (start, count)
 
     lines = [b"@@ -" + span(hunk.old_start, hunk.old_count) + b" +" + span(hunk.new_start, hunk.new_count) + b" @@"]
+    if not hunk.old_missing_newline and not hunk.new_missing_newline:
+        return lines + list(hunk.lines)
     last_old = max((i for i, line in enumerate(hunk.lines) if line[:1] in b" -"), default=-1)
     last_new = max((i for i, line in enumerate(hunk.lines) if line[:1] in b" +"), default=-1)
     for index, line in enumerate(hunk.lines):

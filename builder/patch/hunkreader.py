@@ -11,6 +11,10 @@ from builder.util.errors import InputError
 _HUNK = re.compile(rb"@@ -(\d{1,9})(?:,(\d{1,9}))? \+(\d{1,9})(?:,(\d{1,9}))? @@(?: (.*))?")
 
 
+# How many old and new lines a line of a hunk is, by its marker.
+_COUNTED = {b" ": (1, 1), b"-": (1, 0), b"+": (0, 1)}
+
+
 class DiffError(InputError):
     """A diff that cannot be used."""
 
@@ -64,10 +68,6 @@ class _Body:
     lines: list[bytes]
     old_ended: bool = False
     new_ended: bool = False
-
-    @property
-    def complete(self) -> bool:
-        return self.old_left == 0 and self.new_left == 0
 
 
 class HunkReader:
@@ -125,33 +125,43 @@ class HunkReader:
 
     def _read(self, body: _Body, start: int) -> None:
         """Read as many lines as the header counts, and the marks that belong to them."""
+        lines, add = self._lines.all, body.lines.append
         while True:
-            line = self._lines.peek()
-            if line is not None and line.startswith(b"\\ "):
+            line = lines[self._lines.at] if self._lines.at < len(lines) else None
+            marker = line[:1] if line else None if line is None else b" "
+            if marker == b"\\" and line is not None and line.startswith(b"\\ "):
                 self._no_newline(body)
                 self._lines.at += 1
                 continue
-            if body.complete:
+            if body.old_left == 0 and body.new_left == 0:
                 return
-            if line is None:
-                if self._complete_but_for_counts(start):
-                    raise self._miscounted("the hunk has fewer lines than its header says", start)
-                raise self._miscounted("the hunk is truncated: lines are missing at the end of the diff", start)
-            # Mailers strip the blank of an empty context line.
-            line = line or b" "
-            marker = line[:1]
-            # The next file's header lines are lines of this hunk for a header that counts too many.
-            foreign = marker == b"-" and self._lines.at_next_file(self._lines.at)
-            if marker not in (b" ", b"-", b"+") or (foreign and (body.old_left, body.new_left) != (1, 1)):
+            if line is None or marker is None:
+                raise self._miscounted(self._why_short(start), start)
+            old, new = _COUNTED.get(marker, (0, 0))
+            if not old and not new:
                 raise self._miscounted("the hunk has fewer lines than its header says", start)
-            body.old_left -= marker in b" -"
-            body.new_left -= marker in b" +"
+            # The next file's header lines are lines of this hunk for a header that counts too many.
+            if (
+                line[:4] == b"--- "
+                and (body.old_left, body.new_left) != (1, 1)
+                and self._lines.at_next_file(self._lines.at)
+            ):
+                raise self._miscounted("the hunk has fewer lines than its header says", start)
+            body.old_left -= old
+            body.new_left -= new
             if body.old_left < 0 or body.new_left < 0:
                 raise self._miscounted("the hunk's lines do not add up to its header", start)
-            if (body.old_ended and marker in b" -") or (body.new_ended and marker in b" +"):
+            if (body.old_ended and old) or (body.new_ended and new):
                 raise self._lines.fail("a line follows the one without a newline at the end of the file")
-            body.lines.append(line)
+            # Mailers strip the blank of an empty context line.
+            add(line or b" ")
             self._lines.at += 1
+
+    def _why_short(self, start: int) -> str:
+        """Why the diff ends before the hunk does: a whole hunk with a wrong header, or no whole one."""
+        if self._lines.complete and self._extent(start + 1):
+            return "the hunk has fewer lines than its header says; it may be truncated"
+        return "the hunk is truncated: lines are missing at the end of the diff"
 
     def _no_newline(self, body: _Body) -> None:
         if not body.lines:
@@ -191,10 +201,6 @@ class HunkReader:
         return line.rstrip() == b"---" and (
             following[:1] not in (b" ", b"+", b"-") or self._lines.at_plain_header(at + 1)
         )
-
-    def _complete_but_for_counts(self, start: int) -> bool:
-        """Whether the diff's last hunk has some lines, and ends in a whole one."""
-        return self._lines.complete and bool(self._extent(start + 1))
 
     def _miscounted(self, what: str, start: int) -> DiffError:
         """The error for a hunk that does not fit its header, with the header that would fit its lines."""

@@ -131,7 +131,8 @@ def find_meant(names: Collection[str], installed: Installed, *, stripped: int = 
     """
     counts: Counter[tuple[int, str]] = Counter()
     for name in names:
-        parts = tuple(name.strip("/").split("/"))
+        # A slash in front is a folder without a name, as `patch --strip` counts.
+        parts = tuple(name.split("/"))
         for path in installed.by_name.get(parts[-1], []):
             for same in range(1, _common_end(parts, path) + 1):
                 counts[len(parts) - same, "/".join(path[: len(path) - same])] += 1

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from builder.patch.gnupatch import Placed
-from builder.patch.hunks import Text, found_at, old_index, result_at
+from builder.patch.hunks import Text, found_at, old_index, result_at, stands_at
 from builder.patch.model import FileChange, Hunk
 
 # A line that a file has more often does not tell where a block belongs.
@@ -34,13 +34,19 @@ def locate(text: Text, hunk: Hunk, *, drift: int = 0, floor: int = 0) -> int | N
     if not hunk.old:
         return expected if 0 <= expected <= len(text.lines) else None
     head, tail = hunk.context
-    found = found_at(text, hunk)
     if head < tail and hunk.old_start <= 1:
-        return 0 if floor == 0 and found[:1] == [0] else None
+        return 0 if floor == 0 and _stands(text, hunk, 0) else None
     if tail < head:
         last = len(text.lines) - len(hunk.old)
-        return last if found[-1:] == [last] and last >= floor else None
-    return closest(found, expected, floor)
+        return last if last >= floor and _stands(text, hunk, last) else None
+    # Most hunks go where they are expected: then no line has to be looked for.
+    if expected >= floor and _stands(text, hunk, expected):
+        return expected
+    return closest(found_at(text, hunk), expected, floor)
+
+
+def _stands(text: Text, hunk: Hunk, index: int) -> bool:
+    return stands_at(text, hunk.old, index, missing_newline=hunk.old_missing_newline)
 
 
 def closest(found: Sequence[int], expected: int, floor: int = 0) -> int | None:

@@ -143,7 +143,8 @@ class Parser:
         # The canonical form has `a/` before a name from the root.
         if left is None or left.startswith("/"):
             self._outside = True
-            whole = left if left is not None and left.startswith("/") else path
+            whole = left if left is not None and left.startswith("/") else moved(path, min(strip, 1), "") or path
+            whole = path if absolute else whole
             checked = check_path(whole.lstrip("/").encode("utf-8", "surrogateescape"), self._fail)
             return f"/{checked}" if whole.startswith("/") else checked
         checked = check_path(left.encode("utf-8", "surrogateescape"), self._fail)

@@ -89,7 +89,7 @@ def _change_failures(
         return [replace(whole, cause="exists", explanation=f"{change.new_path} exists already")]
     text = source.text
     failures = [
-        _hunk_failure(change, hunk, number, text, base, steps, later)
+        _with_header(_hunk_failure(change, hunk, number, text, base, steps, later), hunk)
         for number, (hunk, spot) in enumerate(zip(change.hunks, places.spots, strict=True), 1)
         if spot is None
     ]
@@ -267,6 +267,14 @@ def _hunk_failure(
         said = f"it fits the bare base, but {breaker.overlay.id} changed these lines"
         failure = replace(failure, explanation=said)
     return _with_nearest(failure, text, wanted, old_index(hunk))
+
+
+def _with_header(failure: HunkFailure, hunk: Hunk) -> HunkFailure:
+    """The failure with the header that was taken, where the diff's own counts a line less."""
+    if not hunk.header:
+        return failure
+    said = f"{failure.explanation}; a line of context follows that its header does not count: `{hunk.header}` would"
+    return replace(failure, explanation=said)
 
 
 def _breaker(path: str, hunk: Hunk, steps: Sequence[Step]) -> Step | None:
