@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from builder.documents.profile import Profile
-from builder.documents.recipe import Requirements
+from builder.documents.recipe import MAX_STRIP, Folder, Requirements
 from builder.documents.reference import BaseReference
 from builder.documents.values import Commit, Frozen, Sha256
 from builder.documents.yamlfile import validate
@@ -40,8 +40,14 @@ class LockedOverlay(Frozen):
     digest: Sha256
     head: Commit | None = None
     merge_base: Commit | None = None
-    fuzz: int = 0
+    strip: int = Field(default=1, ge=0, le=MAX_STRIP, strict=True)
+    under: Folder | None = None
+    fuzz: int = Field(default=0, ge=0, le=3, strict=True)
     accept_undelivered: dict[str, str] = Field(default={})
+    headings: dict[str, dict[str, str]] = Field(
+        default={},
+        description="Path: hunk number: the heading behind `@@` that settled which of several places is meant.",
+    )
     requires: Requirements | None = None
     url: str | None = None
     title: str | None = None

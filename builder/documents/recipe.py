@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from builder.documents.model_shape import ModelShape
 from builder.documents.reference import BaseReference, Platform, Reference
@@ -16,6 +16,20 @@ from builder.documents.yamlfile import validate
 from builder.util.errors import InputError
 from builder.util.files import sha256
 
+MAX_STRIP = 50
+
+
+def _folder(text: str) -> str:
+    """A folder below another one, without a slash at its end. Raises `ValueError` for what leaves it."""
+    parts = text.rstrip("/").split("/")
+    if any(part in ("", ".", "..") for part in parts) or "\\" in text:
+        raise ValueError("a folder is written as `vllm` or `vllm/v1`, without `..`, and not from the root")
+    return "/".join(parts)
+
+
+Folder = Annotated[
+    str, StringConstraints(min_length=1, max_length=1000, pattern=r"^[^\x00-\x1f]+$"), AfterValidator(_folder)
+]
 _PULL = re.compile(r"(?P<owner>[A-Za-z0-9][A-Za-z0-9-]*)/(?P<repo>[A-Za-z0-9._-]+)#(?P<number>[1-9][0-9]{0,9})")
 
 
@@ -42,11 +56,26 @@ class OverlaySpec(Frozen):
         default=None, description="The pull request's head commit. Pinned by the lock when left out."
     )
     merge_base: Commit | None = Field(default=None, description="Where the pull request leaves its base branch.")
+    strip: int = Field(
+        default=1,
+        ge=0,
+        le=MAX_STRIP,
+        description="Folders that come off the front of every name in the diff, as `patch --strip`. 1 takes off a/ and b/.",
+    )
+    under: Folder | None = Field(
+        default=None,
+        description="The folder that goes before what is left of a name: `vllm` for a diff made inside that package.",
+    )
     fuzz: int = Field(
-        default=0, ge=0, le=3, description="Context lines that GNU patch may ignore. 0 unless you have looked."
+        default=0,
+        ge=0,
+        le=3,
+        strict=True,
+        description="Context lines that GNU patch may ignore. 0 unless you have looked.",
     )
     accept_undelivered: dict[str, str] = Field(
-        default={}, description="Path or glob of a change that a text overlay cannot deliver: why that is all right."
+        default={},
+        description="Path or glob of a change that a text overlay cannot deliver: why the overlay works without it.",
     )
     after: dict[str, Sha256] = Field(
         default={}, description="Path: SHA-256 that the file must have once this overlay is applied."

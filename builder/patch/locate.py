@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from builder.patch.gnupatch import Placed
-from builder.patch.hunks import Text, context, found_at, old_index, old_lines, result_at, stands_at
+from builder.patch.hunks import Text, found_at, old_index, result_at, stands_at
 from builder.patch.model import FileChange, Hunk
+
+# A line that a file has more often does not tell where a block belongs.
+_COMMON = 1000
 
 
 @dataclass(frozen=True)
@@ -26,36 +30,48 @@ def locate(text: Text, hunk: Hunk, *, drift: int = 0, floor: int = 0) -> int | N
     hunk with less context at its end than at its beginning goes to the file's end only, since a diff leaves context out
     nowhere else; one that begins the file with less at its beginning, to its beginning only (patch.c, `locate_hunk`).
     """
-    block = old_lines(hunk)
     expected = old_index(hunk) + drift
-    last = len(text.lines) - len(block)
-    if not block:
+    if not hunk.old:
         return expected if 0 <= expected <= len(text.lines) else None
-    head, tail = context(hunk)
+    head, tail = hunk.context
     if head < tail and hunk.old_start <= 1:
-        found = [0] if floor == 0 and (not tail or last >= 0) else []
-    elif tail < head:
-        found = [last]
-    else:
-        found = found_at(text, hunk)
-    fitting = [
-        index
-        for index in found
-        if index >= floor and stands_at(text, block, index, missing_newline=hunk.old_missing_newline)
-    ]
-    return min(fitting, key=lambda index: (abs(index - expected), -index), default=None)
+        return 0 if floor == 0 and _stands(text, hunk, 0) else None
+    if tail < head:
+        last = len(text.lines) - len(hunk.old)
+        return last if last >= floor and _stands(text, hunk, last) else None
+    # Most hunks go where they are expected: then no line has to be looked for.
+    if expected >= floor and _stands(text, hunk, expected):
+        return expected
+    return closest(found_at(text, hunk), expected, floor)
+
+
+def _stands(text: Text, hunk: Hunk, index: int) -> bool:
+    return stands_at(text, hunk.old, index, missing_newline=hunk.old_missing_newline)
+
+
+def closest(found: Sequence[int], expected: int, floor: int = 0) -> int | None:
+    """The one of sorted places that is closest to `expected` and not above `floor`; of two, the one below."""
+    first = bisect_left(found, floor)
+    at = bisect_left(found, expected, lo=first)
+    around = [found[index] for index in (at, at - 1) if first <= index < len(found)]
+    return min(around, key=lambda index: (abs(index - expected), -index), default=None)
 
 
 def locate_all(text: Text, hunks: Sequence[Hunk]) -> list[int | None]:
-    """Where each hunk stands in the file as it is, before any of them is applied."""
+    """Where each hunk belongs in the file as it is, before any of them is applied."""
+    # The hunks of a change are one object through a whole run: kept in the entry, it keeps its id.
+    known = text.memo.get(id(hunks))
+    if known is not None and known[0] is hunks:
+        return list(known[1])
     spots: list[int | None] = []
     drift = floor = 0
     for hunk in hunks:
         index = locate(text, hunk, drift=drift, floor=floor)
         if index is not None:
             drift = index - old_index(hunk)
-            floor = max(floor, index + hunk.old_count - context(hunk)[1])
+            floor = max(floor, index + hunk.old_count - hunk.context[1])
         spots.append(index)
+    text.memo[id(hunks)] = hunks, tuple(spots)
     return spots
 
 
@@ -81,11 +97,11 @@ def has_result(text: Text, hunk: Hunk) -> bool:
 
 def nearest(text: Text, block: Sequence[bytes], expected: int) -> Nearest | None:
     """The place where most lines of `block` agree; of equal ones the nearest to `expected`."""
-    where: Mapping[bytes, list[int]] = _positions(text)
     votes: dict[int, int] = {}
     for offset, line in enumerate(block):
-        # Blank lines and lone brackets stand everywhere and say nothing about the place.
-        for position in where.get(line, []) if len(line.strip()) > 1 else []:
+        # Blank lines, lone brackets and whatever is everywhere say nothing about the place.
+        where = text.index.get(line, []) if len(line.strip()) > 1 else []
+        for position in where if len(where) <= _COMMON else []:
             votes[position - offset] = votes.get(position - offset, 0) + 1
     if not votes:
         return None
@@ -99,10 +115,3 @@ def nearest(text: Text, block: Sequence[bytes], expected: int) -> Nearest | None
         0,
     )
     return Nearest(index, votes[index], differs)
-
-
-def _positions(text: Text) -> dict[bytes, list[int]]:
-    where: dict[bytes, list[int]] = {}
-    for number, line in enumerate(text.lines):
-        where.setdefault(line, []).append(number)
-    return where

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 ChangeKind = Literal["modify", "add", "delete", "rename", "copy", "mode"]
@@ -11,7 +12,7 @@ ChangeKind = Literal["modify", "add", "delete", "rename", "copy", "mode"]
 
 @dataclass(frozen=True)
 class Hunk:
-    """One hunk. Lines keep their marker (` `, `-`, `+`) and lose their line end; a missing final newline is a flag."""
+    """One hunk. Lines keep their marker (` `, `-`, `+`) and lose their line ending; a missing final newline is a flag."""
 
     old_start: int
     old_count: int
@@ -22,6 +23,28 @@ class Hunk:
     new_missing_newline: bool = False
     diff_line: int = 0
     """1-based line of the `@@` line in the diff that the hunk was read from."""
+    heading: bytes = field(default=b"", compare=False)
+    """The text behind the second `@@`. It does not belong to the change: whoever renders the diff chooses it."""
+    header: str = field(default="", compare=False)
+    """The header as it should be, when the diff's own counts one line of context too few."""
+
+    @cached_property
+    def old(self) -> tuple[bytes, ...]:
+        """The lines that the hunk finds."""
+        return tuple(line[1:] for line in self.lines if line[:1] in b" -")
+
+    @cached_property
+    def new(self) -> tuple[bytes, ...]:
+        """The lines that the hunk leaves."""
+        return tuple(line[1:] for line in self.lines if line[:1] in b" +")
+
+    @cached_property
+    def context(self) -> tuple[int, int]:
+        """How many lines of context the hunk begins and ends with."""
+        markers = [line[:1] for line in self.lines]
+        head = next((index for index, marker in enumerate(markers) if marker != b" "), len(markers))
+        tail = next((index for index, marker in enumerate(reversed(markers)) if marker != b" "), len(markers))
+        return head, tail
 
 
 @dataclass(frozen=True)
@@ -37,7 +60,11 @@ class FileChange:
     diff_line: int = 0
     binary: bool = False
     special: str = ""
-    """What the file is when it is no regular file: `a symbolic link` or `a submodule`."""
+    """What the file is when it is not a regular file: `a symbolic link` or `a submodule`."""
+    outside: bool = False
+    """Whether the name has fewer folders than are stripped: such a file is outside the package, whatever its name."""
+    carried_out: str = ""
+    """For the deletion of a file that the diff moves out of the package: where to. Its hunks are those of the move."""
 
     @property
     def path(self) -> str:
@@ -69,6 +96,10 @@ class Overlay:
     fuzz: int = 0
     accept_undelivered: Mapping[str, str] = field(default_factory=dict)
     """Path or glob of a change that a text overlay cannot deliver -> why that is all right."""
+    headings: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
+    """Path -> hunk number (from 1) -> the heading behind its `@@` that may settle which of several places is meant."""
+    strip: int = 1
+    """How many folders were taken off the names, for messages."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +120,8 @@ class AppliedHunk:
     line: int
     offset: int = 0
     fuzz: int = 0
+    chosen: str = ""
+    """What settled the place where the lines repeat: `order` of the hunks, or the `heading` behind `@@`."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +159,8 @@ class StackResult:
     overlays: tuple[AppliedOverlay, ...]
     disjoint: bool
     """Whether no file is touched by two overlays, so that their order does not matter to the result."""
+    not_judged: str = ""
+    """Why the grammar of changed Python files was not judged, in one sentence; empty when it was."""
 
 
 HunkCause = Literal[

@@ -2,21 +2,42 @@
 
 GNU patch takes the place nearest to the line that the diff names. Earlier overlays move lines, and change some of them so
 that only the other block still fits; both are known here, and a base of another version than the diff's is not. So:
-a diff whose hunks all stand in the bare base where it says is followed through the stack, and must go there. One whose
-hunks stand where it says in the stack's files is right. Of all others a hunk must fit at one place only, or share its
-offset with one that does.
+a diff whose hunks are all in the bare base where it says is followed through the stack, and must go there. One whose
+hunks are where it says in the stack's files is right. Of all others a hunk must fit at one place only, or share its
+offset with one that does, or be settled by the order of the hunks or by the heading behind its `@@`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
-from builder.patch.hunks import Text, found_at, old_index, old_lines, result_at, stands_at
-from builder.patch.locate import as_placed, locate_all
+from builder.patch.hunks import Text, found_at, old_index, result_at, stands_at
+from builder.patch.locate import as_placed, closest, locate_all
 from builder.patch.model import FileChange, Hunk, HunkCause, HunkFailure
+from builder.patch.ordered import candidates, settled
 from builder.patch.select import Selection
-from builder.patch.tree import Step, Tree, apply_change
+from builder.patch.tree import Step, Tree, change_in
+
+# How many rivals of a place are looked at: messages show three.
+_RIVALS = 4
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the hunks of one file change go in the file as it is (index from 0, None: nowhere), and which do not belong there."""
+
+    spots: tuple[int | None, ...]
+    failures: tuple[HunkFailure, ...] = ()
+    chosen: tuple[str, ...] = ()
+    """For each hunk what settled its place, as `AppliedHunk.chosen`; empty when nothing had to."""
+    by_gnu_patch: bool = True
+    """Whether GNU patch takes these places by itself."""
+
+    @property
+    def complete(self) -> bool:
+        return not self.failures and None not in self.spots
 
 
 @dataclass(frozen=True)
@@ -27,49 +48,102 @@ class _Followed:
     changed_by: Step | None = None
 
 
-def in_place(selection: Selection, before: Tree, steps: Sequence[Step]) -> bool:
+def in_place(
+    selection: Selection, before: Tree, steps: Sequence[Step], headings: Mapping[str, Mapping[int, str]]
+) -> bool:
     """Whether every hunk of an overlay that applies goes where it belongs."""
     base = steps[0].before if steps else before
-    tree: Tree | None = before
+    tree = dict(before)
     for change in selection.changes:
-        source = tree.get(change.old_path or "") if tree is not None else None
-        text = Text.of(source.data if source else b"")
-        spots = locate_all(text, change.hunks)
-        if misplaced(change, text, spots, base, steps):
+        source = tree.get(change.old_path or "")
+        found = resolve(change, source.text if source else Text(()), base, steps, headings)
+        if found.failures:
             return False
-        there = as_placed(change.hunks, spots)
-        tree = apply_change(tree, change, there) if tree is not None and there is not None else None
+        there = as_placed(change.hunks, found.spots)
+        if there is None or not change_in(tree, change, there):
+            # What does not fit at all is somebody else's to report.
+            return True
     return True
 
 
-def misplaced(
-    change: FileChange, text: Text, spots: Sequence[int | None], base: Tree, steps: Sequence[Step]
-) -> list[HunkFailure]:
-    """The hunks of one changed file that fit at `spots` (index from 0, None: nowhere) and do not belong there.
+def resolve(
+    change: FileChange, text: Text, base: Tree, steps: Sequence[Step], headings: Mapping[str, Mapping[int, str]]
+) -> Places:
+    """Find the place of each hunk of one file change. `text` is the file as the overlay finds it, `base` the bare base."""
+    spots = tuple(locate_all(text, change.hunks))
+    failures, by_uniqueness = _misplaced(change, text, spots, base, steps)
+    first = Places(spots, tuple(failures))
+    if first.complete:
+        return first
+    free = _free(text, change.hunks)
+    if free != spots and None not in free and not _misplaced(change, text, free, base, steps)[0]:
+        return Places(free, by_gnu_patch=False)
+    # A result that is in the file already is no tie between places: the change may have been made.
+    if by_uniqueness and not any(
+        _made_already(text, hunk, spot) for hunk, spot in zip(change.hunks, free, strict=True)
+    ):
+        found = settled(text, change.hunks, headings.get(change.path, {}))
+        if found is not None:
+            return Places(tuple(found[0]), chosen=tuple(found[1]), by_gnu_patch=tuple(found[0]) == spots)
+    return first
 
-    `text` is the file as the overlay finds it; `base` the bare base's files.
-    """
+
+def misplaced(
+    change: FileChange, text: Text, base: Tree, steps: Sequence[Step], headings: Mapping[str, Mapping[int, str]]
+) -> tuple[HunkFailure, ...]:
+    """The hunks of one changed file that fit somewhere and do not belong there."""
+    return resolve(change, text, base, steps, headings).failures
+
+
+def _free(text: Text, hunks: Sequence[Hunk]) -> tuple[int | None, ...]:
+    """As `locate_all`, by the rules of `git apply`: little context behind a change does not mean the file's end."""
+    spots: list[int | None] = []
+    drift = floor = 0
+    for hunk in hunks:
+        index = closest(candidates(text, hunk), old_index(hunk) + drift, floor)
+        if index is not None:
+            drift = index - old_index(hunk)
+            floor = max(floor, index + hunk.old_count - hunk.context[1])
+        spots.append(index)
+    return tuple(spots)
+
+
+def _misplaced(
+    change: FileChange, text: Text, spots: Sequence[int | None], base: Tree, steps: Sequence[Step]
+) -> tuple[list[HunkFailure], bool]:
+    """The hunks that fit at `spots` and do not belong there; and whether that was judged by the file as it is alone."""
     path = change.old_path
-    if path is None or change.kind in ("add", "delete") or not change.hunks:
-        return []
+    if path is None or change.kind == "add" or (change.kind == "delete" and not change.carried_out) or not change.hunks:
+        return [], False
     known = steps[-1].after.get(path) if steps else base.get(path)
-    if known is None or Text.of(known.data) != text:
+    if known is None or (known.text is not text and known.text != text):
         # An earlier part of the same diff has changed or renamed it: its lines are those of that part's result.
-        return []
+        return [], False
     original = base.get(path)
-    bare = Text.of(original.data) if original is not None else None
-    if bare is not None and all(_stands(bare, hunk, old_index(hunk)) for hunk in change.hunks):
-        return _by_the_base(change, spots, path, steps)
+    if original is not None and all(_stands(original.text, hunk, old_index(hunk)) for hunk in change.hunks):
+        return _by_the_base(change, spots, path, steps), False
     if all(_stands(text, hunk, old_index(hunk)) for hunk in change.hunks):
-        return []
-    return _by_uniqueness(change, text, spots)
+        return _as_stated(change, spots), False
+    return _by_uniqueness(change, text, spots), True
 
 
 def _stands(text: Text, hunk: Hunk, index: int) -> bool:
-    block = old_lines(hunk)
-    if not block:
+    if not hunk.old:
         return 0 <= index <= len(text.lines)
-    return stands_at(text, block, index, missing_newline=hunk.old_missing_newline)
+    return stands_at(text, hunk.old, index, missing_newline=hunk.old_missing_newline)
+
+
+def _as_stated(change: FileChange, spots: Sequence[int | None]) -> list[HunkFailure]:
+    """Every hunk is where the diff says: it goes there, and not to the file's end because its context is short."""
+    return [
+        _with(
+            _failure(change, hunk, number, spot),
+            "ambiguous",
+            f"the hunk is for line {old_index(hunk) + 1}; the same lines are at line {spot + 1}, where it would go",
+        )
+        for number, (hunk, spot) in enumerate(zip(change.hunks, spots, strict=True), 1)
+        if spot is not None and spot != old_index(hunk)
+    ]
 
 
 def _by_the_base(
@@ -78,8 +152,10 @@ def _by_the_base(
     """The diff was made for the base: each hunk belongs where the stack has carried its lines."""
     found: list[HunkFailure] = []
     for number, (hunk, spot) in enumerate(zip(change.hunks, spots, strict=True), 1):
+        if spot is None:
+            continue
         followed = _follow(hunk, path, steps)
-        if spot is None or spot == followed.index:
+        if spot == followed.index:
             continue
         failure = _failure(change, hunk, number, spot)
         if followed.index is not None:
@@ -92,7 +168,7 @@ def _by_the_base(
         assert step is not None  # noqa: S101  lines that are lost were lost by a step
         after = step.after.get(change.path) or step.after.get(path)
         position = steps.index(step) + 1
-        if after is not None and result_at(Text.of(after.data), hunk):
+        if after is not None and result_at(after.text, hunk):
             said = f"the hunk's result is already there, put there by overlay {position}, {step.overlay.id}"
             found.append(_with(failure, "already-supplied", f"{said}; it would fit a second time", step.overlay.id))
         else:
@@ -129,54 +205,44 @@ def _by_uniqueness(change: FileChange, text: Text, spots: Sequence[int | None]) 
 
 
 def _rivals(text: Text, hunk: Hunk, spot: int) -> list[int]:
-    """Other places where the hunk fits, or where its result stands already."""
-    apart = (at for at in result_at(text, hunk) if at + hunk.new_count <= spot or at >= spot + hunk.old_count)
-    return sorted({*(at for at in found_at(text, hunk) if at != spot), *apart})
+    """Some other places where the hunk fits, or where its result is already, the first of them first."""
+    others = islice((at for at in found_at(text, hunk) if at != spot), _RIVALS)
+    return sorted({*others, *islice(_results_apart(text, hunk, spot), _RIVALS)})
+
+
+def _results_apart(text: Text, hunk: Hunk, spot: int) -> Iterator[int]:
+    return (at for at in result_at(text, hunk) if at + hunk.new_count <= spot or at >= spot + hunk.old_count)
+
+
+def _made_already(text: Text, hunk: Hunk, spot: int | None) -> bool:
+    """Whether what the hunk leaves is in the file already, outside the place where it would go."""
+    return spot is None or next(_results_apart(text, hunk, spot), None) is not None
 
 
 def _follow(hunk: Hunk, path: str, steps: Sequence[Step]) -> _Followed:
     """Where the lines that a hunk finds in the base are after `steps`."""
     index = old_index(hunk)
     for step in steps:
-        for change in step.selection.changes:
-            if change.old_path != path or change.kind in ("add", "copy"):
-                continue
-            source = step.before.get(path)
-            if source is None or change.kind == "delete":
+        position, touched = -1, False
+        while (change := step.selection.next_of(path, position)) is not None:
+            touched = True
+            position = change[0]
+            if path not in step.before or change[1].kind == "delete":
                 return _Followed(None, step)
-            moved = _moved(index, change, locate_all(Text.of(source.data), change.hunks))
+            moved = step.moved(change[1], index)
             if moved is None:
                 return _Followed(None, step)
-            index, path = moved, change.path
+            index, path = moved, change[1].path
+        if not touched:
+            continue
         after = step.after.get(path)
-        if after is None or not _stands(Text.of(after.data), hunk, index):
+        if after is None or not _stands(after.text, hunk, index):
             return _Followed(None, step)
     return _Followed(index)
 
 
-def _moved(index: int, change: FileChange, spots: Sequence[int | None]) -> int | None:
-    """Where the line `index` of a file is after a change whose hunks stand at `spots`; None when it is gone."""
-    shift = 0
-    for hunk, spot in zip(change.hunks, spots, strict=True):
-        if spot is None or spot > index:
-            continue
-        if spot + hunk.old_count <= index:
-            shift += hunk.new_count - hunk.old_count
-            continue
-        old = spot
-        for line in hunk.lines:
-            if line[:1] == b"+":
-                shift += 1
-                continue
-            if old == index:
-                return index + shift if line[:1] == b" " else None
-            shift -= line[:1] == b"-"
-            old += 1
-    return index + shift
-
-
 def _failure(change: FileChange, hunk: Hunk, number: int, spot: int) -> HunkFailure:
-    shown = tuple(line.decode("utf-8", "replace") for line in old_lines(hunk)[:3])
+    shown = tuple(line.decode("utf-8", "replace") for line in hunk.old[:3])
     return HunkFailure(
         change.old_path or change.path, number, hunk.diff_line, "ambiguous", "", wanted=shown,
         wanted_line=max(hunk.old_start, 1), found_line=spot + 1,

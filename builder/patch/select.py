@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
+from builder.patch.installed import COMPILED_ENDINGS, NATIVE_ENDINGS, Installed
 from builder.patch.model import Dropped, FileChange, Overlay
 from builder.util.errors import InputError
 
@@ -19,10 +22,6 @@ _UNDELIVERABLE_NAMES = (
     "MANIFEST.in",
     "use_existing_torch.py",
 )
-_UNDELIVERABLE_ENDINGS = (
-    ".c", ".cc", ".cpp", ".cu", ".cuh", ".cxx", ".h", ".hpp", ".pyx", ".pxd", ".rs", ".so", ".dll", ".dylib", ".a", ".o", ".pyc",
-    ".cmake",
-)  # fmt: skip
 _TEST_FOLDERS = ("tests", "benchmarks", "docs", "examples", "tools", ".github", ".buildkite")
 
 
@@ -33,63 +32,149 @@ class Selection:
     changes: tuple[FileChange, ...]
     dropped: tuple[Dropped, ...]
 
+    def next_of(self, path: str, position: int) -> tuple[int, FileChange] | None:
+        """The next change behind `position` (from 0; -1 for the first) that changes, moves or deletes the file `path`."""
+        return next((each for each in self._by_source.get(path, ()) if each[0] > position), None)
 
-def select(overlay: Overlay, package: str) -> Selection:
-    """Split an overlay's changes. Raises `InputError` for what cannot be delivered and for an overlay of which nothing is left."""
-    changes: list[FileChange] = []
-    dropped: list[Dropped] = []
-    used: set[str] = set()
-    refused: list[str] = []
-    for change in overlay.diff.changes:
-        inside = [_inside(path, package) for path in (change.old_path, change.new_path) if path is not None]
-        pattern = _accepted(change.path, overlay)
-        if _undeliverable(change.path):
-            if pattern is None:
-                refused.append(change.path)
-            else:
-                used.add(pattern)
-                dropped.append(Dropped(change.path, f"accepted: {overlay.accept_undelivered[pattern]}"))
-        elif not any(inside):
-            dropped.append(Dropped(change.path, _why_outside(change.path, package)))
-        else:
-            changes.append(_deliverable(overlay, change, package, all(inside)))
-    if refused:
-        raise InputError(
-            f"overlay {overlay.id} changes what a text overlay cannot deliver",
-            details=[("where", overlay.where), *(("file", path) for path in refused)],
-            hint="it needs an image that is built from source; if the overlay works without these files, list them under\n"
-            f"accept_undelivered of {overlay.id} in the recipe, each with the reason",
-            data={"overlay": overlay.id, "undeliverable": refused},
-        )
-    _check_unused(overlay, used)
+    @cached_property
+    def _by_source(self) -> dict[str, list[tuple[int, FileChange]]]:
+        found: dict[str, list[tuple[int, FileChange]]] = {}
+        for position, change in enumerate(self.changes):
+            if change.old_path is not None and change.kind != "copy":
+                found.setdefault(change.old_path, []).append((position, change))
+        return found
+
+
+class NothingEntersError(InputError):
+    """No file of an overlay is one of the installed package."""
+
+
+def select(overlay: Overlay, package: str, installed: Installed | None = None) -> Selection:
+    """Split an overlay's changes. `installed` is what the base has; without it, sources inside the package count as text.
+
+    Raises `InputError` for what cannot be delivered, `NothingEntersError` for an overlay of which nothing is left.
+    """
+    sides = _Sides(overlay, package, installed)
+    if not any(sides.inside(path) for change in overlay.diff.changes for path in _paths(change)):
+        sides.anything = False
+    changes = [kept for change in overlay.diff.changes if (kept := sides.take(change)) is not None]
+    if sides.refused:
+        raise _undelivered(overlay, sides.refused, anything=sides.anything)
+    _check_unused(overlay, sides.used)
     if not changes:
-        raise InputError(
-            f"nothing of overlay {overlay.id} enters the image: no file of it is below {package}/",
-            details=[("dropped", f"{each.path} ({each.reason})") for each in dropped],
-            hint="remove it from the recipe, or check the recipe's 'package'",
-        )
-    return Selection(tuple(changes), tuple(dropped))
+        raise _nothing(overlay, package, sides.dropped)
+    return Selection(tuple(changes), tuple(sides.dropped))
 
 
-def _inside(path: str, package: str) -> bool:
-    return path.startswith(f"{package}/")
+def _paths(change: FileChange) -> tuple[str, ...]:
+    if change.outside:
+        return ()
+    return tuple(dict.fromkeys(path for path in (change.old_path, change.new_path) if path is not None))
 
 
-def _undeliverable(path: str) -> bool:
-    parts = path.split("/")
-    if parts[0] in _TEST_FOLDERS:
+@dataclass
+class _Sides:
+    """One overlay's changes while they are judged."""
+
+    overlay: Overlay
+    package: str
+    installed: Installed | None
+    dropped: list[Dropped] = field(default_factory=list)
+    refused: dict[str, str] = field(default_factory=dict)
+    used: set[str] = field(default_factory=set)
+    anything: bool = True
+
+    def inside(self, path: str) -> bool:
+        return path.startswith(f"{self.package}/")
+
+    def take(self, change: FileChange) -> FileChange | None:
+        """The change as it enters the package, or None when it does not."""
+        if change.outside:
+            said = "an absolute path" if change.path.startswith("/") else "its name has fewer folders than are stripped"
+            self.dropped.append(Dropped(change.path, said))
+            return None
+        # A copy leaves its source as it is.
+        touched = [path for path in _paths(change) if change.kind != "copy" or path == change.new_path]
+        delivered = [path for path in touched if self._delivered(path)]
+        if not any(self.inside(path) for path in delivered):
+            left = delivered[-1:] if len(delivered) == len(touched) else []
+            self.dropped += [Dropped(path, _why_outside(path, self.package)) for path in left]
+            return None
+        return self._entering(change, delivered)
+
+    def _delivered(self, path: str) -> bool:
+        """Whether a text overlay can deliver a change of `path`; what the recipe accepts to lose is noted."""
+        why = self._undeliverable(path)
+        if not why:
+            return True
+        pattern = next((each for each in self.overlay.accept_undelivered if fnmatch.fnmatchcase(path, each)), None)
+        if pattern is None and self.installed is None and self.inside(path) and not path.endswith(COMPILED_ENDINGS):
+            return True
+        if pattern is None:
+            self.refused[path] = why
+        else:
+            self.used.add(pattern)
+            self.dropped.append(Dropped(path, f"accepted: {self.overlay.accept_undelivered[pattern]}"))
         return False
-    return (
-        parts[0] in _UNDELIVERABLE_FOLDERS
-        or (len(parts) == 1 and parts[0] in _UNDELIVERABLE_NAMES)
-        or parts[-1] == "CMakeLists.txt"
-        or path.endswith(_UNDELIVERABLE_ENDINGS)
-        or ".so." in parts[-1]
+
+    def _undeliverable(self, path: str) -> str:
+        """Why a change of `path` cannot be delivered as text; empty when it can, or when it does not matter."""
+        parts = path.split("/")
+        if parts[0] in _TEST_FOLDERS:
+            return ""
+        if path.endswith(COMPILED_ENDINGS) or ".so." in parts[-1]:
+            return "compiled"
+        if self.inside(path):
+            compiled = self.installed.has_compiled(path) if self.installed is not None else None
+            if compiled is not None:
+                return f"{compiled} was compiled from it, and is what Python imports"
+            if not path.endswith(NATIVE_ENDINGS) and parts[-1] != "CMakeLists.txt":
+                return ""
+            known = self.installed is not None and (path in self.installed.files or self.installed.compiles_in(path))
+            return "" if known else "the installed package does not have it as text"
+        if (
+            parts[0] in _UNDELIVERABLE_FOLDERS
+            or (len(parts) == 1 and parts[0] in _UNDELIVERABLE_NAMES)
+            or parts[-1] == "CMakeLists.txt"
+            or path.endswith(NATIVE_ENDINGS)
+        ):
+            return "it is compiled, or read by pip, before the package is installed"
+        return ""
+
+    def _entering(self, change: FileChange, delivered: Sequence[str]) -> FileChange:
+        """A change of which a file is in the package. A move out of it is a deletion there, a move into it an addition."""
+        _check_kind(self.overlay, change)
+        old, new = change.old_path, change.new_path
+        if old is None or new is None or old == new:
+            return change
+        if not self.inside(old):
+            # The file outside stays where it is: only the package is changed.
+            return replace(change, kind="copy")
+        if not self.inside(new):
+            self.dropped.append(Dropped(new, f"{old} moves there: a deletion for the package {self.package}"))
+        if not self.inside(new) or (new not in delivered and change.kind == "rename"):
+            return replace(change, kind="delete", new_path=None, new_mode=None, carried_out=new)
+        return change
+
+
+def _undelivered(overlay: Overlay, refused: dict[str, str], *, anything: bool) -> InputError:
+    return (InputError if anything else NothingEntersError)(
+        f"overlay {overlay.id} changes what a text overlay cannot deliver",
+        details=[("where", overlay.where), *(("file", f"{path} ({why})") for path, why in refused.items())],
+        hint="it needs an image that is built from source; if the overlay works without these files, list them under\n"
+        f"accept_undelivered of {overlay.id} in the recipe, each with the reason",
+        data={"overlay": overlay.id, "undeliverable": list(refused)},
     )
 
 
-def _accepted(path: str, overlay: Overlay) -> str | None:
-    return next((pattern for pattern in overlay.accept_undelivered if fnmatch.fnmatchcase(path, pattern)), None)
+def _nothing(overlay: Overlay, package: str, dropped: Sequence[Dropped]) -> InputError:
+    return NothingEntersError(
+        f"nothing of overlay {overlay.id} enters the image: no file of it is below {package}/",
+        details=[("dropped", f"{each.path} ({each.reason})") for each in dropped],
+        hint=f"it changes nothing that is installed as {package}: check the recipe's 'package', or give the part of the\n"
+        f"change that is for files below {package}/",
+        data={"overlay": overlay.id},
+    )
 
 
 def _check_unused(overlay: Overlay, used: set[str]) -> None:
@@ -99,7 +184,7 @@ def _check_unused(overlay: Overlay, used: set[str]) -> None:
             near = difflib.get_close_matches(pattern, paths, n=1)
             raise InputError(
                 f"overlay {overlay.id} has no undeliverable file that matches {pattern!r}",
-                hint=(f"did you mean {near[0]!r}? " if near else "")
+                hint=(f"did you mean {near[0]!r}? " if near and near[0] != pattern else "")
                 + "accept_undelivered lists only files that would be refused without it",
             )
 
@@ -108,7 +193,7 @@ def _why_outside(path: str, package: str) -> str:
     return f"not part of the installed package {package}" if "/" in path else f"beside the package {package}"
 
 
-def _deliverable(overlay: Overlay, change: FileChange, package: str, all_inside: bool) -> FileChange:
+def _check_kind(overlay: Overlay, change: FileChange) -> None:
     where = f"{overlay.where}, line {change.diff_line}"
     if change.binary:
         raise InputError(
@@ -122,16 +207,3 @@ def _deliverable(overlay: Overlay, change: FileChange, package: str, all_inside:
             details=[("where", where)],
             hint="only regular files can be delivered into the package",
         )
-    if all_inside:
-        return change
-    if change.new_path is not None and _inside(change.new_path, package):
-        raise InputError(
-            f"overlay {overlay.id} moves {change.old_path} into the package, where the base does not have it",
-            details=[("where", where)],
-            hint="make the diff without renames: git diff --no-renames",
-        )
-    raise InputError(
-        f"overlay {overlay.id} takes {change.old_path} out of the package, to {change.new_path}",
-        details=[("where", where)],
-        hint="make the diff without renames, so that it says what the file was: git diff --no-renames",
-    )

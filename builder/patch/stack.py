@@ -6,27 +6,36 @@ tree is compared with what the hunks say, file by file and byte by byte.
 
 from __future__ import annotations
 
+import os
 import tempfile
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
 
 from builder.base.model import BaseFile, PackageTree
 from builder.patch import gnupatch
+from builder.patch.diagnose.names import explained
 from builder.patch.diagnose.report import explain
 from builder.patch.diff import patch_input
+from builder.patch.hunks import Text, old_index
+from builder.patch.installed import Installed
+from builder.patch.locate import as_placed
 from builder.patch.model import (
     AppliedHunk,
     AppliedOverlay,
     FileChange,
+    Hunk,
     HunkFailure,
     Overlay,
     StackFile,
     StackResult,
 )
-from builder.patch.placement import in_place
-from builder.patch.select import Selection, select
-from builder.patch.syntax import syntax_problem
-from builder.patch.tree import Content, StackError, Step, Tree, apply_change
+from builder.patch.placement import Places, resolve
+from builder.patch.select import NothingEntersError, Selection, select
+from builder.patch.syntax import judge
+from builder.patch.tree import Content, StackError, Step, Tree, change_in
+from builder.util.errors import InputError
+from builder.util.process import Finished
 
 
 def apply_stack(overlays: Sequence[Overlay], tree: PackageTree, package: str = "vllm") -> StackResult:
@@ -35,44 +44,83 @@ def apply_stack(overlays: Sequence[Overlay], tree: PackageTree, package: str = "
     Raises `StackError` (exit 3) when one does not apply, `InputError` (exit 2) when one cannot be delivered at all.
     """
     steps = run_steps(overlays, tree, package)
-    applied: list[AppliedOverlay] = []
-    for step in steps:
-        overlay, selection = step.overlay, step.selection
-        touched = {path for change in selection.changes for path in (change.old_path, change.new_path) if path}
-        applied.append(
-            AppliedOverlay(overlay.id, overlay.diff.digest, tuple(sorted(touched)), step.hunks, selection.dropped)
+    applied = [
+        AppliedOverlay(
+            step.overlay.id, step.overlay.diff.digest, tuple(sorted(_touched(step.selection.changes))), step.hunks,
+            step.selection.dropped,
         )
+        for step in steps
+    ]  # fmt: skip
     base, current = (steps[0].before, steps[-1].after) if steps else ({}, {})
-    _check_syntax(steps, base, current, tree.python)
-    return _result(applied, base, current)
+    not_judged = _check_syntax(steps, base, current, tree.python)
+    return replace(_result(applied, base, current), not_judged=not_judged)
 
 
 def run_steps(overlays: Sequence[Overlay], tree: PackageTree, package: str) -> list[Step]:
     """The stack overlay by overlay, with the files concerned before and after each. Raises as `apply_stack` does."""
-    selections = [select(overlay, package) for overlay in overlays]
+    installed = Installed.of(tree, package) if overlays else Installed(frozenset())
+    selections = [_select(overlay, package, installed, tree) for overlay in overlays]
     steps: list[Step] = []
     current = read_base(overlays, selections, tree)
     for index, (overlay, selection) in enumerate(zip(overlays, selections, strict=True)):
-        after, hunks = apply_overlay(overlay, selection, current, steps, overlays[index + 1 :])
-        steps.append(Step(overlay, selection, current, after, hunks))
-        current = after
+        step = _step(overlay, selection, current, steps, overlays[index + 1 :])
+        steps.append(step)
+        current = step.after
     return steps
+
+
+def _select(overlay: Overlay, package: str, installed: Installed, tree: PackageTree) -> Selection:
+    try:
+        return select(overlay, package, installed)
+    except NothingEntersError as error:
+        raise explained(error, overlay, package, installed, tree, strip=overlay.strip) from error
+
+
+def _touched(changes: Sequence[FileChange]) -> set[str]:
+    return {path for change in changes for path in (change.old_path, change.new_path) if path is not None}
 
 
 def read_base(overlays: Sequence[Overlay], selections: Sequence[Selection], tree: PackageTree) -> Tree:
     """The files that the overlays concern, as the base has them."""
-    paths = {
-        path
-        for selection in selections
-        for change in selection.changes
-        for path in (change.old_path, change.new_path)
-        if path is not None
-    }
-    found = tree.read(sorted(paths))
+    paths = {path for selection in selections for path in _touched(selection.changes)}
+    parents = _parents(paths)
+    found = tree.read(sorted(paths | parents))
     for path, entry in found.items():
-        if entry.kind != "file":
+        if (entry.kind != "file" or path in parents) and not (entry.kind == "directory" and path not in paths):
             raise _not_a_file(path, entry, overlays, selections)
-    return {path: Content(entry.data, bool(entry.mode & 0o100)) for path, entry in found.items()}
+    _check_sources(overlays, selections, found)
+    return {
+        path: Content(entry.data, bool(entry.mode & 0o100)) for path, entry in found.items() if entry.kind == "file"
+    }
+
+
+def _parents(paths: Collection[str]) -> set[str]:
+    """All folders above `paths`."""
+    found: set[str] = set()
+    for path in paths:
+        at = path.rfind("/")
+        while at > 0 and path[:at] not in found:
+            found.add(path[:at])
+            at = path.rfind("/", 0, at)
+    return found
+
+
+def _check_sources(overlays: Sequence[Overlay], selections: Sequence[Selection], found: Mapping[str, BaseFile]) -> None:
+    """Raise `InputError` for a file that comes into the package from outside when the base does not have it there."""
+    for overlay, selection in zip(overlays, selections, strict=True):
+        for change in selection.changes:
+            outside = change.kind == "copy" and change.old_path is not None
+            if outside and change.old_path not in found and _top(change.old_path) != _top(change.path):
+                raise InputError(
+                    f"overlay {overlay.id} moves {change.old_path} into the package, to {change.path}, and neither the base\n"
+                    "nor the diff has its content",
+                    details=[("where", f"{overlay.where}, line {change.diff_line}")],
+                    hint="a diff made with `git diff --no-renames` carries the file whole: give that as a local file",
+                )
+
+
+def _top(path: str | None) -> str:
+    return (path or "").partition("/")[0]
 
 
 def _not_a_file(path: str, entry: BaseFile, overlays: Sequence[Overlay], selections: Sequence[Selection]) -> StackError:
@@ -85,7 +133,9 @@ def _not_a_file(path: str, entry: BaseFile, overlays: Sequence[Overlay], selecti
         for change in selection.changes
         if concerns(change)
     )
-    what = {"symlink": f"a symbolic link to {entry.target}", "directory": "a folder"}.get(entry.kind, "no regular file")
+    what = {"symlink": f"a symbolic link to {entry.target}", "directory": "a folder", "file": "a file"}.get(
+        entry.kind, "not a regular file"
+    )
     failure = HunkFailure(change.path, 0, change.diff_line, "type", f"{path} is {what} in the base")
     return StackError(
         f"overlay {overlay.id} changes {change.path}, but {path} is {what} in the base",
@@ -100,33 +150,156 @@ def apply_overlay(
     overlay: Overlay, selection: Selection, before: Tree, steps: Sequence[Step], later: Sequence[Overlay]
 ) -> tuple[Tree, tuple[AppliedHunk, ...]]:
     """One overlay on a private copy: the tree after it, and where its hunks went."""
-    concerned = {path for change in selection.changes for path in (change.old_path, change.new_path) if path}
-    with tempfile.TemporaryDirectory(prefix="builder-stack-") as name:
-        folder = Path(name)
-        for path in sorted(concerned & before.keys()):
-            target = folder / path
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(before[path].data)
-            target.chmod(before[path].mode)
-        done = gnupatch.apply(patch_input(selection.changes), folder, fuzz=overlay.fuzz)
-        found = _read_folder(folder) if done.returncode == 0 else {}
-    placed = {(each.section, each.number): each for each in gnupatch.read_placed(done.stdout)}
-    expected, hunks = _expected(selection.changes, before, placed)
-    if done.returncode == 0 and expected is not None:
+    step = _step(overlay, selection, before, steps, later)
+    return step.after, step.hunks
+
+
+def _step(
+    overlay: Overlay, selection: Selection, before: Tree, steps: Sequence[Step], later: Sequence[Overlay]
+) -> Step:
+    """Find the places, let GNU patch apply, and compare its result with what the hunks say."""
+    plan = None if overlay.fuzz else _planned(overlay, selection, before, steps)
+    changes = plan.changes if plan is not None else [_whole(change, before) for change in selection.changes]
+    concerned = _touched(selection.changes)
+    done, found = _patched(overlay, changes, {path: before[path] for path in concerned if path in before})
+    reported = gnupatch.read_placed(done.stdout)
+    if plan is None and overlay.fuzz:
+        plan = _as_reported(selection, before, reported)
+    if done.returncode == 0 and plan is not None and _modes_of(found, plan.expected) == plan.expected:
         untouched = {path: content for path, content in before.items() if path not in concerned}
-        if _modes_of(found, expected) == expected and (overlay.fuzz or in_place(selection, before, steps)):
-            return {**untouched, **expected}, hunks
+        after = {**untouched, **plan.expected}
+        _check_folders(overlay, selection, after)
+        hunks = _report(selection.changes, plan, reported)
+        return Step(overlay, selection, before, after, hunks, plan.spots)
     raise explain(overlay, selection, before, steps, later, said=done.output)
 
 
-def _read_folder(folder: Path) -> Tree:
+@dataclass(frozen=True)
+class _Plan:
+    """What one overlay does, by its hunks: the changes as GNU patch gets them, the files after them, and each place."""
+
+    changes: Sequence[FileChange]
+    expected: Tree
+    places: Sequence[Places]
+    spots: Mapping[int, Sequence[int | None]]
+
+
+def _planned(overlay: Overlay, selection: Selection, before: Tree, steps: Sequence[Step]) -> _Plan | None:
+    """The plan without fuzz, or None when a hunk has no place, or not the one where it belongs."""
+    base = steps[0].before if steps else before
+    tree = {path: before[path] for path in _touched(selection.changes) if path in before}
+    changes: list[FileChange] = []
+    places: list[Places] = []
+    for change in selection.changes:
+        source = tree.get(change.old_path or "")
+        text = source.text if source is not None else Text(())
+        found = resolve(change, text, base, steps, overlay.headings)
+        there = as_placed(change.hunks, found.spots) if found.complete else None
+        given = _whole(change, tree)
+        if there is None or not change_in(tree, change, there):
+            return None
+        changes.append(given if found.by_gnu_patch or change.carried_out else _exact(change, found.spots))
+        places.append(found)
+    spots = {change.diff_line: found.spots for change, found in zip(selection.changes, places, strict=True)}
+    return _Plan(changes, tree, places, spots)
+
+
+def _whole(change: FileChange, tree: Tree) -> FileChange:
+    """A file that moves out of the package as the deletion of all its lines, which is what GNU patch is given."""
+    content = tree.get(change.old_path or "")
+    if not change.carried_out or content is None:
+        return change
+    text = content.text
+    if not text.lines:
+        return replace(change, hunks=())
+    lines = tuple(b"-" + line for line in text.lines)
+    return replace(change, hunks=(Hunk(1, len(lines), 0, 0, lines, not text.ends, False, change.diff_line),))
+
+
+def _exact(change: FileChange, spots: Sequence[int | None]) -> FileChange:
+    """The change with the places where its hunks belong as its line numbers, and no more context before than behind.
+
+    GNU patch takes more context before a change than behind it for a sign of the file's end.
+    """
+    shift = 0
+    hunks: list[Hunk] = []
+    for hunk, spot in zip(change.hunks, spots, strict=True):
+        assert spot is not None  # noqa: S101  a plan has a place for each hunk
+        head, tail = hunk.context
+        off = max(0, head - tail) if tail else 0
+        old, new = hunk.old_count - off, hunk.new_count - off
+        start = spot + off
+        hunks.append(
+            replace(
+                hunk,
+                lines=hunk.lines[off:],
+                old_start=start + (1 if old else 0),
+                old_count=old,
+                new_start=start + shift + (1 if new else 0),
+                new_count=new,
+            )
+        )
+        shift += hunk.new_count - hunk.old_count
+    return replace(change, hunks=tuple(hunks))
+
+
+def _as_reported(selection: Selection, before: Tree, reported: Sequence[gnupatch.Placed]) -> _Plan | None:
+    """With fuzz: what the changed files must be at the places that GNU patch reported."""
+    placed = {(each.section, each.number): each for each in reported}
+    tree = {path: before[path] for path in _touched(selection.changes) if path in before}
+    for section, change in enumerate(selection.changes):
+        spots = [placed.get((section, number)) for number in range(1, len(change.hunks) + 1)]
+        if not change_in(tree, change, spots):
+            return None
+    return _Plan(selection.changes, tree, [Places(()) for _ in selection.changes], {})
+
+
+def _report(changes: Sequence[FileChange], plan: _Plan, reported: Sequence[gnupatch.Placed]) -> tuple[AppliedHunk, ...]:
+    placed = {(each.section, each.number): each for each in reported}
+    hunks: list[AppliedHunk] = []
+    for section, (change, places) in enumerate(zip(changes, plan.places, strict=True)):
+        shift = 0
+        for number, hunk in enumerate(change.hunks, 1):
+            spot = placed.get((section, number))
+            line = spot.line if spot else max(hunk.new_start, 1)
+            offset, fuzz = (spot.offset, spot.fuzz) if spot else (0, 0)
+            if places.spots and not places.by_gnu_patch:
+                index = places.spots[number - 1] or 0
+                offset, line = index - old_index(hunk), index + shift + 1
+            shift += hunk.new_count - hunk.old_count
+            chosen = places.chosen[number - 1] if places.chosen else ""
+            hunks.append(AppliedHunk(change.path, number, hunk.diff_line, line, offset, fuzz, chosen))
+    return tuple(hunks)
+
+
+def _patched(overlay: Overlay, changes: Sequence[FileChange], files: Tree) -> tuple[Finished, Tree]:
+    """Let GNU patch apply the changes to a private copy of `files`: how it ended, and all that is there then."""
+    with tempfile.TemporaryDirectory(prefix="builder-stack-") as name:
+        made: set[Path] = set()
+        for path, content in files.items():
+            target = Path(name, path)
+            if target.parent not in made:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                made.add(target.parent)
+            target.write_bytes(content.data)
+            target.chmod(content.mode)
+        done = gnupatch.apply(patch_input(changes), Path(name), fuzz=overlay.fuzz)
+        return done, _read_folder(name) if done.returncode == 0 else {}
+
+
+def _read_folder(folder: str) -> Tree:
     """Everything in the folder, links included: a stray `.orig` or `.rej` makes the comparison fail."""
     found: Tree = {}
-    for path in sorted(folder.rglob("*")):
-        if path.is_symlink() or not path.is_dir():
-            name = path.relative_to(folder).as_posix()
-            data = b"" if path.is_symlink() else path.read_bytes()
-            found[name] = Content(data, bool(path.lstat().st_mode & 0o100))
+    left = [folder]
+    while left:
+        with os.scandir(left.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    left.append(entry.path)
+                    continue
+                data = b"" if entry.is_symlink() else Path(entry.path).read_bytes()
+                executable = bool(entry.stat(follow_symlinks=False).st_mode & 0o100)
+                found[entry.path[len(folder) + 1 :]] = Content(data, executable)
     return found
 
 
@@ -138,37 +311,33 @@ def _modes_of(found: Tree, expected: Tree) -> Tree:
     }
 
 
-def _expected(
-    changes: Sequence[FileChange], before: Tree, placed: Mapping[tuple[int, int], gnupatch.Placed]
-) -> tuple[Tree | None, tuple[AppliedHunk, ...]]:
-    """What the changed files must be, from the hunks themselves at the places that GNU patch reported."""
-    concerned = {path for change in changes for path in (change.old_path, change.new_path) if path}
-    tree: Tree = {path: before[path] for path in concerned if path in before}
-    reported: list[AppliedHunk] = []
-    for section, change in enumerate(changes):
-        spots = [placed.get((section, number)) for number in range(1, len(change.hunks) + 1)]
-        outcome = apply_change(tree, change, spots)
-        if outcome is None:
-            return None, ()
-        tree = outcome
-        for number, (hunk, spot) in enumerate(zip(change.hunks, spots, strict=True), 1):
-            line = spot.line if spot else max(hunk.new_start, 1)
-            reported.append(
-                AppliedHunk(
-                    change.path, number, hunk.diff_line, line, spot.offset if spot else 0, spot.fuzz if spot else 0
-                )
-            )
-    return tree, tuple(reported)
+def _check_folders(overlay: Overlay, selection: Selection, after: Tree) -> None:
+    """Raise `StackError` when a new file has the name of a folder, or is below another file."""
+    new = [change for change in selection.changes if change.kind in ("add", "rename", "copy")]
+    folders = _parents(after) if new else set()
+    for change in new:
+        above = next((str(each) for each in PurePosixPath(change.path).parents if str(each) in after), None)
+        if above is None and change.path not in folders:
+            continue
+        said = f"{above} is a file" if above is not None else f"{change.path} is a folder"
+        raise StackError(
+            f"overlay {overlay.id} makes {change.path}, but {said}",
+            overlay=overlay.id,
+            failures=[HunkFailure(change.path, 0, change.diff_line, "type", said)],
+            details=[("where", f"{overlay.where}, line {change.diff_line}")],
+            hint="a name is a file or a folder: give one of the two another name",
+        )
 
 
-def _check_syntax(steps: Sequence[Step], base: Tree, after: Tree, python: str) -> None:
-    """Every changed Python file must parse with the base's grammar."""
-    for path, content in sorted(after.items()):
-        if not path.endswith(".py") or base.get(path) == content:
-            continue
-        problem = syntax_problem(content.data, python)
-        if problem is None:
-            continue
+def _check_syntax(steps: Sequence[Step], base: Tree, after: Tree, python: str) -> str:
+    """Every changed Python file must be one for the base's Python; why that was not judged, when it was not."""
+    changed = {
+        path: content.data
+        for path, content in sorted(after.items())
+        if path.endswith(".py") and base.get(path) != content
+    }
+    verdict = judge(changed, python)
+    for path, problem in verdict.problems.items():
         owner = next(step.overlay for step in reversed(steps) if step.before.get(path) != step.after.get(path))
         raise StackError(
             f"overlay {owner.id} applies, but {path} is no longer Python {python}",
@@ -176,10 +345,11 @@ def _check_syntax(steps: Sequence[Step], base: Tree, after: Tree, python: str) -
             details=[("where", f"{path}, line {problem.line}"), ("why", problem.message)],
             hint="the overlays do not fit together, or the overlay is written for a newer Python",
         )
+    return verdict.not_judged
 
 
 def stack_file(path: str, old: Content | None, new: Content | None, overlays: tuple[str, ...] = ()) -> StackFile:
-    """One file before and after; None where it is not there."""
+    """One file before and after; None where it does not exist."""
     return StackFile(
         path, old.data if old else None, new.data if new else None, new.mode if new else 0o644, overlays,
         old.mode if old else 0o644,

@@ -1,85 +1,194 @@
-"""Does a file still parse, by the grammar of the base's Python, whichever Python this tool runs on?"""
+"""Is a changed file still Python for the base? The base's own version of the interpreter decides, in a process of its own.
+
+A deeply nested source ends an interpreter (a stack overflow, a MemoryError), so no file is ever compiled in this process.
+An interpreter of another version cannot say that a file is sound: a newer one may still refuse it, and that counts.
+"""
 
 from __future__ import annotations
 
-import ast
+import json
+import os
 import shutil
+import struct
 import sys
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 
 from builder.util.files import cache_dir, sha256
-from builder.util.process import run
+from builder.util.process import TimeLimitError, run
 
 _NEWEST = 20
-_ASK = "import ast, sys\ntry: ast.parse(sys.stdin.buffer.read())\nexcept SyntaxError as e: print(e.lineno, e.msg)"
+_SECONDS = 120
+_MEMORY = 4 << 30
+
+# Reads files (length and bytes), and prints one line for each: what is wrong with it, or null. Whatever ends the process
+# is what the first file without a line does.
+_JUDGE = f"""
+import json, struct, sys
+try:
+    import resource
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_AS, ({_MEMORY}, {_MEMORY}))
+    resource.setrlimit(resource.RLIMIT_CPU, ({_SECONDS}, {_SECONDS}))
+except (ImportError, ValueError, OSError):
+    pass
+source = sys.stdin.buffer
+while head := source.read(8):
+    data = source.read(struct.unpack("<Q", head)[0])
+    said = None
+    try:
+        judge(data)
+    except (RecursionError, MemoryError) as error:
+        said = [0, "it is nested too deeply: " + type(error).__name__]
+    except SyntaxError as error:
+        said = [error.lineno or 0, error.msg or "invalid syntax"]
+    except (ValueError, LookupError) as error:
+        said = [0, str(error)]
+    print(json.dumps(said), flush=True)
+"""
+
+_COMPILE = """
+def judge(data):
+    compile(data, "file", "exec", dont_inherit=True)
+"""
+# LibCST parses every Python up to its newest, whatever runs it.
+_LIBCST = """
+import libcst
+def judge(data):
+    try:
+        libcst.parse_module(data)
+    except libcst.ParserSyntaxError as error:
+        raise SyntaxError(error.message, ("file", error.raw_line, 0, "")) from None
+    except RecursionError:
+        pass
+"""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A syntax error: its line (from 1) and what is wrong."""
+    """A syntax error: its line (from 1, or 0 when it has none) and what is wrong."""
 
     line: int
     message: str
 
 
-def syntax_problem(data: bytes, python: str) -> Problem | None:
-    """The first syntax error of a Python file by the grammar of `python` (`3.12`), or None.
+@dataclass(frozen=True)
+class Verdict:
+    """What is wrong with which file, and why the others were not judged; empty when they were."""
 
-    This process judges when it is new enough. Else another interpreter here does, and without one LibCST. That a file is
-    sound is remembered by its content: parsing takes longer than all the rest of a stack.
+    problems: Mapping[str, Problem] = field(default_factory=dict)
+    not_judged: str = ""
+
+
+def judge(files: Mapping[str, bytes], python: str) -> Verdict:
+    """Judge Python files (path to content) by the grammar of `python` (`3.12`), all of them in one child process.
+
+    That a file is sound is remembered by its content: compiling takes longer than all the rest of a stack.
     """
-    remembered = cache_dir("syntax") / f"{python}-{sha256(data)}"
-    if remembered.exists():
-        return None
-    problem = _find_problem(data, python)
-    if problem is None:
-        remembered.touch()
-    return problem
+    kept = cache_dir("compiled")
+    digests = {path: sha256(data) for path, data in files.items()}
+    open_ = {path: data for path, data in files.items() if not (kept / f"{python}-{digests[path]}").exists()}
+    if not open_:
+        return Verdict()
+    program = interpreter(python)
+    if program is not None:
+        problems = _ask(program, _COMPILE, open_)
+        for path in open_.keys() - problems.keys():
+            (kept / f"{python}-{digests[path]}").touch()
+        found = {path: problem for path, problem in problems.items() if problem is not None}
+        left = len(problems) - len(found)
+        return Verdict(found, _not_judged(left, f"Python {python} did not end within {_SECONDS} s") if left else "")
+    newer = _newer_interpreter(python)
+    problems = _ask(newer, _COMPILE, open_) if newer is not None else _ask(sys.executable, _LIBCST, open_)
+    # A crash says nothing here: it is not the base's interpreter that ends on the file.
+    found = {path: problem for path, problem in problems.items() if problem is not None and not _crashed(problem)}
+    return Verdict(found, _not_judged(len(open_) - len(found), f"there is no Python {python} on this machine"))
 
 
-def _find_problem(data: bytes, python: str) -> Problem | None:
-    wanted = tuple(int(part) for part in python.split(".")[:2])
-    feature = (wanted[0], wanted[1])
-    try:
-        ast.parse(data, feature_version=feature if feature <= sys.version_info[:2] else None)
-    except SyntaxError as error:
-        own = Problem(error.lineno or 0, error.msg)
-    except ValueError as error:
-        return Problem(0, str(error))
-    else:
-        return None
-    if feature <= sys.version_info[:2]:
-        return own
-    newer = _newer_interpreter(feature)
-    return _ask(newer, data) if newer is not None else _libcst_problem(data)
+def syntax_problem(data: bytes, python: str) -> Problem | None:
+    """The first syntax error of a Python file by the grammar of `python` (`3.12`), or None."""
+    return judge({"file": data}, python).problems.get("file")
+
+
+def _not_judged(count: int, why: str) -> str:
+    if not count:
+        return ""
+    files = "1 changed Python file" if count == 1 else f"{count} changed Python files"
+    return f"the syntax of {files} was not judged: {why}"
+
+
+def interpreter(python: str) -> str | None:
+    """An interpreter of this very version (`3.12`) on this machine: this one, on the PATH, or of pyenv or uv."""
+    if python == f"{sys.version_info.major}.{sys.version_info.minor}":
+        return sys.executable
+    return _found(python, os.environ.get("PATH", ""), os.environ.get("HOME", ""))
 
 
 @cache
-def _newer_interpreter(wanted: tuple[int, int]) -> str | None:
-    """A Python on the PATH that is at least the wanted one, and starts."""
-    for minor in range(wanted[1], _NEWEST):
-        program = shutil.which(f"python{wanted[0]}.{minor}")
-        if program is not None and run([program, "-I", "-S", "-c", ""], timeout=60).returncode == 0:
-            return program
-    return None
+def _found(python: str, path: str, home: str) -> str | None:
+    return next((each for each in _places(python, path, home) if _version(each) == python), None)
 
 
-def _ask(program: str, data: bytes) -> Problem | None:
-    said = run([program, "-I", "-S", "-c", _ASK], stdin=data, timeout=60).stdout.decode("utf-8", "replace").strip()
-    line, _, message = said.partition(" ")
-    return Problem(int(line) if line.isdigit() else 0, message) if said else None
+def _places(python: str, path: str, home: str) -> Iterator[str]:
+    found = shutil.which(f"python{python}", path=path)
+    if found is not None:
+        yield found
+    roots = [Path(os.environ.get("PYENV_ROOT") or Path(home, ".pyenv")) / "versions"]
+    roots.append(Path(os.environ.get("UV_PYTHON_INSTALL_DIR") or Path(home, ".local/share/uv/python")))
+    for root in roots:
+        for pattern in (f"{python}.*", f"cpython-{python}.*"):
+            yield from (str(each) for each in sorted(root.glob(f"{pattern}/bin/python{python}")))
 
 
-def _libcst_problem(data: bytes) -> Problem | None:
-    """LibCST parses every Python up to its newest, whatever runs it."""
-    import libcst
-
+@cache
+def _version(program: str) -> str:
+    """The version of an interpreter, `3.12`; empty when it does not start (pyenv's shims are such)."""
     try:
-        libcst.parse_module(data)
-    except libcst.ParserSyntaxError as error:
-        return Problem(error.raw_line, error.message)
-    except (SyntaxError, UnicodeDecodeError, LookupError) as error:
-        # The bytes are not in the encoding that the file names, or it names none that there is.
-        return Problem(0, str(error))
-    return None
+        done = run([program, "-I", "-S", "-c", "import sys; print('%d.%d' % sys.version_info[:2])"], timeout=60)
+    except (TimeLimitError, OSError):
+        return ""
+    return done.stdout.decode("ascii", "replace").strip() if done.returncode == 0 else ""
+
+
+def _newer_interpreter(python: str) -> str | None:
+    """An interpreter that is newer than the wanted version."""
+    major, minor = (int(part) for part in python.split(".")[:2])
+    versions = (f"{major}.{number}" for number in range(minor + 1, _NEWEST))
+    return next((found for each in versions if (found := interpreter(each)) is not None), None)
+
+
+def _crashed(problem: Problem) -> bool:
+    return problem.line == 0 and "nested too deeply" in problem.message
+
+
+def _ask(program: str, how: str, files: Mapping[str, bytes]) -> dict[str, Problem | None]:
+    """What is wrong with files, by an interpreter; None for one on which it did not end in time."""
+    found: dict[str, Problem | None] = {}
+    left = list(files)
+    # LibCST is installed where this tool is; nothing else may be imported.
+    flags = ["-I", "-W", "ignore"] if how is _LIBCST else ["-I", "-S", "-W", "ignore"]
+    while left:
+        data = b"".join(struct.pack("<Q", len(files[path])) + files[path] for path in left)
+        try:
+            done = run([program, *flags, "-c", how + _JUDGE], stdin=data, timeout=2 * _SECONDS)
+        except TimeLimitError:
+            return found | dict.fromkeys(left)
+        lines = done.stdout.splitlines()
+        for path, line in zip(left, lines, strict=False):
+            said = json.loads(line)
+            if said is not None:
+                found[path] = Problem(int(said[0]), str(said[1]))
+        left = left[len(lines) :]
+        if left:
+            # The process ended on this file, and says nothing about the others.
+            found[left[0]] = Problem(
+                0, f"it is nested too deeply: the interpreter ends with {_ending(done.returncode)}"
+            )
+            left = left[1:]
+    return found
+
+
+def _ending(code: int) -> str:
+    return f"signal {-code}" if code < 0 else f"exit code {code}"

@@ -26,6 +26,19 @@ def rows(result: StackResult) -> list[list[str]]:
     ]
 
 
+def notes(result: StackResult) -> list[str]:
+    """What people should know of a stack that applied: places that were settled, headers put right, what was not judged."""
+    found = [
+        f"{overlay.id}: hunk {hunk.number} of {hunk.path} fits at more than one place; "
+        + ("the order of the hunks leaves one" if hunk.chosen == "order" else "the heading behind @@ names one")
+        + f", line {hunk.line}"
+        for overlay in result.overlays
+        for hunk in overlay.hunks
+        if hunk.chosen
+    ]
+    return [*found, *([result.not_judged] if result.not_judged else [])]
+
+
 def _offsets(overlay: AppliedOverlay) -> str:
     """How many hunks went elsewhere, and how far at the most: `3 (up to 27 lines)`."""
     offsets = [abs(hunk.offset) for hunk in overlay.hunks if hunk.offset]

@@ -135,7 +135,8 @@ def locked_tree(project: Project, lock: Lock, platform: Platform, *, context: Co
             context=context,
         )
     )
-    installed_record = contents.pop(record_path, b"")
+    # The file list stays in the tree: it says what the package has, and what was compiled.
+    installed_record = contents.get(record_path, b"")
     executable = {file.path for file in locked.files if file.executable}
     return LockedTree(locked.root, locked.python, distribution, contents, executable), installed_record
 

@@ -38,7 +38,7 @@ def naming(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def open_regular(path: Path) -> Iterator[IO[bytes]]:
+def open_regular(path: Path, name: str | None = None) -> Iterator[IO[bytes]]:
     """Open a file for reading. Raises `InputError` for a FIFO, a device, a socket or a folder: those may never end.
 
     Raises `OSError` when it cannot be opened.
@@ -47,17 +47,17 @@ def open_regular(path: Path) -> Iterator[IO[bytes]]:
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
-        raise InputError(f"{path} is not a regular file", hint="name a file, not a folder, a pipe or a device")
+        raise InputError(f"{name or path} is not a regular file", hint="name a file, not a folder, a pipe or a device")
     with os.fdopen(handle, "rb") as stream, naming(path):
         yield stream
 
 
 def read_regular(path: Path, *, limit: int, name: str | None = None) -> bytes:
-    """The content of a file of at most `limit` bytes; `name` stands for it in messages.
+    """The content of a file of at most `limit` bytes; `name` is the file in messages.
 
     Raises `InputError` when it is larger or is not a regular file, `OSError` when it cannot be read.
     """
-    with open_regular(path) as stream:
+    with open_regular(path, name) as stream:
         data = stream.read(limit + 1)
     if len(data) > limit:
         size = f"{limit >> 20} MiB" if limit >= 1 << 20 else f"{limit >> 10} KiB"

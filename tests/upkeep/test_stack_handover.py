@@ -129,7 +129,7 @@ def test_a_series_comes_in_with_its_metadata_and_builds_the_same(project: Path, 
     # A second time into the same recipe: nothing is overwritten.
     again = builder("stack", "import", str(project / "out"), "--recipe", "taken", cwd=other)
     assert again.code == 2
-    assert "is there already" in again.err
+    assert "exists already" in again.err
     assert builder("stack", "import", str(project / "out"), "--recipe", "taken", "--base", base, cwd=other).code == 2
 
 
@@ -153,7 +153,7 @@ def test_a_series_is_added_behind_what_a_recipe_has(project: Path, tmp_path: Pat
 
 @pytest.mark.parametrize(
     ("series", "says"),
-    [("x.patch -p0\n", "applied with -p0"), ("gone.patch\n", "cannot read the patch"), ("../x.patch\n", "outside its folder"),
+    [("x.patch -p1 -E\n", "applied with -p1 -E"), ("gone.patch\n", "cannot read the patch"), ("../x.patch\n", "outside its folder"),
      ("# nothing\n", "names no patch"), ("x.patch\n", "has no diff in it")],
 )  # fmt: skip
 def test_a_series_that_cannot_be_taken(project: Path, tmp_path: Path, series: str, says: str) -> None:

@@ -185,12 +185,12 @@ def test_nothing_is_written_when_the_third_of_five_patches_is_bad(tmp_path: Path
     ("series", "patches", "says"),
     [
         ("a.patch -R\n", {}, "an overlay goes forward"),
-        ("a.patch\na.patch\n", {}, "a.patch stands twice in the series"),
+        ("a.patch\na.patch\n", {}, "a.patch is repeated in the series"),
         ("sub\\a.patch\n", {}, "a series has slashes between folders"),
         ("s/a.patch\ns-a.patch\n", {"s/a.patch": None, "s-a.patch": None}, "two patches of the series would both be"),
         ("empty.patch\n", {"empty.patch": b"Subject: nothing yet\n"}, "has no diff in it"),
         ("void.patch\n", {"void.patch": b""}, "void.patch is empty"),
-        ("dos.patch\n", {"dos.patch": b"diff --git a/vllm/x.py b/vllm/x.py\r\n--- a/vllm/x.py\r\n+++ b/vllm/x.py\r\n@@ -1 +1 @@\r\n-a\r\n+b\r\n"}, "the diff has CRLF line ends"),
+        ("dos.patch\n", {"dos.patch": b"diff --git a/vllm/x.py b/vllm/x.py\r\n--- a/vllm/x.py\r\n+++ b/vllm/x.py\r\n@@ -1 +1 @@\r\n-a\r\n+b\r\n"}, "the diff has CRLF line endings"),
     ],
     ids=["reverse", "twice", "backslash", "one name", "header only", "empty", "dos"],
 )  # fmt: skip
@@ -205,10 +205,11 @@ def test_why_a_series_is_refused(series: str, patches: dict[str, bytes | None], 
 
 
 def test_a_series_that_is_no_text_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "series").write_bytes(b"\xff\xfe\x00")
-    done = builder("stack", "import", str(tmp_path), "--recipe", "x", "--base", "wheel:vllm==0.20.0", cwd=tmp_path)
-    assert done.code == 2
-    assert "not UTF-8" in done.err
+    for data, says in ((b"\xe4.patch\n", "not UTF-8"), ("a.patch\n".encode("utf-16"), "UTF-16")):
+        (tmp_path / "series").write_bytes(data)
+        done = builder("stack", "import", str(tmp_path), "--recipe", "x", "--base", "wheel:vllm==0.20.0", cwd=tmp_path)
+        assert done.code == 2
+        assert says in done.err
 
 
 def test_headers_of_debian_and_of_mails_are_read(tmp_path: Path) -> None:

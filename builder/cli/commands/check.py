@@ -27,7 +27,7 @@ def command(recipe: str, show_diff: bool, context: Context, console: Console) ->
     Errors in a profile exit with 2.
     """
     from builder.documents.lock import overlay_lines
-    from builder.patch.unified import COLUMNS, rows, unified_diff
+    from builder.patch.unified import COLUMNS, notes, rows, unified_diff
     from builder.pipeline.workspace import open_workspace
 
     workspace = open_workspace(recipe, context=context)
@@ -43,6 +43,8 @@ def command(recipe: str, show_diff: bool, context: Context, console: Console) ->
         )
         for line in overlay_lines(overlay.summary() for overlay in workspace.lock.overlays):
             console.out(line)
+        for note in notes(result):
+            console.out(note)
         if len(result.overlays) > 1:
             console.out(
                 "The overlays touch different files: their order does not matter to the result."
@@ -66,6 +68,7 @@ def command(recipe: str, show_diff: bool, context: Context, console: Console) ->
                                 "line": hunk.line,
                                 "offset": hunk.offset,
                                 "fuzz": hunk.fuzz,
+                                "chosen": hunk.chosen or None,
                             }
                             for hunk in overlay.hunks
                         ],
@@ -73,6 +76,7 @@ def command(recipe: str, show_diff: bool, context: Context, console: Console) ->
                     }
                     for overlay in result.overlays
                 ],
+                "notes": notes(result),
                 "diff": unified_diff(result) if show_diff else None,
             }
         )

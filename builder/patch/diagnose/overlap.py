@@ -70,7 +70,7 @@ def _settles(overlay: Overlay, selection: Selection, steps: Sequence[Step], inde
     """Whether all goes where it belongs when the overlay comes before the step `index`."""
     done, tree = list(steps[:index]), steps[index].before
     for each, chosen in [(overlay, selection), *((step.overlay, step.selection) for step in steps[index:])]:
-        after = _applied(chosen, tree) if in_place(chosen, tree, done) else None
+        after = _applied(chosen, tree) if in_place(chosen, tree, done, each.headings) else None
         if after is None:
             return False
         done.append(Step(each, chosen, tree, after))
@@ -159,7 +159,7 @@ def _carried(selection: Selection, tree: Tree) -> tuple[int, int]:
         if content is None or change.kind == "delete":
             count += hunks if content is None and change.kind == "delete" else 0
             continue
-        text = Text.of(content.data)
+        text = content.text
         there = [bool(result_at(text, hunk)) for hunk in change.hunks]
         count += sum(there) if there else 1
     return count, total

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from types import MappingProxyType
 
 from builder.patch.diagnose.overlap import advice
 from builder.patch.hunks import Text, context, found_at, old_index, old_lines, result_at
-from builder.patch.locate import has_result, locate, locate_all, nearest, placed
+from builder.patch.locate import as_placed, has_result, locate, nearest, placed
 from builder.patch.model import FileChange, Hunk, HunkFailure, Overlay
-from builder.patch.placement import misplaced
+from builder.patch.placement import Places, resolve
 from builder.patch.select import Selection
-from builder.patch.tree import StackError, Step, Tree, apply_change
+from builder.patch.tree import StackError, Step, Tree, apply_change, change_in
 
 _SHOWN_LINES = 3
 _SHOWN_FAILURES = 12
@@ -27,7 +28,7 @@ def explain(
     said: str,
 ) -> StackError:
     """The error for an overlay that GNU patch, or the comparison after it, refused. `said` is what patch printed."""
-    failures = find_failures(selection, before, steps, later)
+    failures = find_failures(selection, before, steps, later, overlay.headings)
     total = sum(max(1, len(change.hunks)) for change in selection.changes)
     details: list[tuple[str, str]] = []
     groups = _grouped(failures)
@@ -50,27 +51,31 @@ def explain(
 
 
 def find_failures(
-    selection: Selection, before: Tree, steps: Sequence[Step], later: Sequence[Overlay]
+    selection: Selection,
+    before: Tree,
+    steps: Sequence[Step],
+    later: Sequence[Overlay],
+    headings: Mapping[str, Mapping[int, str]] = MappingProxyType({}),
 ) -> tuple[HunkFailure, ...]:
     """Every hunk (or whole-file change, number 0) that does not fit the tree, with its cause."""
     tree = dict(before)
     base = steps[0].before if steps else before
     failures: list[HunkFailure] = []
     for change in selection.changes:
-        found = _change_failures(change, tree, base, steps, later)
+        source = tree.get(change.old_path) if change.old_path is not None else None
+        places = resolve(change, source.text if source else Text(()), base, steps, headings)
+        found = _change_failures(change, tree, places, base, steps, later)
         if found:
             failures += found
             continue
-        source = tree.get(change.old_path) if change.old_path is not None else None
-        spots = placed(Text.of(source.data if source else b""), change)
-        outcome = apply_change(tree, change, spots) if spots is not None else None
-        if outcome is not None:
-            tree = outcome
+        spots = as_placed(change.hunks, places.spots)
+        if spots is not None:
+            change_in(tree, change, spots)
     return tuple(_with_doubles(selection, before, failures, base, steps))
 
 
 def _change_failures(
-    change: FileChange, tree: Tree, base: Tree, steps: Sequence[Step], later: Sequence[Overlay]
+    change: FileChange, tree: Tree, places: Places, base: Tree, steps: Sequence[Step], later: Sequence[Overlay]
 ) -> list[HunkFailure]:
     whole = HunkFailure(change.path, 0, change.diff_line, "context", "")
     if change.kind == "add":
@@ -82,19 +87,18 @@ def _change_failures(
         return [_missing(change, whole, base, steps, later)]
     if change.kind in ("rename", "copy") and change.new_path in tree:
         return [replace(whole, cause="exists", explanation=f"{change.new_path} exists already")]
-    text = Text.of(source.data)
-    spots = locate_all(text, change.hunks)
+    text = source.text
     failures = [
-        _hunk_failure(change, hunk, number, text, base, steps, later)
-        for number, (hunk, spot) in enumerate(zip(change.hunks, spots, strict=True), 1)
+        _with_header(_hunk_failure(change, hunk, number, text, base, steps, later), hunk)
+        for number, (hunk, spot) in enumerate(zip(change.hunks, places.spots, strict=True), 1)
         if spot is None
     ]
-    elsewhere = misplaced(change, text, spots, base, steps)
-    if elsewhere:
-        failures = sorted([*failures, *elsewhere], key=lambda failure: failure.number)
+    if places.failures:
+        failures = sorted([*failures, *places.failures], key=lambda failure: failure.number)
     if (
         not failures
         and change.kind == "delete"
+        and not change.carried_out
         and len(text.lines) != len(old_lines(change.hunks[0]) if change.hunks else ())
     ):
         failures.append(replace(whole, cause="differs", explanation="the file has more lines than the diff deletes"))
@@ -107,7 +111,7 @@ def _present(change: FileChange, hunk: Hunk, number: int, base: Tree, steps: Seq
 
     def there(tree: Tree) -> bool:
         content = tree.get(path)
-        return content is not None and bool(result_at(Text.of(content.data), hunk))
+        return content is not None and bool(result_at(content.text, hunk))
 
     failure = HunkFailure(
         path, number, hunk.diff_line, "already-in-base", "", wanted=_shown(old_lines(hunk)),
@@ -176,7 +180,7 @@ def _exists(change: FileChange, whole: HunkFailure, tree: Tree, base: Tree, step
 
 def _renamed(change: FileChange, whole: HunkFailure, tree: Tree, base: Tree, steps: Sequence[Step]) -> HunkFailure:
     """A rename whose old name is gone and whose new one is there: it was made already, or something else was."""
-    text = Text.of(tree[change.path].data)
+    text = tree[change.path].text
     same = all(result_at(text, hunk) for hunk in change.hunks)
     renamer = next(
         (step.overlay.id for step in steps if change.path in step.after and change.path not in step.before), None
@@ -238,15 +242,13 @@ def _hunk_failure(
         said = f"these lines come from {maker}, which is later in the stack: it must come first"
         return _with_nearest(replace(failure, cause="blocked", explanation=said), text, wanted, old_index(hunk))
     if has_result(text, hunk):
-        if path in base and has_result(Text.of(base[path].data), hunk):
+        if path in base and has_result(base[path].text, hunk):
             return replace(
                 failure,
                 cause="already-in-base",
                 explanation="the hunk's result is already in the base: merged upstream",
             )
-        owner = next(
-            (s.overlay.id for s in steps if path in s.after and has_result(Text.of(s.after[path].data), hunk)), None
-        )
+        owner = next((s.overlay.id for s in steps if path in s.after and has_result(s.after[path].text, hunk)), None)
         if owner is not None:
             position = next(i for i, s in enumerate(steps, 1) if s.overlay.id == owner)
             return replace(
@@ -267,13 +269,21 @@ def _hunk_failure(
     return _with_nearest(failure, text, wanted, old_index(hunk))
 
 
+def _with_header(failure: HunkFailure, hunk: Hunk) -> HunkFailure:
+    """The failure with the header that was taken, where the diff's own counts a line less."""
+    if not hunk.header:
+        return failure
+    said = f"{failure.explanation}; a line of context follows that its header does not count: `{hunk.header}` would"
+    return replace(failure, explanation=said)
+
+
 def _breaker(path: str, hunk: Hunk, steps: Sequence[Step]) -> Step | None:
     """The overlay after which a hunk no longer fits, when it did before."""
     fitted = False
     for step in steps:
         for tree in (step.before, step.after):
             content = tree.get(path)
-            fits = content is not None and locate(Text.of(content.data), hunk) is not None
+            fits = content is not None and locate(content.text, hunk) is not None
             if fitted and not fits:
                 return step
             fitted = fits
@@ -285,13 +295,14 @@ def _edge(text: Text, hunk: Hunk) -> str:
     if not found_at(text, hunk):
         return ""
     head, tail = context(hunk)
-    return "beginning" if head < tail and hunk.old_start <= 1 else "end" if tail < head else ""
+    return "beginning" if head < tail and hunk.old_start <= 1 else "end" if head and not tail else ""
 
 
 def _later_maker(path: str, wanted: Sequence[bytes], text: Text, later: Sequence[Overlay]) -> str | None:
     """The later overlay that adds a wanted line which the file does not have."""
-    here = set(text.lines)
-    absent = {line for line in wanted if line not in here}
+    absent = {line for line in wanted if line not in text.index}
+    if not absent:
+        return None
     for overlay in later:
         for change in overlay.diff.changes:
             if change.path == path and any(

@@ -16,9 +16,10 @@ from builder.documents.recipe import Recipe
 from builder.documents.reference import Platform
 from builder.patch.model import Overlay, StackResult
 from builder.patch.stack import apply_stack
+from builder.patch.unified import notes
 from builder.pipeline.locking.base import epoch_of, lock_platform
 from builder.pipeline.locking.checkpoint import resolve_checkpoint
-from builder.pipeline.locking.overlays import ResolvedOverlay, naming, resolve_overlay
+from builder.pipeline.locking.overlays import ResolvedOverlay, naming, resolve_overlay, with_headings
 from builder.serve import entrypoint
 from builder.util.context import Context
 from builder.util.errors import MismatchError
@@ -104,6 +105,8 @@ def make_lock(
         tree = base.tree(platform, recipe.package)
         with naming(each.locked for each in resolved):
             results[name] = apply_stack([each.overlay for each in resolved], tree, recipe.package)
+        for note in notes(results[name]):
+            context.console.warn(note)
         _check_after(recipe, resolved, base, platform)
         platforms[name] = lock_platform(image, tree, results[name], cache)
         digest, epoch = image.digest, max(epoch, epoch_of(image))
@@ -123,7 +126,10 @@ def make_lock(
             trust_ranges=trust_ranges and wheel is not None,
             platforms=platforms,
         ),
-        overlays=tuple(each.locked for each in resolved),
+        overlays=tuple(
+            with_headings(each, [overlay for result in results.values() for overlay in result.overlays])
+            for each in resolved
+        ),
         checkpoint=checkpoint,
         profiles=profiles,
         default_profile=recipe.default_profile,

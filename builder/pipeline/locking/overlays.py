@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from builder.documents.lock import LockedOverlay, Rendering, about_line
 from builder.documents.recipe import OverlaySpec
 from builder.patch.diff import parse
-from builder.patch.model import Diff, Overlay
+from builder.patch.model import AppliedOverlay, Diff, FileChange, Overlay
+from builder.patch.names import relocated
 from builder.patch.tree import StackError
 from builder.pulls.source import fetch_pull
 from builder.util.context import Context
 from builder.util.errors import InputError, MismatchError
 from builder.util.files import ContentCache, read_regular, sha256
+from builder.util.limits import SIZE_LIMIT
 from builder.util.project import Project
 
-_DIFF_LIMIT = 64 << 20
+Headings = Mapping[str, Mapping[int, str]]
+"""Path -> hunk number (from 1) -> heading."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,12 @@ def vendored_name(spec: OverlaySpec) -> str:
 
 def read_overlay(project: Project, locked: LockedOverlay) -> Overlay:
     """The locked overlay from its vendored copy. Raises `MismatchError` when the copy is not what was locked."""
-    overlay = _overlay(locked, parse(_read_diff(project, locked.diff), locked.diff))
+    data = _read_diff(project, locked.diff)
+    if locked.head is None:
+        diff = parse(data, locked.diff, strip=locked.strip, under=locked.under or "")
+    else:
+        diff = parse(data, locked.diff, fetched=True)
+    overlay = _overlay(locked, diff)
     if overlay.diff.digest != locked.digest:
         raise MismatchError(
             f"{locked.diff} is not the diff that was locked",
@@ -76,7 +84,7 @@ def resolve_overlay(
     context: Context,
     pending: Mapping[str, bytes] | None = None,
 ) -> ResolvedOverlay:
-    """Look one overlay up. A pull request that `previous` has pinned, with its copy intact, is taken as it is.
+    """Resolve one overlay. A pull request that `previous` has pinned, with its copy intact, is taken as it is.
 
     With `update`, it is taken as it is upstream now; `previous` then says what is known of it besides.
     `pending` has diffs that are not written yet, by the path that they will have.
@@ -89,7 +97,7 @@ def resolve_overlay(
             spec, diff=pinned.diff, digest=pinned.digest, head=pinned.head, merge_base=pinned.merge_base,
             url=pinned.url, title=pinned.title, author=pinned.author, state=pinned.state,
             base_branch=pinned.base_branch, rendering=pinned.rendering,
-        )  # fmt: skip
+        ).model_copy(update={"headings": pinned.headings})  # fmt: skip
         if (project.root / pinned.diff).is_file():
             return ResolvedOverlay(locked, read_overlay(project, locked))
         kept = ContentCache().get(pinned.digest)
@@ -113,11 +121,11 @@ def _from_file(project: Project, spec: OverlaySpec, pending: Mapping[str, bytes]
             hint=f"put the diff below {project.root} so that others can build it",
         )
     data = pending[name] if pending and name in pending else _read_diff(project, name)
-    diff = parse(data, name)
+    diff = parse(data, name, strip=spec.strip, under=spec.under or "")
     locked = _entry(
         spec, diff=name, digest=diff.digest, title=spec.title, author=spec.author, origin=spec.origin
     )  # fmt: skip
-    return ResolvedOverlay(locked, _overlay(locked, diff))
+    return ResolvedOverlay(locked, _overlay(locked, diff, headings=_headings(diff.changes)))
 
 
 def _from_pull(
@@ -141,20 +149,24 @@ def _from_pull(
         )  # fmt: skip
     name = vendored_name(spec)
     # Read back from the canonical form, so that line numbers in messages are those of the vendored copy.
-    diff = parse(parse(pull.diff, spec.id).canonical, name)
+    fetched = parse(pull.diff, spec.id, fetched=True)
+    diff = parse(fetched.canonical, name, fetched=True)
     ContentCache().put(diff.canonical)
     locked = _entry(
         spec, diff=name, digest=diff.digest, head=pull.head, merge_base=pull.merge_base, url=pull.url,
         title=pull.title, author=pull.author, state=pull.state, base_branch=pull.base_branch,
         rendering=Rendering(via=pull.via, sha256=sha256(pull.diff)),
     )  # fmt: skip
-    return ResolvedOverlay(locked, _overlay(locked, diff), vendor=diff.canonical)
+    headings = _headings(relocated(fetched.changes, spec.strip, spec.under or ""))
+    return ResolvedOverlay(locked, _overlay(locked, diff, headings=headings), vendor=diff.canonical)
 
 
 def _entry(spec: OverlaySpec, **found: str | Rendering | None) -> LockedOverlay:
     return LockedOverlay.model_validate(
         {
             "id": spec.id,
+            "strip": spec.strip,
+            "under": spec.under,
             "fuzz": spec.fuzz,
             "accept_undelivered": spec.accept_undelivered,
             "requires": spec.requires,
@@ -165,19 +177,50 @@ def _entry(spec: OverlaySpec, **found: str | Rendering | None) -> LockedOverlay:
     )
 
 
-def _overlay(locked: LockedOverlay, diff: Diff) -> Overlay:
+def _overlay(locked: LockedOverlay, diff: Diff, *, headings: Headings | None = None) -> Overlay:
+    """The overlay with its files where the package has them.
+
+    A pull request's diff is vendored with the names that it has upstream; a local diff was read with the lock's `strip`
+    and `under`. `headings` are all that the diff has; without them, those count that the lock pins.
+    """
+    if locked.head is not None and (locked.strip != 1 or locked.under):
+        diff = replace(diff, changes=relocated(diff.changes, locked.strip, locked.under or ""))
+    pinned = {path: {int(number): text for number, text in each.items()} for path, each in locked.headings.items()}
     return Overlay(
         id=locked.id,
         diff=diff,
         where=locked.diff,
         fuzz=locked.fuzz,
         accept_undelivered=dict(locked.accept_undelivered),
+        headings=headings if headings is not None else pinned,
+        strip=locked.strip,
     )
+
+
+def _headings(changes: Iterable[FileChange]) -> Headings:
+    """The headings behind `@@` by path and hunk number. They are not part of what identifies a diff."""
+    found: dict[str, dict[int, str]] = {}
+    for change in changes:
+        for number, hunk in enumerate(change.hunks, 1):
+            if hunk.heading.strip():
+                found.setdefault(change.path, {})[number] = hunk.heading.decode("utf-8", "replace").strip()
+    return found
+
+
+def with_headings(resolved: ResolvedOverlay, applied: Iterable[AppliedOverlay]) -> LockedOverlay:
+    """The entry for the lock, with the headings that settled a place on one of the platforms: a build goes by them."""
+    pinned: dict[str, dict[str, str]] = {}
+    for overlay in applied:
+        for hunk in overlay.hunks if overlay.id == resolved.locked.id else ():
+            if hunk.chosen == "heading":
+                text = resolved.overlay.headings[hunk.path][hunk.number]
+                pinned.setdefault(hunk.path, {})[str(hunk.number)] = text
+    return resolved.locked.model_copy(update={"headings": pinned})
 
 
 def _read_diff(project: Project, name: str) -> bytes:
     try:
-        return read_regular(project.root / name, limit=_DIFF_LIMIT, name=name)
+        return read_regular(project.root / name, limit=SIZE_LIMIT, name=f"the diff {name}")
     except OSError as error:
         raise InputError(
             f"cannot read the diff {name}: {error.strerror}",

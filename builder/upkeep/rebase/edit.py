@@ -45,7 +45,9 @@ class OverlayEdit:
 
 
 # What belongs to the diff that is replaced, and not to the one in its place.
-OF_THE_DIFF = frozenset({"pull", "head", "merge_base", "file", "origin", "fuzz", "accept_undelivered"})
+OF_THE_DIFF = frozenset({
+    "pull", "head", "merge_base", "file", "origin", "strip", "under", "fuzz", "accept_undelivered",
+})  # fmt: skip
 
 
 def edited(text: str, edit: Callable[[str], str], wanted: Recipe, name: str) -> str:
@@ -88,7 +90,7 @@ def edit_recipe(text: str, *, base: str | None = None, overlays: Sequence[Overla
     return _keeping_line_endings(text, lambda text: _edit_recipe(text, base, overlays))
 
 
-def append_overlays(text: str, items: Sequence[Mapping[str, str]]) -> str:
+def append_overlays(text: str, items: Sequence[Mapping[str, str | int]]) -> str:
     """The recipe's text with more overlays at the end of its list. Raises `BlockStyleError` for a list in braces or brackets."""
     return _keeping_line_endings(text, lambda text: _append(text, items))
 
@@ -136,7 +138,7 @@ def _edit_recipe(text: str, base: str | None, overlays: Sequence[OverlayEdit]) -
     return text
 
 
-def _append(text: str, items: Sequence[Mapping[str, str]]) -> str:
+def _append(text: str, items: Sequence[Mapping[str, str | int]]) -> str:
     root = _root(text)
     if root.flow_style:
         raise BlockStyleError
@@ -156,7 +158,7 @@ def _append(text: str, items: Sequence[Mapping[str, str]]) -> str:
     return _with_newline(text[:at]) + _items(items, indent) + text[at:]
 
 
-def _append_list(text: str, root: yaml.MappingNode, items: Sequence[Mapping[str, str]]) -> str:
+def _append_list(text: str, root: yaml.MappingNode, items: Sequence[Mapping[str, str | int]]) -> str:
     """A list of overlays for a recipe that has none: behind everything, but before the mark of a document's end."""
     indent = " " * root.value[0][0].start_mark.column
     at = _line_end(text, _last(root))
@@ -165,11 +167,13 @@ def _append_list(text: str, root: yaml.MappingNode, items: Sequence[Mapping[str,
     return _with_newline(text[:at]) + f"{indent}overlays:\n" + _items(items, f"{indent}  ") + text[at:]
 
 
-def _items(items: Sequence[Mapping[str, str]], indent: str) -> str:
+def _items(items: Sequence[Mapping[str, str | int]], indent: str) -> str:
     lines: list[str] = []
     for item in items:
         for number, (key, value) in enumerate(item.items()):
-            lines.append(f"{indent}{'- ' if number == 0 else '  '}{key}: {quoted(value)}\n")
+            lines.append(
+                f"{indent}{'- ' if number == 0 else '  '}{key}: {quoted(value) if isinstance(value, str) else value}\n"
+            )
     return "".join(lines)
 
 

@@ -70,7 +70,7 @@ def quilt_series(
 def mails(
     project: Project, lock: Lock, *, whole: bool = False, exact: Exact = MappingProxyType({})
 ) -> dict[str, bytes]:
-    """File name -> mail, in the order for `git am`; options as for quilt. The same lock gives the same bytes."""
+    """File name -> mail, in the order for `git am`; the arguments as for quilt. The same lock gives the same bytes."""
     total = len(lock.overlays)
     date = format_datetime(datetime.fromtimestamp(lock.epoch, UTC))
     files: dict[str, bytes] = {}
@@ -115,7 +115,12 @@ def _body(project: Project, lock: Lock, locked: LockedOverlay, whole: bool, exac
     overlay = read_overlay(project, locked)
     changes = exact.get(overlay.id, overlay.diff.changes)
     overlay = replace(overlay, diff=replace(overlay.diff, changes=changes))
-    return patch_input(changes if whole else select(overlay, lock.package).changes)
+    chosen = changes if whole else select(overlay, lock.package).changes
+    # A file that moves out of the package is moved: only a base has its content, which a deletion would need.
+    moves = {change.diff_line: change for change in changes}
+    return patch_input(
+        moves[change.diff_line] if change.carried_out else change for change in chosen if not change.outside
+    )
 
 
 def _title(overlay: LockedOverlay) -> str:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
-from builder.patch.diff import parse
-from builder.patch.model import Diff
+from builder.patch.diff import canonical, parse
+from builder.patch.model import Diff, FileChange
 from builder.upkeep.series.export import known_author
 from builder.util.errors import InputError
+from builder.util.files import read_regular
+from builder.util.limits import SIZE_LIMIT
 
 _FIELD = re.compile(r"([A-Za-z][A-Za-z-]*): (.*)")
 _PATCH_NUMBER = re.compile(r"^\[[^\]]*\bPATCH\b[^\]]*\]\s*", re.IGNORECASE)
@@ -23,13 +25,22 @@ class Imported:
 
     name: str
     diff: Diff
+    """Its names are as the patch has them, without a/ and b/: a name from the root begins with its first folder."""
     meta: Mapping[str, str] = field(default_factory=dict)
+    strip: int = 1
+    """How many folders come off the names of `diff.canonical`, as `patch --strip` counts them."""
+
+    def enters(self, package: str) -> bool:
+        """Whether a file of the patch is one of the package by its name as it is."""
+        paths = (path for change in self.diff.changes for path in (change.old_path, change.new_path))
+        return any(path is not None and path.startswith(f"{package}/") for path in paths)
 
 
-def read_series(where: Path) -> list[Imported]:
+def read_series(where: Path, *, strip: int | None = None) -> list[Imported]:
     """Read a `series` file, or the folder that has one (itself, or as `patches/`), and its patches in order.
 
-    Raises `InputError` when a patch is missing, is applied with other options than `-p1`, or is no sound diff.
+    `strip` is for patches for which the series gives no `-pN`. Raises `InputError` when a patch is missing, is applied in
+    reverse or with other options, or is not a sound diff.
     """
     path = _find(where)
     found: list[Imported] = []
@@ -38,28 +49,44 @@ def read_series(where: Path) -> list[Imported]:
         words = re.sub(r"(^|\s)#.*", "", line).split()
         if not words:
             continue
-        name, options = words[0], words[1:]
-        if options not in ([], ["-p1"], ["-pab"]):
-            reverse = "-R" in options or "--reverse" in options
-            raise InputError(
-                f"{path.name}, line {number}: {name} is applied with {' '.join(options)}",
-                hint="an overlay goes forward: turn the patch round, and take the option out of the series"
-                if reverse
-                else "refresh it with `quilt refresh -p1`: overlays have the prefixes a/ and b/",
-            )
+        name = words[0]
+        own = _strip_option(words[1:], f"{path.name}, line {number}: {name}")
         if any(each.name == name for each in found):
             raise InputError(
-                f"{path.name}, line {number}: {name} stands twice in the series", hint="a patch is applied once"
+                f"{path.name}, line {number}: {name} is repeated in the series", hint="a patch is applied once"
             )
-        found.append(_read_patch(path.parent, name))
+        found.append(_read_patch(path.parent, name, own if own is not None else 1 if strip is None else strip))
     if not found:
         raise InputError(f"{path} names no patch", hint="a series lists one patch file a line")
     return found
 
 
+def _strip_option(options: Sequence[str], where: str) -> int | None:
+    """The N of `-pN`, or None without options. Raises `InputError` for any other option."""
+    if not options:
+        return None
+    # -pab is quilt's own: the names begin with a/ and b/.
+    match = re.fullmatch(r"-p(?:(\d{1,2})|ab)", options[0])
+    if match is None or len(options) > 1:
+        reverse = "-R" in options or "--reverse" in options
+        raise InputError(
+            f"{where} is applied with {' '.join(options)}",
+            hint="an overlay goes forward: turn the patch round, and take the option out of the series"
+            if reverse
+            else "refresh it with `quilt refresh -p1`: of the options, only -pN is taken",
+        )
+    return int(match[1]) if match[1] is not None else 1
+
+
 def _lines(path: Path) -> list[str]:
     try:
-        return path.read_text(encoding="utf-8").splitlines()
+        data = read_regular(path, limit=SIZE_LIMIT)
+        if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+            raise InputError(
+                f"{path} is UTF-16 text, as PowerShell's `>` writes it",
+                hint="convert it: iconv -f UTF-16 -t UTF-8 FILE",
+            )
+        return data.decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 text", hint="name the quilt series, or the folder it is in") from error
     except OSError as error:
@@ -70,12 +97,10 @@ def _find(where: Path) -> Path:
     for candidate in (where, where / "series", where / "patches" / "series"):
         if candidate.is_file():
             return candidate
-    raise InputError(
-        f"there is no quilt series at {where}", hint="name the file `series`, or the folder that it stands in"
-    )
+    raise InputError(f"there is no quilt series at {where}", hint="name the file `series`, or the folder that it is in")
 
 
-def _read_patch(folder: Path, name: str) -> Imported:
+def _read_patch(folder: Path, name: str, strip: int) -> Imported:
     if "\\" in name and not (folder / name).exists():
         raise InputError(f"cannot read the patch {name}", hint="a series has slashes between folders, no backslashes")
     if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
@@ -83,12 +108,21 @@ def _read_patch(folder: Path, name: str) -> Imported:
             f"the series names {name}, which is outside its folder", hint="move the patch beside the series"
         )
     try:
-        data = (folder / name).read_bytes()
+        data = read_regular(folder / name, limit=SIZE_LIMIT, name=f"the patch {name}")
     except OSError as error:
         raise InputError(f"cannot read the patch {name}: {error.strerror}", hint="the series names it") from error
     data = _decoded_mail(data)
-    diff = parse(data, name)
-    return Imported(name, parse(diff.canonical, name), _meta(data))
+    # What is written has a/ and b/ before each name, whatever the patch has.
+    changes = [_from_a_folder(change) for change in parse(data, name, strip=min(strip, 1)).changes]
+    return Imported(name, parse(canonical(changes), name), _meta(data), max(strip, 1))
+
+
+def _from_a_folder(change: FileChange) -> FileChange:
+    """A change whose names are below the folders a/ and b/, as all are in the canonical form."""
+    if not change.outside:
+        return change
+    old, new = ((path.lstrip("/") if path is not None else None) for path in (change.old_path, change.new_path))
+    return replace(change, old_path=old, new_path=new, outside=False)
 
 
 def _decoded_mail(data: bytes) -> bytes:

@@ -1,0 +1,112 @@
+"""An overlay of which nothing enters the image: which files of the package its names mean, and how to write that."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from builder.base.model import PackageTree
+from builder.patch.hunks import Text
+from builder.patch.installed import Installed, Meant, existing_names, find_meant
+from builder.patch.locate import locate_all
+from builder.patch.model import FileChange, Overlay
+from builder.patch.names import moved
+from builder.patch.select import NothingEntersError
+
+# How many ways to read the names are told apart by their files' content.
+_TOLD_APART = 20
+
+
+def meant_files(
+    changes: Sequence[FileChange], installed: Installed, tree: PackageTree, *, stripped: int = 1
+) -> list[Meant]:
+    """The ways to read a diff's names that fit the package best: one, or several that nothing tells apart.
+
+    `stripped` is how many folders were taken off the names that are given. Of several ways, those remain in whose files
+    all lines of the diff are found.
+    """
+    whole = [change for change in changes if change.outside]
+    inner = [change for change in changes if not change.outside]
+    found = find_meant(existing_names(inner), installed, stripped=stripped)
+    # Names that could not be stripped are as the diff has them.
+    found = found or find_meant(existing_names(whole), installed, stripped=0)
+    if len(found) < 2:
+        return found
+    chosen = inner if inner else whole
+    off = stripped if inner else 0
+    fitting = [each for each in found[:_TOLD_APART] if _fits(chosen, each, tree, off)]
+    return fitting or found
+
+
+def ways_of_series(patches: Sequence[Sequence[FileChange]], package: str, tree: PackageTree) -> list[Meant | None]:
+    """For each patch of a series the one way to read its names, or None when there is none, or more than one.
+
+    A patch that only makes new files says nothing by itself: it is read as all the others are.
+    """
+    installed = Installed.of(tree, package)
+    found = [meant_files(changes, installed, tree) for changes in patches]
+    sure = [ways[0] for ways in found if len(ways) == 1]
+    common = {(way.strip, way.under) for way in sure}
+    result: list[Meant | None] = []
+    for ways in found:
+        fitting = [way for way in ways if (way.strip, way.under) in common] if len(common) == 1 else []
+        if len(ways) == 1:
+            result.append(ways[0])
+        elif fitting:
+            result.append(fitting[0])
+        else:
+            shared = not ways and len(common) == 1
+            result.append(Meant(sure[0].strip, sure[0].under, 0, 0) if shared else None)
+    return result
+
+
+def _fits(changes: Sequence[FileChange], way: Meant, tree: PackageTree, stripped: int) -> bool:
+    for change in changes:
+        if change.old_path is None:
+            continue
+        path = moved(change.old_path, way.strip - stripped, way.under)
+        entry = tree.read([path]).get(path) if path is not None else None
+        if entry is None or entry.kind != "file":
+            continue
+        if None in locate_all(Text.of(entry.data), change.hunks):
+            return False
+    return True
+
+
+def explained(
+    error: NothingEntersError,
+    overlay: Overlay,
+    package: str,
+    installed: Installed,
+    tree: PackageTree,
+    *,
+    strip: int = 1,
+) -> NothingEntersError:
+    """The error with the files that are meant, when the package has files of these names."""
+    ways = meant_files(overlay.diff.changes, installed, tree, stripped=strip)
+    if not ways:
+        return error
+    first = ways[0]
+    where = f"{first.under or package}/"
+    said = f"{first.found} of {first.total} files exist below {where}"
+    if len(ways) > 1:
+        said = f"{first.found} of {first.total} files exist below each of {', '.join(f'{each.under or package}/' for each in ways[:5])}"
+    lines = "\n".join(f"  {line}" for line in first.lines)
+    which = "add these lines" if len(first.lines) > 1 else "add this line"
+    hint = f"its names begin elsewhere: {which} to {overlay.id} in the recipe\n{lines}"
+    if len(ways) > 1:
+        hint += "\nor with another of these folders: the one that the change is for"
+    return NothingEntersError(
+        f"nothing of overlay {overlay.id} enters the image: no file of it is below {package}/",
+        details=[("meant", said), *(("file", _example(each, first, strip)) for each in overlay.diff.changes[:3])],
+        hint=hint,
+        data={
+            "overlay": overlay.id,
+            "meant": [{"strip": w.strip, "under": w.under, "found": w.found, "total": w.total} for w in ways],
+        },
+    )
+
+
+def _example(change: FileChange, way: Meant, stripped: int) -> str:
+    off = way.strip - (0 if change.outside else stripped)
+    path = moved(change.path, off, way.under)
+    return f"{change.path} is {path}" if path is not None else f"{change.path} stays outside"

@@ -1,0 +1,226 @@
+"""Reading hunks: each line is counted, and what a header counts wrong by one line of context is put right or named."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from builder.patch.model import Hunk
+from builder.util.errors import InputError
+
+_HUNK = re.compile(rb"@@ -(\d{1,9})(?:,(\d{1,9}))? \+(\d{1,9})(?:,(\d{1,9}))? @@(?: (.*))?")
+
+
+# How many old and new lines a line of a hunk is, by its marker.
+_COUNTED = {b" ": (1, 1), b"-": (1, 0), b"+": (0, 1)}
+
+
+class DiffError(InputError):
+    """A diff that cannot be used."""
+
+
+class Lines:
+    """The lines of a diff, and how far they are read."""
+
+    def __init__(self, data: bytes, where: str, *, fetched: bool) -> None:
+        self.where = where
+        lines = data.split(b"\n")
+        self.complete = lines[-1] == b""
+        self.all = lines[:-1] if self.complete else lines
+        self.at = 0
+        self._hint = (
+            "fetch the diff again with `builder lock`"
+            if fetched
+            else "make the diff again with `git diff` or `diff -u`; one that is edited by hand needs right counts"
+        )
+
+    def fail(self, what: str, *, line: int | None = None, hint: str | None = None) -> DiffError:
+        number = (line if line is not None else self.at) + 1
+        return DiffError(f"{self.where}, line {number}: {what}", hint=hint or self._hint, data={"line": number})
+
+    def peek(self, ahead: int = 0) -> bytes | None:
+        index = self.at + ahead
+        return self.all[index] if index < len(self.all) else None
+
+    def header_text(self, line: bytes) -> bytes:
+        if line.endswith(b"\r"):
+            raise self.fail(
+                "the diff has CRLF line endings", hint="convert it (`dos2unix FILE.diff`); fetched diffs come with LF"
+            )
+        return line
+
+    def at_plain_header(self, at: int | None = None) -> bool:
+        """Whether a `---` and a `+++` line come next."""
+        at = self.at if at is None else at
+        return at + 1 < len(self.all) and self.all[at].startswith(b"--- ") and self.all[at + 1].startswith(b"+++ ")
+
+    def at_next_file(self, at: int) -> bool:
+        """Whether the header lines of another file, with its first hunk, come next."""
+        return self.at_plain_header(at) and at + 2 < len(self.all) and self.all[at + 2].startswith(b"@@ -")
+
+
+@dataclass
+class _Body:
+    """The lines of one hunk while they are counted."""
+
+    old_left: int
+    new_left: int
+    lines: list[bytes]
+    old_ended: bool = False
+    new_ended: bool = False
+
+
+class HunkReader:
+    """Reads the hunks of one file section after another."""
+
+    def __init__(self, lines: Lines) -> None:
+        self._lines = lines
+
+    def hunks(self) -> tuple[Hunk, ...]:
+        """All hunks up to a line that is none. Raises `DiffError`, with the header that would be right."""
+        hunks: list[Hunk] = []
+        end = -1
+        while (line := self._lines.peek()) is not None and line.startswith(b"@@ "):
+            hunk = self._hunk(line)
+            first = hunk.old_start if hunk.old_count else hunk.old_start + 1
+            if first <= end:
+                raise self._lines.fail("hunks overlap or are out of order", line=hunk.diff_line - 1)
+            end = max(end, hunk.old_start + hunk.old_count - 1, hunk.old_start)
+            hunks.append(hunk)
+        if not hunks:
+            raise self._lines.fail(
+                "no hunk follows the `---` and `+++` lines",
+                hint="only unified diffs are taken, no ed scripts and no context diffs",
+            )
+        return tuple(hunks)
+
+    def _hunk(self, header: bytes) -> Hunk:
+        start = self._lines.at
+        match = _HUNK.fullmatch(self._lines.header_text(header))
+        if match is None:
+            raise self._lines.fail("this is not a hunk header")
+        old_start, new_start = int(match[1]), int(match[3])
+        old_count = int(match[2]) if match[2] is not None else 1
+        new_count = int(match[4]) if match[4] is not None else 1
+        if (old_count and not old_start) or (new_count and not new_start):
+            raise self._lines.fail("a hunk with lines begins at line 1 or later")
+        self._lines.at += 1
+        body = _Body(old_count, new_count, [])
+        self._read(body, start)
+        # Blank lines behind a complete hunk are an editor's, and nothing.
+        surplus = [each or b" " for each in self._extent(self._lines.at)]
+        if surplus:
+            if len(surplus) > 1 or not surplus[0].startswith(b" ") or body.old_ended or body.new_ended:
+                raise self._miscounted("the hunk has more lines than its header says", start)
+            # One line of context too many changes nothing: it must be in the file too, where the hunk goes.
+            body.lines += surplus
+            self._lines.at += 1
+            old_count, new_count = old_count + 1, new_count + 1
+        if not any(line[:1] in b"+-" for line in body.lines):
+            raise self._lines.fail("the hunk changes nothing", line=start)
+        return Hunk(
+            old_start, old_count, new_start, new_count, tuple(body.lines), body.old_ended, body.new_ended, start + 1,
+            heading=match[5] or b"", header=self._header(start, old_count, new_count) if surplus else "",
+        )  # fmt: skip
+
+    def _read(self, body: _Body, start: int) -> None:
+        """Read as many lines as the header counts, and the marks that belong to them."""
+        lines, add = self._lines.all, body.lines.append
+        while True:
+            line = lines[self._lines.at] if self._lines.at < len(lines) else None
+            marker = line[:1] if line else None if line is None else b" "
+            if marker == b"\\" and line is not None and line.startswith(b"\\ "):
+                self._no_newline(body)
+                self._lines.at += 1
+                continue
+            if body.old_left == 0 and body.new_left == 0:
+                return
+            if line is None or marker is None:
+                raise self._miscounted(self._why_short(start), start)
+            old, new = _COUNTED.get(marker, (0, 0))
+            if not old and not new:
+                raise self._miscounted("the hunk has fewer lines than its header says", start)
+            # The next file's header lines are lines of this hunk for a header that counts too many.
+            if (
+                line[:4] == b"--- "
+                and (body.old_left, body.new_left) != (1, 1)
+                and self._lines.at_next_file(self._lines.at)
+            ):
+                raise self._miscounted("the hunk has fewer lines than its header says", start)
+            body.old_left -= old
+            body.new_left -= new
+            if body.old_left < 0 or body.new_left < 0:
+                raise self._miscounted("the hunk's lines do not add up to its header", start)
+            if (body.old_ended and old) or (body.new_ended and new):
+                raise self._lines.fail("a line follows the one without a newline at the end of the file")
+            # Mailers strip the blank of an empty context line.
+            add(line or b" ")
+            self._lines.at += 1
+
+    def _why_short(self, start: int) -> str:
+        """Why the diff ends before the hunk does: a whole hunk with a wrong header, or no whole one."""
+        if self._lines.complete and self._extent(start + 1):
+            return "the hunk has fewer lines than its header says; it may be truncated"
+        return "the hunk is truncated: lines are missing at the end of the diff"
+
+    def _no_newline(self, body: _Body) -> None:
+        if not body.lines:
+            raise self._lines.fail("'No newline at end of file' before the hunk's first line")
+        marker = body.lines[-1][:1]
+        if marker in b" -":
+            if body.old_left:
+                raise self._lines.fail("'No newline at end of file' before the last line")
+            body.old_ended = True
+        if marker in b" +":
+            if body.new_left:
+                raise self._lines.fail("'No newline at end of file' before the last line")
+            body.new_ended = True
+
+    def _extent(self, at: int) -> list[bytes]:
+        """The lines from `at` on that can belong to a hunk, without the blank ones at their end."""
+        found: list[bytes] = []
+        while at < len(self._lines.all):
+            line = self._lines.all[at]
+            if line[:1] not in (b" ", b"+", b"-", b"\\", b"") or self._separates(at):
+                break
+            found.append(line)
+            at += 1
+        while found and not found[-1].strip():
+            found.pop()
+        # Behind an empty line comes text: an indented commit message, or the next mail.
+        return found if not found or found[0] else []
+
+    def _separates(self, at: int) -> bool:
+        """Whether a line begins something else: the next file, or a mail's signature or its `---`."""
+        line = self._lines.all[at]
+        if self._lines.at_plain_header(at):
+            return True
+        following = self._lines.all[at + 1] if at + 1 < len(self._lines.all) else b""
+        if line.rstrip() == b"--":
+            return True
+        return line.rstrip() == b"---" and (
+            following[:1] not in (b" ", b"+", b"-") or self._lines.at_plain_header(at + 1)
+        )
+
+    def _miscounted(self, what: str, start: int) -> DiffError:
+        """The error for a hunk that does not fit its header, with the header that would fit its lines."""
+        lines = self._extent(start + 1)
+        old = sum(line[:1] in (b" ", b"-", b"") for line in lines)
+        new = sum(line[:1] in (b" ", b"+", b"") for line in lines)
+        error = self._lines.fail(what, line=start)
+        error.details = (
+            ("header", self._lines.all[start].decode("utf-8", "replace")),
+            ("lines", f"{old} old, {new} new"),
+        )
+        if any(line[:1] in b"+-" for line in lines if line):
+            error.hint = f"if these are all lines of the hunk, its header is `{self._header(start, old, new)}`; else {error.hint}"
+        return error
+
+    def _header(self, start: int, old: int, new: int) -> str:
+        match = _HUNK.fullmatch(self._lines.all[start])
+        assert match is not None  # noqa: S101  it was read before
+
+        def span(first: bytes, count: int) -> str:
+            return f"{int(first)}" if count == 1 else f"{int(first)},{count}"
+
+        return f"@@ -{span(match[1], old)} +{span(match[3], new)} @@"

@@ -1,0 +1,273 @@
+"""Reading the file sections of a diff, strictly.
+
+Source of the syntax: git's documentation, "Generating patch text with -p", and GNU diffutils, "Detailed description of
+unified format".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from builder.patch.hunkreader import DiffError, HunkReader, Lines
+from builder.patch.model import FileChange, Hunk
+from builder.patch.names import moved, plain_name
+from builder.patch.paths import check_path, unquote
+
+__all__ = ["DiffError", "Parser"]
+
+# git's name for the content of an empty file: the SHA-1 of `blob 0` and a zero byte.
+_EMPTY_BLOB = b"e69de29bb2d1d6434b8b29ae775ad8c2e48c5391"
+_REGULAR = ("100644", "100755")
+_OTHER_MODES = {"120000": "a symbolic link", "160000": "a submodule"}
+_EXTENDED = (
+    b"old mode ", b"new mode ", b"deleted file mode ", b"new file mode ", b"copy from ", b"copy to ", b"rename from ",
+    b"rename to ", b"similarity index ", b"dissimilarity index ", b"index ",
+)  # fmt: skip
+
+
+class Parser:
+    """One pass over the lines of a diff."""
+
+    def __init__(self, data: bytes, where: str, strip: int, under: str, *, fetched: bool) -> None:
+        self._lines = Lines(data, where, fetched=fetched)
+        self._hunk_reader = HunkReader(self._lines)
+        self._strip = strip
+        self._under = under
+        # Whether a name of the section that is being read has too few folders.
+        self._outside = False
+
+    def _fail(self, what: str, *, line: int | None = None, hint: str | None = None) -> DiffError:
+        return self._lines.fail(what, line=line, hint=hint)
+
+    def changes(self) -> Iterable[FileChange]:
+        """The file changes in order. Text between them (mail headers, commit messages, signatures) is passed over."""
+        while (line := self._lines.peek()) is not None:
+            if line.startswith(b"diff --git "):
+                yield self._git_change()
+            elif self._lines.at_plain_header():
+                yield self._plain_change()
+            else:
+                self._text(line)
+                self._lines.at += 1
+                continue
+            if not self._lines.complete and self._lines.peek() is None:
+                raise self._fail("the diff's last line has no newline: it is truncated", line=len(self._lines.all) - 1)
+
+    def _text(self, line: bytes) -> None:
+        if line.startswith(b"Prereq:"):
+            raise self._fail(
+                "a 'Prereq:' line asks for another version", hint="remove the line if the diff is meant for this base"
+            )
+        if line.startswith((b"GIT binary patch", b"Binary files ")):
+            raise self._fail("a binary change without a `diff --git` line")
+        if line.startswith(b"@@ "):
+            raise self._fail("a hunk without `---` and `+++` lines before it")
+        if line.startswith((b"diff --cc ", b"diff --combined ")):
+            raise self._fail("a merge commit's combined diff", hint="take the diff between the merge base and the head")
+
+    # --- one file ---------------------------------------------------------------------------------------------------
+
+    def _git_change(self) -> FileChange:
+        self._outside = False
+        start = self._lines.at
+        names = self._lines.header_text(self._lines.all[start])[len(b"diff --git ") :]
+        self._lines.at += 1
+        marks: dict[bytes, bytes] = {}
+        while (line := self._lines.peek()) is not None and (prefix := _extended(line)) is not None:
+            if prefix in marks:
+                raise self._fail(f"{prefix.decode().strip()!r} is repeated")
+            marks[prefix] = self._lines.header_text(line)[len(prefix) :]
+            self._lines.at += 1
+        binary = self._skip_binary()
+        hunks: tuple[Hunk, ...] = ()
+        shown: tuple[str | None, str | None] | None = None
+        if not binary and self._lines.at_plain_header():
+            shown = self._file_lines()
+            hunks = self._hunk_reader.hunks()
+        change = self._assemble(start, names, marks, shown, hunks, binary)
+        return self._checked(change, start)
+
+    def _plain_change(self) -> FileChange:
+        self._outside = False
+        start = self._lines.at
+        old, new = self._file_lines()
+        hunks = self._hunk_reader.hunks()
+        # GNU diff marks new and deleted files by their time only; an empty side says the same without trusting a clock.
+        if old is not None and new is not None and len(hunks) == 1:
+            if hunks[0].old_start == 0 and hunks[0].old_count == 0:
+                old = None
+            elif hunks[0].new_start == 0 and hunks[0].new_count == 0:
+                new = None
+        path = new if new is not None else old
+        if path is None:
+            raise self._fail("both sides are /dev/null", line=start)
+        if old is None:
+            change = FileChange("add", None, path, hunks, None, "100644", start + 1)
+        elif new is None:
+            change = FileChange("delete", old, None, hunks, "100644", None, start + 1)
+        else:
+            path = plain_name(old, new)
+            change = FileChange("modify", path, path, hunks, None, None, start + 1)
+        return self._checked(change, start)
+
+    def _file_lines(self) -> tuple[str | None, str | None]:
+        """The paths of a `---` and a `+++` line; None for /dev/null."""
+        old = self._side(self._lines.header_text(self._lines.all[self._lines.at])[4:])
+        self._lines.at += 1
+        new = self._side(self._lines.header_text(self._lines.all[self._lines.at])[4:])
+        self._lines.at += 1
+        return old, new
+
+    def _side(self, text: bytes) -> str | None:
+        name, rest = unquote(text, self._fail) if text.startswith(b'"') else (text.split(b"\t", 1)[0], b"")
+        if rest and not rest.startswith(b"\t"):
+            raise self._fail("text behind a quoted path")
+        if name == b"/dev/null":
+            return None
+        return self._stripped(name)
+
+    def _stripped(self, name: bytes, strip: int | None = None) -> str:
+        """A name without its first folders, below the folder that goes before it.
+
+        One that has too few of them, and one from the root when nothing but an a/ is stripped, is left as it is: a file
+        outside the package.
+        """
+        strip = self._strip if strip is None else strip
+        # For GNU patch, several slashes are one.
+        while strip == 0 and name.startswith(b"./"):
+            name = name[2:]
+        absolute = name.startswith(b"/") and strip <= 1
+        path = name.decode("utf-8", "surrogateescape")
+        left = None if absolute else moved(path, strip, "")
+        # The canonical form has `a/` before a name from the root.
+        if left is None or left.startswith("/"):
+            self._outside = True
+            whole = left if left is not None and left.startswith("/") else moved(path, min(strip, 1), "") or path
+            whole = path if absolute else whole
+            checked = check_path(whole.lstrip("/").encode("utf-8", "surrogateescape"), self._fail)
+            return f"/{checked}" if whole.startswith("/") else checked
+        checked = check_path(left.encode("utf-8", "surrogateescape"), self._fail)
+        return f"{self._under}/{checked}" if self._under else checked
+
+    def _skip_binary(self) -> bool:
+        line = self._lines.peek()
+        if line is None:
+            return False
+        if line.startswith(b"Binary files ") and line.rstrip(b"\r").endswith(b" differ"):
+            self._lines.at += 1
+            return True
+        if line.startswith(b"GIT binary patch"):
+            self._lines.at += 1
+            while (line := self._lines.peek()) is not None and not line.startswith(b"diff --git "):
+                if line.startswith(b"-- "):
+                    break
+                self._lines.at += 1
+            return True
+        return False
+
+    def _assemble(
+        self,
+        start: int,
+        names: bytes,
+        marks: dict[bytes, bytes],
+        shown: tuple[str | None, str | None] | None,
+        hunks: tuple[Hunk, ...],
+        binary: bool,
+    ) -> FileChange:
+        line = start + 1
+        old_mode = _text(marks.get(b"old mode ") or marks.get(b"deleted file mode "))
+        new_mode = _text(marks.get(b"new mode ") or marks.get(b"new file mode "))
+        index = marks.get(b"index ", b"").split(b" ")
+        if len(index) == 2 and _text(index[1]) in _OTHER_MODES:
+            old_mode = new_mode = _text(index[1])
+        for verb in ("rename", "copy"):
+            source, target = marks.get(f"{verb} from ".encode()), marks.get(f"{verb} to ".encode())
+            if (source is None) != (target is None):
+                raise self._fail(f"'{verb} from' and '{verb} to' come as a pair", line=start)
+            if source is not None and target is not None:
+                old, new = self._whole(source), self._whole(target)
+                if shown is not None and shown != (old, new):
+                    raise self._fail("the paths of the `---` and `+++` lines are other ones", line=start)
+                kind = "rename" if verb == "rename" else "copy"
+                return FileChange(kind, old, new, hunks, old_mode, new_mode, line, binary)  # type: ignore[arg-type]
+        added, deleted = b"new file mode " in marks, b"deleted file mode " in marks
+        if (added or deleted) and shown is None and not binary:
+            blob = index[0].partition(b"..")[0 if deleted else 2]
+            if blob and not _EMPTY_BLOB.startswith(blob):
+                raise self._fail("a file with content, but no hunk: the diff is truncated", line=start)
+        if shown is None:
+            path = self._both(names)
+            old_path, new_path = (None if added else path), (None if deleted else path)
+        else:
+            old_path, new_path = shown
+            path = new_path if new_path is not None else old_path or ""
+            if (old_path is None) != added or (new_path is None) != deleted:
+                raise self._fail(
+                    "/dev/null and the 'new file' or 'deleted file' mark contradict each other", line=start
+                )
+            if not added and not deleted and old_path != new_path:
+                raise self._fail("two paths, but no 'rename' or 'copy' mark", line=start)
+        if added and deleted:
+            raise self._fail("a file cannot be new and deleted at once", line=start)
+        if added:
+            return FileChange("add", None, path, hunks, None, new_mode, line, binary)
+        if deleted:
+            return FileChange("delete", path, None, hunks, old_mode, None, line, binary)
+        kind = "modify" if hunks or binary else "mode"
+        return FileChange(kind, path, path, hunks, old_mode, new_mode, line, binary)  # type: ignore[arg-type]
+
+    def _whole(self, text: bytes) -> str:
+        """A path that is printed without a prefix, as `rename from` has it."""
+        name, rest = unquote(text, self._fail) if text.startswith(b'"') else (text, b"")
+        if rest:
+            raise self._fail("text behind a quoted path")
+        return self._stripped(name, max(self._strip - 1, 0))
+
+    def _both(self, names: bytes) -> str:
+        """The path of a `diff --git` line, which has it twice: the only place when there is no `---` line."""
+        if names.startswith(b'"'):
+            left, rest = unquote(names, self._fail)
+            right = unquote(rest[1:], self._fail)[0] if rest.startswith(b' "') else rest[1:]
+        else:
+            middle = len(names) // 2
+            left, right = names[:middle], names[middle + 1 :]
+            if names[middle : middle + 1] != b" ":
+                raise self._fail("cannot tell the two paths of the `diff --git` line apart")
+        old, new = self._stripped(left), self._stripped(right)
+        if old != new:
+            raise self._fail("two paths, but no 'rename' or 'copy' mark")
+        return old
+
+    def _checked(self, change: FileChange, start: int) -> FileChange:
+        modes = [mode for mode in (change.old_mode, change.new_mode) if mode is not None]
+        for mode in modes:
+            if mode not in _REGULAR and mode not in _OTHER_MODES:
+                raise self._fail(f"mode {mode} is not taken, only 100644 and 100755", line=start)
+        special = next((_OTHER_MODES[mode] for mode in modes if mode in _OTHER_MODES), "")
+        if any(
+            line.startswith((b"-Subproject commit ", b"+Subproject commit "))
+            for hunk in change.hunks
+            for line in hunk.lines
+        ):
+            special = _OTHER_MODES["160000"]
+        if change.kind == "mode" and change.new_mode is None:
+            raise self._fail(
+                "a file section without a change", line=start, hint="the diff is truncated, or holds an ed script"
+            )
+        if (change.kind == "add" and len(change.hunks) > 1) or (change.kind == "delete" and len(change.hunks) > 1):
+            raise self._fail("a new or deleted file has one hunk", line=start)
+        for hunk in change.hunks:
+            if change.kind == "add" and (hunk.old_start or hunk.old_count):
+                raise self._fail("a new file's hunk must begin with `@@ -0,0`", line=hunk.diff_line - 1)
+            if change.kind == "delete" and (hunk.new_start or hunk.new_count):
+                raise self._fail("a deleted file's hunk must end in `+0,0 @@`", line=hunk.diff_line - 1)
+        return replace(change, special=special, outside=self._outside) if special or self._outside else change
+
+
+def _extended(line: bytes) -> bytes | None:
+    return next((prefix for prefix in _EXTENDED if line.startswith(prefix)), None)
+
+
+def _text(value: bytes | None) -> str | None:
+    return value.decode("ascii", "replace") if value is not None else None
