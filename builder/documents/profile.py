@@ -45,21 +45,30 @@ class Hardware(_Frozen):
     """What the profile runs on. `gpu` is a name that `builder profile fit --gpu` knows."""
 
     gpu: str
-    count: int = Field(default=1, ge=1, le=64)
+    count: StrictInt = Field(default=1, ge=1, le=64)
 
 
 class Envelope(_Frozen):
     """Prompt and completion budgets that a profile promises to serve, in tokens."""
 
-    prompt: int = Field(gt=0)
-    completion: int = Field(gt=0)
+    prompt: StrictInt = Field(gt=0)
+    completion: StrictInt = Field(gt=0)
+
+
+def _number(value: object) -> object:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError("is not a number")
+    return value
+
+
+Bound = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
 
 
 class Range(_Frozen):
     """A closed range; an end that is left out is open."""
 
-    min: float | None = None
-    max: float | None = None
+    min: Bound | None = None
+    max: Bound | None = None
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:

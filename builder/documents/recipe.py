@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, StringConstraints, model_validator
 
 from builder.documents.model_shape import ModelShape
 from builder.documents.reference import BaseReference, Platform, Reference
@@ -33,7 +33,7 @@ class TensorRule(Frozen):
     """A tensor that the patched vLLM expects in the checkpoint. Types as safetensors names them: `BF16`, `F8_E4M3`."""
 
     dtype: str
-    shape: tuple[int, ...]
+    shape: tuple[Annotated[StrictInt, Field(ge=0)], ...]
 
 
 class Requirements(Frozen):
@@ -52,7 +52,7 @@ class OverlaySpec(Frozen):
         default=None, description="The pull request's head commit. Pinned by the lock when left out."
     )
     merge_base: Commit | None = Field(default=None, description="Where the pull request leaves its base branch.")
-    fuzz: int = Field(
+    fuzz: StrictInt = Field(
         default=0, ge=0, le=3, description="Context lines that GNU patch may ignore. 0 unless you have looked."
     )
     accept_undelivered: dict[str, str] = Field(
@@ -126,8 +126,8 @@ class CheckpointSpec(Frozen):
 class Envelope(Frozen):
     """Prompt and completion budgets that are promised, in tokens."""
 
-    prompt: int = Field(gt=0)
-    completion: int = Field(gt=0)
+    prompt: StrictInt = Field(gt=0)
+    completion: StrictInt = Field(gt=0)
 
 
 class Recipe(Frozen):
@@ -187,6 +187,9 @@ class Recipe(Frozen):
 
 def load_recipe(path: Path) -> Recipe:
     """Read a recipe. Raises `InputError` with the place of each error."""
+    if path.name.endswith((".lock.yaml", ".lock.yml")):
+        recipe = path.name.replace(".lock.", ".")
+        raise InputError(f"{path.name} is a lock, not a recipe", hint=f"name the recipe that it belongs to: {recipe}")
     return validate(Recipe, path)
 
 

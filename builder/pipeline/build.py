@@ -10,7 +10,7 @@ from builder.base.model import BaseImage
 from builder.base.oci_layout import LayoutBase
 from builder.base.open import open_base
 from builder.documents.lock import Lock
-from builder.image.labels import ENTRYPOINT, INPUTS_LABEL, RECORD_LABEL
+from builder.image.labels import INPUTS_LABEL, RECORD_LABEL, entrypoint_of
 from builder.image.layer import Layer, make_layer
 from builder.image.manifest import Image, assemble, make_index
 from builder.image.tags import Tags, make_tags
@@ -57,7 +57,7 @@ def put_together(lock: Lock, base: BaseImage, layer: Layer, record: bytes) -> Im
         base,
         layer,
         labels=image_labels(lock, record),
-        entrypoint=ENTRYPOINT,
+        entrypoint=entrypoint_of(record),
         epoch=lock.epoch,
         created_by=f"builder: {', '.join(overlay.id for overlay in lock.overlays) or 'profiles only'}",
     )

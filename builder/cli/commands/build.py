@@ -12,7 +12,7 @@ from builder.cli.app import common_options, offline_option
 from builder.cli.console import Console
 from builder.documents.lock import overlay_lines
 from builder.documents.reference import Platform
-from builder.image.labels import ENTRYPOINT
+from builder.image.labels import entrypoint_of
 from builder.oci.layout import Layout
 from builder.pipeline.build import Built, build_images, docker_base, image_labels, image_tags, write_oci
 from builder.pipeline.plan import Plan
@@ -186,7 +186,7 @@ def _docker(workspace: Workspace, plans: list[Plan], console: Console) -> dict[s
     with tempfile.TemporaryDirectory(prefix="builder-context-") as folder:
         place = Path(folder) / "context"
         render_context(
-            place, docker_base(workspace), plan.rootfs, labels=image_labels(workspace.lock, plan.record), entrypoint=ENTRYPOINT,
+            place, docker_base(workspace), plan.rootfs, labels=image_labels(workspace.lock, plan.record), entrypoint=entrypoint_of(plan.record),
             name=workspace.lock.name,
         )  # fmt: skip
         found, cli = build(place, names, platform=str(plan.platform), context=workspace.context)
