@@ -86,7 +86,9 @@ class LockedOverlay(Frozen):
     base_branch: Text | None = None
     why: Text | None = None
     drop_when: Text | None = None
-    origin: Text | None = Field(default=None, description="Where a local diff comes from: OWNER/REPOSITORY#NUMBER@HEAD.")
+    origin: Text | None = Field(
+        default=None, description="Where a local diff comes from: OWNER/REPOSITORY#NUMBER@HEAD."
+    )
     rendering: Rendering | None = Field(
         default=None, description="The diff's bytes when it was locked, for `builder drift`."
     )
@@ -236,7 +238,9 @@ class Lock(Frozen):
     description: Text = ""
     entrypoint: Sha256 = Field(description="SHA-256 of /opt/builder/serve.")
     epoch: StrictInt = Field(
-        ge=1, le=_LAST_SECOND, description="The one time of all entries, in seconds since 1970: when the base was created."
+        ge=1,
+        le=_LAST_SECOND,
+        description="The one time of all entries, in seconds since 1970: when the base was created.",
     )
 
     @model_validator(mode="after")
@@ -308,5 +312,6 @@ def _not_a_recipe(document: Document) -> None:
     value = document.value
     if isinstance(value, Mapping) and isinstance(value.get("base"), str) and "epoch" not in value:
         raise InputError(
-            f"{document.name} is a recipe, not a lock", hint="run `builder lock` on the recipe; it writes NAME.lock.yaml"
+            f"{document.name} is a recipe, not a lock",
+            hint="run `builder lock` on the recipe; it writes NAME.lock.yaml",
         )

@@ -74,7 +74,8 @@ class Layout:
 
     def resolve(self, name: str | None = None) -> Descriptor:
         """The entry called `name` (a tag or a digest), or the only image when no name is given."""
-        entries = self.entries()
+        # What only refers to an image, and has no name, is never what was meant.
+        entries = [each for each in self.entries() if REF_NAME in each.annotations or not each.artifact_type]
         if name is not None:
             named = [each for each in entries if name in (each.annotations.get(REF_NAME), each.digest)]
             if not named:
@@ -114,10 +115,12 @@ def write_layout(
     source: BlobSource | None = None,
     *,
     local: Layout | None = None,
+    referrers: Sequence[Descriptor] = (),
     advance: Callable[[int], None] = lambda _amount: None,
 ) -> None:
     """Write images into a layout, which becomes visible last, by its index.
 
+    `referrers` are manifests among `blobs` that refer to the images; the index lists them without a name.
     `entries` are the top descriptors with their tags, `blobs` everything that is at hand, `base_layers` what is linked
     from `local` or streamed from `source`; with neither they stay out, and the layout only names them.
     Entries of earlier builds of the recipe `name` leave the layout, whatever their tags; images of others are kept.
@@ -147,6 +150,16 @@ def write_layout(
         for tag in tags
     ]
     taken = {each.annotations[REF_NAME] for each in named}
+    named += [
+        Descriptor(
+            each.media_type,
+            each.digest,
+            each.size,
+            {**each.annotations, RECIPE_NAME: name},
+            artifact_type=each.artifact_type,
+        )
+        for each in referrers
+    ]
     earlier = target.entries() if (folder / "index.json").is_file() else []
     kept = [
         each

@@ -14,6 +14,7 @@ from builder.image.labels import INPUTS_LABEL, RECORD_LABEL, entrypoint_of
 from builder.image.layer import Layer, make_layer
 from builder.image.manifest import Image, assemble, make_index
 from builder.image.tags import Tags, make_tags
+from builder.oci.artifact import Referrer
 from builder.oci.layout import Layout, write_layout
 from builder.oci.types import Descriptor
 from builder.pipeline.docker_base import base_name
@@ -75,9 +76,12 @@ def build_images(lock: Lock, plans: Sequence[Plan]) -> Built:
     return Built(images, top, data, image_tags(lock))
 
 
-def write_oci(workspace: Workspace, built: Built, folder: Path, *, with_base: bool) -> bool:
+def write_oci(
+    workspace: Workspace, built: Built, folder: Path, *, with_base: bool, referrers: Sequence[Referrer] = ()
+) -> bool:
     """Write the image as an OCI layout; whether the layout is complete (has the base's layers too).
 
+    `referrers` are what travels with the image, so that the layout alone can be verified.
     A base that is an OCI layout itself is hard-linked. A registry's layers stay there unless `with_base` asks for them.
     """
     lock = workspace.lock
@@ -92,6 +96,8 @@ def write_oci(workspace: Workspace, built: Built, folder: Path, *, with_base: bo
         blobs |= image.own_blobs
     if built.index is not None:
         blobs[built.top.digest] = built.index
+    for each in referrers:
+        blobs |= {**each.blobs, each.descriptor.digest: each.manifest}
     owner = {each.digest: image.base for image in built.images.values() for each in image.base_layers}
     layers = {each.digest: each for image in built.images.values() for each in image.base_layers}
     wanted = list(layers.values()) if kind == "oci" or with_base else []
@@ -105,6 +111,7 @@ def write_oci(workspace: Workspace, built: Built, folder: Path, *, with_base: bo
             wanted,
             (lambda descriptor: base.blob(owner[descriptor.digest], descriptor)) if base is not None else None,
             local=Layout(base.folder) if isinstance(base, LayoutBase) else None,
+            referrers=[each.descriptor for each in referrers],
             advance=bar.advance,
         )
     return len(wanted) == len(layers)
