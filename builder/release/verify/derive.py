@@ -91,6 +91,9 @@ def derive_without_base(lock: Lock, found: Mapping[str, Parts]) -> Derived:
         locked = lock.base.platforms[name]
         base = _base_of(lock, name, parts, entries)
         installed = entries.get(f"{locked.root}/{locked.distribution.dist_info}/RECORD")
+        if locked.distribution.record is not None and installed is None:
+            path = f"{locked.root}/{locked.distribution.dist_info}/RECORD"
+            problems.append(Problem(f"layer entry {path}", "a file in the layer", MISSING))
         if contents is None:
             continue
         result = result_of_contents(lock, base.platform, contents)
