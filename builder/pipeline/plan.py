@@ -22,7 +22,7 @@ from builder.pipeline.locking.base import OWN_FOLDER, epoch_of
 from builder.pipeline.locking.make import ENTRYPOINT_SOURCE, load_profiles
 from builder.pipeline.locking.overlays import naming, read_overlay
 from builder.util.context import Context
-from builder.util.errors import MismatchError
+from builder.util.errors import ApplyError, MismatchError
 from builder.util.files import ContentCache, file_sha256, sha256
 from builder.util.project import Project
 
@@ -114,7 +114,7 @@ def _not_the_recipes(recipe: Recipe, lock: Lock) -> list[str]:
 def make_plan(project: Project, lock: Lock, platform: Platform, *, context: Context) -> Plan:
     """Apply the locked stack to the locked files and compose the layer's content.
 
-    Raises `MismatchError` when anything is not as the lock has it, `ApplyError` when the stack does not apply.
+    Raises `MismatchError` when anything is not as the lock has it.
     """
     overlays = [read_overlay(project, overlay) for overlay in lock.overlays]
     return plan_of_stack(
@@ -128,8 +128,16 @@ def plan_of_stack(
     """The plan of a lock whose diffs are at hand. `root` is what a base's folder or wheel is relative to."""
     locked = lock.base.platforms[str(platform)]
     known, installed_record = _tree(root, lock, platform, context=context)
-    with naming(lock.overlays):
-        result = apply_stack(overlays, known, lock.package)
+    try:
+        with naming(lock.overlays):
+            result = apply_stack(overlays, known, lock.package)
+    except ApplyError as error:
+        # It applied when it was locked, to the same files by digest: the lock's list of files is another one now.
+        raise MismatchError(
+            f"the locked stack does not apply to the locked files: {error.message}",
+            details=error.details,
+            hint="the lock was edited, or the tool has changed: run `builder lock` and look at the difference",
+        ) from error
     _check_result(locked, result)
     base = base_image(root, lock, platform, context=context)
     return compose_plan(lock, base, result, installed_record, entrypoint)

@@ -92,7 +92,7 @@ def json_differences(what: str, wanted: bytes, found: bytes) -> list[Problem]:
     problems = list(key_differences(what, json.loads(wanted), document))
     if not problems:
         # The same values: keys that are repeated, another order, or spaces. Readers differ in what they make of those.
-        problems = [Problem(f"{what}, its bytes", _spelling(wanted), _spelling(found))]
+        problems = [Problem(f"{what.rstrip(',')}, its bytes", _spelling(wanted), _spelling(found))]
     return problems
 
 
@@ -104,8 +104,8 @@ def key_differences(where: str, wanted: object, found: object) -> Iterator[Probl
     """The keys in which two JSON values differ, as dotted paths."""
     if isinstance(wanted, Mapping) and isinstance(found, Mapping):
         for key in dict.fromkeys([*wanted, *found]):
-            yield from key_differences(f"{where} {key}" if " " not in where else f"{where}.{key}",
-                                       wanted.get(key, MISSING), found.get(key, MISSING))  # fmt: skip
+            inside = f"{where} {key}" if " " not in where or where.endswith(",") else f"{where}.{key}"
+            yield from key_differences(inside, wanted.get(key, MISSING), found.get(key, MISSING))
     elif isinstance(wanted, list) and isinstance(found, list) and len(wanted) == len(found):
         for number, (left, right) in enumerate(zip(wanted, found, strict=True)):
             yield from key_differences(f"{where}[{number}]", left, right)

@@ -154,7 +154,7 @@ def _lock(lock: Lock, data: bytes) -> list[Problem]:
         return []
     try:
         found = parse_lock(data, "the attached lock").document()
-        problems = list(key_differences("evidence lock", lock.document(), found))
+        problems = list(key_differences("evidence lock,", lock.document(), found))
     except BuilderError as error:
         return [Problem("evidence lock", "a lock", error.message)]
     return problems or [Problem("evidence lock, its bytes", f"sha256:{sha256(wanted)}", f"sha256:{sha256(data)}")]
