@@ -417,15 +417,21 @@ RECORDS: list[Row] = [
 # --- the config -------------------------------------------------------------------------------------------------------
 
 
-def config(*path: str, to: Any) -> Tamper:
+def put(what: str, *path: str, to: Any) -> Tamper:
+    """Another value in the manifest or the config; a function makes it from the one that is there."""
+
     def tamper(image: Image) -> None:
-        place: Any = image.config
+        place: Any = getattr(image, what)
         for key in path[:-1]:
             place = place[int(key) if isinstance(place, list) else key]
-        key = int(path[-1]) if isinstance(place, list) else path[-1]
-        place[key] = to(place.get(key) if isinstance(place, dict) else place[key]) if callable(to) else to
+        last: Any = int(path[-1]) if isinstance(place, list) else path[-1]
+        place[last] = to(place.get(last) if isinstance(place, dict) else place[last]) if callable(to) else to
 
     return tamper
+
+
+def config(*path: str, to: Any) -> Tamper:
+    return put("config", *path, to=to)
 
 
 def json_text(what: str, edit: Callable[[bytes], bytes]) -> Tamper:
@@ -518,14 +524,7 @@ CONFIGS: list[Row] = [
 
 
 def manifest(*path: str, to: Any) -> Tamper:
-    def tamper(image: Image) -> None:
-        place: Any = image.manifest
-        for key in path[:-1]:
-            place = place[int(key) if isinstance(place, list) else key]
-        key = int(path[-1]) if isinstance(place, list) else path[-1]
-        place[key] = to(place.get(key) if isinstance(place, dict) else place[key]) if callable(to) else to
-
-    return tamper
+    return put("manifest", *path, to=to)
 
 
 def evil_layer(image: Image) -> dict[str, Any]:

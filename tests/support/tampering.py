@@ -128,11 +128,13 @@ class Image:
 
     def set_document(self, kind: str, data: bytes | None) -> None:
         """Replace an attached document; None takes it away."""
-        self.referrers = [
-            (manifest, data if kind in manifest["artifactType"] else old)
-            for manifest, old in self.referrers
-            if data is not None or kind not in manifest["artifactType"]
-        ]  # type: ignore[misc]
+        kept = []
+        for manifest, old in self.referrers:
+            if kind not in manifest["artifactType"]:
+                kept.append((manifest, old))
+            elif data is not None:
+                kept.append((manifest, data))
+        self.referrers = kept
 
     def members(self) -> list[Member]:
         with tarfile.open(fileobj=io.BytesIO(self.layer)) as archive:
