@@ -21,7 +21,7 @@ LAYERS = 4
 LAYER_BYTES = 280_000_000
 
 
-def _large_base(folder: Path) -> Path:
+def large_base(folder: Path) -> Path:
     from tests.support.published import ROOT as PACKAGES
     from tests.support.smallwheel import FILES
     from tests.support.standin import standin_base, tar_of, write_layout
@@ -63,7 +63,7 @@ def publication() -> list[Row]:
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as name, registry(Path(name) / "registry") as host:
         place = Path(name)
-        skopeo_copy(f"oci:{_large_base(place / 'layout')}:base", f"docker://{host}/vllm/base:v1")
+        skopeo_copy(f"oci:{large_base(place / 'layout')}:base", f"docker://{host}/vllm/base:v1")
         shutil.rmtree(place / "layout")
         project = patched_project(place / "project", f"{host}/vllm/base:v1")
         env = {"BUILDER_CACHE_DIR": str(place / "cache"), "PYTHONPATH": str(ROOT)}

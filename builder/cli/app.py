@@ -42,7 +42,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "render": ("builder.cli.commands.render", "Write a Docker context that plain `docker build` builds."),
     "build": ("builder.cli.commands.build", "Make the image."),
     "publish": ("builder.cli.commands.publish", "Build the image and push what the registry lacks."),
-    "verify": ("builder.cli.commands.verify", "Compare an image with its record and its lock."),
+    "verify": ("builder.cli.commands.verify", "Derive an image again from its lock, and compare every byte."),
     "run": ("builder.cli.commands.run", "Run the image with a profile."),
     "smoke": ("builder.cli.commands.smoke", "Start the image, or take a running server, and check it."),
     "deploy": ("builder.cli.commands.deploy", "Render Compose or Kubernetes files for a published image."),
@@ -51,7 +51,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "rebase": ("builder.cli.commands.rebase", "What the stack needs on another base."),
     "stack": ("builder.cli.commands.stack", "Hand the stack over as quilt series or mails, or take a series in."),
     "checkpoint": ("builder.cli.commands.checkpoint", "Digest, quantize and check checkpoints."),
-    "schema": ("builder.cli.commands.schema", "Print the JSON Schema of recipes or profiles."),
+    "schema": ("builder.cli.commands.schema", "Print the JSON Schema of recipes, profiles or records."),
 }
 
 

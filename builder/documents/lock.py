@@ -5,20 +5,57 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, StrictBool, StrictInt, StringConstraints, model_validator
 
 from builder.documents.profile import Profile
 from builder.documents.recipe import MAX_STRIP, Folder, Requirements
-from builder.documents.reference import BaseReference
-from builder.documents.values import Commit, Frozen, Sha256
-from builder.documents.yamlfile import validate
+from builder.documents.reference import BaseReference, Platform
+from builder.documents.values import Commit, Frozen, Name, Sha256
+from builder.documents.yamlfile import Document, parse_yaml, validate_document
 from builder.util.errors import InputError
 from builder.util.files import sha256
 
 HEADER = "# Made by `builder lock`. Do not edit: change the recipe and run `builder lock` again.\n"
 SCHEMA = 1
+
+_LIMIT = 16 << 20
+_LAST_SECOND = (1 << 33) - 1
+"""The latest time that a tar header has room for: 11 octal digits."""
+_MANIFEST_LIMIT = 8 << 20
+
+Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
+Text = Annotated[str, StringConstraints(max_length=10_000)]
+"""Free text of a person or of GitHub."""
+Short = Annotated[str, StringConstraints(min_length=1, max_length=300, pattern=r"^[^\x00-\x1f\x7f]+$")]
+"""A name on one line."""
+DistributionName = Annotated[str, StringConstraints(max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+Version = Annotated[str, StringConstraints(max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._!+]*$")]
+DistInfo = Annotated[str, StringConstraints(max_length=255, pattern=r"^[A-Za-z0-9][A-Za-z0-9._!+-]*\.dist-info$")]
+
+
+def _plain(path: str) -> str:
+    """A path below some folder: relative, without `.` and `..`, and short enough for any file system."""
+    parts = path.split("/")
+    if any(part in ("", ".", "..") for part in parts):
+        raise ValueError(f"{path!r} is not a relative path without '.' and '..'")
+    if any(ord(character) < 32 or ord(character) == 127 for character in path):
+        raise ValueError(f"{path!r} has a control character")
+    if len(path.encode()) > 4095 or any(len(part.encode()) > 255 for part in parts):
+        raise ValueError("the path is longer than a file system takes")
+    return path
+
+
+PlainPath = Annotated[str, AfterValidator(_plain)]
+
+
+def _unique(what: str, names: Iterable[str]) -> None:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise ValueError(f"{what} {name!r} is listed more than once")
+        seen.add(name)
 
 
 ABOUT = ("title", "author", "state", "why", "drop_when")
@@ -35,28 +72,30 @@ class Rendering(Frozen):
 class LockedOverlay(Frozen):
     """An overlay at a fixed state. `digest` is the SHA-256 of the diff's canonical form."""
 
-    id: str
-    diff: str = Field(description="The vendored diff, relative to the project root.")
+    id: Short
+    diff: PlainPath = Field(description="The vendored diff, relative to the project root.")
     digest: Sha256
     head: Commit | None = None
     merge_base: Commit | None = None
-    strip: int = Field(default=1, ge=0, le=MAX_STRIP, strict=True)
+    strip: StrictInt = Field(default=1, ge=0, le=MAX_STRIP)
     under: Folder | None = None
-    fuzz: int = Field(default=0, ge=0, le=3, strict=True)
-    accept_undelivered: dict[str, str] = Field(default={})
-    headings: dict[str, dict[str, str]] = Field(
+    fuzz: StrictInt = Field(default=0, ge=0, le=3)
+    accept_undelivered: dict[Short, Text] = Field(default={})
+    headings: dict[Short, dict[Short, Text]] = Field(
         default={},
         description="Path: hunk number: the heading behind `@@` that settled which of several places is meant.",
     )
     requires: Requirements | None = None
-    url: str | None = None
-    title: str | None = None
-    author: str | None = None
-    state: str | None = Field(default=None, description="The pull request's state when it was locked.")
-    base_branch: str | None = None
-    why: str | None = None
-    drop_when: str | None = None
-    origin: str | None = Field(default=None, description="Where a local diff comes from: OWNER/REPOSITORY#NUMBER@HEAD.")
+    url: Short | None = None
+    title: Text | None = None
+    author: Text | None = None
+    state: Text | None = Field(default=None, description="The pull request's state when it was locked.")
+    base_branch: Text | None = None
+    why: Text | None = None
+    drop_when: Text | None = None
+    origin: Text | None = Field(
+        default=None, description="Where a local diff comes from: OWNER/REPOSITORY#NUMBER@HEAD."
+    )
     rendering: Rendering | None = Field(
         default=None, description="The diff's bytes when it was locked, for `builder drift`."
     )
@@ -86,51 +125,83 @@ class LockedFile(Frozen):
     """One file that the stack reads or writes. Digests are SHA-256; `before` is absent for a new file, `after` for a
     deleted one; equal ones mean that a later overlay took back what an earlier one did."""
 
-    path: str
+    path: PlainPath
     before: Sha256 | None = None
     after: Sha256 | None = None
-    executable: bool = Field(default=False, description="Whether the base's file is executable.")
-    overlays: tuple[str, ...]
+    executable: StrictBool = Field(default=False, description="Whether the base's file is executable.")
+    overlays: tuple[Short, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _exists(self) -> Self:
+        if self.before is None and self.after is None:
+            raise ValueError("a file has 'before', 'after' or both")
+        return self
 
 
 class LockedDistribution(Frozen):
-    name: str
-    version: str
-    dist_info: str
+    name: DistributionName
+    version: Version
+    dist_info: DistInfo
     record: Sha256 | None = Field(default=None, description="SHA-256 of the base's RECORD.")
 
 
 class LockedPlatform(Frozen):
     """The base for one platform, and what the stack makes of its package."""
 
-    manifest: str
-    manifest_size: int
-    manifest_type: str
-    config: str
-    root: str
-    python: str
+    manifest: Digest
+    manifest_size: StrictInt = Field(ge=2, le=_MANIFEST_LIMIT)
+    manifest_type: Literal[
+        "application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json"
+    ]
+    config: Digest
+    root: PlainPath
+    python: str = Field(pattern=r"^3\.[0-9]{1,2}$")
     distribution: LockedDistribution
-    directories: tuple[str, ...] = Field(
+    directories: tuple[PlainPath, ...] = Field(
         description="Folders that the base has among the parents of the layer's files."
     )
-    packages: tuple[str, ...] = Field(
+    packages: tuple[Annotated[Short, StringConstraints(pattern=r"^[^=]+==[^=]+$")], ...] = Field(
         default=(), description="Python distributions beside the package (NAME==VERSION), in what of the base was read."
     )
-    bytecode: tuple[str, ...] = Field(default=(), description="Stale __pycache__ entries of changed modules.")
+    bytecode: tuple[PlainPath, ...] = Field(default=(), description="Stale __pycache__ entries of changed modules.")
     files: tuple[LockedFile, ...]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        _unique("file", (file.path for file in self.files))
+        _unique("folder", self.directories)
+        _unique("bytecode", self.bytecode)
+        for path in self.bytecode:
+            if not path.endswith(".pyc") or "__pycache__" not in path.split("/"):
+                raise ValueError(f"{path!r} is not bytecode in a folder __pycache__")
+        return self
 
 
 class LockedBase(Frozen):
     """The base; `digest` is that of its index where it has one, else of its manifest, or a wheel's SHA-256."""
 
-    reference: str
-    digest: str
-    wheel: str | None = Field(default=None, description="File name of the wheel, whose SHA-256 is the digest.")
-    trust_ranges: bool = Field(
+    reference: Short
+    digest: Digest
+    wheel: Annotated[str, StringConstraints(max_length=255, pattern=r"^[A-Za-z0-9_.!+-]+\.whl$")] | None = Field(
+        default=None, description="File name of the wheel, whose SHA-256 is the digest."
+    )
+    trust_ranges: StrictBool = Field(
         default=False,
         description="Whether parts of the wheel were taken without checking the whole against its digest.",
     )
-    platforms: dict[str, LockedPlatform]
+    platforms: dict[str, LockedPlatform] = Field(min_length=1, max_length=32)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        try:
+            kind = BaseReference.parse(self.reference).kind
+            for name in self.platforms:
+                Platform.parse(name)
+        except InputError as error:
+            raise ValueError(error.message) from error
+        if (kind == "wheel") != (self.wheel is not None):
+            raise ValueError("'wheel' belongs to a wheel base, and to no other")
+        return self
 
     @property
     def parsed(self) -> BaseReference:
@@ -143,8 +214,8 @@ class LockedBase(Frozen):
 
 
 class LockedCheckpointFile(Frozen):
-    path: str
-    size: int
+    path: PlainPath
+    size: StrictInt = Field(ge=0, lt=1 << 53)
     sha256: Sha256
 
 
@@ -152,29 +223,49 @@ class LockedCheckpoint(Frozen):
     """The checkpoint. `digest` as docs/checkpoint.md defines it; `files` when its parts were seen."""
 
     digest: Sha256
-    repo: str | None = None
-    revision: str | None = None
-    path: str | None = None
+    repo: Annotated[Short, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9_.-]+$")] | None = None
+    revision: Short | None = None
+    path: Short | None = None
     files: tuple[LockedCheckpointFile, ...] = ()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        _unique("checkpoint file", (file.path for file in self.files))
+        return self
 
 
 class Lock(Frozen):
     """Everything that a build needs."""
 
-    schema_version: Literal[1] = Field(default=1, alias="schema")
-    name: str
+    schema_version: Annotated[StrictInt, Field(ge=1, le=1)] = Field(default=1, alias="schema")
+    name: Name
     recipe: Sha256 = Field(description="SHA-256 of the recipe's content, to notice that it has changed since.")
-    package: str
+    package: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=100)
     base: LockedBase
     overlays: tuple[LockedOverlay, ...]
     checkpoint: LockedCheckpoint | None = None
     profiles: tuple[Profile, ...] = ()
-    default_profile: str | None = None
-    description: str = ""
+    default_profile: Name | None = None
+    description: Text = ""
     entrypoint: Sha256 = Field(description="SHA-256 of /opt/builder/serve.")
-    epoch: int = Field(
-        ge=1, description="The one time of all entries, in seconds since 1970: when the base was created."
+    epoch: StrictInt = Field(
+        ge=1,
+        le=_LAST_SECOND,
+        description="The one time of all entries, in seconds since 1970: when the base was created.",
     )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        _unique("overlay", (overlay.id for overlay in self.overlays))
+        _unique("profile", (profile.name for profile in self.profiles))
+        if self.default_profile is not None and self.default_profile not in {each.name for each in self.profiles}:
+            raise ValueError(f"default_profile {self.default_profile!r} is not among the profiles")
+        known = {overlay.id for overlay in self.overlays}
+        for platform in self.base.platforms.values():
+            for file in platform.files:
+                if unknown := [name for name in file.overlays if name not in known]:
+                    raise ValueError(f"{file.path} is changed by {unknown[0]!r}, which is not an overlay of this lock")
+        return self
 
     def document(self) -> dict[str, object]:
         return self.model_dump(mode="json", by_alias=True, exclude_defaults=True) | {"schema": SCHEMA}
@@ -198,6 +289,40 @@ class Lock(Frozen):
 
 def read_lock(path: Path) -> Lock:
     """Read a lock. Raises `InputError` when it is missing or was edited into something else."""
-    if not path.is_file():
+    try:
+        data = path.read_bytes() if path.is_file() and path.stat().st_size <= _LIMIT else None
+    except OSError as error:
+        raise InputError(f"cannot read {path.name}: {error.strerror}", hint="check its permissions") from error
+    if data is None:
+        if path.exists():
+            raise InputError(f"{path.name} is not a lock", hint="a lock is a file of at most 16 MiB")
         raise InputError(f"there is no lock {path.name}", hint="run `builder lock` on the recipe first")
-    return validate(Lock, path)
+    return parse_lock(data, path.name)
+
+
+def parse_lock(data: bytes, name: str) -> Lock:
+    """A lock from its bytes. `name` stands for the file in messages."""
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{name} is not UTF-8 text: {error.reason} at byte {error.start}") from error
+    if not text.strip():
+        raise InputError(f"{name} is empty", hint="delete it and run `builder lock` on the recipe")
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.startswith(("<<<<<<< ", ">>>>>>> ")) or line == "=======":
+            raise InputError(
+                f"{name}:{number}: a merge left its markers in the lock",
+                hint="take either side whole (`git checkout --ours` or `--theirs`), then run `builder lock` on the recipe",
+            )
+    document = parse_yaml(text, name)
+    _not_a_recipe(document)
+    return validate_document(Lock, document)
+
+
+def _not_a_recipe(document: Document) -> None:
+    value = document.value
+    if isinstance(value, Mapping) and isinstance(value.get("base"), str) and "epoch" not in value:
+        raise InputError(
+            f"{document.name} is a recipe, not a lock",
+            hint="run `builder lock` on the recipe; it writes NAME.lock.yaml",
+        )

@@ -56,14 +56,23 @@ class Hardware(Frozen):
     """What the profile runs on. `gpu` is a name that `builder profile fit --gpu` knows."""
 
     gpu: str
-    count: int = Field(default=1, ge=1, le=64)
+    count: StrictInt = Field(default=1, ge=1, le=64)
+
+
+def _number(value: object) -> object:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError("is not a number")  # noqa: TRY004  pydantic turns a ValueError into an error with a place
+    return value
+
+
+Bound = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
 
 
 class Range(Frozen):
     """A closed range; an end that is left out is open."""
 
-    min: float | None = None
-    max: float | None = None
+    min: Bound | None = None
+    max: Bound | None = None
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, StrictInt, StringConstraints, model_validator
 
 from builder.documents.model_shape import ModelShape
 from builder.documents.reference import BaseReference, Platform, Reference
@@ -37,7 +37,7 @@ class TensorRule(Frozen):
     """A tensor that the patched vLLM expects in the checkpoint. Types as safetensors names them: `BF16`, `F8_E4M3`."""
 
     dtype: str
-    shape: tuple[int, ...]
+    shape: tuple[Annotated[StrictInt, Field(ge=0)], ...]
 
 
 class Requirements(Frozen):
@@ -56,7 +56,7 @@ class OverlaySpec(Frozen):
         default=None, description="The pull request's head commit. Pinned by the lock when left out."
     )
     merge_base: Commit | None = Field(default=None, description="Where the pull request leaves its base branch.")
-    strip: int = Field(
+    strip: StrictInt = Field(
         default=1,
         ge=0,
         le=MAX_STRIP,
@@ -66,11 +66,10 @@ class OverlaySpec(Frozen):
         default=None,
         description="The folder that goes before what is left of a name: `vllm` for a diff made inside that package.",
     )
-    fuzz: int = Field(
+    fuzz: StrictInt = Field(
         default=0,
         ge=0,
         le=3,
-        strict=True,
         description="Context lines that GNU patch may ignore. 0 unless you have looked.",
     )
     accept_undelivered: dict[str, str] = Field(
@@ -199,6 +198,9 @@ class Recipe(Frozen):
 
 def load_recipe(path: Path) -> Recipe:
     """Read a recipe. Raises `InputError` with the place of each error."""
+    if path.name.endswith((".lock.yaml", ".lock.yml")):
+        recipe = path.name.replace(".lock.", ".")
+        raise InputError(f"{path.name} is a lock, not a recipe", hint=f"name the recipe that it belongs to: {recipe}")
     return validate(Recipe, path)
 
 

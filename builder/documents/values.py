@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, StringConstraints
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Commit = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
@@ -21,5 +21,5 @@ class Frozen(BaseModel):
 class Envelope(Frozen):
     """Prompt and completion budgets that are promised, in tokens."""
 
-    prompt: int = Field(gt=0)
-    completion: int = Field(gt=0)
+    prompt: StrictInt = Field(gt=0)
+    completion: StrictInt = Field(gt=0)

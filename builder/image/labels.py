@@ -4,6 +4,18 @@ from __future__ import annotations
 
 from typing import Final
 
-ENTRYPOINT: Final = ("/opt/builder/serve",)
+from builder.util.files import sha256
+
+SERVE: Final = "/opt/builder/serve"
+RECORD_OPTION: Final = "--record="
 RECORD_LABEL: Final = "dev.overlay-image-builder.record"
 INPUTS_LABEL: Final = "dev.overlay-image-builder.inputs"
+
+
+def entrypoint_of(record: bytes) -> tuple[str, ...]:
+    """The image's ENTRYPOINT: the program, and the digest of the record that it may trust.
+
+    The record is in our layer, the digest in the image's config. Inside a container nothing else of the config can be
+    seen, so this is what lets the entrypoint refuse a record that only the layer vouches for.
+    """
+    return (SERVE, f"{RECORD_OPTION}sha256:{sha256(record)}")

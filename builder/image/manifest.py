@@ -11,14 +11,7 @@ from builder.base.model import BaseImage
 from builder.documents.reference import Platform
 from builder.image.layer import Layer
 from builder.oci.document import read_config, read_manifest
-from builder.oci.types import (
-    DOCKER_LAYER,
-    DOCKER_MANIFEST,
-    OCI_INDEX,
-    OCI_LAYER,
-    Descriptor,
-    encode,
-)
+from builder.oci.types import DOCKER_LAYER, DOCKER_MANIFEST, OCI_INDEX, OCI_LAYER, Descriptor, encode
 from builder.util.files import sha256
 
 

@@ -5,6 +5,7 @@ Source: OCI image spec 1.1 ("Guidelines for Artifact Usage") and distribution sp
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -14,6 +15,7 @@ from builder.util.files import sha256
 SBOM: Final = "application/vnd.cyclonedx+json"
 PROVENANCE: Final = "application/vnd.in-toto+json"
 LOCK: Final = "application/vnd.overlay-image-builder.documents.lock.v1+yaml"
+SOURCES: Final = "application/vnd.overlay-image-builder.sources.v1.tar"
 VERDICT: Final = "application/vnd.overlay-image-builder.verdict.v1+json"
 
 _EMPTY = b"{}"
@@ -28,6 +30,7 @@ class Evidence:
     kind: str
     subject: Descriptor
     data: bytes = field(repr=False)
+    annotations: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ def referrer(evidence: Evidence) -> Referrer:
     blob = Descriptor(evidence.kind, f"sha256:{sha256(evidence.data)}", len(evidence.data), {_TITLE: evidence.name})
     config = Descriptor(OCI_EMPTY, f"sha256:{sha256(_EMPTY)}", len(_EMPTY))
     subject = Descriptor(evidence.subject.media_type, evidence.subject.digest, evidence.subject.size)
+    annotations = {_TITLE: evidence.name, **evidence.annotations}
     manifest = encode(
         {
             "schemaVersion": 2,
@@ -53,10 +57,10 @@ def referrer(evidence: Evidence) -> Referrer:
             "config": config.as_json(),
             "layers": [blob.as_json()],
             "subject": subject.as_json(),
-            "annotations": {_TITLE: evidence.name},
+            "annotations": annotations,
         }
     )
     descriptor = Descriptor(
-        OCI_MANIFEST, f"sha256:{sha256(manifest)}", len(manifest), {_TITLE: evidence.name}, artifact_type=evidence.kind
+        OCI_MANIFEST, f"sha256:{sha256(manifest)}", len(manifest), annotations, artifact_type=evidence.kind
     )
     return Referrer(subject.digest, descriptor, manifest, {config.digest: _EMPTY, blob.digest: evidence.data})

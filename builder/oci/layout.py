@@ -17,7 +17,14 @@ from builder.oci.blobs import check_bytes, check_layer
 from builder.oci.document import DOCUMENT_LIMIT, parse_object
 from builder.oci.types import OCI_INDEX, BlobSource, Descriptor, encode
 from builder.util.errors import InputError, MismatchError
-from builder.util.files import CheckedFiles, clear_leftovers, open_regular, read_regular, replacing, write_file
+from builder.util.files import (
+    CheckedFiles,
+    clear_leftovers,
+    open_regular,
+    read_regular,
+    replacing,
+    write_file,
+)
 from builder.util.holding import holding
 
 REF_NAME = "org.opencontainers.image.ref.name"
@@ -98,7 +105,8 @@ class Layout:
 
     def resolve(self, name: str | None = None) -> Descriptor:
         """The entry called `name` (a tag or a digest), or the only image when no name is given."""
-        entries = self.entries()
+        # What only refers to an image, and has no name, is never what was meant.
+        entries = [each for each in self.entries() if REF_NAME in each.annotations or not each.artifact_type]
         if name is not None:
             named = [each for each in entries if name in (each.annotations.get(REF_NAME), each.digest)]
             if not named:
@@ -141,11 +149,13 @@ def write_layout(
     *,
     local: Layout | None = None,
     diff_ids: Mapping[str, str] | None = None,
+    referrers: Sequence[Descriptor] = (),
     advance: Callable[[int], None] = lambda _amount: None,
     waiting: Callable[[str], object] = lambda _who: None,
 ) -> None:
     """Write images into a layout, which becomes visible last, by its index.
 
+    `referrers` are manifests among `blobs` that refer to the images; the index lists them without a name.
     `entries` are the top descriptors with their tags, `blobs` everything that is at hand, `base_layers` what is linked
     from `local` or streamed from `source`; with neither they stay out, and the layout only names them.
     Whatever is linked or copied is checked against size, digest and, where `diff_ids` (by digest) has one, its diff id.
@@ -168,7 +178,7 @@ def write_layout(
         checks = _Checks(diff_ids or {})
         for descriptor in base_layers:
             _bring(target, descriptor, source, local, checks, advance)
-        _update_index(target, name, entries)
+        _update_index(target, name, entries, referrers)
         collect_garbage(target)
 
 
@@ -272,13 +282,25 @@ def _link(source: Path, target: Path) -> None:
                 raise MismatchError(f"{source} changed while it was copied", hint="run it again") from None
 
 
-def _update_index(target: Layout, name: str, entries: Sequence[tuple[Descriptor, Sequence[str]]]) -> None:
+def _update_index(
+    target: Layout, name: str, entries: Sequence[tuple[Descriptor, Sequence[str]]], referrers: Sequence[Descriptor]
+) -> None:
     named = [
         Descriptor(each.media_type, each.digest, each.size, {REF_NAME: tag, RECIPE_NAME: name}, each.platform)
         for each, tags in entries
         for tag in tags
     ]
     taken = {each.annotations[REF_NAME] for each in named}
+    named += [
+        Descriptor(
+            each.media_type,
+            each.digest,
+            each.size,
+            {**each.annotations, RECIPE_NAME: name},
+            artifact_type=each.artifact_type,
+        )
+        for each in referrers
+    ]
     earlier = target.entries() if (target.folder / "index.json").is_file() else []
     kept = [
         each

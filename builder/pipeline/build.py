@@ -10,10 +10,11 @@ from builder.base.model import BaseImage
 from builder.base.oci_layout import LayoutBase
 from builder.base.open import open_base
 from builder.documents.lock import Lock
-from builder.image.labels import ENTRYPOINT, INPUTS_LABEL, RECORD_LABEL
+from builder.image.labels import INPUTS_LABEL, RECORD_LABEL, entrypoint_of
 from builder.image.layer import Layer, make_layer
 from builder.image.manifest import Image, assemble, make_index
 from builder.image.tags import Tags, make_tags
+from builder.oci.artifact import Referrer
 from builder.oci.document import read_config
 from builder.oci.layout import Layout, write_layout
 from builder.oci.types import Descriptor
@@ -58,7 +59,7 @@ def put_together(lock: Lock, base: BaseImage, layer: Layer, record: bytes) -> Im
         base,
         layer,
         labels=image_labels(lock, record),
-        entrypoint=ENTRYPOINT,
+        entrypoint=entrypoint_of(record),
         epoch=lock.epoch,
         created_by=f"builder: {', '.join(overlay.id for overlay in lock.overlays) or 'profiles only'}",
     )
@@ -76,9 +77,12 @@ def build_images(lock: Lock, plans: Sequence[Plan]) -> Built:
     return Built(images, top, data, image_tags(lock))
 
 
-def write_oci(workspace: Workspace, built: Built, folder: Path, *, with_base: bool) -> bool:
+def write_oci(
+    workspace: Workspace, built: Built, folder: Path, *, with_base: bool, referrers: Sequence[Referrer] = ()
+) -> bool:
     """Write the image as an OCI layout; whether the layout is complete (has the base's layers too).
 
+    `referrers` are what travels with the image, so that the layout alone can be verified.
     A base that is an OCI layout itself is hard-linked. A registry's layers stay there unless `with_base` asks for them.
     """
     lock = workspace.lock
@@ -93,6 +97,8 @@ def write_oci(workspace: Workspace, built: Built, folder: Path, *, with_base: bo
         blobs |= image.own_blobs
     if built.index is not None:
         blobs[built.top.digest] = built.index
+    for each in referrers:
+        blobs |= {**each.blobs, each.descriptor.digest: each.manifest}
     owner = {each.digest: image.base for image in built.images.values() for each in image.base_layers}
     layers = {each.digest: each for image in built.images.values() for each in image.base_layers}
     wanted = list(layers.values()) if kind == "oci" or with_base else []
@@ -107,6 +113,7 @@ def write_oci(workspace: Workspace, built: Built, folder: Path, *, with_base: bo
             (lambda descriptor: base.blob(owner[descriptor.digest], descriptor)) if base is not None else None,
             local=Layout(base.folder) if isinstance(base, LayoutBase) else None,
             diff_ids=_diff_ids(built) if wanted else {},
+            referrers=[each.descriptor for each in referrers],
             advance=bar.advance,
             waiting=lambda who: workspace.context.console.say(f"waiting for {who}, which writes to {folder}"),
         )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from builder.base.locked import read_locked
 from builder.base.model import BaseFile, BaseImage, Distribution, EntryKind, PackageTree
@@ -15,13 +16,13 @@ from builder.documents.record import make_record
 from builder.documents.reference import Platform
 from builder.image.rootfs import Rootfs, compose
 from builder.oci.types import Descriptor
-from builder.patch.model import StackResult
+from builder.patch.model import Overlay, StackFile, StackResult
 from builder.patch.stack import apply_stack
-from builder.pipeline.locking.base import OWN_FOLDER
+from builder.pipeline.locking.base import OWN_FOLDER, epoch_of
 from builder.pipeline.locking.make import ENTRYPOINT_SOURCE, load_profiles
 from builder.pipeline.locking.overlays import naming, read_overlay
 from builder.util.context import Context
-from builder.util.errors import MismatchError
+from builder.util.errors import ApplyError, MismatchError
 from builder.util.files import ContentCache, file_sha256, sha256
 from builder.util.project import Project
 
@@ -65,10 +66,12 @@ class Plan:
 
 
 def check_fresh(project: Project, recipe: Recipe, lock: Lock) -> None:
-    """Raise `MismatchError` when recipe, profiles or entrypoint have changed since the lock was made."""
+    """Raise `MismatchError` when recipe, profiles or entrypoint have changed since the lock was made, or the lock has."""
     changed: list[str] = []
     if lock.recipe != recipe.digest:
         changed.append(project.show(project.recipe_path))
+    else:
+        changed += [f"{project.show(project.lock_path)}, {key}" for key in _not_the_recipes(recipe, lock)]
     locked = {profile.name: profile for profile in lock.profiles}
     changed += [
         project.show(project.profiles / f"{profile.name}.yaml")
@@ -85,88 +88,219 @@ def check_fresh(project: Project, recipe: Recipe, lock: Lock) -> None:
         )
 
 
+def _not_the_recipes(recipe: Recipe, lock: Lock) -> list[str]:
+    """The keys of a lock that repeat the recipe, and do not: the lock was edited."""
+    pairs: list[tuple[str, object, object]] = [
+        ("name", recipe.name, lock.name),
+        ("package", recipe.package, lock.package),
+        ("description", recipe.description, lock.description),
+        ("default_profile", recipe.default_profile, lock.default_profile),
+        ("profiles", recipe.profiles, tuple(profile.name for profile in lock.profiles)),
+        ("base.reference", recipe.base, lock.base.reference),
+        ("base.platforms", set(recipe.platforms), set(lock.base.platforms)),
+        ("overlays", [spec.id for spec in recipe.overlays], [overlay.id for overlay in lock.overlays]),
+        ("checkpoint", recipe.checkpoint is None, lock.checkpoint is None),
+    ]
+    for spec, overlay in zip(recipe.overlays, lock.overlays, strict=False):
+        for key in ("fuzz", "accept_undelivered", "requires", "why", "drop_when"):
+            pairs.append((f"overlays, {overlay.id}, {key}", getattr(spec, key), getattr(overlay, key)))
+        if spec.file is not None:
+            pairs.append((f"overlays, {overlay.id}, diff", spec.file, overlay.diff))
+            for key in ("title", "author", "origin"):
+                pairs.append((f"overlays, {overlay.id}, {key}", getattr(spec, key), getattr(overlay, key)))
+    return [key for key, wanted, found in pairs if wanted != found]
+
+
 def make_plan(project: Project, lock: Lock, platform: Platform, *, context: Context) -> Plan:
     """Apply the locked stack to the locked files and compose the layer's content.
 
-    Raises `MismatchError` when anything is not as the lock has it, `ApplyError` when the stack does not apply.
+    Raises `MismatchError` when anything is not as the lock has it.
     """
-    locked = lock.base.platforms[str(platform)]
     overlays = [read_overlay(project, overlay) for overlay in lock.overlays]
-    known, installed_record = locked_tree(project, lock, platform, context=context)
-    with naming(lock.overlays):
-        result = apply_stack(overlays, known, lock.package)
+    return plan_of_stack(
+        lock, platform, overlays, entrypoint=ENTRYPOINT_SOURCE.read_bytes(), root=project.root, context=context
+    )
+
+
+def plan_of_stack(
+    lock: Lock, platform: Platform, overlays: Sequence[Overlay], *, entrypoint: bytes, root: Path, context: Context
+) -> Plan:
+    """The plan of a lock whose diffs are at hand. `root` is what a base's folder or wheel is relative to."""
+    locked = lock.base.platforms[str(platform)]
+    known, installed_record = _tree(root, lock, platform, context=context)
+    try:
+        with naming(lock.overlays):
+            result = apply_stack(overlays, known, lock.package)
+    except ApplyError as error:
+        # It applied when it was locked, to the same files by digest: the lock's list of files is another one now.
+        raise MismatchError(
+            f"the locked stack does not apply to the locked files: {error.message}",
+            details=error.details,
+            hint="the lock was edited, or the tool has changed: run `builder lock` and look at the difference",
+        ) from error
     _check_result(locked, result)
-    base = base_image(project, lock, platform, context=context)
-    record = make_record(lock, str(platform), base_config=json.loads(base.config_bytes).get("config") or {})
+    base = base_image(root, lock, platform, context=context)
+    return compose_plan(lock, base, result, installed_record, entrypoint)
+
+
+def plan_of_contents(
+    lock: Lock, platform: Platform, contents: Mapping[str, tuple[bytes, int]], *, entrypoint: bytes, root: Path,
+    context: Context,
+) -> Plan:  # fmt: skip
+    """The plan of a lock whose diffs are not at hand: `contents` has what the patched files become, with their modes."""
+    base = base_image(root, lock, platform, context=context)
+    record = installed_record(root, lock, platform, context=context)
+    return compose_plan(lock, base, result_of_contents(lock, platform, contents), record, entrypoint)
+
+
+def result_of_contents(lock: Lock, platform: Platform, contents: Mapping[str, tuple[bytes, int]]) -> StackResult:
+    """What the stack gives, from the lock's list of files and their contents by path."""
+    files = []
+    for file in lock.base.platforms[str(platform)].files:
+        if file.after == file.before and file.path not in contents:
+            continue
+        data, mode = contents[file.path] if file.after is not None else (None, 0o644)
+        files.append(StackFile(file.path, None, data, mode, file.overlays))
+    return StackResult(tuple(sorted(files, key=lambda each: each.path)), (), disjoint=True)
+
+
+def compose_plan(
+    lock: Lock,
+    base: BaseImage,
+    result: StackResult,
+    installed: bytes,
+    entrypoint: bytes,
+    more: Mapping[str, tuple[bytes, int]] | None = None,
+) -> Plan:
+    """The layer's content. `installed` is the base's RECORD, empty when it has none; `more` are files by path from `/`."""
+    platform = base.platform
+    locked = lock.base.platforms[str(platform)]
+    settings = json.loads(base.config_bytes).get("config") or {}
+    record = make_record(lock, str(platform), base_config=settings)
     rootfs = compose(
         result,
         root=locked.root,
-        distribution=known.distribution,
-        record=installed_record,
+        distribution=_distribution(locked),
+        record=installed,
         bytecode=locked.bytecode,
         existing_directories=locked.directories,
         extra={
-            f"{OWN_FOLDER}/serve": (ENTRYPOINT_SOURCE.read_bytes(), 0o755),
+            f"{OWN_FOLDER}/serve": (entrypoint, 0o755),
             f"{OWN_FOLDER}/record.json": (record, 0o644),
+            **(more or {}),
         },
     )
     return Plan(platform, locked, base, result, rootfs, record)
 
 
+def check_epoch(lock: Lock, images: Sequence[BaseImage]) -> None:
+    """Raise `MismatchError` when the lock's time is not the one that follows from its bases."""
+    wanted = max(map(epoch_of, images))
+    if lock.epoch != wanted:
+        raise MismatchError(
+            "the lock's time is not when its base was created",
+            details=[("wanted", str(wanted)), ("found", str(lock.epoch))],
+            hint="the lock was edited: run `builder lock` and look at the difference",
+        )
+
+
 def locked_tree(project: Project, lock: Lock, platform: Platform, *, context: Context) -> tuple[LockedTree, bytes]:
     """The base's files that the lock knows, and the distribution's RECORD. Raises `MismatchError` when one is missing."""
+    return _tree(project.root, lock, platform, context=context)
+
+
+def _distribution(locked: LockedPlatform) -> Distribution:
+    return Distribution(locked.distribution.name, locked.distribution.version, locked.distribution.dist_info)
+
+
+def _tree(root: Path, lock: Lock, platform: Platform, *, context: Context) -> tuple[LockedTree, bytes]:
     locked = lock.base.platforms[str(platform)]
-    distribution = Distribution(locked.distribution.name, locked.distribution.version, locked.distribution.dist_info)
-    record_path = f"{distribution.dist_info}/RECORD"
     wanted = {file.path: file.before for file in locked.files if file.before is not None}
+    contents = _read(root, lock, platform, wanted, context=context)
+    # The file list stays in the tree: it tells what the package has, and what was compiled.
+    record = contents.get(_record_path(locked), b"")
+    executable = {file.path for file in locked.files if file.executable}
+    return LockedTree(locked.root, locked.python, _distribution(locked), contents, executable), record
+
+
+def installed_record(root: Path, lock: Lock, platform: Platform, *, context: Context) -> bytes:
+    """The base's RECORD of the package's distribution, empty when it has none."""
+    locked = lock.base.platforms[str(platform)]
+    return _read(root, lock, platform, {}, context=context).get(_record_path(locked), b"")
+
+
+def _record_path(locked: LockedPlatform) -> str:
+    return f"{locked.distribution.dist_info}/RECORD"
+
+
+def _read(
+    root: Path, lock: Lock, platform: Platform, files: Mapping[str, str], *, context: Context
+) -> dict[str, bytes]:
+    """Files of the base by path and SHA-256, and RECORD where the lock has it."""
+    locked = lock.base.platforms[str(platform)]
+    wanted = dict(files)
     if locked.distribution.record is not None:
-        wanted[record_path] = locked.distribution.record
+        wanted[_record_path(locked)] = locked.distribution.record
 
     def tree() -> PackageTree:
-        return open_base(lock.base.pinned, root=project.root, context=context).tree(platform, lock.package)
+        return open_base(lock.base.pinned, root=root, context=context).tree(platform, lock.package)
 
-    contents = dict(
-        read_locked(
-            wanted,
-            cache=ContentCache(),
-            release=None if lock.base.wheel else (distribution.name, distribution.version),
-            platform=platform,
-            tree=tree,
-            context=context,
-        )
+    release = None if lock.base.wheel else (locked.distribution.name, locked.distribution.version)
+    return dict(
+        read_locked(wanted, cache=ContentCache(), release=release, platform=platform, tree=tree, context=context)
     )
-    # The file list stays in the tree: it says what the package has, and what was compiled.
-    installed_record = contents.get(record_path, b"")
-    executable = {file.path for file in locked.files if file.executable}
-    return LockedTree(locked.root, locked.python, distribution, contents, executable), installed_record
 
 
-def base_image(project: Project, lock: Lock, platform: Platform, *, context: Context) -> BaseImage:
+def base_image(root: Path, lock: Lock, platform: Platform, *, context: Context) -> BaseImage:
     """The locked base: manifest and config by their digests, from the cache when they are there, else from the base."""
     locked = lock.base.platforms[str(platform)]
     cache = ContentCache()
     manifest = cache.get(locked.manifest.removeprefix("sha256:"))
     config = cache.get(locked.config.removeprefix("sha256:"))
-    if manifest is not None and config is not None:
-        return BaseImage(
-            reference=lock.base.reference,
-            digest=lock.base.digest,
-            manifest=Descriptor(locked.manifest_type, locked.manifest, locked.manifest_size),
-            manifest_bytes=manifest,
-            config_bytes=config,
-            platform=platform,
-            wheel=(lock.base.wheel, lock.base.digest.removeprefix("sha256:")) if lock.base.wheel else None,
-        )
-    image = open_base(lock.base.pinned, root=project.root, context=context).image(platform)
-    if image.manifest.digest != locked.manifest or image.digest != lock.base.digest:
-        raise MismatchError(
-            f"the base {lock.base.reference} is not the one that was locked",
-            details=[("wanted", locked.manifest), ("found", image.manifest.digest)],
-            hint="run `builder lock` and look at the difference",
-        )
-    cache.put(image.manifest_bytes)
-    cache.put(image.config_bytes)
-    return image
+    if manifest is None or config is None:
+        image = open_base(lock.base.pinned, root=root, context=context).image(platform)
+        if image.manifest.digest != locked.manifest or image.digest != lock.base.digest:
+            raise MismatchError(
+                f"the base {lock.base.reference} is not the one that was locked",
+                details=[("wanted", locked.manifest), ("found", image.manifest.digest)],
+                hint="run `builder lock` and look at the difference",
+            )
+        manifest, config = image.manifest_bytes, image.config_bytes
+        cache.put(manifest)
+        cache.put(config)
+    _check_base(locked, manifest, config)
+    return BaseImage(
+        reference=lock.base.reference,
+        digest=lock.base.digest,
+        manifest=Descriptor(locked.manifest_type, locked.manifest, locked.manifest_size),
+        manifest_bytes=manifest,
+        config_bytes=config,
+        platform=platform,
+        wheel=(lock.base.wheel, lock.base.digest.removeprefix("sha256:")) if lock.base.wheel else None,
+    )
+
+
+def _check_base(locked: LockedPlatform, manifest: bytes, config: bytes) -> None:
+    """Raise `MismatchError` when what the lock says of the base's manifest is not so."""
+    try:
+        document = json.loads(manifest)
+        found_type, found_config = document.get("mediaType"), document["config"]["digest"]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise MismatchError("the locked base is not an image", details=[("where", locked.manifest)]) from error
+    pairs = [
+        ("manifest_size", str(len(manifest)), str(locked.manifest_size)),
+        # A manifest of OCI may leave its media type out.
+        ("manifest_type", str(found_type or locked.manifest_type), locked.manifest_type),
+        ("config", str(found_config), locked.config),
+        ("config", f"sha256:{sha256(config)}", locked.config),
+    ]
+    for key, wanted, found in pairs:
+        if wanted != found:
+            raise MismatchError(
+                f"the lock's {key} is not that of its base",
+                details=[("wanted", wanted), ("found", found)],
+                hint="the lock was edited: run `builder lock` and look at the difference",
+            )
 
 
 def _check_result(locked: LockedPlatform, result: StackResult) -> None:

@@ -8,7 +8,7 @@ from builder.documents.lock import Lock
 from builder.documents.recipe import Recipe, load_recipe
 from builder.documents.reference import Platform
 from builder.pipeline.locking.make import lock_or_make
-from builder.pipeline.plan import Plan, check_fresh, make_plan
+from builder.pipeline.plan import Plan, check_epoch, check_fresh, make_plan
 from builder.util.context import Context
 from builder.util.project import Project, find_project
 
@@ -24,10 +24,12 @@ class Workspace:
 
     def plans(self) -> list[Plan]:
         """One plan per platform, in the recipe's order."""
-        return [
+        plans = [
             make_plan(self.project, self.lock, Platform.parse(name), context=self.context)
             for name in self.recipe.platforms
         ]
+        check_epoch(self.lock, [plan.base for plan in plans])
+        return plans
 
 
 def open_workspace(name: str, *, context: Context) -> Workspace:

@@ -11,11 +11,13 @@ from builder.base.open import open_base
 from builder.documents.reference import Reference
 from builder.oci.artifact import Evidence
 from builder.pipeline.build import Built, build_images
+from builder.pipeline.locking.overlays import read_overlay
 from builder.pipeline.workspace import Workspace
-from builder.release.evidence.collect import make_evidence, read_verdicts, write_evidence
+from builder.release.evidence.collect import OUTCOME, make_evidence, read_verdicts, write_evidence
 from builder.release.push import Moved, push
+from builder.serve.smoke.result import read_verdict
 from builder.util.context import Context
-from builder.util.errors import InputError
+from builder.util.errors import GateError, InputError
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,8 @@ class Wishes:
     evidence: bool = True
     evidence_folder: Path | None = None
     verdicts: tuple[Path, ...] = ()
+    allow_failed: bool = False
+    """Move `tags` also when a verdict has failed or cannot be read."""
     sign: Callable[[str], None] | None = None
 
 
@@ -73,11 +77,29 @@ def prepare(workspace: Workspace, to: Sequence[str], wishes: Wishes) -> Prepared
             f"an image on a {kind}: base cannot be published", hint="use a base in a registry or an OCI layout"
         )
     built = build_images(workspace.lock, workspace.plans())
-    evidence = make_evidence(workspace.lock, built) if wishes.evidence else []
-    evidence += read_verdicts(wishes.verdicts, built)
+    overlays = [read_overlay(workspace.project, each) for each in workspace.lock.overlays] if wishes.evidence else []
+    evidence = make_evidence(workspace.lock, built, overlays) if wishes.evidence else []
+    verdicts = read_verdicts(wishes.verdicts, built)
+    _judge(verdicts, wishes)
+    for each in verdicts:
+        if each.annotations[OUTCOME] == "unreadable":
+            workspace.context.console.warn(f"{each.name} does not read as a verdict: {read_verdict(each.data).why}")
+    evidence += verdicts
     if wishes.evidence_folder is not None:
         write_evidence(wishes.evidence_folder, evidence)
     return Prepared(workspace, built, targets, tuple(evidence))
+
+
+def _judge(verdicts: Sequence[Evidence], wishes: Wishes) -> None:
+    """Raise `GateError` when a tag would move to an image with a verdict that did not pass."""
+    bad = [each for each in verdicts if each.annotations[OUTCOME] != "passed"]
+    if not bad or not wishes.tags or wishes.allow_failed:
+        return
+    raise GateError(
+        f"{', '.join(wishes.tags)} cannot move to this image: {len(bad)} of {len(verdicts)} verdicts did not pass",
+        details=[(each.annotations[OUTCOME], f"{each.name} {read_verdict(each.data).why}".rstrip()) for each in bad],
+        hint="publish without --tag to attach the verdicts, or with --allow-failed if you know better",
+    )
 
 
 def publish(prepared: Prepared, wishes: Wishes, *, context: Context) -> list[Published]:

@@ -5,11 +5,13 @@ Usage:
   IMAGE                              the default profile
   IMAGE PROFILE [FLAGS]              a named profile; FLAGS win over the profile's own
   IMAGE profiles | show PROFILE      what is in the image
-  IMAGE verify [--json]              every patched file against the record
-  IMAGE health [--port N]            inside a running container: does the server answer? (for health checks)
+  IMAGE verify [--json]              every patched file against the record, and what cannot be seen from inside
+  IMAGE health [--port N]            inside a running container: does the server respond? (for health checks)
   IMAGE ANYTHING ELSE                the base image's own entrypoint, unchanged
 
   --print, before or behind a profile's name, prints the command instead of running it.
+  --record=sha256:DIGEST comes first and is part of the image's ENTRYPOINT: the record that the image's config vouches for.
+  Without it, only the layer vouches for its record, and nothing that the record names is started.
 
 Environment:
   BUILDER_PROFILE           the profile when none is named; flags alone are then the caller's for it
@@ -23,6 +25,8 @@ import os
 import sys
 
 OK, UNHEALTHY, INPUT, MISMATCH = 0, 1, 2, 4
+RECORD_OPTION = "--record="
+OWN_FILES = ("record.json", "serve")
 ABOUT = ("title", "author", "state", "why", "drop_when")
 HERE = os.path.dirname(os.path.realpath(__file__))
 # /opt/builder/serve -> /; in a test the same two folders below another root.
@@ -49,14 +53,36 @@ def read_json(path):
         return json.loads(stream.read().decode())
 
 
-def load_record():
+def split_binding(arguments):
+    """The record's digest that the image's ENTRYPOINT passes (None without one), and the other arguments."""
+    if not arguments or not arguments[0].startswith(RECORD_OPTION):
+        return None, list(arguments)
+    kind, _, digest = arguments[0][len(RECORD_OPTION) :].partition(":")
+    if kind != "sha256" or len(digest) != 64 or set(digest) - set("0123456789abcdef"):
+        found = [("found", arguments[0])]
+        raise Refused(INPUT, "--record is not a digest", found, "leave it to the image's own ENTRYPOINT")
+    return digest, list(arguments[1:])
+
+
+def load_record(wanted):
+    """The record. With `wanted`, only the one with that SHA-256."""
     where = [("where", HERE)]
     try:
-        record = read_json(os.path.join(HERE, "record.json"))
+        with open_file(os.path.join(HERE, "record.json")) as stream:
+            data = stream.read()
+        record = json.loads(data.decode())
     except FileNotFoundError:
         raise Refused(MISMATCH, "this image has no record", where, "the layer is damaged: rebuild or pull again")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise Refused(MISMATCH, "the record cannot be read: %s" % error, where, "rebuild the image, or pull it again")
+    if wanted is not None:
+        import hashlib
+
+        found = hashlib.sha256(data).hexdigest()
+        if found != wanted:
+            details = where + [("wanted", "sha256:" + wanted), ("found", "sha256:" + found)]
+            message = "the record is not the one that the image's config names"
+            raise Refused(MISMATCH, message, details, "pull the image again, or rebuild it")
     schema = record.get("schema") if isinstance(record, dict) else None
     if schema != 1:
         raise Refused(MISMATCH, "the record has an unknown schema", [("found", repr(schema))], "rebuild the image")
@@ -83,6 +109,9 @@ def wrong_files(record):
             if os.path.lexists(path):
                 wrong.append((entry["path"], "should have been deleted"))
             continue
+        if os.path.realpath(path) != path:
+            wrong.append((entry["path"], "is reached through a link to %s" % os.path.realpath(path)))
+            continue
         try:
             found = digest_of(path)
         except OSError as error:
@@ -95,13 +124,48 @@ def wrong_files(record):
     return wrong
 
 
-def verify(record, arguments):
-    wrong = wrong_files(record)
+def wrong_entries(record):
+    """(path, what is wrong) in the layer's own folder: it holds the entrypoint and the record, and nothing else."""
+    import stat
+
+    wrong = []
+    named = os.path.abspath(__file__)
+    if named.endswith("/opt/builder/serve") and named != os.path.realpath(__file__):
+        wrong.append(("/opt/builder", "is a link: the entrypoint is at %s" % os.path.realpath(__file__)))
+    for name in sorted(os.listdir(HERE)):
+        mode = os.lstat(os.path.join(HERE, name)).st_mode
+        if name not in OWN_FILES:
+            wrong.append(("/opt/builder/" + name, "is an entry that the record does not know"))
+        elif not stat.S_ISREG(mode):
+            wrong.append(("/opt/builder/" + name, "is not a regular file"))
+        elif mode & 0o7000:
+            wrong.append(("/opt/builder/" + name, "has mode %o: set-user-id, set-group-id or sticky" % (mode & 0o7777)))
     if digest_of(os.path.realpath(__file__)) != record["entrypoint"]:
         wrong.append(("/opt/builder/serve", "is another entrypoint than the recorded one"))
+    return wrong
+
+
+def visible(record, bound):
+    """What this check saw, and what it cannot see from inside a container."""
+    seen = ["%d patched files, and bytecode that must be gone" % len(record["files"]), "the entries of /opt/builder"]
+    unseen = [
+        "the base's own files, Python among them: whoever can change those can change this check",
+        "the image's config (environment, user, labels), its other layers, and who made it",
+    ]
+    if bound:
+        seen.append("the record, against the digest in the image's ENTRYPOINT")
+    else:
+        unseen.insert(0, "whether this is the image's record: started without the --record of the image's ENTRYPOINT")
+    return seen, unseen
+
+
+def verify(record, arguments, bound):
+    wrong = wrong_files(record) + wrong_entries(record)
+    seen, unseen = visible(record, bound)
     if "--json" in arguments:
         problems = [{"path": path, "problem": what} for path, what in wrong]
         document = {"name": record["name"], "ok": not wrong, "files": len(record["files"]), "problems": problems}
+        document.update({"record_bound": bound, "checked": seen, "not_checked": unseen})
         keys = ("id", "digest") + ABOUT
         document["overlays"] = [{key: each[key] for key in keys if key in each} for each in record["overlays"]]
         print(json.dumps(document, indent=2))
@@ -110,6 +174,10 @@ def verify(record, arguments):
         for each in record["overlays"]:
             facts = ["%s: %s" % (key.replace("_", " "), " ".join(each[key].split())) for key in ABOUT if each.get(key)]
             print("  overlay %s" % "  ".join([each["id"]] + ([" - ".join(facts)] if facts else [])))
+        for label, texts in (("checked", seen), ("not checked", unseen)):
+            for text in texts:
+                print("  %-11s  %s" % (label, text))
+        print("  %-11s  `builder verify` derives the whole image again, from outside" % "next")
     if wrong and "--json" not in arguments:
         raise Refused(MISMATCH, "the image is not what its record says", wrong, "pull the image again, or rebuild it")
     return MISMATCH if wrong else OK
@@ -339,7 +407,7 @@ def health(arguments):
         connection.request("GET", "/health")
         status = connection.getresponse().status
     except (OSError, http.client.HTTPException) as error:
-        print("no answer: %s" % error)
+        print("no response: %s" % error)
         return UNHEALTHY
     finally:
         connection.close()
@@ -347,7 +415,11 @@ def health(arguments):
     return OK if status == 200 else UNHEALTHY
 
 
-def run(command, printing, as_json):
+def run(command, printing, as_json, bound):
+    if not printing and not bound:
+        message = "started without the record's digest, so that only the layer vouches for what would run"
+        hint = "start the image with its own ENTRYPOINT (docker inspect shows its --record), or name another program"
+        raise Refused(MISMATCH, message, [("wanted", "--record=sha256:... as the first argument")], hint)
     if printing:
         import shlex
 
@@ -362,21 +434,21 @@ def run(command, printing, as_json):
         raise Refused(INPUT, message, [], "the base image should have it on its PATH")
 
 
-def serve(record, name, arguments):
+def serve(record, name, arguments, bound):
     printing = "--print" in arguments
     as_json = printing and "--json" in arguments
     caller = [each for each in arguments if each != "--print" and not (as_json and each == "--json")]
     command = serve_command(record, name, caller)
     if printing:
-        return run(command, True, as_json)
+        return run(command, True, as_json, bound)
     how = os.environ.get("BUILDER_CHECKPOINT_CHECK", "quick")
     if how not in ("quick", "full", "off"):
         raise Refused(INPUT, "BUILDER_CHECKPOINT_CHECK is %r" % how, [], "use quick, full or off")
-    wrong = wrong_files(record)
+    wrong = wrong_files(record) + wrong_entries(record)
     if wrong:
         raise Refused(MISMATCH, "the image is not what its record says", wrong, "pull the image again, or rebuild it")
     check_checkpoint(record, command[len(record["base"]["entrypoint"])], how)
-    return run(command, False, False)
+    return run(command, False, False, bound)
 
 
 def near(word, names):
@@ -389,8 +461,9 @@ def no_profile(name, profiles, hint):
     return Refused(INPUT, "there is no profile %r" % name, [("profiles", ", ".join(profiles) or "none")], hint)
 
 
-def main(arguments):
-    record = load_record()
+def main(given):
+    wanted, arguments = split_binding(given)
+    record, bound = load_record(wanted), wanted is not None
     profiles = record["profiles"]
     leading = [each for each in arguments[:2] if each in ("--print", "--json")]
     rest = arguments[len(leading) :] if arguments[: len(leading)] == leading else arguments
@@ -399,25 +472,25 @@ def main(arguments):
     if not rest or (chosen and rest[0].startswith("-")):
         name = chosen or record["default_profile"]
         if name is None:
-            return run(record["base"]["entrypoint"] + record["base"]["cmd"], bool(leading), "--json" in leading)
+            return run(record["base"]["entrypoint"] + record["base"]["cmd"], bool(leading), "--json" in leading, bound)
         if name not in profiles:
             raise no_profile(name, profiles, "see BUILDER_PROFILE")
-        return serve(record, name, arguments)
+        return serve(record, name, arguments, bound)
     if rest[0] in profiles:
-        return serve(record, rest[0], leading + rest[1:])
+        return serve(record, rest[0], leading + rest[1:], bound)
     first = arguments[0]
     if first == "profiles" and len(arguments) == 1:
         return show_profiles(record)
     if first == "show":
         return show_profile(record, arguments[1:])
     if first == "verify" and set(arguments[1:]) <= {"--json"}:
-        return verify(record, arguments[1:])
+        return verify(record, arguments[1:], bound)
     if first == "health":
         return health(arguments[1:])
     similar = near(first, profiles) if "/" not in first and not first.startswith("-") else []
     if similar and not os.path.exists(first):
         raise no_profile(first, profiles, "did you mean %s?" % similar[0])
-    return run(record["base"]["entrypoint"] + arguments, False, False)
+    return run(record["base"]["entrypoint"] + arguments, False, False, bound)
 
 
 def entry():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import pytest
 
 from builder.oci.referrers import find_referrers, read_referrer
 from builder.oci.registry.client import Registry
+from builder.serve.smoke.result import Check, ImageIdentity, SmokeResult, Verdict, failed, passed, read_verdict
 from tests.support.cli import builder
 from tests.support.published import patched_project, small_base
 from tests.support.registry import registry, skopeo_copy
@@ -48,19 +49,19 @@ def test_sbom_provenance_and_lock_travel_with_the_image(hub: str, project: Path,
     assert done.code == 0, done.err
     found = attached(hub, done.document)
     assert {path.name: path.read_bytes() for path in (tmp_path / "e").iterdir()} == found
-    assert set(found) == {"sbom.cdx.json", "provenance.json", "lock.yaml"}
+    assert set(found) == {"sbom.cdx.json", "provenance.json", "lock.yaml", "sources.tar"}
     assert found["lock.yaml"] == (project / "images/small.lock.yaml").read_bytes()
     digest = done.document["digest"].removeprefix("sha256:")
     _check_sbom(found["sbom.cdx.json"], digest)
     _check_provenance(json.loads(found["provenance.json"]), digest, project)
     good = builder("verify", f"{hub}/team/out:{done.document['tags'][0]}", "--json", cwd=tmp_path)
     assert good.code == 0, good.err
-    assert good.document["evidence"] == 3
+    assert good.document["evidence"] == 4
     # What has a time or a random number in it would be attached twice.
     again = builder("publish", "small", "--to", f"{hub}/team/out", "--json", cwd=project)
     assert again.code == 0, again.err
     assert attached(hub, done.document) == found
-    assert len(find_referrers(Registry(hub), "team/out", done.document["digest"])) == 3
+    assert len(find_referrers(Registry(hub), "team/out", done.document["digest"])) == 4
 
 
 def _check_sbom(data: bytes, digest: str) -> None:
@@ -91,29 +92,77 @@ def _check_provenance(statement: dict[str, Any], digest: str, project: Path) -> 
     assert "overlay overlays/one.diff" in dependencies
 
 
-def test_a_verdict_must_be_about_the_image(hub: str, project: Path, tmp_path: Path) -> None:
-    first = builder("publish", "small", "--to", f"{hub}/team/verdict", "--json", cwd=project)
-    (tmp_path / "other.json").write_text(json.dumps({"image": "sha256:" + "0" * 64, "passed": True}))
-    refused = builder(
-        "publish", "small", "--to", f"{hub}/team/verdict", "--verdict", str(tmp_path / "other.json"), cwd=project
-    )
+def smoke(path: Path, digest: str | None, *checks: Check) -> Path:
+    """A result of `builder smoke` about an image."""
+    image = ImageIdentity("team/x", digest, digest) if digest is not None else None
+    result = SmokeResult(
+        target="docker", recipe="small", profile="tiny", flags=(), command=None, image=image, gpu=None, gpu_name=None,
+        vllm=None, model=None, begun="2026-01-01T00:00:00Z", seconds=1.5, phases={"ready": 1.0}, figures={"tokens": 3},
+        checks=checks or (passed("answers", "yes", ("prompt", "hello"), seconds=0.5),),
+    )  # fmt: skip
+    path.write_text(json.dumps(result.document()))
+    return path
+
+
+def test_a_verdict_is_read_by_its_schema(hub: str, project: Path, tmp_path: Path) -> None:
+    name = f"{hub}/team/verdict"
+    digest = builder("publish", "small", "--to", name, "--json", cwd=project).document["digest"]
+    other = smoke(tmp_path / "other.json", "sha256:" + "0" * 64)
+    refused = builder("publish", "small", "--to", name, "--verdict", str(other), cwd=project)
     assert refused.code == 4
     assert "is not about this image" in refused.err
-    (tmp_path / "smoke.json").write_text(json.dumps({"image": first.document["digest"], "passed": True}))
-    done = builder(
-        "publish",
-        "small",
-        "--to",
-        f"{hub}/team/verdict",
-        "--verdict",
-        str(tmp_path / "smoke.json"),
-        "--json",
-        cwd=project,
-    )
+    nothing = smoke(tmp_path / "nothing.json", None)
+    assert builder("publish", "small", "--to", name, "--verdict", str(nothing), cwd=project).code == 4
+    good = smoke(tmp_path / "good.json", digest)
+    done = builder("publish", "small", "--to", name, "--verdict", str(good), "--tag", "production", cwd=project)
     assert done.code == 0, done.err
-    checked = builder("verify", f"{hub}/team/verdict@{first.document['digest']}", "--json", cwd=tmp_path)
+    checked = builder("verify", f"{name}@{digest}", "--json", cwd=project)
     assert checked.code == 0, checked.err
-    assert checked.document["evidence"] == 4
+    assert checked.document["evidence"] == 5
+    assert checked.document["verdicts"] == {"passed": 1, "failed": 0, "unreadable": 0}
+
+
+@pytest.mark.parametrize(
+    ("outcome", "make"),
+    [
+        ("failed", lambda path, digest: smoke(path, digest, passed("a", "yes"), failed("b", "no"))),
+        ("unreadable", lambda path, digest: path.write_text(f"all checks FAILED on {digest}")),
+        ("unreadable", lambda path, digest: path.write_text(json.dumps({"image": digest, "passed": True}))),
+        ("unreadable", lambda path, digest: path.write_bytes(b"\xff" + digest.encode())),
+        ("unreadable", lambda path, digest: path.write_text("[" * 100_000)),
+    ],
+    ids=["failed", "text", "other-json", "bytes", "deep"],
+)
+def test_a_tag_does_not_move_past_a_verdict_that_did_not_pass(
+    hub: str, project: Path, tmp_path: Path, outcome: str, make: Callable[[Path, str], object], request: Any
+) -> None:
+    name = f"{hub}/team/gated-{request.node.callspec.id.rpartition('-')[2]}"
+    digest = builder("publish", "small", "--to", name, "--json", cwd=project).document["digest"]
+    verdict = tmp_path / "verdict.json"
+    make(verdict, digest)
+    arguments = ("publish", "small", "--to", name, "--verdict", str(verdict))
+    refused = builder(*arguments, "--tag", "production", cwd=project)
+    assert refused.code == 6, refused.err
+    assert outcome in refused.err
+    registry_client = Registry(hub)
+    repository = name.partition("/")[2]
+    assert registry_client.has_manifest(repository, "production") is None
+    assert builder(*arguments, cwd=project).code == 0
+    counted = builder("verify", f"{name}@{digest}", "--json", cwd=project)
+    assert counted.code == 0, counted.err
+    assert counted.document["verdicts"][outcome] == 1
+    assert f"1 {outcome}" in builder("verify", f"{name}@{digest}", cwd=project).out
+    assert builder(*arguments, "--tag", "production", "--allow-failed", cwd=project).code == 0
+    assert registry_client.has_manifest(repository, "production") == digest
+
+
+def test_a_result_whose_outcome_contradicts_its_checks_is_unreadable(tmp_path: Path) -> None:
+    path = smoke(tmp_path / "x.json", "sha256:" + "0" * 64, failed("b", "no"))
+    assert read_verdict(path.read_bytes()) == Verdict("failed", "sha256:" + "0" * 64)
+    document = json.loads(path.read_text())
+    assert read_verdict(json.dumps({**document, "ok": True}).encode()).outcome == "unreadable"
+    assert read_verdict(json.dumps({**document, "extra": 1}).encode()).outcome == "unreadable"
+    assert read_verdict(json.dumps({**document, "checks": []}).encode()).outcome == "unreadable"
 
 
 def test_signing_comes_before_tags_and_its_failure_moves_none(hub: str, project: Path, tmp_path: Path) -> None:

@@ -77,6 +77,13 @@ def record_of(root: Path) -> dict[str, Any]:
 
 
 def serve(root: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """Start it as the image's ENTRYPOINT does: with the record's digest first."""
+    path = root / "opt/builder/record.json"
+    binding = f"--record=sha256:{sha256(path.read_bytes()) if path.is_file() else '0' * 64}"
+    return unbound(root, binding, *arguments, **env)
+
+
+def unbound(root: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [str(root / "opt/builder/serve"), *arguments], capture_output=True, text=True, check=False, timeout=60,
         env={"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", **env},
@@ -133,7 +140,7 @@ def test_health_asks_the_server_in_the_container(image: Path) -> None:
         server.shutdown()
     closed = serve(image, "health", "--port", port)
     assert closed.returncode == 1
-    assert "no answer" in closed.stdout
+    assert "no response" in closed.stdout
     assert serve(image, "health", "--prot", port).returncode == 2
 
 
@@ -196,7 +203,7 @@ def test_profiles_and_show(image: Path) -> None:
 
 def test_verify_says_what_the_overlays_are(image: Path) -> None:
     said = serve(image, "verify").stdout.splitlines()
-    assert said == [
+    assert said[:3] == [
         "test: 2 files are as recorded",
         "  overlay o/r#1  title: T - drop when: merged, and out",
         "  overlay overlays/two.diff",
@@ -221,6 +228,75 @@ def test_verify_names_what_is_wrong(image: Path) -> None:
     document = json.loads(serve(image, "verify", "--json").stdout)
     assert not document["ok"]
     assert len(document["problems"]) == 3
+
+
+def test_verify_says_what_it_can_and_cannot_see(image: Path) -> None:
+    bound = json.loads(serve(image, "verify", "--json").stdout)
+    assert bound["record_bound"] is True
+    assert any("ENTRYPOINT" in text for text in bound["checked"])
+    assert any("the base's own files" in text for text in bound["not_checked"])
+    alone = json.loads(unbound(image, "verify", "--json").stdout)
+    assert alone["record_bound"] is False
+    assert any("without the --record" in text for text in alone["not_checked"])
+    assert "not checked  whether this is the image's record" in unbound(image, "verify").stdout
+
+
+def _linked_folder(image: Path) -> None:
+    (image / "opt/builder").rename(image / "opt/other")
+    (image / "opt/builder").symlink_to("other")
+
+
+def _linked_file(image: Path) -> None:
+    path = image / "site/vllm/a.py"
+    path.rename(image / "same")
+    path.symlink_to(image / "same")
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda image: (image / "opt/builder/sitecustomize.py").write_text(""), "/opt/builder/sitecustomize.py"),
+        (lambda image: (image / "opt/builder/json").mkdir(), "/opt/builder/json"),
+        (lambda image: (image / "opt/builder/serve").chmod(0o4755), "set-user-id"),
+        (lambda image: (image / "opt/builder/record.json").chmod(0o1644), "record.json"),
+        (_linked_folder, "is a link"),
+        (_linked_file, "reached through a link"),
+    ],
+)
+def test_entries_that_the_record_does_not_know_are_refused(
+    image: Path, change: Callable[[Path], object], named: str
+) -> None:
+    change(image)
+    for arguments in (("verify",), ("smoke",)):
+        done = serve(image, *arguments)
+        assert done.returncode == 4, done.stdout
+        assert named in done.stderr
+        assert done.stdout == ""
+
+
+def test_nothing_runs_on_the_layers_word_alone(image: Path) -> None:
+    """A record with another entrypoint of the base: refused when the config names the digest, and when nobody does."""
+    binding = f"--record=sha256:{sha256((image / 'opt/builder/record.json').read_bytes())}"
+    record = record_of(image)
+    record["base"]["entrypoint"] = ["/bin/sh", "-c", "echo taken over"]
+    write_record(image, record)
+    for arguments in (("smoke",), ("anything", "else"), ("profiles",), ("verify",), ()):
+        done = unbound(image, binding, *arguments)
+        assert done.returncode == 4
+        assert "not the one that the image's config names" in done.stderr
+    for arguments in (("smoke",), ("anything", "else"), ()):
+        done = unbound(image, *arguments)
+        assert done.returncode == 4
+        assert "only the layer vouches" in done.stderr
+        assert "taken over" not in done.stdout
+    assert unbound(image, "profiles").returncode == 0
+    assert unbound(image, "smoke", "--print").returncode == 0
+    assert unbound(image, "--record=sha256:abc", "smoke").returncode == 2
+    assert unbound(image, "--record=" + "0" * 64, "smoke").returncode == 2
+
+
+def test_a_later_record_flag_is_the_servers_own(image: Path) -> None:
+    assert argv(serve(image, "other", "--record=x"))[-1] == "--record=x"
 
 
 def test_a_wrong_file_stops_the_server(image: Path) -> None:

@@ -12,7 +12,8 @@ from builder.cli.app import common_options, offline_option
 from builder.cli.console import Console
 from builder.documents.lock import overlay_lines
 from builder.documents.reference import Platform
-from builder.image.labels import ENTRYPOINT
+from builder.image.labels import entrypoint_of
+from builder.oci.artifact import Referrer
 from builder.oci.layout import Layout
 from builder.pipeline.build import Built, build_images, docker_base, image_labels, image_tags, write_oci
 from builder.pipeline.plan import Plan
@@ -96,7 +97,7 @@ def _oci(
     if kind == "oci-archive":
         complete = _archive(workspace, built, target, with_base=with_base)
     else:
-        complete = write_oci(workspace, built, target, with_base=with_base)
+        complete = write_oci(workspace, built, target, with_base=with_base, referrers=_travelling(workspace, built))
     console.out(f"{kind}:{target}")
     console.out(f"  digest  {built.top.digest}")
     console.out(f"  layer   {image.layer.size:,} bytes, {sum(1 for each in plans[0].result.files)} files changed")
@@ -111,6 +112,16 @@ def _oci(
     if load:
         document["docker"] = _load(workspace, built, kind, target, console)
     return document
+
+
+def _travelling(workspace: Workspace, built: Built) -> list[Referrer]:
+    """Lock and sources as referrers: with them, `builder verify` needs nothing but the layout."""
+    from builder.oci.artifact import referrer
+    from builder.pipeline.locking.overlays import read_overlay
+    from builder.release.evidence.collect import travelling
+
+    overlays = [read_overlay(workspace.project, each) for each in workspace.lock.overlays]
+    return [referrer(each) for each in travelling(workspace.lock, built, overlays)]
 
 
 def _document(workspace: Workspace, built: Built, plans: list[Plan], output: str, complete: bool) -> dict[str, Any]:
@@ -187,7 +198,7 @@ def _docker(workspace: Workspace, plans: list[Plan], console: Console) -> dict[s
     with tempfile.TemporaryDirectory(prefix="builder-context-") as folder:
         place = Path(folder) / "context"
         render_context(
-            place, docker_base(workspace), plan.rootfs, labels=image_labels(workspace.lock, plan.record), entrypoint=ENTRYPOINT,
+            place, docker_base(workspace), plan.rootfs, labels=image_labels(workspace.lock, plan.record), entrypoint=entrypoint_of(plan.record),
             name=workspace.lock.name,
         )  # fmt: skip
         found, cli = build(place, names, platform=str(plan.platform), context=workspace.context)

@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--verdict", "verdicts", multiple=True, type=click.Path(path_type=Path), metavar="FILE",
-    help="Attach the result of `builder smoke`; it must name this image's digest.",
+    help="Attach the result of `builder smoke`, which must be about this image's digest.",
 )  # fmt: skip
+@click.option("--allow-failed", is_flag=True, help="Move --tag also when a verdict has failed or cannot be read.")
 @click.option("--sign", is_flag=True, help="Sign with cosign before any tag is set; keyless without --key.")
 @click.option("--key", metavar="KEY", help="cosign's --key: a file, or the URI of a key service.")
 @click.option("--jobs", type=click.IntRange(1, 16), default=4, show_default=True, help="Recipes pushed at once.")
@@ -44,6 +45,7 @@ def command(
     no_evidence: bool,
     folder: Path | None,
     verdicts: tuple[Path, ...],
+    allow_failed: bool,
     sign: bool,
     key: str | None,
     jobs: int,
@@ -68,6 +70,7 @@ def command(
         raise InputError("--tag and --verdict belong to one recipe", hint="publish that recipe alone")
     wishes = Wishes(
         move=move, tags=tags, evidence=not no_evidence, evidence_folder=folder, verdicts=verdicts,
+        allow_failed=allow_failed,
         sign=signer(key, context=Context(console)) if sign else None,
     )  # fmt: skip
     if len(names) == 1:

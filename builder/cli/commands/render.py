@@ -43,7 +43,7 @@ def _context(name: str, output: Path, *, console: Console, context: Context) -> 
     from builder.documents.lock import overlay_lines
     from builder.image.bake import Target
     from builder.image.context import render_context
-    from builder.image.labels import ENTRYPOINT
+    from builder.image.labels import entrypoint_of
     from builder.pipeline.build import docker_base, image_labels, image_tags
     from builder.pipeline.workspace import open_workspace
 
@@ -61,7 +61,7 @@ def _context(name: str, output: Path, *, console: Console, context: Context) -> 
             base,
             plan.rootfs,
             labels=image_labels(workspace.lock, plan.record),
-            entrypoint=ENTRYPOINT,
+            entrypoint=entrypoint_of(plan.record),
             name=workspace.lock.name,
         )
         own = tags if len(plans) == 1 else tuple(f"{tag}-{suffix}" for tag in tags)

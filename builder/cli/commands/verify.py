@@ -1,98 +1,182 @@
-"""`builder verify`: is an image what its record, its lock and its evidence say?"""
+"""`builder verify`: is an image what its lock says, to the byte?"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from builder.cli.app import common_options, offline_option
 from builder.cli.console import Console
 from builder.util.context import Context
-from builder.util.errors import InputError, MismatchError
+from builder.util.errors import InputError, MismatchError, UnreachableError
 
 if TYPE_CHECKING:
     from builder.pipeline.workspace import Workspace
+    from builder.release.verify.image import Request, Verified
     from builder.release.verify.problem import Problem
     from builder.release.verify.reader import Reader
 
 
+class NotVerifiedError(UnreachableError):
+    """What is needed to derive the image again could not be reached. Nothing that differs was found, and nothing is proven."""
+
+
 @click.command(name="verify")
 @click.argument("reference", metavar="oci:DIR[:NAME]|REGISTRY/REPOSITORY[:TAG|@DIGEST]")
-@click.option("--recipe", help="Compare the record with this recipe's lock too.")
-@click.option("--rebuild", is_flag=True, help="Build the recipe again, in memory, and compare digests.")
+@click.option("--recipe", help="Derive the image from this recipe's lock and diffs: pins the author.")
+@click.option(
+    "--lock", "pin", metavar="DIGEST", help="The lock that travels along must have this digest: pins the author."
+)
+@click.option("--quick", is_flag=True, help="Compare without the base: our own part of the image only.")
+@click.option("--rebuild", is_flag=True, help="The same as without it: every verification derives the image again.")
 @click.option("--against", metavar="OTHER", help="Show in what another image differs from this one.")
-@click.option("--no-evidence", is_flag=True, help="Do not look for SBOM, provenance and lock beside the image.")
+@click.option("--no-evidence", is_flag=True, help="Do not compare what is attached to the image, but for its lock.")
 @offline_option
 @common_options
 def command(
     reference: str,
     recipe: str | None,
+    pin: str | None,
+    quick: bool,
     rebuild: bool,
     against: str | None,
     no_evidence: bool,
     context: Context,
     console: Console,
 ) -> None:
-    """Compare an image with its own record, the record with its lock, and its evidence with both.
+    """Derive an image again from its lock, and compare every byte.
 
-    The lock is that of --recipe, else the one that travels with the image in a registry. With --offline, images are
-    OCI layouts.
+    The lock is that of --recipe, else the one that travels with the image: that proves that the image is what this lock
+    says, not who made it. Exit code 4: something differs. Exit code 5: not verified, since the base cannot be reached.
     """
-    from builder.documents.lock import overlay_lines
-    from builder.pipeline.locking.overlays import read_overlay
-    from builder.pipeline.workspace import open_workspace
-    from builder.release.verify.compare import base_differences
-    from builder.release.verify.image import verify
+    from builder.release.verify.image import choose_lock, verify
 
-    if rebuild and recipe is None:
-        raise InputError("--rebuild needs --recipe", hint="name the recipe that the image was built from")
+    if quick and rebuild:
+        raise InputError("--quick and --rebuild exclude each other")
+    if pin is not None:
+        pin = _digest(pin)
     reader, other = _open(reference, context=context), _open(against, context=context) if against is not None else None
-    workspace = open_workspace(recipe, context=context) if recipe else None
-    if workspace is not None:
-        for overlay in workspace.lock.overlays:
-            read_overlay(workspace.project, overlay)
-    done = verify(reader, workspace.lock if workspace else None, evidence=not no_evidence)
+    workspace, request = _request(recipe, pin, quick=quick, evidence=not no_evidence, context=context)
+    named = choose_lock(reader, request)
+    about = _about(named.digest, workspace, pin, quick=quick)
+    console.out(about)
+    done = verify(reader, named, request, context=context)
     problems = list(done.problems)
-    if workspace is not None:
-        problems += base_differences(reader, workspace)
-    if rebuild and workspace is not None:
-        problems += _rebuilt(reader, workspace)
     if against is not None and other is not None:
         problems += _compared(reader, other, against)
-    document = {
-        "reference": reference,
-        "digest": reader.top.digest,
-        "ok": not problems,
-        "platforms": list(done.platforms),
-        "evidence": done.evidence,
-        "overlays": list(done.overlays),
-        "problems": [{"where": each.where, "wanted": each.wanted, "found": each.found} for each in problems],
-    }
+    document = _document(reference, reader, done, problems, about, quick=quick)
     if problems:
-        raise MismatchError(
-            f"{reference} is not what it should be: {len(problems)} difference{'s' if len(problems) > 1 else ''}",
+        raise _differs(reference, problems, document, workspace, done)
+    if done.not_verified is not None:
+        error = done.not_verified
+        raise NotVerifiedError(
+            f"{reference} is not verified: its base cannot be reached",
             details=[
-                *([("lock", workspace.project.show(workspace.project.lock_path))] if workspace is not None else []),
-                *(("differs", f"{each.where}\nwanted {each.wanted}\nfound  {each.found}") for each in problems),
+                ("why", error.message),
+                *error.details,
+                ("compared", "our own part of the image, without the base"),
             ],
-            hint="build it again, and find out who changed it",
-            data=document,
+            hint=error.hint or "run it where the base can be reached, or take --quick for what was compared",
+            data={**document, "ok": False, "verified": False},
         )
-    for each in done.platforms:
-        console.out(f"{reference} ({each['platform']}): {each['files']} files are as recorded")
-    for line in overlay_lines(done.overlays):
-        console.out(f"  overlay {line}")
-    if workspace is not None:
-        console.out("the record is the lock's")
-    if done.evidence:
-        console.out(f"{done.evidence} pieces of evidence are about this image and say what the lock says")
-    if rebuild:
-        console.out("a rebuild has the same digest")
+    _say(reference, done, console, quick=quick)
     if against is not None:
         console.out(f"{against} is the same image")
     console.out(f"  digest  {reader.top.digest}")
     console.document(document)
+
+
+def _digest(text: str) -> str:
+    from builder.documents.reference import is_digest
+
+    found = text if text.startswith("sha256:") else f"sha256:{text}"
+    if not is_digest(found):
+        raise InputError(f"--lock {text!r} is not a digest", hint="it is what sha256sum prints for the lock's file")
+    return found
+
+
+def _request(
+    recipe: str | None, pin: str | None, *, quick: bool, evidence: bool, context: Context
+) -> tuple[Workspace | None, Request]:
+    from builder.pipeline.locking.overlays import read_overlay
+    from builder.pipeline.workspace import open_workspace
+    from builder.release.verify.image import Request
+
+    if recipe is None:
+        return None, Request(pin=pin, quick=quick, evidence=evidence)
+    workspace = open_workspace(recipe, context=context)
+    overlays = [read_overlay(workspace.project, overlay) for overlay in workspace.lock.overlays]
+    request = Request(
+        workspace.lock, overlays, pin, root=workspace.project.root, quick=quick, evidence=evidence,
+    )  # fmt: skip
+    return workspace, request
+
+
+def _about(digest: str, workspace: Workspace | None, pin: str | None, *, quick: bool) -> str:
+    """The first line: what was compared with what, and what that does not prove."""
+    if workspace is not None:
+        lock = f"{workspace.project.show(workspace.project.lock_path)} ({digest})"
+    else:
+        lock = f"the lock {digest}"
+    if quick:
+        return f"quick: compared with {lock}, without the base: its layers, files and settings are taken as they are"
+    if workspace is None and pin is None:
+        return f"this proves that the image is what {lock} says, not who made it: the lock travels with the image"
+    return f"derived again from {lock}"
+
+
+def _document(
+    reference: str, reader: Reader, done: Verified, problems: list[Problem], about: str, *, quick: bool
+) -> dict[str, Any]:
+    return {
+        "reference": reference,
+        "digest": reader.top.digest,
+        "ok": not problems,
+        "verified": not problems and not quick,
+        "about": about,
+        "lock": done.lock.digest,
+        "platforms": list(done.platforms),
+        "evidence": done.evidence,
+        "verdicts": dict(done.verdicts),
+        "overlays": list(done.overlays),
+        "problems": [{"where": each.where, "wanted": each.wanted, "found": each.found} for each in problems],
+    }
+
+
+def _differs(
+    reference: str, problems: list[Problem], document: dict[str, Any], workspace: Workspace | None, done: Verified
+) -> MismatchError:
+    from builder.pipeline.locking.make import ENTRYPOINT_SOURCE
+    from builder.util.files import file_sha256
+
+    hint = "build it again, and find out who changed it"
+    if file_sha256(ENTRYPOINT_SOURCE) != done.lock.lock.entrypoint:
+        hint = "the lock was made with another version of builder: verify with that version, or find out who changed it"
+    return MismatchError(
+        f"{reference} is not what it should be: {len(problems)} difference{'s' if len(problems) > 1 else ''}",
+        details=[
+            *([("lock", workspace.project.show(workspace.project.lock_path))] if workspace is not None else []),
+            *(("differs", f"{each.where}\nwanted {each.wanted}\nfound  {each.found}") for each in problems),
+        ],
+        hint=hint,
+        data=document,
+    )
+
+
+def _say(reference: str, done: Verified, console: Console, *, quick: bool) -> None:
+    from builder.documents.lock import overlay_lines
+
+    what = "our own part is" if quick else "every byte is"
+    for each in done.platforms:
+        console.out(f"{reference} ({each['platform']}): {what} as derived, {each['files']} patched files among it")
+    for line in overlay_lines(done.overlays):
+        console.out(f"  overlay {line}")
+    if done.evidence:
+        console.out(f"{done.evidence} documents are about this image and say what the lock says")
+    if any(done.verdicts.values()):
+        counted = ", ".join(f"{number} {outcome}" for outcome, number in done.verdicts.items())
+        console.out(f"verdicts: {counted}")
 
 
 def _open(text: str, *, context: Context) -> Reader:
@@ -102,29 +186,6 @@ def _open(text: str, *, context: Context) -> Reader:
     if context.offline and not text.startswith(("oci:", "oci-archive:", "docker:", "wheel:")):
         raise InputError(f"--offline: {text} is in a registry", hint="name an OCI layout: oci:DIR or oci:DIR:TAG")
     return open_reader(text)
-
-
-def _rebuilt(reader: Reader, workspace: Workspace) -> list[Problem]:
-    """Build again in memory: nothing when the digest is the same, else what differs."""
-    import json
-
-    from builder.pipeline.build import build_images
-    from builder.release.verify.compare import Parts, differences, read_parts
-    from builder.release.verify.problem import Problem
-
-    built = build_images(workspace.lock, workspace.plans())
-    if built.top.digest == reader.top.digest:
-        return []
-    again = {
-        f"{image.platform.os}/{image.platform.architecture}": Parts(
-            json.loads(image.manifest_bytes), json.loads(image.config_bytes), image.layer.data
-        )
-        for image in built.images.values()
-    }
-    return [
-        Problem("digest of a rebuild", built.top.digest, reader.top.digest),
-        *differences(again, read_parts(reader)),
-    ]
 
 
 def _compared(reader: Reader, other: Reader, name: str) -> list[Problem]:

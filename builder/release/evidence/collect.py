@@ -6,51 +6,76 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from builder.documents.lock import Lock
-from builder.oci.artifact import LOCK, PROVENANCE, SBOM, VERDICT, Evidence
+from builder.oci.artifact import LOCK, PROVENANCE, SBOM, SOURCES, VERDICT, Evidence
 from builder.oci.types import Descriptor
+from builder.patch.model import Overlay
 from builder.pipeline.build import Built
 from builder.release.evidence.provenance import make_provenance
 from builder.release.evidence.sbom import make_sbom
+from builder.release.evidence.sources import make_sources
+from builder.serve.smoke.result import read_verdict
 from builder.util.errors import InputError, MismatchError
 from builder.util.files import write_file
 
+OUTCOME = "dev.overlay-image-builder.verdict.outcome"
+"""The annotation of an attached verdict: passed, failed or unreadable."""
 
-def make_evidence(lock: Lock, built: Built) -> list[Evidence]:
-    """What can be told from the lock and the image's digests, always the same."""
+
+def make_evidence(lock: Lock, built: Built, overlays: Sequence[Overlay]) -> list[Evidence]:
+    """Everything that follows from the lock and the image's digests, always the same: documents, lock and sources."""
     platforms = list(built.images)
-    found: list[Evidence] = []
+    found = travelling(lock, built, overlays)
     for platform, image in built.images.items():
-        found += _about(lock, image.manifest, [platform])
+        found.append(_provenance(lock, image.manifest, [platform]))
         found.append(Evidence("sbom.cdx.json", SBOM, image.manifest, make_sbom(lock, platform, image.manifest)))
     if built.index is not None:
-        found += _about(lock, built.top, platforms)
+        found.append(_provenance(lock, built.top, platforms))
     return found
 
 
-def _about(lock: Lock, subject: Descriptor, platforms: list[str]) -> list[Evidence]:
+def travelling(lock: Lock, built: Built, overlays: Sequence[Overlay]) -> list[Evidence]:
+    """The lock and its sources for every manifest and the index: what others need to derive the image again."""
+    subjects = [image.manifest for image in built.images.values()]
+    if built.index is not None:
+        subjects.append(built.top)
+    sources = make_sources(lock, (each.diff.canonical for each in overlays), (i.base for i in built.images.values()))
+    document = lock.dump()
     return [
-        Evidence("provenance.json", PROVENANCE, subject, make_provenance(lock, subject, platforms)),
-        Evidence("lock.yaml", LOCK, subject, lock.dump()),
+        evidence
+        for subject in subjects
+        for evidence in (
+            Evidence("lock.yaml", LOCK, subject, document),
+            Evidence("sources.tar", SOURCES, subject, sources),
+        )
     ]
 
 
+def _provenance(lock: Lock, subject: Descriptor, platforms: list[str]) -> Evidence:
+    return Evidence("provenance.json", PROVENANCE, subject, make_provenance(lock, subject, platforms))
+
+
 def read_verdicts(files: Sequence[Path], built: Built) -> list[Evidence]:
-    """Verdicts from files. Raises `MismatchError` for one that is not about this image."""
-    subjects = [built.top, *(image.manifest for image in built.images.values())]
+    """Verdicts from files, each with its outcome.
+
+    Raises `MismatchError` for one that is about another image, `InputError` for a file that cannot be read. One that does
+    not have the schema of a result is about the image that is published, and unreadable.
+    """
+    subjects = {each.digest: each for each in (built.top, *(image.manifest for image in built.images.values()))}
     found = []
     for path in files:
         try:
             data = path.read_bytes()
         except OSError as error:
             raise InputError(f"cannot read {path}: {error.strerror}") from error
-        about = [subject for subject in subjects if subject.digest.encode() in data]
-        if not about:
+        verdict = read_verdict(data)
+        subject = built.top if verdict.outcome == "unreadable" else subjects.get(verdict.subject or "")
+        if subject is None:
             raise MismatchError(
                 f"{path} is not about this image",
-                details=[("wanted", f"a verdict that names {built.top.digest}")],
+                details=[("wanted", f"a verdict about {built.top.digest}"), ("found", verdict.subject or "no image")],
                 hint="run the checks on this image, then publish with their result",
             )
-        found.append(Evidence(path.name, VERDICT, about[0], data))
+        found.append(Evidence(path.name, VERDICT, subject, data, {OUTCOME: verdict.outcome}))
     return found
 
 

@@ -18,8 +18,11 @@ from builder.util.files import sha256
 BUILD_TYPE = "urn:overlay-image-builder:recipe:v1"
 
 
-def make_provenance(lock: Lock, subject: Descriptor, platforms: list[str]) -> bytes:
-    """The statement about the manifest (or index) `subject`."""
+def make_provenance(
+    lock: Lock, subject: Descriptor, platforms: list[str], *, builder: tuple[str, str] | None = None
+) -> bytes:
+    """The statement about the manifest (or index) `subject`. `builder` is who built, as URI and version; default: we."""
+    who, version = builder or (os.environ.get("BUILDER_ID") or "urn:overlay-image-builder:local", __version__)
     statement = {
         "_type": "https://in-toto.io/Statement/v1",
         "subject": [{"name": lock.name, "digest": {"sha256": subject.digest.removeprefix("sha256:")}}],
@@ -33,8 +36,8 @@ def make_provenance(lock: Lock, subject: Descriptor, platforms: list[str]) -> by
             },
             "runDetails": {
                 "builder": {
-                    "id": os.environ.get("BUILDER_ID") or "urn:overlay-image-builder:local",
-                    "version": {"overlay-image-builder": __version__},
+                    "id": who,
+                    "version": {"overlay-image-builder": version},
                 }
             },
         },

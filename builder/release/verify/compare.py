@@ -1,36 +1,27 @@
-"""Two images side by side: the first thing that differs in each part, by tar entry, header field, file and config key."""
+"""Images side by side: the first thing that differs in each part, by tar entry, header field, file and JSON key."""
 
 from __future__ import annotations
 
-import io
 import json
-import tarfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Any
 
-from builder.documents.reference import Platform
-from builder.image.layer import Layer
 from builder.oci.types import Descriptor
-from builder.pipeline.build import put_together
-from builder.pipeline.plan import base_image
-from builder.pipeline.workspace import Workspace
-from builder.release.verify.image import read_layer
-from builder.release.verify.problem import Problem
+from builder.pipeline.locking.base import OWN_FOLDER
+from builder.release.verify.problem import MISSING, Problem, short
 from builder.release.verify.reader import Reader, manifests, read_json
-from builder.util.errors import InputError
+from builder.release.verify.tars import read_tar, tar_differences
 from builder.util.files import sha256
-
-_FIELDS = ("type", "mode", "uid", "gid", "uname", "gname", "size", "mtime", "linkname", "pax_headers")
-_MISSING = "(nothing)"
 
 
 @dataclass(frozen=True)
 class Parts:
-    """One platform's image: manifest, config, and the bytes of its last layer."""
+    """One platform's image: the bytes of its manifest, its config and its last layer."""
 
-    manifest: Mapping[str, Any]
-    config: Mapping[str, Any]
+    manifest: bytes = field(repr=False)
+    config: bytes = field(repr=False)
     layer: bytes = field(repr=False)
 
 
@@ -39,101 +30,93 @@ def read_parts(reader: Reader) -> dict[str, Parts]:
     found = {}
     for descriptor in manifests(reader):
         manifest = read_json(reader, descriptor)
-        config = read_json(reader, Descriptor.from_json(manifest["config"]))
+        config = Descriptor.from_json(manifest["config"])
         layers = manifest.get("layers") or []
         layer = reader.read(Descriptor.from_json(layers[-1])) if layers else b""
-        found[f"{config.get('os')}/{config.get('architecture')}"] = Parts(manifest, config, layer)
+        document = read_json(reader, config)
+        platform = f"{document.get('os')}/{document.get('architecture')}"
+        found[platform] = Parts(reader.read(descriptor), reader.read(config), layer)
     return found
 
 
 def differences(wanted: Mapping[str, Parts], found: Mapping[str, Parts]) -> list[Problem]:
-    """What differs, platform by platform: the layer's entries first, since the rest follows from them."""
+    """What differs, platform by platform."""
     problems = []
     for platform in sorted(wanted.keys() | found.keys()):
         if platform not in wanted or platform not in found:
-            names = (platform if platform in each else _MISSING for each in (wanted, found))
+            names = (platform if platform in each else MISSING for each in (wanted, found))
             problems.append(Problem("platform", *names))
             continue
         prefix = f"{platform}: " if len(wanted) > 1 else ""
-        left, right = wanted[platform], found[platform]
-        for problem in (*layer_differences(left.layer, right.layer), *_keys("config", left.config, right.config),
-                        *_keys("manifest", left.manifest, right.manifest)):  # fmt: skip
+        for problem in part_differences(wanted[platform], found[platform]):
             problems.append(Problem(f"{prefix}{problem.where}", problem.wanted, problem.found))
     return problems
 
 
-def layer_differences(wanted: bytes, found: bytes) -> Iterator[Problem]:
-    """The entries in which two tars differ, in their order."""
+def part_differences(wanted: Parts, found: Parts) -> list[Problem]:
+    """What differs in one platform's image: the layer's entries first, since the rest follows from them."""
+    return [
+        *tar_differences(wanted.layer, found.layer),
+        *_inside(wanted.layer, found.layer),
+        *json_differences("config", wanted.config, found.config),
+        *json_differences("manifest", wanted.manifest, found.manifest),
+    ]
+
+
+def _inside(wanted: bytes, found: bytes) -> Iterator[Problem]:
+    """What differs inside the record and inside RECORD, for people: the digests alone say little."""
     if wanted == found:
         return
-    left, right = _entries(wanted), _entries(found)
-    same = True
-    for name in dict.fromkeys([*left, *right]):
-        if name not in left or name not in right:
-            same = False
-            yield Problem(f"layer entry {name}", *("there" if name in each else _MISSING for each in (left, right)))
+    held = {entry.name: entry.data for entry in read_tar(found).entries}
+    for entry in read_tar(wanted).entries:
+        other = held.get(entry.name, entry.data)
+        if other == entry.data:
             continue
-        for key in _FIELDS:
-            if left[name][0][key] != right[name][0][key]:
-                same = False
-                yield Problem(f"layer entry {name}, field {key}", str(left[name][0][key]), str(right[name][0][key]))
-        if left[name][1] != right[name][1]:
-            same = False
-            yield Problem(f"layer entry {name}, content", f"sha256:{left[name][1]}", f"sha256:{right[name][1]}")
-    if same:
-        order = [name for name, other in zip(left, right, strict=True) if name != other]
-        where = f"layer, order of entries from {order[0]}" if order else "layer, bytes between entries"
-        yield Problem(where, f"sha256:{sha256(wanted)}", f"sha256:{sha256(found)}")
+        if entry.name == f"{OWN_FOLDER}/record.json":
+            yield from json_differences("record", entry.data, other)
+        elif entry.name.endswith(".dist-info/RECORD"):
+            left, right = entry.data.split(b"\n"), other.split(b"\n")
+            pairs = enumerate(zip_longest(left, right, fillvalue=b""), 1)
+            number, (line, instead) = next((number, pair) for number, pair in pairs if pair[0] != pair[1])
+            yield Problem(f"RECORD, line {number}", short(repr(line)), short(repr(instead)))
 
 
-def _entries(data: bytes) -> dict[str, tuple[dict[str, Any], str]]:
-    """Name -> header fields and the content's SHA-256. A compressed layer is workspace as well."""
-    found = {}
+def json_differences(what: str, wanted: bytes, found: bytes) -> list[Problem]:
+    """The keys in which two JSON documents differ; empty only for the same bytes. `wanted` is a JSON object."""
+    if wanted == found:
+        return []
     try:
-        with tarfile.open(fileobj=io.BytesIO(data)) as archive:
-            for member in archive:
-                stream = archive.extractfile(member) if member.isfile() else None
-                fields = {key: getattr(member, key) for key in _FIELDS}
-                fields["mode"] = f"{member.mode:o}"
-                found[member.name] = (fields, sha256(stream.read()) if stream else "")
-    except tarfile.TarError as error:
-        raise InputError(
-            f"an image's last layer is not a tar that can be compared: {error}",
-            hint="compare images that this tool has made",
-        ) from error
-    return found
+        document = json.loads(found)
+    except (ValueError, RecursionError) as error:
+        return [Problem(what, "a JSON document", short(str(error)))]
+    problems = list(key_differences(what, json.loads(wanted), document))
+    if not problems:
+        # The same values: keys that are repeated, another order, or spaces. Readers differ in what they make of those.
+        problems = [Problem(f"{what.rstrip(',')}, its bytes", _spelling(wanted), _spelling(found))]
+    return problems
 
 
-def _keys(where: str, wanted: object, found: object) -> Iterator[Problem]:
-    """The keys in which two JSON documents differ, as dotted paths."""
+def _spelling(data: bytes) -> str:
+    return f"{len(data)} bytes, sha256:{sha256(data)}"
+
+
+def key_differences(where: str, wanted: object, found: object) -> Iterator[Problem]:
+    """The keys in which two JSON values differ, as dotted paths."""
     if isinstance(wanted, Mapping) and isinstance(found, Mapping):
         for key in dict.fromkeys([*wanted, *found]):
-            yield from _keys(f"{where} {key}" if " " not in where else f"{where}.{key}",
-                             wanted.get(key, _MISSING), found.get(key, _MISSING))  # fmt: skip
+            inside = f"{where} {key}" if " " not in where or where.endswith(",") else f"{where}.{key}"
+            yield from key_differences(inside, wanted.get(key, MISSING), found.get(key, MISSING))
     elif isinstance(wanted, list) and isinstance(found, list) and len(wanted) == len(found):
         for number, (left, right) in enumerate(zip(wanted, found, strict=True)):
-            yield from _keys(f"{where}[{number}]", left, right)
-    elif wanted != found:
-        yield Problem(where, _short(wanted), _short(found))
+            yield from key_differences(f"{where}[{number}]", left, right)
+    elif wanted != found or type(wanted) is not type(found):
+        yield Problem(where, short(wanted), short(found))
 
 
-def _short(value: object) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 200 else f"{text[:200]}…"
-
-
-def base_differences(reader: Reader, workspace: Workspace) -> list[Problem]:
-    """Config and manifest of an image against those that its locked base gives with the image's own last layer.
-
-    This finds what the record does not tell of: another base layer, a changed variable, a label that was added.
-    """
-    problems: list[Problem] = []
-    for platform, parts in read_parts(reader).items():
-        known = [name for name in workspace.lock.base.platforms if name.startswith(platform)]
-        record = read_layer(parts.layer).record_bytes
-        for name in known[:1]:
-            base = base_image(workspace.project, workspace.lock, Platform.parse(name), context=workspace.context)
-            image = put_together(workspace.lock, base, Layer(parts.layer), record)
-            problems += _keys("config", json.loads(image.config_bytes), parts.config)
-            problems += _keys("manifest", json.loads(image.manifest_bytes), parts.manifest)
-    return problems
+def object_of(data: bytes) -> dict[str, Any]:
+    """A JSON object, or an empty one for anything else."""
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError):
+        return {}
+    return document if isinstance(document, dict) else {}

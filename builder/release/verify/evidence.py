@@ -3,97 +3,203 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from builder.documents.lock import Lock
-from builder.documents.yamlfile import parse_yaml, validate_document
-from builder.oci.artifact import LOCK, PROVENANCE, SBOM, VERDICT
+from builder.documents.lock import Lock, parse_lock
+from builder.oci.artifact import LOCK, PROVENANCE, SBOM, SOURCES, VERDICT
 from builder.oci.types import Descriptor
+from builder.release.evidence.collect import OUTCOME
 from builder.release.evidence.provenance import make_provenance
 from builder.release.evidence.sbom import make_sbom
-from builder.release.verify.problem import Problem
-from builder.util.errors import BuilderError, InputError
+from builder.release.evidence.sources import read_sources
+from builder.release.verify.compare import json_differences, key_differences, object_of
+from builder.release.verify.problem import MISSING, Problem
+from builder.release.verify.reader import Attachment
+from builder.serve.smoke.result import read_verdict
+from builder.util.errors import BuilderError, InputError, MismatchError
+from builder.util.files import sha256
 
-_NAMES = {SBOM: "SBOM", PROVENANCE: "provenance", LOCK: "lock", VERDICT: "verdict"}
-
-Attached = Sequence[tuple[dict[str, Any], bytes]]
+_NAMES = {SBOM: "SBOM", PROVENANCE: "provenance", LOCK: "lock", SOURCES: "sources", VERDICT: "verdict"}
 
 
-def attached_lock(attached: Attached) -> Lock | None:
-    """The lock that travels with the image, when it is there and can be read."""
-    for manifest, document in attached:
-        if manifest.get("artifactType") == LOCK:
+@dataclass(frozen=True)
+class NamedLock:
+    """A lock and the SHA-256 of its bytes."""
+
+    lock: Lock
+    digest: str
+
+
+def lock_digest(lock: Lock) -> str:
+    return f"sha256:{sha256(lock.dump())}"
+
+
+def travelling_lock(attached: Sequence[Attachment], pin: str | None) -> NamedLock | None:
+    """The lock that is attached to an image, or the one with the digest `pin`; None when there is none.
+
+    Raises `MismatchError` when there are several, when it cannot be read, or when the pinned one is not among them.
+    """
+    found = {
+        f"sha256:{sha256(each.document)}": each.document for each in attached if each.kind == LOCK and not each.problem
+    }
+    if pin is not None:
+        if pin not in found:
+            raise MismatchError(
+                "the lock that was named does not travel with this image",
+                details=[("wanted", pin), *(("found", digest) for digest in found)],
+                hint="the image was made from another lock: find out who made it",
+            )
+        found = {pin: found[pin]}
+    if len(found) > 1:
+        raise MismatchError(
+            f"{len(found)} locks travel with this image",
+            details=[("lock", digest) for digest in found],
+            hint="somebody attached another lock: name the one that you trust with --lock DIGEST, or use --recipe",
+        )
+    if not found:
+        return None
+    (digest, document), *_ = found.items()
+    try:
+        lock = parse_lock(document, "the attached lock")
+    except InputError as error:
+        raise MismatchError(
+            f"evidence lock: {error.message}",
+            details=[*error.details, ("lock", digest)],
+            hint="publish the image again",
+        ) from error
+    if lock.dump() != document:
+        raise MismatchError(
+            "evidence lock: it is not in the form in which locks are written",
+            details=[("wanted", lock_digest(lock)), ("found", digest)],
+            hint="publish the image again",
+        )
+    return NamedLock(lock, digest)
+
+
+def travelling_sources(attached: Sequence[Attachment], lock: Lock) -> dict[str, bytes] | None:
+    """The blobs of the sources that travel with the image, by SHA-256; None when there are none that `lock` asks for."""
+    for each in attached:
+        if each.kind == SOURCES and not each.problem:
             try:
-                return validate_document(Lock, parse_yaml(document.decode(), "the attached lock"))
-            except (BuilderError, UnicodeDecodeError):
-                return None
+                return read_sources(each.document, lock)
+            except MismatchError:
+                continue
     return None
 
 
 def check_evidence(
-    attached: Attached, subject: Descriptor, lock: Lock, platforms: list[str], *, index: bool = False
+    attached: Sequence[Attachment],
+    subject: Descriptor,
+    lock: Lock,
+    platforms: list[str],
+    *,
+    index: bool,
+    complete: bool,
 ) -> list[Problem]:
-    """Compare what is attached to a manifest with what follows from `lock`. An index has no SBOM of its own."""
-    problems: list[Problem] = []
-    wanted: dict[str, Callable[[bytes], Problem | None]] = {
-        PROVENANCE: lambda data: _same_json("provenance", make_provenance(lock, subject, platforms), data, _no_run),
-        LOCK: lambda data: None if data == lock.dump() else Problem("lock", lock.inputs, "another lock"),
+    """Compare what is attached to a manifest with what follows from `lock`.
+
+    An index has no SBOM of its own. Without `complete`, only lock and sources are expected.
+    """
+    checks: dict[str, Callable[[bytes], list[Problem]]] = {
+        LOCK: lambda data: _lock(lock, data),
+        SOURCES: lambda data: _sources(lock, data),
     }
-    if not index:
-        wanted[SBOM] = lambda data: _same_json("SBOM", make_sbom(lock, platforms[0], subject), data, _no_tools)
+    if complete:
+        checks[PROVENANCE] = lambda data: _provenance(lock, subject, platforms, data)
+        if not index:
+            checks[SBOM] = lambda data: _sbom(lock, platforms[0], subject, data)
+    problems: list[Problem] = []
     seen = set()
-    for manifest, document in attached:
-        kind = str(manifest.get("artifactType"))
-        name = _NAMES.get(kind, kind)
-        about = (manifest.get("subject") or {}).get("digest")
-        if about != subject.digest:
-            problems.append(Problem(f"evidence {name}, subject", subject.digest, str(about)))
-        elif kind in wanted:
-            seen.add(kind)
-            problem = wanted[kind](document)
-            if problem is not None:
-                problems.append(Problem(f"evidence {problem.where}", problem.wanted, problem.found))
-        elif kind == VERDICT and subject.digest.encode() not in document:
-            problems.append(Problem("evidence verdict", f"names {subject.digest}", "does not"))
+    for each in attached:
+        name = _NAMES.get(each.kind, "of an unknown kind")
+        if each.problem:
+            problems.append(Problem(f"evidence {name} {each.digest[:19]}", "a document that can be read", each.problem))
+        elif each.subject != subject.digest:
+            problems.append(Problem(f"evidence {name}, subject", subject.digest, each.subject))
+        elif each.kind in checks:
+            seen.add(each.kind)
+            problems += checks[each.kind](each.document)
     problems += [
         Problem(f"evidence {_NAMES[kind]} of {subject.digest[:19]}", "attached", "missing")
-        for kind in wanted
+        for kind in checks
         if kind not in seen
     ]
     return problems
 
 
-def _same_json(
-    what: str, wanted: bytes, found: bytes, relevant: Callable[[dict[str, Any]], Mapping[str, Any]]
-) -> Problem | None:
+def check_verdicts(attached: Sequence[Attachment], digests: Collection[str]) -> tuple[Counter[str], list[Problem]]:
+    """How many verdicts passed, failed or cannot be read, and those that are about another image or hide their outcome."""
+    counts: Counter[str] = Counter(passed=0, failed=0, unreadable=0)
+    problems = []
+    for each in attached:
+        if each.kind != VERDICT or each.problem:
+            continue
+        verdict = read_verdict(each.document)
+        counts[verdict.outcome] += 1
+        if verdict.outcome != "unreadable" and verdict.subject not in digests:
+            problems.append(Problem("evidence verdict, its image", " or ".join(sorted(digests)), str(verdict.subject)))
+        if each.annotations.get(OUTCOME) != verdict.outcome:
+            problems.append(
+                Problem("evidence verdict, outcome", verdict.outcome, str(each.annotations.get(OUTCOME, MISSING)))
+            )
+    return counts, problems
+
+
+def _lock(lock: Lock, data: bytes) -> list[Problem]:
+    wanted = lock.dump()
+    if data == wanted:
+        return []
     try:
-        document = json.loads(found)
-        if not isinstance(document, dict):
-            raise InputError(f"the {what} is not a JSON object")
-    except (ValueError, InputError) as error:
-        return Problem(what, "a JSON document", str(error))
-    left, right = relevant(json.loads(wanted)), relevant(document)
-    for key in dict.fromkeys([*left, *right]):
-        if left.get(key) != right.get(key):
-            return Problem(f"{what}, {key}", _short(left.get(key)), _short(right.get(key)))
-    return None
+        found = parse_lock(data, "the attached lock").document()
+        problems = list(key_differences("evidence lock,", lock.document(), found))
+    except BuilderError as error:
+        return [Problem("evidence lock", "a lock", error.message)]
+    return problems or [Problem("evidence lock, its bytes", f"sha256:{sha256(wanted)}", f"sha256:{sha256(data)}")]
 
 
-def _no_run(statement: dict[str, Any]) -> dict[str, Any]:
-    """A provenance without who built: anybody may rebuild."""
-    predicate = dict(statement.get("predicate") or {})
-    predicate.pop("runDetails", None)
-    return {**statement, "predicate": predicate}
+def _sources(lock: Lock, data: bytes) -> list[Problem]:
+    try:
+        read_sources(data, lock)
+    except BuilderError as error:
+        return [Problem("evidence sources", "the diffs and the base's manifest and config", error.message)]
+    return []
 
 
-def _no_tools(bom: dict[str, Any]) -> dict[str, Any]:
-    """An SBOM without the versions of the tools that wrote it."""
-    metadata = dict(bom.get("metadata") or {})
-    metadata.pop("tools", None)
-    return {**{key: value for key, value in bom.items() if key != "$schema"}, "metadata": metadata}
+def _provenance(lock: Lock, subject: Descriptor, platforms: list[str], data: bytes) -> list[Problem]:
+    """Who built is free, as two words of text; everything else follows from the lock."""
+    run = _get(object_of(data), "predicate", "runDetails", "builder")
+    who, version = _get(run, "id"), _get(run, "version", "overlay-image-builder")
+    if not isinstance(who, str) or not isinstance(version, str):
+        who, version = "a URI", "a version"
+    wanted = make_provenance(lock, subject, platforms, builder=(who, version))
+    return json_differences("evidence provenance,", wanted, data)
 
 
-def _short(value: object) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 200 else f"{text[:200]}…"
+def _sbom(lock: Lock, platform: str, subject: Descriptor, data: bytes) -> list[Problem]:
+    """The keys of two SBOMs, but for the versions of the tools that wrote them."""
+    found = object_of(data)
+    if not found:
+        return [Problem("evidence SBOM", "a JSON object", "another document")]
+    return list(
+        key_differences(
+            "evidence SBOM,", _no_versions(json.loads(make_sbom(lock, platform, subject))), _no_versions(found)
+        )
+    )
+
+
+def _no_versions(bom: dict[str, Any]) -> dict[str, Any]:
+    tools = _get(bom, "metadata", "tools", "components")
+    if isinstance(tools, list):
+        for tool in tools:
+            if isinstance(tool, dict):
+                tool.pop("version", None)
+    return bom
+
+
+def _get(document: Any, *keys: str) -> Any:
+    for key in keys:
+        document = document.get(key) if isinstance(document, Mapping) else None
+    return document

@@ -1,197 +1,310 @@
-"""Comparing an image with its own record, and the record with the lock."""
+"""Verification by re-derivation: what is published is a function of the lock, so it is computed again and compared."""
 
 from __future__ import annotations
 
-import io
-import json
 import re
-import tarfile
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
+from pathlib import Path
 from typing import Any
 
-from builder.documents.lock import ABOUT, Lock
-from builder.documents.record import make_record
-from builder.image.labels import ENTRYPOINT, INPUTS_LABEL, RECORD_LABEL
-from builder.image.layer import WHITEOUT
+from builder.documents.lock import Lock
+from builder.documents.reference import Platform
 from builder.image.tags import make_tags
-from builder.oci.types import INDEX_TYPES, Descriptor
-from builder.pipeline.locking.base import OWN_FOLDER
-from builder.release.verify.evidence import Attached, attached_lock, check_evidence
-from builder.release.verify.problem import Problem
-from builder.release.verify.reader import Reader, manifests, read_json
-from builder.util.errors import MismatchError
-from builder.util.files import sha256
+from builder.oci.types import INDEX_TYPES, MANIFEST_TYPES, Descriptor
+from builder.patch.model import Overlay
+from builder.pipeline.build import Built
+from builder.release.evidence.sources import overlays_of
+from builder.release.verify.clients import entries_taken, matching
+from builder.release.verify.compare import Parts, json_differences, object_of, part_differences
+from builder.release.verify.derive import Derived, Given, derive, derive_without_base
+from builder.release.verify.evidence import (
+    NamedLock,
+    check_evidence,
+    check_verdicts,
+    lock_digest,
+    travelling_lock,
+    travelling_sources,
+)
+from builder.release.verify.problem import MISSING, Problem, short
+from builder.release.verify.reader import Attachment, Reader
+from builder.util.context import Context
+from builder.util.errors import ApplyError, BuilderError, InputError, MismatchError, UnreachableError
+from builder.util.files import ContentCache
 
 
 @dataclass(frozen=True)
-class Contents:
-    """What an image's own layer holds: files by path from `/`, and the paths that it removes."""
+class Request:
+    """What the caller brings. `lock` and `overlays` are a recipe's own, `pin` the digest of the lock that must travel along.
 
-    record: Mapping[str, Any]
-    record_bytes: bytes = field(repr=False)
-    files: Mapping[str, bytes] = field(repr=False)
-    removed: frozenset[str]
+    `root` is what a base's folder or wheel is relative to.
+    """
 
-
-def read_layer(data: bytes) -> Contents:
-    """Take our layer apart. Raises `MismatchError` when it is not one of ours."""
-    files: dict[str, bytes] = {}
-    removed: set[str] = set()
-    try:
-        with tarfile.open(fileobj=io.BytesIO(data)) as archive:
-            for member in archive:
-                path = PurePosixPath(member.name)
-                if path.name.startswith(WHITEOUT):
-                    removed.add(str(path.with_name(path.name.removeprefix(WHITEOUT))))
-                elif member.isfile():
-                    stream = archive.extractfile(member)
-                    files[member.name] = stream.read() if stream else b""
-        record_bytes = files[f"{OWN_FOLDER}/record.json"]
-        record = json.loads(record_bytes)
-    except (tarfile.TarError, KeyError, ValueError) as error:
-        raise MismatchError(
-            "the image's last layer is not one that this tool made",
-            details=[("why", repr(error))],
-            hint="name an image that `builder build` or `builder publish` made",
-        ) from error
-    return Contents(record, record_bytes, files, frozenset(removed))
-
-
-def compare_record(contents: Contents, config: Mapping[str, Any]) -> list[Problem]:
-    """Config and layer against the record that is in the layer."""
-    problems: list[Problem] = []
-    settings = config.get("config") or {}
-    labels = settings.get("Labels") or {}
-    record = contents.record
-
-    def expect(where: str, wanted: object, found: object) -> None:
-        if wanted != found:
-            problems.append(Problem(where, str(wanted), str(found)))
-
-    expect(f"label {RECORD_LABEL}", f"sha256:{sha256(contents.record_bytes)}", labels.get(RECORD_LABEL))
-    expect(f"label {INPUTS_LABEL}", f"sha256:{record.get('inputs')}", labels.get(INPUTS_LABEL))
-    expect(
-        "label org.opencontainers.image.base.digest",
-        record["base"]["digest"],
-        labels.get("org.opencontainers.image.base.digest"),
-    )
-    expect("config ENTRYPOINT", list(ENTRYPOINT), settings.get("Entrypoint"))
-    expect("config CMD", [], settings.get("Cmd") or [])
-    serve = contents.files.get(f"{OWN_FOLDER}/serve", b"")
-    expect(f"/{OWN_FOLDER}/serve", record.get("entrypoint"), sha256(serve))
-    root = record["package"]["root"]
-    for file in record["files"]:
-        path = f"{root}/{file['path']}"
-        if file["after"] is None:
-            expect(f"/{path}", "deleted", "deleted" if path in contents.removed else "not deleted")
-        elif path in contents.files:
-            expect(f"/{path}", file["after"], sha256(contents.files[path]))
-        elif file["before"] != file["after"]:
-            expect(f"/{path}", file["after"], "not in the layer")
-    known = {f"{root}/{file['path']}" for file in record["files"]} | {
-        f"{OWN_FOLDER}/serve",
-        f"{OWN_FOLDER}/record.json",
-    }
-    for path in sorted(contents.files.keys() - known):
-        if not path.endswith(".dist-info/RECORD"):
-            expect(f"/{path}", "not in the record", "in the layer")
-    return problems
-
-
-def compare_lock(contents: Contents, lock: Lock, platform: str) -> list[Problem]:
-    """The record against the lock that the image should come from."""
-    base = contents.record["base"]
-    wanted = json.loads(make_record(lock, platform, base_config={"Entrypoint": base["entrypoint"], "Cmd": base["cmd"]}))
-    problems = []
-    for key in sorted(wanted.keys() | contents.record.keys()):
-        if wanted.get(key) != contents.record.get(key):
-            problems.append(Problem(f"record {key}", _short(wanted.get(key)), _short(contents.record.get(key))))
-    return problems
-
-
-def _short(value: object) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 200 else f"{text[:200]}…"
+    lock: Lock | None = None
+    overlays: Sequence[Overlay] | None = None
+    pin: str | None = None
+    root: Path = field(default_factory=Path.cwd)
+    evidence: bool = True
+    quick: bool = False
 
 
 @dataclass(frozen=True)
 class Verified:
     """What was found about one image."""
 
+    lock: NamedLock
     problems: tuple[Problem, ...]
     platforms: tuple[Mapping[str, Any], ...]
-    evidence: int | None
-    """How many pieces of evidence were compared; None where evidence cannot be kept or was not asked for."""
-    overlays: tuple[Mapping[str, Any], ...] = ()
-    """What the record says of its overlays: `id`, `digest`, and what is known beside."""
+    evidence: int
+    """How many documents were compared."""
+    verdicts: Mapping[str, int]
+    overlays: tuple[Mapping[str, Any], ...]
+    not_verified: BuilderError | None = None
+    """Why the base could not be reached, so that only the image's own part was compared."""
 
 
-def verify(reader: Reader, lock: Lock | None, *, evidence: bool) -> Verified:
-    """Compare every platform of an image with its record, the record with `lock`, and what is attached with both.
+@dataclass(frozen=True)
+class _Found:
+    """One platform's image as it is: where it was found, and its parts as far as they can be read."""
 
-    Without a lock, the one that travels with the image stands for it.
-    """
+    descriptor: Descriptor
+    parts: Parts
+
+
+def no_lock(reference: str) -> MismatchError:
+    """The error for an image without a lock."""
+    return MismatchError(
+        f"{reference} is not verified: no lock travels with it",
+        details=[("why", "without a lock nothing says what its layer, config and manifest should be")],
+        hint="name the recipe that it was built from with --recipe; `builder build` and `builder publish` attach the lock",
+    )
+
+
+def choose_lock(reader: Reader, request: Request) -> NamedLock:
+    """The recipe's lock, else the one that travels with the image. Raises `MismatchError` when there is none."""
+    if request.lock is not None and request.pin is not None and lock_digest(request.lock) != request.pin:
+        raise MismatchError(
+            "the recipe's lock is not the one that was named",
+            details=[("wanted", request.pin), ("found", lock_digest(request.lock))],
+            hint="leave out --lock or --recipe, or take the recipe at another commit",
+        )
+    if request.lock is not None:
+        return NamedLock(request.lock, lock_digest(request.lock))
+    named = travelling_lock(reader.evidence(reader.top.digest), request.pin)
+    if named is None:
+        raise no_lock(reader.reference)
+    return named
+
+
+def verify(reader: Reader, named: NamedLock, request: Request, *, context: Context) -> Verified:
+    """Derive the image again from the lock `named`, and compare every byte of it and of what is attached to it."""
+    lock = named.lock
+    attached = reader.evidence(reader.top.digest)
+    problems, found = _read(reader, lock)
+    parts = {name: each.parts for name, each in found.items()}
+    derived, error = _derive(lock, parts, attached, request, context)
+    problems += [*derived.problems]
+    if derived.built is not None:
+        problems += _compare(reader, derived.built, found)
+    problems += check_tag(reader.tag, lock)
+    digests = {reader.top.digest, *(each.descriptor.digest for each in found.values())}
+    count, counts, about = _check_attached(reader, lock, found, attached, digests, request)
+    return Verified(
+        named,
+        tuple(dict.fromkeys([*problems, *about])),
+        tuple(
+            {"platform": name, "digest": each.descriptor.digest, "files": len(lock.base.platforms[name].files)}
+            for name, each in found.items()
+        ),
+        count,
+        counts,
+        tuple(overlay.summary() for overlay in lock.overlays),
+        error,
+    )
+
+
+def _derive(
+    lock: Lock, parts: Mapping[str, Parts], attached: Sequence[Attachment], request: Request, context: Context
+) -> tuple[Derived, BuilderError | None]:
+    """The image as it should be; when the base cannot be reached, our own part of it and why."""
+    try:
+        if request.quick:
+            return derive_without_base(lock, parts), None
+        sources = travelling_sources(attached, lock)
+        for blob in (sources or {}).values():
+            ContentCache().put(blob)
+        overlays = request.overlays if request.overlays is not None else overlays_of(lock, sources) if sources else None
+        try:
+            return derive(Given(lock, overlays, request.root, context), parts), None
+        except (InputError, UnreachableError) as error:
+            return derive_without_base(lock, parts), error
+    except (MismatchError, ApplyError) as error:
+        details = "; ".join(f"{label} {text}" for label, text in error.details)
+        return Derived(
+            None, (Problem("the lock", "a lock that gives this image", f"{error.message} {details}".rstrip()),)
+        ), None
+    except (InputError, AttributeError, KeyError, TypeError, ValueError) as error:
+        # The base's part is taken from the image itself here, which may have any shape.
+        why = error.message if isinstance(error, BuilderError) else short(repr(error))
+        return Derived(None, (Problem("manifest or config", "those of an image", why),)), None
+
+
+def _read(reader: Reader, lock: Lock) -> tuple[list[Problem], dict[str, _Found]]:
+    """The image of each of the lock's platforms, as a client would take it."""
     problems: list[Problem] = []
-    summary: list[dict[str, Any]] = []
-    compared = None
-    platforms: list[str] = []
-    overlays: list[dict[str, Any]] = []
-    for descriptor in manifests(reader):
-        manifest = read_json(reader, descriptor)
-        contents, found = _check_manifest(reader, manifest)
-        problems += found
-        recorded = str(contents.record.get("platform"))
-        platforms.append(recorded)
-        overlays = [{key: each.get(key) for key in ("id", "digest", *ABOUT)} for each in contents.record["overlays"]]
-        attached = reader.evidence(descriptor.digest) if evidence else None
-        known = lock or attached_lock(attached or [])
-        if known is not None:
-            if recorded in known.base.platforms:
-                problems += compare_lock(contents, known, recorded)
-            else:
-                problems.append(Problem("platform", ", ".join(known.base.platforms), recorded))
-        if attached is not None:
-            compared = (compared or 0) + len(attached)
-            problems += _evidence(attached, descriptor, known, [recorded])
-        problems += check_tag(reader.tag, contents.record)
-        summary.append({"platform": recorded, "digest": descriptor.digest, "files": len(contents.record["files"])})
-    if evidence and reader.top.media_type in INDEX_TYPES:
-        attached = reader.evidence(reader.top.digest)
-        if attached is not None:
-            compared = (compared or 0) + len(attached)
-            problems += _evidence(attached, reader.top, lock or attached_lock(attached), platforms, index=True)
-    return Verified(tuple(dict.fromkeys(problems)), tuple(summary), compared, tuple(overlays))
+    found: dict[str, _Found] = {}
+    top = reader.read(reader.top)
+    document = object_of(top)
+    is_index = reader.top.media_type in INDEX_TYPES or "manifests" in document
+    names = list(lock.base.platforms)
+    if is_index and len(names) == 1:
+        listed = document.get("manifests")
+        count = len(listed) if isinstance(listed, list) else 0
+        problems.append(
+            Problem("index", f"the manifest for {names[0]} itself", f"an index of {count} entries around it")
+        )
+    if not is_index and len(names) > 1:
+        problems.append(Problem("index", f"an index for {', '.join(names)}", "one manifest"))
+    for name in names:
+        descriptor: Descriptor | None = reader.top
+        if is_index:
+            descriptor = _entry(document, Platform.parse(name), problems)
+        elif len(names) > 1 and not Platform.parse(name).matches(_config_platform(reader, top)):
+            descriptor = None
+        if descriptor is not None:
+            found[name] = _Found(descriptor, _parts(reader, descriptor, problems))
+    if reader.top.platform is not None and not is_index:
+        problems += _platform("layout entry", reader.top.platform, found)
+    return problems, found
 
 
-def _evidence(
-    attached: Attached, subject: Descriptor, lock: Lock | None, platforms: list[str], *, index: bool = False
-) -> list[Problem]:
-    if lock is None or any(platform not in lock.base.platforms for platform in platforms):
-        return [Problem(f"evidence of {subject.digest[:19]}", "a lock that can be read", "missing")]
-    return check_evidence(attached, subject, lock, platforms, index=index)
+def _config_platform(reader: Reader, manifest: bytes) -> Mapping[str, Any]:
+    try:
+        return object_of(reader.read(Descriptor.from_json(object_of(manifest)["config"])))
+    except (BuilderError, KeyError, TypeError, AttributeError):
+        return {}
 
 
-def _check_manifest(reader: Reader, manifest: Mapping[str, Any]) -> tuple[Contents, list[Problem]]:
-    """A manifest, its config and its last layer against the record in the layer."""
-    config = read_json(reader, Descriptor.from_json(manifest["config"]))
-    data = reader.read(Descriptor.from_json(manifest["layers"][-1]))
-    contents = read_layer(data)
-    problems = compare_record(contents, config)
-    diff_ids = config.get("rootfs", {}).get("diff_ids", [])
-    if len(diff_ids) != len(manifest["layers"]) or diff_ids[-1] != f"sha256:{sha256(data)}":
-        problems.append(Problem("config rootfs.diff_ids", f"… sha256:{sha256(data)}", str(diff_ids[-1:])))
-    platform = f"{config.get('os')}/{config.get('architecture')}"
-    if not str(contents.record.get("platform", platform)).startswith(platform):
-        problems.append(Problem("record platform", platform, str(contents.record.get("platform"))))
-    return contents, problems
+def _platform(where: str, platform: Mapping[str, Any], found: Mapping[str, _Found]) -> list[Problem]:
+    for name in found:
+        if not Platform.parse(name).matches(platform):
+            said = "/".join(str(platform.get(key)) for key in ("os", "architecture", "variant") if platform.get(key))
+            return [Problem(f"{where}, platform", name, said)]
+    return []
 
 
-def check_tag(tag: str | None, record: Mapping[str, Any]) -> list[Problem]:
+def _entry(index: Mapping[str, Any], platform: Platform, problems: list[Problem]) -> Descriptor | None:
+    """The entry of an index that clients take for a platform; several, or a nested index, are problems."""
+    where = f"index entry for {platform}"
+    digests = matching(index, platform)
+    taken = entries_taken(index, platform)
+    if len(digests) != 1:
+        problems.append(Problem(where, "one entry", f"{len(digests)}: {', '.join(digests) or 'none'}"))
+    if len(set(taken.values())) > 1:
+        said = "; ".join(f"{client} take {digest}" for client, digest in taken.items())
+        problems.append(Problem(where, "the same for every client", said))
+    chosen = next((digest for digest in taken.values() if digest is not None), None)
+    for each in index.get("manifests") or []:
+        if isinstance(each, dict) and each.get("digest") == chosen:
+            try:
+                descriptor = Descriptor.from_json(each)
+            except InputError as error:
+                problems.append(Problem(where, "a descriptor", error.message))
+                return None
+            if descriptor.media_type not in MANIFEST_TYPES:
+                problems.append(
+                    Problem(where, "a manifest", f"{descriptor.media_type}: an index inside an index, or no image")
+                )
+                return None
+            return descriptor
+    return None
+
+
+def _parts(reader: Reader, descriptor: Descriptor, problems: list[Problem]) -> Parts:
+    """Manifest, config and last layer as far as they can be read; the rest is empty, and a problem."""
+    manifest = config = layer = b""
+    where = "manifest"
+    try:
+        manifest = reader.read(descriptor)
+        document = object_of(manifest)
+        where = "config"
+        config = reader.read(Descriptor.from_json(document.get("config") or {}))
+        where = "layer"
+        layers = document.get("layers")
+        layer = reader.read(Descriptor.from_json(layers[-1])) if isinstance(layers, list) and layers else b""
+    except UnreachableError:
+        raise
+    except (BuilderError, AttributeError, TypeError) as error:
+        why = short(error.message if isinstance(error, BuilderError) else repr(error))
+        details = (
+            "; ".join(f"{label} {text}" for label, text in error.details) if isinstance(error, BuilderError) else ""
+        )
+        problems.append(
+            Problem(f"{where} of {descriptor.digest[:19]}", "what its descriptor names", f"{why} {details}".rstrip())
+        )
+    return Parts(manifest, config, layer)
+
+
+def _compare(reader: Reader, built: Built, found: Mapping[str, _Found]) -> list[Problem]:
+    """Everything that differs between the image as it should be and as it is."""
+    problems: list[Problem] = []
+    for name, image in built.images.items():
+        if name not in found:
+            problems.append(Problem(f"platform {name}", image.manifest.digest, MISSING))
+            continue
+        held = found[name]
+        prefix = f"{name}: " if len(built.images) > 1 else ""
+        wanted = Parts(image.manifest_bytes, image.config_bytes, image.layer.data)
+        for each in part_differences(wanted, held.parts):
+            problems.append(Problem(f"{prefix}{each.where}", each.wanted, each.found))
+        if held.descriptor.digest != image.manifest.digest:
+            problems.append(Problem(f"{prefix}manifest digest", image.manifest.digest, held.descriptor.digest))
+        if held.descriptor.media_type != image.manifest.media_type:
+            problems.append(
+                Problem(f"{prefix}manifest media type", image.manifest.media_type, held.descriptor.media_type)
+            )
+    if built.index is not None:
+        problems += json_differences("index", built.index, reader.read(reader.top))
+        if reader.top.media_type != built.top.media_type:
+            problems.append(Problem("index media type", built.top.media_type, reader.top.media_type))
+    return problems
+
+
+def _check_attached(
+    reader: Reader,
+    lock: Lock,
+    found: Mapping[str, _Found],
+    attached: Sequence[Attachment],
+    digests: set[str],
+    request: Request,
+) -> tuple[int, dict[str, int], list[Problem]]:
+    """Evidence of the index and of every manifest: how many documents, the verdicts' outcomes, and what is wrong."""
+    problems: list[Problem] = []
+    totals: Counter[str] = Counter(passed=0, failed=0, unreadable=0)
+    if not request.evidence:
+        return 0, dict(totals), []
+    subjects: list[tuple[Descriptor, list[str], bool]] = [
+        (each.descriptor, [name], False) for name, each in found.items()
+    ]
+    if reader.top.media_type in INDEX_TYPES:
+        subjects.append((reader.top, list(lock.base.platforms), True))
+    number = 0
+    for subject, platforms, index in subjects:
+        documents = attached if subject.digest == reader.top.digest else reader.evidence(subject.digest)
+        # A layout that came without lock and sources is compared with the recipe's alone.
+        if documents or reader.complete or request.lock is None:
+            problems += check_evidence(documents, subject, lock, platforms, index=index, complete=reader.complete)
+        counts, wrong = check_verdicts(documents, digests)
+        totals.update(counts)
+        problems += wrong
+        number += len(documents)
+    return number, dict(totals), problems
+
+
+def check_tag(tag: str | None, lock: Lock) -> list[Problem]:
     """A tag that follows from digests must be this image's; other names promise nothing."""
-    checkpoint = (record.get("checkpoint") or {}).get("digest")
-    own = make_tags(checkpoint, str(record.get("inputs")))
+    own = make_tags(lock.checkpoint.digest if lock.checkpoint is not None else None, lock.inputs)
     if tag is None or not re.fullmatch(r"ckpt-[0-9a-f]{12}(-[0-9a-f]{12})?|inputs-[0-9a-f]{12}", tag) or tag in own.all:
         return []
     return [Problem(f"tag {tag}", " or ".join(own.all), tag)]

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from typing import Final
+
+MISSING: Final = "(nothing)"
+_LONGEST = 200
 
 
 @dataclass(frozen=True)
@@ -12,3 +17,9 @@ class Problem:
     where: str
     wanted: str
     found: str
+
+
+def short(value: object) -> str:
+    """A value for a message: text as it is, anything else as JSON, at most 200 characters."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"

@@ -1,19 +1,35 @@
-"""Where an image to verify is: an OCI layout or a registry, read alike. Everything that is read is checked by digest."""
+"""Where an image to verify is: an OCI layout or a registry, read alike. Everything that is read is checked by digest and size."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from builder.documents.reference import Reference
-from builder.oci.layout import Layout
-from builder.oci.referrers import find_referrers, read_referrer
+from builder.oci.artifact import LOCK, PROVENANCE, SBOM, SOURCES, VERDICT
+from builder.oci.layout import RECIPE_NAME, REF_NAME, Layout
+from builder.oci.referrers import find_referrers
 from builder.oci.registry.client import Registry
-from builder.oci.types import INDEX_TYPES, MANIFEST_TYPES, Descriptor
-from builder.util.errors import InputError
+from builder.oci.types import INDEX_TYPES, MANIFEST_TYPES, OCI_MANIFEST, Descriptor
+from builder.util.errors import BuilderError, InputError, MismatchError, UnreachableError
 
 _LAYER_LIMIT = 512 << 20
+_KINDS = (LOCK, PROVENANCE, SBOM, SOURCES, VERDICT)
+
+
+@dataclass(frozen=True)
+class Attachment:
+    """A document that is attached to a manifest, or why it cannot be read (`problem`)."""
+
+    digest: str
+    kind: str
+    subject: str = ""
+    annotations: dict[str, Any] = field(default_factory=dict)
+    document: bytes = field(default=b"", repr=False)
+    problem: str = ""
 
 
 class Reader(Protocol):
@@ -23,31 +39,70 @@ class Reader(Protocol):
     tag: str | None
     """The tag by which it was named, when it was."""
     top: Descriptor
+    complete: bool
+    """Whether every kind of evidence can be expected here: a layout holds lock and sources only."""
 
     def read(self, descriptor: Descriptor) -> bytes: ...
 
-    def evidence(self, subject: str) -> list[tuple[dict[str, Any], bytes]] | None:
-        """Each referrer's manifest and document; None where evidence cannot be kept."""
+    def evidence(self, subject: str) -> list[Attachment]:
+        """What is attached to a manifest, of the kinds that this tool attaches."""
 
 
 class LayoutReader:
     """An image in an OCI layout."""
+
+    complete = False
 
     def __init__(self, folder: Path, name: str | None) -> None:
         self._layout = Layout(folder)
         self.reference = f"oci:{folder}{f':{name}' if name else ''}"
         self.tag = name if name and not name.startswith("sha256:") else None
         self.top = self._layout.resolve(name)
+        named = [each for each in self._layout.entries() if name is not None and each.annotations.get(REF_NAME) == name]
+        if len({each.digest for each in named}) > 1:
+            raise MismatchError(
+                f"{self.reference} is not what it should be: index.json gives the name to {len(named)} images",
+                details=[("differs", f"index entry {name}\nwanted one image\nfound  {each.digest}") for each in named],
+                hint="clients differ in which one they take: build the layout again",
+            )
 
     def read(self, descriptor: Descriptor) -> bytes:
+        path = self._layout.blob_path(descriptor.digest)
+        if path.is_file() and path.stat().st_size != descriptor.size:
+            raise MismatchError(
+                f"a blob of {self.reference} does not have the size that its descriptor names",
+                details=[
+                    ("blob", descriptor.digest),
+                    ("wanted", str(descriptor.size)),
+                    ("found", str(path.stat().st_size)),
+                ],
+                hint="the layout is damaged or was changed: build it again",
+            )
+        if descriptor.size > _LAYER_LIMIT:
+            raise MismatchError(f"blob {descriptor.digest} of {self.reference} is larger than {_LAYER_LIMIT >> 20} MiB")
         return self._layout.read_blob(descriptor.digest)
 
-    def evidence(self, subject: str) -> None:  # noqa: ARG002
-        return None
+    def evidence(self, subject: str) -> list[Attachment]:
+        found: list[Attachment] = []
+        others: list[Attachment] = []
+        for each in self._layout.entries():
+            if not each.artifact_type or REF_NAME in each.annotations:
+                continue
+            attachment = _attachment(each, self.read)
+            if attachment is None:
+                continue
+            if attachment.problem or attachment.subject == subject:
+                found.append(attachment)
+            elif each.annotations.get(RECIPE_NAME) == self.top.annotations.get(RECIPE_NAME):
+                others.append(attachment)
+        # An image that was put in the place of another has nothing of its own: what it replaced says what it should be.
+        return found or (others if subject == self.top.digest else [])
 
 
 class RegistryReader:
     """An image in a registry."""
+
+    complete = True
 
     def __init__(self, reference: str) -> None:
         self.reference = reference
@@ -58,15 +113,51 @@ class RegistryReader:
             self._parsed.repository, self._parsed.digest or self._parsed.tag or "latest"
         )
         self.top = Descriptor(media_type, digest, len(data))
+        self._kept = {digest: data}
 
     def read(self, descriptor: Descriptor) -> bytes:
-        if descriptor.media_type in (*INDEX_TYPES, *MANIFEST_TYPES):
-            return self._registry.manifest(self._parsed.repository, descriptor.digest)[0]
-        return self._registry.read_blob(self._parsed.repository, descriptor, limit=_LAYER_LIMIT)
+        kept = self._kept.get(descriptor.digest)
+        if kept is None:
+            if descriptor.media_type in (*INDEX_TYPES, *MANIFEST_TYPES):
+                kept = self._registry.manifest(self._parsed.repository, descriptor.digest)[0]
+            else:
+                kept = self._registry.read_blob(self._parsed.repository, descriptor, limit=_LAYER_LIMIT)
+            if descriptor.size <= _LAYER_LIMIT >> 4:
+                self._kept[descriptor.digest] = kept
+        if len(kept) != descriptor.size:
+            raise MismatchError(
+                f"a blob of {self.reference} does not have the size that its descriptor names",
+                details=[("blob", descriptor.digest), ("wanted", str(descriptor.size)), ("found", str(len(kept)))],
+            )
+        return kept
 
-    def evidence(self, subject: str) -> list[tuple[dict[str, Any], bytes]]:
-        found = find_referrers(self._registry, self._parsed.repository, subject)
-        return [read_referrer(self._registry, self._parsed.repository, each) for each in found]
+    def evidence(self, subject: str) -> list[Attachment]:
+        listed = find_referrers(self._registry, self._parsed.repository, subject)
+        return [each for each in (_attachment(one, self.read) for one in listed) if each is not None]
+
+
+def _attachment(descriptor: Descriptor, read: Callable[[Descriptor], bytes]) -> Attachment | None:
+    """What a descriptor of a referrer leads to; None for the kinds of others, such as signatures."""
+    kind = descriptor.artifact_type
+    if kind and kind not in _KINDS:
+        return None
+    try:
+        manifest = json.loads(read(Descriptor(OCI_MANIFEST, descriptor.digest, descriptor.size)))
+        kind = str(manifest.get("artifactType") or "")
+        if kind not in _KINDS:
+            return None
+        documents: Sequence[Any] = manifest.get("layers") or []
+        if len(documents) != 1:
+            return Attachment(descriptor.digest, kind, problem=f"it has {len(documents)} documents instead of one")
+        subject = str((manifest.get("subject") or {}).get("digest"))
+        annotations = dict(manifest.get("annotations") or {})
+        document = read(Descriptor.from_json(documents[0]))
+    except UnreachableError:
+        raise
+    except (BuilderError, ValueError, TypeError, AttributeError, KeyError) as error:
+        why = error.message if isinstance(error, BuilderError) else str(error)
+        return Attachment(descriptor.digest, kind, problem=why)
+    return Attachment(descriptor.digest, kind, subject, annotations, document)
 
 
 def open_reader(text: str) -> Reader:

@@ -6,7 +6,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from builder.util.files import write_file
 
@@ -90,6 +92,83 @@ class SmokeResult:
         for check in document["checks"]:
             check["details"] = [{"label": label, "text": text} for label, text in check["details"]]
         return {"schema": document.pop("schema"), "kind": "smoke", "ok": self.ok, **document}
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class _Detail(_Strict):
+    label: str
+    text: str
+
+
+class _Check(_Strict):
+    name: str
+    status: Status
+    summary: str
+    details: list[_Detail]
+    seconds: float | None
+
+
+class _Image(_Strict):
+    reference: str
+    digest: str
+    id: str
+    inputs: str | None
+    record: str | None
+
+
+class _Document(_Strict):
+    """A result as `SmokeResult.document` writes it."""
+
+    schema_version: Literal[1] = Field(alias="schema")
+    kind: Literal["smoke"]
+    ok: bool
+    target: str
+    recipe: str | None
+    profile: str | None
+    flags: list[str]
+    command: list[str] | None
+    image: _Image | None
+    gpu: str | None
+    gpu_name: str | None
+    vllm: str | None
+    model: str | None
+    begun: str
+    seconds: float
+    phases: dict[str, float]
+    figures: dict[str, float | int | str]
+    checks: list[_Check] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _outcome(self) -> Self:
+        if self.ok != all(check.status != "failed" for check in self.checks):
+            raise ValueError("'ok' is not what the checks say")
+        return self
+
+
+Outcome = Literal["passed", "failed", "unreadable"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a file says of an image: the outcome, the digest that it is about (None: no image), and why it is unreadable."""
+
+    outcome: Outcome
+    subject: str | None = None
+    why: str = ""
+
+
+def read_verdict(data: bytes) -> Verdict:
+    """A verdict by its schema. Text that only mentions a digest is unreadable."""
+    try:
+        found = _Document.model_validate_json(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the document"
+        return Verdict("unreadable", why=f"{where}: {first['msg']}")
+    return Verdict("passed" if found.ok else "failed", found.image.digest if found.image is not None else None)
 
 
 def write_result(result: SmokeResult, folder: Path, log: str) -> dict[str, Path]:
