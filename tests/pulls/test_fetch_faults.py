@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from requests.structures import CaseInsensitiveDict
 
 from builder.cli.app import run
-from builder.net.http import _asked_wait
-from builder.util.limits import LONGEST_WAIT
+from builder.net.client import Response
+from builder.pulls.access import _asked_wait
+from builder.util.limits import Limits
 from tests.support.github import REPOSITORY, Fault, GitHub
 from tests.support.smallwheel import make_project
 from tests.support.upstream import pull_of_two_files
@@ -179,16 +181,20 @@ def test_what_is_fetched_again_must_be_what_was_locked(
     assert not vendored.exists()
 
 
-def test_a_date_is_a_wait_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("builder.net.http.time.time", lambda: 1_767_225_600.0)
-    assert _asked_wait({"retry-after": "Thu, 01 Jan 2026 00:00:20 GMT"}) == 20.0
-    assert _asked_wait({"retry-after": "soon"}) == 0.0
+def test_a_date_is_a_wait_too() -> None:
+    def asked(**headers: str) -> float:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return _asked_wait(Response(429, "https://api.github.com/x", CaseInsensitiveDict(named)), 1_767_225_600.0)
+
+    assert asked(retry_after="Thu, 01 Jan 2026 00:00:20 GMT") == 20.0
+    assert asked(retry_after="7") == 7.0
+    assert asked(retry_after="soon") == 0.0
     for none in (
         "Thu, 01 Jan 99999999999999 00:00:00 GMT",
         "Thu, 01 Jan 2026 00:00:00 +99999999999999999999",
         ",",
         " ",
     ):
-        assert _asked_wait({"retry-after": none}) == 0.0, none
-    assert _asked_wait({"retry-after": "9" * 999}) > LONGEST_WAIT
-    assert _asked_wait({"x-ratelimit-remaining": "0", "x-ratelimit-reset": "1767225605"}) == 5.0
+        assert asked(retry_after=none) == 0.0, none
+    assert asked(retry_after="9" * 999) > Limits().longest_wait
+    assert asked(x_ratelimit_remaining="0", x_ratelimit_reset="1767225605") == 5.0

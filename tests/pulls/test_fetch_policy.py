@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from builder.cli.app import run
-from builder.net.http import _headers, _ours
+from builder.pulls import access
+from builder.pulls.access import authorization
 from tests.support.cli import Ran, builder
 from tests.support.github import REPOSITORY, Fault, GitHub
 from tests.support.smallwheel import make_project
@@ -111,8 +112,7 @@ def test_the_token_is_for_the_same_host_by_the_same_protocol(monkeypatch: pytest
         "https://user@github.com/x": False,
         "https://github.com.example.org/x": False,
     }.items():
-        assert _ours(url) is ours, url
-        assert ("Authorization" in _headers(url, "*/*")) is ours, url
+        assert (authorization(url) is not None) is ours, url
 
 
 def test_a_repository_that_was_renamed_is_followed(hub: GitHub, tmp_path: Path) -> None:
@@ -250,12 +250,11 @@ def test_a_report_of_a_bug_has_no_token(
     monkeypatch.chdir(place.root)
     monkeypatch.setattr("tempfile.tempdir", None)
 
-    def broken(url: str, accept: str) -> object:
-        headers = _headers(url, accept)
-        assert TOKEN in headers["Authorization"]
+    def broken(response: object, url: str, context: object) -> object:
+        assert TOKEN in str(authorization(url))
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr("builder.net.http._follow", broken)
+    monkeypatch.setattr(access, "_expect", broken)
     assert run(["lock", "small", "-v"]) == 1
     said = capfd.readouterr()
     [report] = tmp_path.glob("builder-bug-*.txt")
@@ -322,7 +321,7 @@ def test_the_token_is_sent_as_it_is_and_netrc_does_not_take_its_place(hub: GitHu
 def test_a_token_that_no_header_can_have_is_wrong_input(hub: GitHub, tmp_path: Path, token: str) -> None:
     done = Place(hub, tmp_path).lock(GITHUB_TOKEN=token)
     assert done.code == 2
-    assert "GITHUB_TOKEN has signs that no token has" in done.err
+    assert "GITHUB_TOKEN has characters that no token has" in done.err
     assert token not in done.err
     assert hub.seen == []
 
