@@ -150,7 +150,7 @@ class Client:
         rules = rules or self.rules
         limit = self.limits.size if size is None else size
 
-        def once(watch: Watch) -> Response:
+        def once(_watch: Watch) -> Response:
             with self._hops(method, url, headers, data, rules) as raw:
                 response = _response(raw)
                 wanted = raw.status_code < _REDIRECTION
