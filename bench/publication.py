@@ -122,11 +122,11 @@ def _bare_http(project: Path, host: str, cache: str) -> Row:
     calls: list[tuple[str, str, bytes | None, Any]] = []
     original = Registry.send
 
-    def recording(self: Registry, method: str, url: str, scopes: Any, **options: Any) -> requests.Response:
+    def recording(self: Registry, method: str, url: str, scopes: Any, **options: Any) -> Any:
         calls.append((method, url, options.get("data"), options.get("headers")))
         return original(self, method, url, scopes, **options)
 
-    Registry.send = recording  # type: ignore[method-assign]
+    Registry.send = recording  # type: ignore[assignment, method-assign]
     publish(retarget(image, f"{host}/team/record"), Wishes(), context=QUIET)
     Registry.send = original  # type: ignore[method-assign]
     number = iter(range(1000))

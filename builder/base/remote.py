@@ -26,7 +26,7 @@ class RegistryBase:
                 f"--offline: the base {reference} is not in the cache as far as it is needed",
                 hint="run once with the network",
             )
-        self._registry = Registry(self.parsed.registry)
+        self._registry = Registry(self.parsed.registry, context=context)
         self._context = context
 
     def image(self, platform: Platform) -> BaseImage:

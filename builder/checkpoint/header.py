@@ -33,6 +33,8 @@ _BITS = {
 
 
 _LFS_POINTER = b"version https://git-lfs"
+START = len(_LFS_POINTER)
+"""Bytes at a file's beginning that tell how long its header is, or that it is not the file itself."""
 
 
 class HeaderError(InputError):
@@ -84,21 +86,7 @@ def read_header(path: Path) -> Header:
     try:
         with BufferedReader(open_regular(path)) as stream:
             size = os.fstat(stream.fileno()).st_size
-            start = stream.read(len(_LFS_POINTER))
-            if start == _LFS_POINTER:
-                raise HeaderError(
-                    f"{path.name} is a git-LFS pointer, not the file",
-                    details=[("where", str(path))],
-                    hint="fetch the files: git lfs pull",
-                )
-            length = int.from_bytes(start[:8], "little")
-            if size < 10 or length < 2:
-                raise _wrong(path, "is not a safetensors file", f"{size} bytes, header of {length}")
-            if length > HEADER_LIMIT:
-                found = f"{length:,} bytes of header; the limit is {HEADER_LIMIT:,}"
-                raise _wrong(path, "is not a safetensors file" if length > size else "has a header too large", found)
-            if 8 + length > size:
-                raise _wrong(path, "is truncated inside its header", f"{size:,} bytes, header ends at {8 + length:,}")
+            length = header_length(stream.read(START), path=path, file_size=size)
             stream.seek(8)
             raw = stream.read(length)
     except OSError as error:
@@ -108,8 +96,31 @@ def read_header(path: Path) -> Header:
     return parse_header(raw, path=path, file_size=size)
 
 
-def parse_header(raw: bytes, *, path: Path, file_size: int) -> Header:
-    """Judge the JSON `raw` of a file of `file_size` bytes. `path` is for messages."""
+def header_length(start: bytes, *, path: Path, file_size: int | None = None) -> int:
+    """The size in bytes of the JSON, from the first `START` bytes of a file of `file_size` bytes, where that is known.
+
+    Raises `HeaderError` when they are not the start of a safetensors file.
+    """
+    if start == _LFS_POINTER:
+        raise HeaderError(
+            f"{path.name} is a git-LFS pointer, not the file",
+            details=[("where", str(path))],
+            hint="fetch the files: git lfs pull",
+        )
+    length = int.from_bytes(start[:8], "little")
+    size = file_size if file_size is not None else HEADER_LIMIT + 8 if len(start) == START else len(start)
+    if size < 10 or length < 2:
+        raise _wrong(path, "is not a safetensors file", f"{size} bytes, header of {length}")
+    if length > HEADER_LIMIT:
+        found = f"{length:,} bytes of header; the limit is {HEADER_LIMIT:,}"
+        raise _wrong(path, "is not a safetensors file" if length > size else "has a header too large", found)
+    if 8 + length > size:
+        raise _wrong(path, "is truncated inside its header", f"{size:,} bytes, header ends at {8 + length:,}")
+    return length
+
+
+def parse_header(raw: bytes, *, path: Path, file_size: int | None) -> Header:
+    """Judge the JSON `raw` of a file of `file_size` bytes, where that is known. `path` is for messages."""
     try:
         if not raw.startswith(b"{"):
             raise ValueError("it does not begin with {")
@@ -124,10 +135,10 @@ def parse_header(raw: bytes, *, path: Path, file_size: int) -> Header:
         raise _wrong(path, "has an unsound safetensors header", str(error) or type(error).__name__) from error
     data_start = 8 + len(raw)
     wanted = data_start + (tensors[-1].end if tensors else 0)
-    if file_size != wanted:
+    if file_size is not None and file_size != wanted:
         what = "is truncated" if file_size < wanted else "has bytes behind its last tensor"
         raise _wrong(path, what, f"{file_size:,} bytes, the header describes {wanted:,}")
-    return Header({each.name: each for each in tensors}, metadata, data_start, file_size)
+    return Header({each.name: each for each in tensors}, metadata, data_start, wanted)
 
 
 def make_header(tensors: Iterable[Tensor], metadata: Mapping[str, str]) -> bytes:

@@ -8,17 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from builder.checkpoint.digest import combine, is_served
-from builder.checkpoint.hub_access import fetch, open_hub
+from builder.checkpoint.hub_access import Hub, open_hub
 from builder.util.context import Context
-from builder.util.errors import InputError, MismatchError, UnreachableError
-
-if TYPE_CHECKING:
-    from huggingface_hub import HfApi
+from builder.util.errors import InputError, MismatchError
 
 # Files that are not in LFS are fetched whole; the Hub takes none above 10 MiB.
 SMALL_LIMIT = 16 << 20
@@ -27,7 +24,7 @@ _ENTRY_LIMIT = 200_000
 
 @dataclass(frozen=True)
 class HubDigest:
-    """A digest, the commit that the revision stood for, and the files as (path, SHA-256, size)."""
+    """A digest, the commit of the revision, and the files as (path, SHA-256, size in bytes)."""
 
     digest: str
     revision: str
@@ -37,18 +34,18 @@ class HubDigest:
 def digest_hub(repo: str, revision: str | None, *, context: Context) -> HubDigest:
     """Digest `repo` at `revision` (a commit, branch or tag). `HF_ENDPOINT` and tokens follow huggingface_hub's rules.
 
-    Raises `UnreachableError` when the Hub does not answer or refuses, `InputError` when there is nothing to digest.
+    Raises `UnreachableError` when the Hub does not respond or refuses, `InputError` when there is nothing to digest,
+    `MismatchError` when it contradicts itself.
     """
-    with open_hub(repo) as api:
-        from huggingface_hub import RepoFile
-
-        commit = _commit(api, repo, revision)
-        tree = api.list_repo_tree(repo, revision=commit, recursive=True)
-        entries = [entry for entry in _once_each(tree) if isinstance(entry, RepoFile) and is_served(entry.path)]
+    with open_hub(repo, context=context) as hub:
+        commit = hub.required_commit(revision)
+        entries = [
+            entry for entry in _once_each(hub, commit) if entry.get("type") == "file" and is_served(entry["path"])
+        ]
         with context.console.progress("reading the checkpoint's metadata", total=len(entries), unit="files") as bar:
             files = []
             for entry in entries:
-                files.append((entry.path, _sha256(api, repo, commit, entry), entry.size))
+                files.append((entry["path"], _sha256(hub, commit, entry), entry["size"]))
                 bar.advance(1)
     if not files:
         raise InputError(f"{repo} has no checkpoint files at {commit}", hint="check the revision")
@@ -56,60 +53,58 @@ def digest_hub(repo: str, revision: str | None, *, context: Context) -> HubDiges
     return HubDigest(found.digest, commit, found.files)
 
 
-def hub_commit(repo: str, revision: str | None) -> str | None:
-    """The commit that a revision stands for now; None when the Hub has no such repository or revision.
+def hub_commit(repo: str, revision: str | None, *, context: Context) -> str | None:
+    """The commit of a revision now; None when the Hub has no such repository or revision.
 
-    Raises `UnreachableError` when the Hub does not answer or refuses.
+    Raises `UnreachableError` when the Hub does not respond or refuses.
     """
-    with open_hub(repo) as api:
-        from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
-
-        try:
-            return _commit(api, repo, revision)
-        except (RepositoryNotFoundError, RevisionNotFoundError):
-            return None
+    with open_hub(repo, context=context) as hub:
+        return hub.commit(revision)
 
 
-def _commit(api: HfApi, repo: str, revision: str | None) -> str:
-    found = api.model_info(repo, revision=revision).sha
-    if not isinstance(found, str) or not re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", found):
-        raise UnreachableError(f"the Hub names no commit for {repo}", hint="try again")
-    return found
-
-
-def _once_each(tree: Iterable[Any]) -> Iterator[Any]:
-    """The tree's entries, refused where pages repeat themselves or never end: a digest of that would be nobody's."""
+def _once_each(hub: Hub, commit: str) -> Iterator[dict[str, Any]]:
+    """The tree's entries, refused where pages repeat themselves or never end: no repository has such a tree."""
     seen: set[str] = set()
-    for entry in tree:
-        if entry.path in seen or len(seen) == _ENTRY_LIMIT:
+    for entry in hub.tree(commit):
+        path = entry.get("path")
+        if not isinstance(path, str) or not _is_text(path):
+            raise hub.shapeless("a path is not text")
+        if path in seen or len(seen) == _ENTRY_LIMIT:
             raise MismatchError(
-                f"the Hub lists {entry.path} twice" if entry.path in seen else f"more than {_ENTRY_LIMIT:,} files",
+                f"the Hub lists {path} repeatedly" if path in seen else f"more than {_ENTRY_LIMIT:,} files",
                 hint="try again; a mirror may be out of date",
             )
-        seen.add(entry.path)
+        seen.add(path)
         yield entry
 
 
-def _sha256(api: HfApi, repo: str, commit: str, entry: Any) -> str:
-    if not isinstance(entry.size, int) or entry.size < 0:
-        raise ValueError(f"a size of {entry.size!r}")
-    if entry.lfs is not None:
-        if not re.fullmatch("[0-9a-f]{64}", entry.lfs.sha256):
-            raise ValueError(f"a SHA-256 of {entry.lfs.sha256!r}")
-        return str(entry.lfs.sha256)
-    if entry.size > SMALL_LIMIT:
-        raise InputError(
-            f"{entry.path} is {entry.size} bytes and not in LFS", hint="this is not a checkpoint of the usual form"
-        )
-    data = fetch(api, repo, commit, entry.path)
+def _is_text(path: str) -> bool:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _sha256(hub: Hub, commit: str, entry: dict[str, Any]) -> str:
+    path, size, lfs = entry["path"], entry.get("size"), entry.get("lfs")
+    if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+        raise hub.shapeless("a size is not a number of bytes")
+    if lfs is not None:
+        found = lfs.get("oid") if isinstance(lfs, dict) else None
+        if not isinstance(found, str) or not re.fullmatch("[0-9a-f]{64}", found):
+            raise hub.shapeless("an LFS file has no SHA-256")
+        return found
+    if size > SMALL_LIMIT:
+        raise InputError(f"{path} is {size} bytes and not in LFS", hint="this is not a checkpoint of the usual form")
+    data = hub.file(commit, path)
     # In two steps: joined, they would be a second copy in memory.
     git = hashlib.sha1(b"blob %d\0" % len(data), usedforsecurity=False)
     git.update(data)
-    blob = git.hexdigest()
-    if blob != entry.blob_id:
+    if git.hexdigest() != entry.get("oid"):
         raise MismatchError(
-            f"the Hub gave another {entry.path} than its metadata names",
-            details=[("wanted", entry.blob_id), ("found", blob)],
+            f"the Hub gave another {path} than its metadata names",
+            details=[("wanted", str(entry.get("oid"))[:100]), ("found", git.hexdigest())],
             hint="try again; a mirror may be out of date",
         )
     return hashlib.sha256(data).hexdigest()

@@ -12,38 +12,72 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from builder.oci.artifact import Referrer
-from builder.oci.registry.client import PARALLEL, Registry
+from builder.oci.registry.client import PARALLEL, Registry, UnsupportedManifestError
 from builder.oci.registry.upload import at_hand, upload
 from builder.oci.types import OCI_INDEX, OCI_MANIFEST, Descriptor, encode
 from builder.util.errors import InputError, UnreachableError
 from builder.util.files import sha256
 
 _ROUNDS = 5
+_SHARED = 2
+"""Bytes of the empty config."""
 
 
 def attach(registry: Registry, repository: str, referrers: Sequence[Referrer]) -> int:
-    """Store referrers whose subjects are there already; how many bytes went up. Storing them again changes nothing."""
-    with ThreadPoolExecutor(PARALLEL) as pool:
-        stored = list(pool.map(lambda each: _store(registry, repository, each), referrers))
+    """Store referrers whose subjects the registry has; the bytes that went up. Storing them again changes nothing.
+
+    What is attached already costs one request for each subject. Raises `UnreachableError` with the way to publish without
+    evidence when the registry does not accept it.
+    """
     by_subject: dict[str, list[Referrer]] = {}
-    for each, (_, listed) in zip(referrers, stored, strict=True):
-        if not listed:
-            by_subject.setdefault(each.subject, []).append(each)
-    for subject, unlisted in by_subject.items():
-        _list_by_tag(registry, repository, subject, [each.descriptor for each in unlisted])
-    return sum(size for size, _ in stored)
+    for each in referrers:
+        by_subject.setdefault(each.subject, []).append(each)
+    absent = {subject: _absent(registry, repository, subject, each) for subject, each in by_subject.items()}
+    missing = [each for group in absent.values() for each in group]
+    # Several referrers share the empty config.
+    blobs = {digest: data for each in missing for digest, data in each.blobs.items()}
+    try:
+        with ThreadPoolExecutor(PARALLEL) as pool:
+            sent = list(pool.map(lambda blob: _store_blob(registry, repository, *blob), blobs.items()))
+            listed = list(pool.map(lambda each: _store(registry, repository, each), missing))
+        unlisted = [each for each, known in zip(missing, listed, strict=True) if not known]
+        for subject in {each.subject: None for each in unlisted}:
+            new = [each.descriptor for each in unlisted if each.subject == subject]
+            _list_by_tag(registry, repository, subject, new)
+    except UnsupportedManifestError as error:
+        raise UnreachableError(
+            f"{registry.name} does not accept evidence: a manifest with `artifactType` and `subject`, or the list of them",
+            details=error.details,
+            hint="publish with --no-evidence, or let the registry's administrator allow OCI artifacts",
+        ) from error
+    return sum(sent) + sum(len(each.manifest) for each in missing)
 
 
-def _store(registry: Registry, repository: str, each: Referrer) -> tuple[int, bool]:
-    """Bytes that went up, and whether the registry lists the referrer by itself."""
-    sent = 0
-    for digest, data in each.blobs.items():
-        if not registry.has_blob(repository, digest):
-            upload(registry, repository, Descriptor("", digest, len(data)), at_hand(data))
-            sent += len(data)
-    # Also when the manifest is there: the answer says whether the registry has the referrers API.
-    listed = registry.put_manifest(repository, each.descriptor.digest, each.manifest, OCI_MANIFEST)
-    return sent + len(each.manifest), listed
+def _absent(registry: Registry, repository: str, subject: str, wanted: Sequence[Referrer]) -> list[Referrer]:
+    """Those of `wanted` that are not attached yet."""
+    by_api = registry.referrers(repository, subject)
+    listed = by_api if by_api is not None else _listed_by_tag(registry, repository, subject)
+    known = {each.get("digest") for each in listed}
+    # A tag may list what somebody has deleted.
+    return [
+        each
+        for each in wanted
+        if each.descriptor.digest not in known
+        or (by_api is None and registry.has_manifest(repository, each.descriptor.digest) is None)
+    ]
+
+
+def _store_blob(registry: Registry, repository: str, digest: str, data: bytes) -> int:
+    """The bytes that went up. Only what many referrers share is likely to be present: the rest is sent without asking."""
+    if len(data) <= _SHARED and registry.has_blob(repository, digest):
+        return 0
+    upload(registry, repository, Descriptor("", digest, len(data)), at_hand(data))
+    return len(data)
+
+
+def _store(registry: Registry, repository: str, each: Referrer) -> bool:
+    """Whether the registry lists the referrer by itself."""
+    return registry.put_manifest(repository, each.descriptor.digest, each.manifest, OCI_MANIFEST)
 
 
 def fallback_tag(digest: str) -> str:
@@ -54,7 +88,7 @@ def fallback_tag(digest: str) -> str:
 def _list_by_tag(registry: Registry, repository: str, subject: str, new: Sequence[Descriptor]) -> None:
     tag = fallback_tag(subject)
     for _ in range(_ROUNDS):
-        listed = _listed_by_tag(registry, repository, tag)
+        listed = _listed_by_tag(registry, repository, subject)
         known = {each.get("digest") for each in listed}
         missing = [each.as_json() for each in new if each.digest not in known]
         if not missing:
@@ -64,19 +98,21 @@ def _list_by_tag(registry: Registry, repository: str, subject: str, new: Sequenc
         registry.put_manifest(repository, tag, index, OCI_INDEX)
     raise UnreachableError(
         f"the list of evidence {repository}:{tag} keeps changing",
-        hint="somebody else publishes the same image at this moment: try again",
+        hint="somebody else is publishing the same image: try again",
     )
 
 
-def _listed_by_tag(registry: Registry, repository: str, tag: str) -> list[dict[str, Any]]:
+def _listed_by_tag(registry: Registry, repository: str, subject: str) -> list[dict[str, Any]]:
+    tag = fallback_tag(subject)
     found = registry.find_manifest(repository, tag)
-    if found is None:
+    # GitLab resolves the tag to the subject itself while nothing has that tag (oras-project/oras-go#1396).
+    if found is None or found[2] == subject:
         return []
     try:
         manifests = json.loads(found[0])["manifests"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(
-            f"the tag {tag} is no list of referrers", hint="somebody gave an image this name: delete that tag"
+            f"the tag {tag} is not a list of referrers", hint="somebody gave an image this name: delete that tag"
         ) from error
     return [each for each in manifests if isinstance(each, dict)] if isinstance(manifests, list) else []
 
@@ -85,7 +121,7 @@ def find_referrers(registry: Registry, repository: str, subject: str) -> list[De
     """What refers to a manifest: by the API, and by the tag where there is none."""
     listed = registry.referrers(repository, subject)
     if listed is None:
-        listed = _listed_by_tag(registry, repository, fallback_tag(subject))
+        listed = _listed_by_tag(registry, repository, subject)
     return [Descriptor.from_json(each) for each in listed]
 
 

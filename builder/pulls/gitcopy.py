@@ -6,7 +6,6 @@ import fcntl
 import os
 import re
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -14,17 +13,16 @@ from pathlib import Path
 from types import ModuleType
 from urllib.parse import urlsplit
 
-from builder.net.http import github_url
+from builder.pulls.access import github_url
 from builder.util.context import Context
 from builder.util.errors import InputError, UnreachableError
 from builder.util.files import cache_dir
-from builder.util.limits import exchange_limit
 from builder.util.process import run
 
 # GIT_CONFIG_COUNT came with git 2.31, GIT_CONFIG_GLOBAL with 2.32 (Documentation/RelNotes).
 _OLDEST = (2, 32)
 _TOLD_AFTER = 1.0
-"""Seconds of waiting for another run before it is said: most are over sooner."""
+"""Seconds of waiting for another run before the user is told: most end sooner."""
 _ALWAYS = {
     # What was fetched by its commit alone is under no ref: git would throw it away.
     "gc.auto": "0",
@@ -37,33 +35,33 @@ _ALWAYS = {
 
 
 def bare_copy(repository: str) -> Path:
-    """The folder of the bare copy, made when it is not there: under another name first, so that it is whole or absent.
+    """The folder of the bare copy, made when it does not exist: under another name first, so that it is whole or absent.
 
     Raises `InputError` when the cache cannot be written.
     """
-    place = urlsplit(github_url()).netloc.rsplit("@", 1)[-1] or "local"
+    place = urlsplit(github_url()).netloc.rpartition("@")[2] or "local"
     folder = cache_dir("git") / re.sub(r"[^A-Za-z0-9.-]", "_", f"{place}-{repository}.git")
     if folder.is_dir():
         return folder
-    said = ""
+    message = ""
     try:
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as name:
             new = Path(name) / "new"
             # Without a template: the user's may have hooks, and attributes that change a diff.
             made = run(["git", "init", "--quiet", "--bare", "--template=", str(new)], extra_env=environment({}))
-            said = made.output
+            message = made.output
             if made.returncode == 0:
-                # For whoever runs a git of their own in there: what was fetched by its commit alone is under no ref, and
-                # no garbage.
+                # For somebody who runs git in this folder: a commit that was fetched by its id is under no ref, and is not
+                # garbage.
                 with _git_python().GitConfigParser(new / "config", read_only=False) as config:
                     config.set_value("gc", "auto", "0")
-                with suppress(OSError):  # another run was faster
+                with suppress(OSError):  # another run made it first
                     new.rename(folder)
     except OSError as error:
-        said = str(error)
+        message = str(error)
     if not folder.is_dir():
         raise InputError(
-            f"git cannot make a repository in {folder.parent}", details=[("said", said[-600:])],
+            f"git cannot make a repository in {folder.parent}", details=[("message", message[-600:])],
             hint="set BUILDER_CACHE_DIR to a writable folder with room",
         )  # fmt: skip
     return folder
@@ -88,13 +86,13 @@ def _git_python() -> ModuleType:
 
 @cache
 def check_version(program: str) -> None:
-    """Raises `UnreachableError` for a git that is too old: the API alone may still answer."""
-    said = run([program, "--version"], extra_env=environment({})).output
-    found = re.search(r"git version (\d+)\.(\d+)", said)
+    """Raises `UnreachableError` for a git that is too old: the API alone may still have it."""
+    version = run([program, "--version"], extra_env=environment({})).output
+    found = re.search(r"git version (\d+)\.(\d+)", version)
     if found is None or (int(found[1]), int(found[2])) < _OLDEST:
         wanted = ".".join(map(str, _OLDEST))
         raise UnreachableError(
-            f"git is older than {wanted}", details=[("found", f"{program}: {said[:200]}")],
+            f"git is older than {wanted}", details=[("found", f"{program}: {version[:200]}")],
             hint=f"install git {wanted} or later",
         )  # fmt: skip
 
@@ -103,7 +101,7 @@ def check_version(program: str) -> None:
 def alone(folder: Path, context: Context) -> Iterator[int]:
     """Keep other runs of this tool away from a bare copy; the handle keeps them away as long as a child has it.
 
-    Then a lock file of git's is one that a killed git left behind, and would be in the way for ever. Raises
+    A lock file of git's that is found now was left by a killed git, and would block the copy for ever. Raises
     `UnreachableError` when another run has the copy for longer than an exchange may take.
     """
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -117,21 +115,22 @@ def alone(folder: Path, context: Context) -> Iterator[int]:
 
 
 def _lock(handle: int, folder: Path, context: Context) -> None:
-    begun, told, limit = time.monotonic(), False, exchange_limit()
+    clock, told, limit = context.limits.clock, False, context.limits.exchange
+    begun = clock.elapsed()
     while True:
         try:
             return fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            waited = time.monotonic() - begun
+            waited = clock.elapsed() - begun
             if waited > limit:
                 raise UnreachableError(
                     f"another run has had {folder} for {limit:g} s",
-                    hint="wait for it, or end it; with another BUILDER_CACHE_DIR nobody is in the way",
+                    hint="wait until it ends, or end it; another BUILDER_CACHE_DIR has its own copy",
                 ) from error
             if waited > _TOLD_AFTER and not told:
                 told = True
                 context.console.warn(f"waiting for another run that uses {folder}, up to {limit:g} s")
-            time.sleep(0.02)
+            clock.sleep(0.02)
 
 
 def environment(settings: Mapping[str, str]) -> dict[str, str]:

@@ -1,8 +1,8 @@
 """One GitHub repository as git sees it: a bare copy in the cache, and the one way in which git talks to the server.
 
-The policy is that of `builder.net.http`: limits on every wait, bounded tries, redirects to known hosts only, and
-the token for GitHub alone. git itself knows none of this: it waits for ever where a server trickles, gives up at the
-first cut answer, and sends an extra header on to wherever its first request was redirected.
+The policy is that of `builder.net.client` and `builder.pulls.access`: limits on every wait, bounded attempts, redirects to
+known hosts only, and the token for GitHub alone. git itself has none of this: it waits for ever where a server trickles,
+gives up at the first truncated response, and sends an extra header to wherever its first request was redirected.
 """
 
 from __future__ import annotations
@@ -10,30 +10,21 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
-from builder.net.http import (
-    GIT_SERVICE,
-    NotAvailableError,
-    basic,
-    final_address,
-    github_token,
-    github_url,
-    without_secrets,
-)
+from builder.pulls.access import GIT_SERVICE, NotAvailableError, final_address, git_header, github_url, redacted
 from builder.pulls.gitcopy import alone, bare_copy, check_version, environment
 from builder.util.context import Context
 from builder.util.errors import UnreachableError
-from builder.util.limits import SIZE_LIMIT, TRIES, exchange_limit, pause_before, wait_limit
+from builder.util.limits import Limits
 from builder.util.process import TimeLimitError, run
 
-# What git (2.39 to 2.50, in the C locale) says when the server answered and has no such thing.
+# The messages of git (2.39 to 2.50, in the C locale) when the server responded and has no such thing.
 _NO_REPOSITORY = re.compile(r"repository '.*' not found|Repository not found")
 _NO_COMMIT = re.compile(r"not our ref|request for unadvertised object")
 _NO_REF = "couldn't find remote ref"
-# An HTTP status that another try does not change; 408 and 429 are not among them.
+# An HTTP status that another attempt does not change; 408 and 429 are not among them.
 _REFUSED = re.compile(
     r"returned error: 4(?!08|29)\d\d|Authentication failed|could not read (?:Username|Password)|terminal prompts disabled"
 )
@@ -41,24 +32,24 @@ _REDIRECTED = re.compile(r"returned error: 30[12378]")
 
 
 class GitError(UnreachableError):
-    """git did not get what it asked for. `said` is its standard error, without secrets; another try does not help
-    where it was `refused`."""
+    """git did not get what it asked for. `output` is its standard error, without secrets; when it was `refused`, another
+    attempt does not help."""
 
-    def __init__(self, repository: str, said: str, *, refused: bool = False) -> None:
-        self.said, self.refused = said, refused
+    def __init__(self, repository: str, output: str, *, refused: bool = False) -> None:
+        self.output, self.refused = output, refused
         super().__init__(
             f"git cannot fetch from {repository}",
-            details=[("from", without_secrets(address_of(repository))), ("said", said[-600:])],
+            details=[("from", redacted(address_of(repository))), ("message", output[-600:])],
             hint="check the network, the repository and the number; a private repository needs GITHUB_TOKEN",
         )
 
 
 class NoRepositoryError(GitError):
-    """The server answers, and has no such repository."""
+    """The server responds, and has no such repository."""
 
 
 class NoCommitError(GitError):
-    """The repository is there, and has no such ref or commit."""
+    """The repository exists, and has no such ref or commit."""
 
 
 def address_of(repository: str) -> str:
@@ -67,7 +58,7 @@ def address_of(repository: str) -> str:
 
 
 class GitRemote:
-    """A repository `OWNER/NAME` of GitHub. With `offline`, only what the cache has is there.
+    """A repository `OWNER/NAME` of GitHub. Offline, it has only what the cache has.
 
     Raises `UnreachableError` when git is not installed or too old, `InputError` when the cache cannot be written.
     """
@@ -84,35 +75,36 @@ class GitRemote:
         self._settled = False
 
     def local(self, *arguments: str) -> str:
-        """git on what is there already; it asks nobody. Raises `GitError`."""
+        """git on what the copy has; no server is asked. Raises `GitError`."""
         return self._run(arguments).decode("utf-8", "replace")
 
     def talk(self, *arguments: str) -> bytes:
-        """git with the server: several tries, none of them endless. Raises `UnreachableError`, most often a `GitError`."""
+        """git with the server: several attempts, each with a deadline. Raises `UnreachableError`, most often a `GitError`."""
         if self._context.offline:
             return self._run(arguments)
         trouble: GitError | None = None
-        for attempt in range(TRIES):
+        limits = self._context.limits
+        for attempt in range(limits.attempts):
             if trouble is not None:
-                time.sleep(pause_before(attempt))
+                limits.clock.sleep(limits.pause(attempt))
             self._settle()
             try:
-                found = self._run(arguments, _talking(self._address))
+                found = self._run(arguments, _talking(self._address, limits))
             except GitError as error:
                 if error.refused:
                     raise
-                if _NO_REF in error.said and attempt and self.heads():
-                    raise NoCommitError(self.repository, error.said, refused=True) from error
+                if _NO_REF in error.output and attempt and self.heads():
+                    raise NoCommitError(self.repository, error.output, refused=True) from error
                 trouble = error
-                if _REDIRECTED.search(error.said):
+                if _REDIRECTED.search(error.output):
                     self._settled = False
             else:
                 if arguments[0] != "ls-remote" or found.strip():
                     return found
-                # A page in the place of an answer is, to git, a list of no refs. So is the HEAD of a repository whose
-                # default branch is not there; such a one has other refs.
+                # git takes a web page for an empty list of refs. The list of HEAD is also empty in a repository whose
+                # default branch does not exist, but that one has other refs.
                 arguments = ("ls-remote", "origin")
-                trouble = GitError(self.repository, "the server answers, but not as a git repository")
+                trouble = GitError(self.repository, "the server responds, but not as a git repository")
         assert trouble is not None  # noqa: S101  the loop ran
         raise trouble
 
@@ -126,12 +118,12 @@ class GitRemote:
         )  # fmt: skip
 
     def heads(self, *names: str) -> dict[str, str]:
-        """The commits of those of the server's refs `names` that are there, and maybe of others. Raises as `talk` does.
+        """The commits of the server's refs `names` that exist, and maybe of others. Raises as `talk` does.
 
         A name may be a pattern. `NAME^{}` is what the annotated tag NAME stands for.
         """
-        said = self.talk("ls-remote", "origin", "HEAD", *names).decode("utf-8", "replace")
-        return {name: commit for commit, _, name in (line.partition("\t") for line in said.splitlines())}
+        listed = self.talk("ls-remote", "origin", "HEAD", *names).decode("utf-8", "replace")
+        return {name: commit for commit, _, name in (line.partition("\t") for line in listed.splitlines())}
 
     def has(self, commit: str) -> bool:
         """Whether the cache has a commit."""
@@ -142,7 +134,7 @@ class GitRemote:
         return True
 
     def is_ancestor(self, old: str, new: str) -> bool:
-        """Whether `old` is among the ancestors of `new`, or `new` itself; both must be there."""
+        """Whether `old` is among the ancestors of `new`, or `new` itself; the copy must have both."""
         return self.local("rev-list", "--max-count=1", old, f"^{new}").strip() == ""
 
     def diff(self, old: str, new: str, *options: str) -> bytes:
@@ -160,18 +152,18 @@ class GitRemote:
         return here
 
     def _settle(self) -> None:
-        """Let our own HTTP ask what git asks first: it keeps to limits, sits out what a server asks to wait for, and goes on
-        where the repository was renamed to, at a known host alone.
+        """Send git's first request with our own HTTP client: it keeps the limits, waits as long as a server asks, and follows
+        a renamed repository, at a known host alone.
 
-        git has no limit for a connection, knows no Retry-After, and would take its extra header anywhere. Raises
+        git has no limit for a connection, ignores Retry-After, and would send its extra header anywhere. Raises
         `UnreachableError`.
         """
         if self._settled or not self._address.startswith(("http://", "https://")):
             return
-        # git says more of a refusal, and has certificates of its own.
+        # git's own message tells more of a refusal, and git has certificates of its own.
         with suppress(NotAvailableError):
-            found = final_address(address_of(self.repository) + GIT_SERVICE)
-            # A page to sign in at is no repository.
+            found = final_address(address_of(self.repository) + GIT_SERVICE, context=self._context)
+            # A sign-in page is not a repository.
             if found.endswith(GIT_SERVICE):
                 self._address = found.removesuffix(GIT_SERVICE)
         self._settled = True
@@ -181,39 +173,40 @@ class GitRemote:
             try:
                 done = run(
                     ["git", f"--git-dir={self._folder}", *arguments], extra_env=environment(settings or {}),
-                    timeout=exchange_limit(), inherited=(handle,),
+                    timeout=self._context.limits.exchange, inherited=(handle,),
                 )  # fmt: skip
             except TimeLimitError as error:
                 raise GitError(self.repository, error.message, refused=True) from error
-        said = without_secrets(done.stderr.decode("utf-8", "replace").strip())
+        output = redacted(done.stderr.decode("utf-8", "replace").strip())
         if done.returncode != 0:
             for kind, pattern in ((NoRepositoryError, _NO_REPOSITORY), (NoCommitError, _NO_COMMIT)):
-                if pattern.search(said):
-                    raise kind(self.repository, said, refused=True)
-            raise GitError(self.repository, said, refused=_REFUSED.search(said) is not None)
-        if len(done.stdout) > SIZE_LIMIT:
-            raise GitError(self.repository, f"the answer is larger than {SIZE_LIMIT >> 20} MiB", refused=True)
+                if pattern.search(output):
+                    raise kind(self.repository, output, refused=True)
+            raise GitError(self.repository, output, refused=_REFUSED.search(output) is not None)
+        size = self._context.limits.size
+        if len(done.stdout) > size:
+            raise GitError(self.repository, f"the response is larger than {size >> 20} MiB", refused=True)
         return done.stdout
 
 
-def _talking(address: str) -> dict[str, str]:
+def _talking(address: str, limits: Limits) -> dict[str, str]:
     """git's settings for the server at `address`: limits, and the token for GitHub alone.
 
-    Without them git knows no server: what the copy does not have is missing, and not fetched in passing.
+    Without them git has no server: what the copy lacks is missing, and is not fetched on the way.
     """
     settings = {
         "remote.origin.url": address,
         "remote.origin.promisor": "true",
         "remote.origin.partialclonefilter": "tree:0",
         "http.lowSpeedLimit": "1000",
-        "http.lowSpeedTime": str(max(1, int(wait_limit()))),
+        "http.lowSpeedTime": str(max(1, int(limits.silence))),
         "http.followRedirects": "false",
         "protocol.https.allow": "always",
         "protocol.http.allow": "always",
         "protocol.ssh.allow": "always",
         "protocol.file.allow": "always",
     }
-    token = github_token()
-    if token and github_url().startswith("http"):
-        settings[f"http.{github_url()}/.extraHeader"] = f"Authorization: {basic(token)}"
+    header = git_header()
+    if header:
+        settings[f"http.{github_url()}/.extraHeader"] = f"Authorization: {header}"
     return settings

@@ -23,7 +23,7 @@ class History:
     called, by which a squash of it is known. A number alone is not enough: a fork such as ROCm/vllm carries upstream's
     subjects, and `(#N)` in them is another pull request.
 
-    Every method raises `UnreachableError` when the repository does not answer: that is never taken for an answer.
+    Every method raises `UnreachableError` when the repository does not respond: that is never a result.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class History:
         return GitRemote(self._repository, context=self._context)
 
     def current_head(self) -> str | None:
-        """The head now; None when the repository or the pull request's ref is not there."""
+        """The head now; None when the repository or the pull request's ref does not exist."""
         name = f"refs/pull/{self._number}/head"
         try:
             return self._remote.heads(name).get(name)

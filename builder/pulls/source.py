@@ -1,20 +1,21 @@
-"""Fetching a pull request: GitHub's API first, git when the API has no answer."""
+"""Fetching a pull request: GitHub's API first, git when the API does not have it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Literal
 
-from builder.net.http import NotAvailableError, RefusedError
+from builder.net.client import RefusedError
 from builder.patch.diff import DiffError, parse
 from builder.pulls import github
+from builder.pulls.access import NotAvailableError
 from builder.pulls.gitfetch import GitPull, fetch_by_git
 from builder.util.context import Context
 from builder.util.errors import InputError, UnreachableError
 
 
 class WrongDiffError(UnreachableError):
-    """A source answers with another diff than the one that is pinned: it is of no use, another source may be."""
+    """A source gives another diff than the pinned one. Another source may give the pinned one."""
 
 
 class NothingChangedError(DiffError):
@@ -23,7 +24,7 @@ class NothingChangedError(DiffError):
 
 @dataclass(frozen=True)
 class FetchedPull:
-    """A pull request at fixed commits. What only the API knows (title, author, state) is None when git alone answered;
+    """A pull request at fixed commits. What only the API knows (title, author, state) is None when git alone was asked;
     `base_branch` is, too, when the caller does not know it either: then the merge base is the default branch's."""
 
     diff: bytes = field(repr=False)
@@ -50,10 +51,10 @@ def fetch_pull(
 ) -> FetchedPull:
     """Fetch a pull request: at `head` (and `merge_base`) when they are pinned, else as it is now.
 
-    `base_branch` is the branch that it is for as far as that was known before: git is told when the API is silent.
+    `base_branch` is the branch that it is for as far as that was known before: git is told when the API does not respond.
     `expected` is the canonical digest that the diff must have: what another source gives is not taken. `recipe` is for
     hints alone.
-    Raises `UnreachableError` (exit 5) when neither source has it, `DiffError` when it has no diff that can be used.
+    Raises `UnreachableError` (exit 5) when neither source has it, `DiffError` when its diff cannot be used.
     """
     name = f"{repository}#{number}"
     if context.offline:
@@ -61,7 +62,7 @@ def fetch_pull(
     info = None
     trouble: UnreachableError | None = None
     try:
-        info = github.pull_info(repository, number)
+        info = github.pull_info(repository, number, context=context)
     except UnreachableError as error:
         trouble = error
         context.console.detail(f"{name}: {error.message}; asking git")
@@ -77,12 +78,12 @@ def fetch_pull(
     base = merge_base
     if info is not None and wanted is not None:
         try:
-            found = merge_base or _merge_base(repository, info, wanted)
+            found = merge_base or _merge_base(repository, info, wanted, context)
             if found == wanted:
                 # Its commits were pushed to the branch as they are: between the two is nothing.
                 raise NotAvailableError(f"the head of {name} is in {info.base_branch} already")
             base = found
-            diff, via = _api_diff(repository, number, base, wanted, current=info.head)
+            diff, via = _api_diff(repository, number, base, wanted, current=info.head, context=context)
             _check_digest(diff, name, expected, recipe)
             if wanted == info.head and expected is None:
                 _check_whole(diff, name, info.changed_files)
@@ -115,10 +116,10 @@ def neither(name: str, api: UnreachableError, git: UnreachableError) -> Unreacha
     )
 
 
-def _merge_base(repository: str, info: github.PullInfo, head: str) -> str:
+def _merge_base(repository: str, info: github.PullInfo, head: str, context: Context) -> str:
     """Where `head` leaves its base branch; when it was merged with its commits, that branch as it was before."""
-    before = github.before_merge(repository, info.merge_commit) if info.merge_commit else None
-    return github.merge_base(repository, before or info.base_branch, head)
+    before = github.before_merge(repository, info.merge_commit, context=context) if info.merge_commit else None
+    return github.merge_base(repository, before or info.base_branch, head, context=context)
 
 
 def _from_cache(
@@ -173,16 +174,16 @@ def _check_digest(diff: bytes, name: str, expected: str | None, recipe: str) -> 
 
 
 def _api_diff(
-    repository: str, number: int, base: str, head: str, *, current: str
+    repository: str, number: int, base: str, head: str, *, current: str, context: Context
 ) -> tuple[bytes, Literal["compare", "pull"]]:
     """The diff between two commits; the pull request's own route serves only while its head is the wanted one."""
     try:
-        return github.compare_diff(repository, base, head), "compare"
+        return github.compare_diff(repository, base, head, context=context), "compare"
     except NotAvailableError:
         if head != current:
             raise
-    diff = github.pull_diff(repository, number)
-    after = github.pull_info(repository, number)
+    diff = github.pull_diff(repository, number, context=context)
+    after = github.pull_info(repository, number, context=context)
     if after.head != head:
         raise NotAvailableError(f"{repository}#{number} was pushed to while it was fetched", hint="run it again")
     return diff, "pull"

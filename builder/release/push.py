@@ -1,6 +1,7 @@
-"""Pushing an image: only what the registry lacks moves, and tags are set last, when all that they promise is there.
+"""Pushing an image: only what the registry lacks moves, and tags are set last, when the registry has all that they promise.
 
-Order: blobs, manifests by digest, the index, evidence, the immutable tag, then the tags that were asked to move.
+Order: blobs, manifests by digest, the index, evidence, the immutable tag, then the tags that were asked to move. An image whose
+immutable tag is set already is not sent again.
 """
 
 from __future__ import annotations
@@ -13,15 +14,17 @@ from dataclasses import dataclass, field
 from builder.documents.reference import Reference
 from builder.oci.artifact import Evidence, referrer
 from builder.oci.referrers import attach
-from builder.oci.registry.client import PARALLEL, Registry
+from builder.oci.registry.client import PARALLEL, Registry, UnsupportedManifestError
 from builder.oci.registry.upload import at_hand, upload
 from builder.oci.types import BlobSource, Descriptor
 from builder.pipeline.build import Built
 from builder.util.context import Context, Progress
-from builder.util.errors import MismatchError
+from builder.util.errors import MismatchError, UnreachableError
 
 # Large layers: two at once fill a line, and hold two chunks in memory.
 _STREAMS = 2
+# Below this, asking whether the registry has a blob costs more than sending it.
+_SMALL = 64 << 10
 
 
 @dataclass
@@ -44,8 +47,8 @@ class Moved:
             self.present += present
 
 
-def check_immutable(registry: Registry, target: Reference, built: Built) -> None:
-    """Raise `MismatchError` when the immutable tag names another image."""
+def check_immutable(registry: Registry, target: Reference, built: Built) -> bool:
+    """Whether the immutable tag is set. Raises `MismatchError` when it names another image."""
     held = _held(registry, target, built.tags.immutable, built.top.digest)
     if held not in (None, built.top.digest):
         raise MismatchError(
@@ -53,6 +56,7 @@ def check_immutable(registry: Registry, target: Reference, built: Built) -> None
             details=[("wanted", built.top.digest), ("found", str(held))],
             hint="an immutable tag is never moved: somebody pushed other content under it, find out who",
         )
+    return held is not None
 
 
 def _held(registry: Registry, target: Reference, tag: str, wanted: str) -> str | None:
@@ -82,33 +86,65 @@ def push(
     streamed through. The immutable tag is never given to another digest (`MismatchError`); `tags` move. `sign` is called
     with the image's name by digest before any tag is set.
     """
-    registry = registry or Registry(target.registry)
-    check_immutable(registry, target, built)
+    registry = registry or Registry(target.registry, context=context)
     moved = Moved()
-    _push_blobs(registry, target.repository, built, base, source, moved, context)
-    for image in built.images.values():
-        registry.put_manifest(target.repository, image.manifest.digest, image.manifest_bytes, image.manifest.media_type)
-    if built.index is not None:
-        registry.put_manifest(target.repository, built.top.digest, built.index, built.top.media_type)
+    if not _is_complete(registry, target, built):
+        _push_blobs(registry, target.repository, built, base, source, moved, context)
+        _push_manifests(registry, target, built)
     moved.evidence = attach(registry, target.repository, [referrer(each) for each in evidence])
     if sign is not None:
         sign(f"{target.name}@{built.top.digest}")
-    check_immutable(registry, target, built)
     data = built.index if built.index is not None else next(iter(built.images.values())).manifest_bytes
-    for tag in [built.tags.immutable, *tags]:
-        _set_tag(registry, target, tag, data, built.top)
+    if not check_immutable(registry, target, built):
+        _set_tag(registry, target, built.tags.immutable, data, built.top)
+    for tag in tags:
+        if _held(registry, target, tag, built.top.digest) != built.top.digest:
+            _set_tag(registry, target, tag, data, built.top)
     return moved
 
 
+def _is_complete(registry: Registry, target: Reference, built: Built) -> bool:
+    """Whether the registry has the whole image: its immutable tag was set last. Cleaning jobs delete an index's parts."""
+    if not check_immutable(registry, target, built):
+        return False
+    parts = [image.manifest.digest for image in built.images.values() if built.index is not None]
+    return all(registry.has_manifest(target.repository, each) == each for each in parts)
+
+
+def _push_manifests(registry: Registry, target: Reference, built: Built) -> None:
+    for image in built.images.values():
+        registry.put_manifest(target.repository, image.manifest.digest, image.manifest_bytes, image.manifest.media_type)
+    if built.index is None:
+        return
+    try:
+        registry.put_manifest(target.repository, built.top.digest, built.index, built.top.media_type)
+    except UnsupportedManifestError as error:
+        raise UnreachableError(
+            f"{registry.name} does not accept an image index",
+            details=error.details,
+            hint="publish a recipe with a single entry in `platforms`: such an image needs no index",
+        ) from error
+
+
 def _set_tag(registry: Registry, target: Reference, tag: str, data: bytes, top: Descriptor) -> None:
+    """Set a tag and read it back. A registry may need a moment before it shows what it has stored."""
+    limits = registry.context.limits
     registry.put_manifest(target.repository, tag, data, top.media_type)
-    found = _held(registry, target, tag, top.digest)
-    if found != top.digest:
-        raise MismatchError(
-            f"{target.name}:{tag} names another image than was just set",
-            details=[("wanted", top.digest), ("found", str(found))],
-            hint="somebody else publishes under this tag at this moment: agree on who does, then publish again",
-        )
+    for attempt in range(1, limits.attempts + 1):
+        found = _held(registry, target, tag, top.digest)
+        if found == top.digest:
+            return
+        if attempt < limits.attempts:
+            limits.clock.sleep(limits.pause(attempt))
+    raise MismatchError(
+        f"{target.name}:{tag} names another image than was just set"
+        if found
+        else f"{target.name}:{tag} was set, and the registry does not show it",
+        details=[("wanted", top.digest), ("found", str(found))],
+        hint="somebody else publishes under this tag at this moment: agree on who does, then publish again"
+        if found
+        else "publish again; if it stays, the registry, or a mirror of it, shows old content",
+    )
 
 
 def _push_blobs(
@@ -127,8 +163,10 @@ def _push_blobs(
         own[image.layer.digest] = (Descriptor("", image.layer.digest, image.layer.size), image.layer.data)
         own[image.config.digest] = (image.config, image.config_bytes)
     with ThreadPoolExecutor(PARALLEL) as pool:
+        uploads = [pool.submit(_own, registry, repository, blob, data, moved) for blob, data in own.values()]
         homes = pool.map(lambda each: _mount(registry, repository, each, base, moved), layers.values())
         absent = [(each, where) for each, where in zip(layers.values(), homes, strict=True) if where is not None]
+        _all(uploads)
     with (
         context.console.progress("base layers", total=sum(each.size for each, _ in absent)) as bar,
         ThreadPoolExecutor(_STREAMS) as pool,
@@ -136,16 +174,19 @@ def _push_blobs(
         _all(
             [pool.submit(_stream, registry, repository, each, source, where, moved, bar) for each, where in absent],
         )
-    for blob, data in own.values():
-        if registry.has_blob(repository, blob.digest):
-            moved.count(present=1)
-            continue
-        upload(registry, repository, blob, at_hand(data))
-        moved.count(uploaded=len(data))
+
+
+def _own(registry: Registry, repository: str, blob: Descriptor, data: bytes, moved: Moved) -> None:
+    """Send a blob that this build has made."""
+    if blob.size > _SMALL and registry.has_blob(repository, blob.digest):
+        moved.count(present=1)
+        return
+    upload(registry, repository, blob, at_hand(data))
+    moved.count(uploaded=len(data))
 
 
 def _mount(registry: Registry, repository: str, layer: Descriptor, base: Reference | None, moved: Moved) -> str | None:
-    """None when the layer is there now; else where to upload it: an upload that a refused mount has opened, or ''."""
+    """None when the repository has the layer; else where to upload it: an upload that a refused mount has opened, or ''."""
     if base is None or base.registry != registry.name:
         if registry.has_blob(repository, layer.digest):
             moved.count(present=1)
@@ -155,7 +196,8 @@ def _mount(registry: Registry, repository: str, layer: Descriptor, base: Referen
     if location is None:
         moved.count(mounted=1)
     elif registry.has_blob(repository, layer.digest):
-        registry.cancel_upload(repository, location)
+        if location:
+            registry.cancel_upload(repository, location)
         moved.count(present=1)
         return None
     return location

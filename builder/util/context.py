@@ -1,4 +1,4 @@
-"""What one run of a command carries everywhere: whom to tell, and whether the network may be asked."""
+"""What one run of a command carries everywhere: whom to tell, and how the network may be used."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
+
+from builder.util.limits import Limits
 
 
 class Progress(Protocol):
@@ -61,8 +63,10 @@ class Silent:
 class Context:
     """Made by a command, held by the opened recipe, and passed down whole.
 
-    `offline` means that no server is asked: what is neither vendored nor in the cache is an error.
+    `offline` means that no server is asked: what is neither vendored nor in the cache is an error. `limits` hold for
+    every server that is asked. Raises `InputError` when the environment sets limits that are not valid.
     """
 
     console: Reporter = field(default_factory=Silent)
     offline: bool = False
+    limits: Limits = field(default_factory=lambda: Limits.from_environment())  # noqa: PLW0108  a test replaces it

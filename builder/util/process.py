@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from builder.util.errors import InputError, UnreachableError
+from builder.util.redact import without_secrets
 
 _KEPT = frozenset({
     "PATH", "HOME", "USER", "LOGNAME", "TMPDIR", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "SSH_AUTH_SOCK",
@@ -72,8 +73,8 @@ def run(
 
     `inherited` are file descriptors that the program keeps open, such as a lock's. Such a program is ended with this one,
     however that ends: else the lock would be held for as long as some server likes.
-    Raises `InputError` when the program is not there, `TimeLimitError` when it is not done after `timeout` seconds. What
-    does not end, or is interrupted, is ended together with the programs that it has started.
+    Raises `InputError` when the program does not exist, `TimeLimitError` when it does not end within `timeout` seconds. A
+    program that does not end, or is interrupted, is ended together with the programs that it has started.
     """
     try:
         process = subprocess.Popen(
@@ -96,8 +97,8 @@ def run(
         except subprocess.TimeoutExpired as error:
             raise TimeLimitError(
                 f"{argv[0]} did not end within {timeout:g} s",
-                details=[("command", " ".join(argv))],
-                hint="see whether the service that it talks to answers, then try again",
+                details=[("command", without_secrets(" ".join(argv)))],
+                hint="see whether the service that it talks to responds, then try again",
             ) from error
         finally:
             _end(process)

@@ -17,6 +17,7 @@ from builder.documents.lock import LockedCheckpoint
 from builder.documents.recipe import CheckpointSpec
 from builder.oci.registry.client import Registry
 from builder.upkeep.drift.surroundings import checkpoint_drift
+from builder.util.context import Context
 from builder.util.errors import UnreachableError
 from builder.util.files import file_sha256
 from builder.util.project import Project
@@ -311,7 +312,7 @@ def test_a_revision_on_the_hub_that_moves_and_goes(monkeypatch: pytest.MonkeyPat
     spec = CheckpointSpec(repo="o/n", revision="main")
 
     def cause() -> str:
-        finding = checkpoint_drift(project, locked, spec)
+        finding = checkpoint_drift(project, locked, spec, context=Context())
         assert finding is not None
         return finding.cause
 

@@ -434,7 +434,6 @@ class _Hub(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def hub(checkpoint: Path) -> Iterator[tuple[str, list[int]]]:
-    pytest.importorskip("huggingface_hub")
     sent: list[int] = []
     handler = type("Hub", (_Hub,), {"folder": checkpoint, "sent": sent})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)

@@ -39,7 +39,9 @@ def command(ctx: click.Context, recipe: str, markdown: bool, console: Console) -
         bar.note(lock.base.reference)
         findings.append(base_drift(project, lock, context=Context(console)))
         checkpoint = (
-            checkpoint_drift(project, lock.checkpoint, loaded.checkpoint) if loaded.checkpoint is not None else None
+            checkpoint_drift(project, lock.checkpoint, loaded.checkpoint, context=Context(console))
+            if loaded.checkpoint is not None
+            else None
         )
         findings += [checkpoint] if checkpoint is not None else []
     drifted = [each for each in findings if each.drifted]

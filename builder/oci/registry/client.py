@@ -1,53 +1,54 @@
-"""A thin OCI registry client on requests: what reading a base and publishing an image need, and nothing else.
+"""A thin OCI registry client: what reading a base and publishing an image need, and nothing else.
 
-Source: OCI distribution spec 1.1. Every wait has a limit, every byte that comes back is checked by digest, what can be
-repeated is repeated, and a download that breaks goes on where it broke. Blobs go up by `builder.oci.registry.upload`.
+Source: OCI distribution spec 1.1. Limits, attempts and redirects are those of `builder.net.client`; every byte that comes back
+is checked by digest, and a download that breaks goes on where it broke. Blobs go up by `builder.oci.registry.upload`.
 """
 
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
-from urllib.parse import quote, urljoin
+from urllib.parse import quote, urljoin, urlsplit
 
-import requests
-import urllib3.exceptions
-from requests.adapters import HTTPAdapter
-
-from builder import __version__
 from builder.documents.reference import is_digest
-from builder.oci.registry.auth import Authenticator, SameHost
-from builder.oci.registry.endpoint import endpoint, timeout
+from builder.net.client import Client, NoResponseError, Response, Rules, error_text, no_downgrade, passes, retry_after
+from builder.oci.registry.auth import Authenticator
+from builder.oci.registry.endpoint import endpoint
 from builder.oci.types import DOCKER_INDEX, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, Descriptor
+from builder.util.context import Context
 from builder.util.errors import InputError, MismatchError, UnreachableError
 
 ACCEPT: Final = ", ".join((OCI_INDEX, DOCKER_INDEX, OCI_MANIFEST, DOCKER_MANIFEST))
-TRIES: Final = 4
 PARALLEL: Final = 8
 _MANIFEST_LIMIT = 8 << 20
-_PIECE = 1 << 18
-_BROKEN = (requests.RequestException, urllib3.exceptions.HTTPError, OSError)
+# A registry that does not mount (or does not let this user mount) means: upload. Seen: 400 (Quay, older), 403 and 401
+# (scopes that the token server does not give), 404 (ECR, an unknown source), 405 (proxies).
+_NOT_MOUNTED = (202, 400, 401, 403, 404, 405)
+# A manifest that a registry refuses for what it is, and not for who sends it.
+_UNSUPPORTED = (400, 404, 406, 415, 422)
+
+
+class UnsupportedManifestError(UnreachableError):
+    """A registry does not accept a manifest of this kind."""
 
 
 class Registry:
     """One registry. Connections and tokens are kept for the life of the object, and threads may share it."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, context: Context | None = None) -> None:
         self.name = name
+        self.context = context or Context()
         self._endpoint = endpoint(name)
-        self._authenticator = Authenticator(name)
-        self._session = requests.Session()
-        self._session.headers["User-Agent"] = f"overlay-image-builder/{__version__}"
-        for scheme in ("http://", "https://"):
-            self._session.mount(scheme, HTTPAdapter(pool_maxsize=PARALLEL))
+        hint = "check the network; BUILDER_REGISTRY_MIRRORS names a mirror, BUILDER_HTTP_TIMEOUT the limit in seconds"
+        self._client = Client(self.context.limits, Rules(follows=no_downgrade, hint=hint), parallel=PARALLEL)
+        self._authenticator = Authenticator(name, self._endpoint, self._client, self.context)
 
     # --- reading ----------------------------------------------------------------------------------------------------
 
     def manifest(self, repository: str, reference: str) -> tuple[bytes, str, str]:
-        """A manifest's bytes, media type and digest, by tag or digest. Raises `UnreachableError` when it is not there."""
+        """A manifest's bytes, media type and digest, by tag or digest. Raises `UnreachableError` when it does not exist."""
         found = self.find_manifest(repository, reference)
         if found is None:
             raise self._missing(f"{self.name}/{repository}:{reference}")
@@ -55,106 +56,112 @@ class Registry:
 
     def find_manifest(self, repository: str, reference: str) -> tuple[bytes, str, str] | None:
         """Like `manifest`, but None when there is none."""
-        for attempt in range(TRIES):
-            answer = self.request("GET", repository, f"manifests/{reference}", headers={"Accept": ACCEPT}, stream=True)
-            with answer:
-                if answer.status_code == 404:
-                    return None
-                self.expect(answer, (200,), f"{self.name}/{repository}:{reference}")
-                try:
-                    data = answer.raw.read(_MANIFEST_LIMIT + 1, decode_content=True)
-                except _BROKEN as error:
-                    self._again(attempt, error)
-                    continue
-            promised = answer.headers.get("Docker-Content-Digest") or f"sha256:{hashlib.sha256(data).hexdigest()}"
-            if len(data) > _MANIFEST_LIMIT or promised == f"sha256:{hashlib.sha256(data).hexdigest()}":
+        what = f"{self.name}/{repository}:{reference}"
+        for attempt in range(1, self.context.limits.attempts + 1):
+            response = self.request(
+                "GET", repository, f"manifests/{reference}", headers={"Accept": ACCEPT}, size=_MANIFEST_LIMIT
+            )
+            if response.status == 404:
+                return None
+            self.expect(response, (200,), what)
+            data = response.body
+            digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+            if response.headers.get("Docker-Content-Digest", digest) == digest:
                 break
-            # Cut, or changed on its way.
-            self._again(attempt, EOFError("the manifest is not the one that the answer's header names"))
-        if len(data) > _MANIFEST_LIMIT:
-            raise InputError(f"the manifest of {repository}:{reference} is larger than {_MANIFEST_LIMIT >> 20} MiB")
-        digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+            # Truncated, or changed on its way.
+            self._again(attempt, f"the manifest {what} is not the one that the response's header names")
         if is_digest(reference) and digest != reference:
             raise MismatchError(
                 f"{self.name} gave another manifest than the one that was asked for",
                 details=[("wanted", reference), ("found", digest)],
                 hint="the registry or a proxy changes content; use another mirror",
             )
-        return data, answer.headers.get("Content-Type", "").split(";")[0].strip(), digest
+        return data, response.headers.get("Content-Type", "").split(";")[0].strip(), digest
 
     def has_manifest(self, repository: str, reference: str) -> str | None:
         """The digest of a tag, or None when there is no such tag."""
-        answer = self.request("HEAD", repository, f"manifests/{reference}", headers={"Accept": ACCEPT})
-        if answer.status_code == 404:
+        response = self.request("HEAD", repository, f"manifests/{reference}", headers={"Accept": ACCEPT})
+        if response.status == 404:
             return None
-        self.expect(answer, (200,), f"{self.name}/{repository}:{reference}")
-        digest = answer.headers.get("Docker-Content-Digest", "")
-        return digest if is_digest(digest) else self.manifest(repository, reference)[2]
+        digest = response.headers.get("Docker-Content-Digest", "")
+        if response.status == 200 and is_digest(digest):
+            return digest
+        if response.status not in (200, 405, 501):
+            self.expect(response, (200,), f"{self.name}/{repository}:{reference}")
+        found = self.find_manifest(repository, reference)
+        return found[2] if found is not None else None
 
     def referrers(self, repository: str, digest: str) -> list[dict[str, Any]] | None:
         """What refers to a manifest, as the referrers API lists it; None when the registry does not have that API."""
-        answer = self.request("GET", repository, f"referrers/{digest}", headers={"Accept": OCI_INDEX})
-        if answer.status_code in (400, 404, 405, 501):
+        response = self.request(
+            "GET", repository, f"referrers/{digest}", headers={"Accept": OCI_INDEX}, size=_MANIFEST_LIMIT
+        )
+        if response.status in (400, 404, 405, 406, 501):
             return None
-        self.expect(answer, (200,), f"the referrers of {digest}")
+        self.expect(response, (200,), f"the referrers of {digest}")
         try:
-            manifests = answer.json()["manifests"]
-        except (ValueError, KeyError, TypeError, requests.RequestException):
+            manifests = response.json()["manifests"]
+        except (ValueError, KeyError, TypeError):
             return None
         return [each for each in manifests if isinstance(each, dict)] if isinstance(manifests, list) else None
 
     def has_blob(self, repository: str, digest: str) -> bool:
-        answer = self.request("HEAD", repository, f"blobs/{digest}", action="pull,push")
-        if answer.status_code == 404:
-            return False
-        self.expect(answer, (200,), f"blob {digest}")
+        """Whether a repository has a blob. A registry that refuses HEAD is asked for its first byte."""
+        path = f"blobs/{digest}"
+        response = self.request("HEAD", repository, path, action="pull,push")
+        if response.status in (405, 501):
+            with self._stream(repository, path, {"Range": "bytes=0-0"}, 1, action="pull,push") as stream:
+                response = stream
+        if response.status in (404, 416):
+            return response.status == 416
+        self.expect(response, (200, 206), f"blob {digest}")
         return True
 
     @contextmanager
     def blob(self, repository: str, descriptor: Descriptor) -> Iterator[Iterator[bytes]]:
-        """A blob's bytes as they are stored, in pieces; its digest is checked when the last one is taken."""
-        pieces = self._pieces(repository, descriptor)
+        """A blob's bytes as they are stored, in chunks; its digest is checked when the last one is taken."""
+        chunks = self._chunks(repository, descriptor)
         try:
-            yield pieces
+            yield chunks
         finally:
-            pieces.close()
+            chunks.close()
 
     def read_blob(self, repository: str, descriptor: Descriptor, *, limit: int = _MANIFEST_LIMIT) -> bytes:
         """A small blob (a config, a piece of evidence), checked; `limit` in bytes."""
         if descriptor.size > limit:
             raise InputError(f"blob {descriptor.digest} is larger than {limit >> 20} MiB")
-        with self.blob(repository, descriptor) as pieces:
-            return b"".join(pieces)
+        with self.blob(repository, descriptor) as chunks:
+            return b"".join(chunks)
 
-    def _pieces(self, repository: str, descriptor: Descriptor) -> Any:
+    def _chunks(self, repository: str, descriptor: Descriptor) -> Any:
         digest = hashlib.sha256()
         received = failures = 0
+        what = f"blob {descriptor.digest}"
         while True:
             headers = {"Range": f"bytes={received}-"} if received else {}
-            answer = self.request("GET", repository, f"blobs/{descriptor.digest}", headers=headers, stream=True)
-            with answer:
-                self.expect(answer, (200, 206), f"blob {descriptor.digest}")
-                skip = self._offset(answer, received)
+            with self._stream(repository, f"blobs/{descriptor.digest}", headers, descriptor.size) as response:
+                self.expect(response, (200, 206), what)
+                skip = self._offset(response, received)
                 try:
-                    for piece in answer.raw.stream(_PIECE, decode_content=False):
-                        piece, skip = piece[skip:], max(0, skip - len(piece))  # noqa: PLW2901
-                        if not piece:
+                    for each in response.chunks:
+                        chunk, skip = each[skip:] if skip else each, max(0, skip - len(each))
+                        if not chunk:
                             continue
-                        received += len(piece)
+                        received += len(chunk)
                         if received > descriptor.size:
-                            raise UnreachableError(
-                                f"{self.name} sent more than blob {descriptor.digest} has", hint="try again"
-                            )
-                        digest.update(piece)
+                            raise UnreachableError(f"{self.name} sent more than {what} has", hint="try again")
+                        digest.update(chunk)
                         failures = 0
-                        yield piece
-                    problem: Exception = EOFError("the answer was cut")
-                except _BROKEN as error:
-                    problem = error
+                        yield chunk
+                    problem = f"{what} is truncated"
+                except NoResponseError as error:
+                    if error.late:
+                        raise
+                    problem = error.message
             if received == descriptor.size:
                 break
-            self._again(failures, problem)
             failures += 1
+            self._again(failures, problem)
         if f"sha256:{digest.hexdigest()}" != descriptor.digest:
             raise UnreachableError(
                 f"{self.name} gave a blob with other content",
@@ -162,34 +169,44 @@ class Registry:
                 hint="try again; a proxy may have changed it",
             )
 
-    def _offset(self, answer: requests.Response, received: int) -> int:
-        """How many bytes of the answer are known already."""
-        if answer.status_code == 200:
+    def _offset(self, response: Response, received: int) -> int:
+        """How many bytes of the response are known already."""
+        if response.status == 200:
             return received
-        if not answer.headers.get("Content-Range", "").startswith(f"bytes {received}-"):
+        if not response.headers.get("Content-Range", "").startswith(f"bytes {received}-"):
             raise UnreachableError(f"{self.name} sent another range than was asked for", hint="try again")
         return 0
 
     # --- writing ----------------------------------------------------------------------------------------------------
 
     def mount(self, repository: str, digest: str, source: str) -> str | None:
-        """Mount a blob from another repository of this registry. None when it was, else the upload that was opened instead."""
+        """Mount a blob from another repository of this registry.
+
+        None when it is mounted, else where to upload it: an upload that the registry has opened instead, or '' when it
+        refused the mount.
+        """
         path = f"blobs/uploads/?mount={digest}&from={quote(source, safe='/')}"
-        answer = self.request("POST", repository, path, action="pull,push", also=source, repeat=True)
-        self.expect(answer, (201, 202), f"{self.name}/{repository}")
-        return None if answer.status_code == 201 else self.location(answer)
+        response = self.request("POST", repository, path, action="pull,push", also=source, repeat=True)
+        if response.status == 201:
+            return None
+        self.expect(response, _NOT_MOUNTED, f"{self.name}/{repository}")
+        return self.location(response) if response.status == 202 else ""
 
     def cancel_upload(self, repository: str, location: str) -> None:
-        """Give an upload up, so that the registry need not keep it. Whether that works matters to nobody."""
+        """Give an upload up, so that the registry need not keep it. A registry that cannot do that is left alone."""
         try:
             self.send("DELETE", location, self.push_scopes(repository))
         except UnreachableError:
             return
 
     def put_manifest(self, repository: str, reference: str, data: bytes, media_type: str) -> bool:
-        """Store a manifest under a tag or its digest; whether the registry took note of its subject (referrers API)."""
-        for attempt in range(TRIES):
-            answer = self.request(
+        """Store a manifest under a tag or its digest; whether the registry lists its subject (referrers API).
+
+        Raises `UnsupportedManifestError` when the registry does not accept manifests like this one.
+        """
+        limits = self.context.limits
+        for attempt in range(1, limits.attempts + 1):
+            response = self.request(
                 "PUT",
                 repository,
                 f"manifests/{quote(reference, safe=':')}",
@@ -199,16 +216,24 @@ class Registry:
                 repeat=True,
             )
             # A registry may not see at once what another request has just stored.
-            if answer.status_code not in (400, 404) or "BLOB_UNKNOWN" not in _said(answer) or attempt + 1 == TRIES:
+            unseen = response.status in (400, 404) and "_UNKNOWN" in error_text(response)
+            if not unseen or "NAME_UNKNOWN" in error_text(response) or attempt == limits.attempts:
                 break
-            time.sleep(backoff(attempt))
-        self.expect(answer, (201,), f"{self.name}/{repository}:{reference}")
-        self.same_digest(answer, f"sha256:{hashlib.sha256(data).hexdigest()}")
-        return "OCI-Subject" in answer.headers
+            limits.clock.sleep(limits.pause(attempt))
+        what = f"{self.name}/{repository}:{reference}"
+        if response.status in _UNSUPPORTED and "_UNKNOWN" not in error_text(response):
+            raise UnsupportedManifestError(
+                f"{self.name} does not accept this manifest ({response.status})",
+                details=[("where", what), ("message", error_text(response))],
+                hint="check what kinds of manifests the registry supports",
+            )
+        self.expect(response, (200, 201, 202), what)
+        self.same_digest(response, f"sha256:{hashlib.sha256(data).hexdigest()}")
+        return "OCI-Subject" in response.headers
 
-    def same_digest(self, answer: requests.Response, digest: str) -> None:
-        """Raise `UnreachableError` when a registry says that it stored something else."""
-        stored = answer.headers.get("Docker-Content-Digest", digest)
+    def same_digest(self, response: Response, digest: str) -> None:
+        """Raise `UnreachableError` when a registry reports that it stored something else."""
+        stored = response.headers.get("Docker-Content-Digest", digest)
         if stored != digest:
             raise UnreachableError(
                 f"{self.name} stored other content than was sent",
@@ -216,14 +241,21 @@ class Registry:
                 hint="try again; a proxy may have changed it",
             )
 
-    def location(self, answer: requests.Response) -> str:
-        """Where an upload goes on."""
-        location = answer.headers.get("Location")
+    def location(self, response: Response) -> str:
+        """Where an upload goes on. On the registry's own host, TLS is kept.
+
+        Registries behind a proxy that ends TLS often name themselves `http://` (distribution's `X-Forwarded-Proto` notes).
+        """
+        location = response.headers.get("Location")
         if not location:
             raise UnreachableError(
                 f"{self.name} opened an upload without saying where", hint="the registry does not follow the OCI spec"
             )
-        return urljoin(answer.url, location)
+        url = urljoin(response.url, location)
+        before, after = urlsplit(response.url), urlsplit(url)
+        if before.scheme == "https" and after.scheme == "http" and before.hostname == after.hostname:
+            return after._replace(scheme="https", netloc=before.netloc).geturl()
+        return url
 
     # --- requests ---------------------------------------------------------------------------------------------------
 
@@ -237,20 +269,18 @@ class Registry:
         also: str | None = None,
         headers: Mapping[str, str] | None = None,
         data: bytes | None = None,
-        stream: bool = False,
+        size: int | None = None,
         repeat: bool = False,
-    ) -> requests.Response:
-        """A request below a repository. `action` and `also` (another repository, for pulling) say what it needs."""
-        url = f"{self._endpoint.base}/v2/{self._endpoint.prefix}{repository}/{path}"
-        scopes = [f"repository:{self._endpoint.prefix}{repository}:{action}"]
-        if also is not None:
-            scopes.append(f"repository:{self._endpoint.prefix}{also}:pull")
-        repeat = repeat or method in ("GET", "HEAD")
-        return self.send(method, url, scopes, headers=headers, data=data, stream=stream, tries=TRIES if repeat else 1)
+    ) -> Response:
+        """A request below a repository. `action` and `also` (another repository, for pulling) say what it needs; `repeat`
+        that another attempt does no harm."""
+        url, scopes = self._target(repository, path, action, also)
+        attempts = self.context.limits.attempts if repeat else None
+        return self.send(method, url, scopes, headers=headers, data=data, size=size, attempts=attempts)
 
     def push_scopes(self, repository: str) -> list[str]:
         """What an upload needs, for `send`."""
-        return [f"repository:{self._endpoint.prefix}{repository}:pull,push"]
+        return self._target(repository, "", "pull,push", None)[1]
 
     def send(
         self,
@@ -259,92 +289,91 @@ class Registry:
         scopes: Sequence[str],
         *,
         headers: Mapping[str, str] | None = None,
-        data: bytes | None = None,
-        stream: bool = False,
-        tries: int = 1,
-    ) -> requests.Response:
-        """One request, with authentication, and repeated up to `tries` times when that may help.
+        data: Any = None,
+        size: int | None = None,
+        attempts: int | None = None,
+    ) -> Response:
+        """One request, with authentication. A challenge is followed once; a body that can be read `once` is not sent again then.
 
-        Raises `UnreachableError` when the last try gets no answer; any answer is the caller's to judge.
+        Raises `UnreachableError` without a response; any response is the caller's to judge.
         """
-        challenged = False
-        attempt = 0
-        while True:
-            authorization = self._authenticator.authorization(scopes)
-            try:
-                answer = self._session.request(
-                    method, url, data=data, stream=stream, timeout=timeout(), allow_redirects=method in ("GET", "HEAD"),
-                    headers={**(headers or {}), "Accept-Encoding": "identity"}, auth=SameHost(authorization, url),
-                )  # fmt: skip
-            except _BROKEN as error:
-                if attempt + 1 >= tries:
-                    raise self.broken(error) from error
-                time.sleep(backoff(attempt))
-                attempt += 1
-                continue
-            if answer.status_code == 401 and not challenged:
-                challenged = True
-                answer.close()
-                self._authenticator.challenged(answer, scopes, authorization)
-                continue
-            if passes_by_itself(answer.status_code) and attempt + 1 < tries:
-                answer.close()
-                time.sleep(backoff(attempt, answer))
-                attempt += 1
-                continue
-            return answer
+        for last in (False, True):
+            sent = self._authenticator.authorization(scopes, url)
+            response = self._client.send(
+                method, url, headers=_identity(headers), data=data, size=size, attempts=attempts,
+                rules=self._rules(scopes),
+            )  # fmt: skip
+            if response.status != 401 or last or getattr(data, "once", False):
+                break
+            self._authenticator.challenged(response, scopes, sent)
+        return response
+
+    @contextmanager
+    def _stream(
+        self, repository: str, path: str, headers: Mapping[str, str], size: int, *, action: str = "pull"
+    ) -> Iterator[Any]:
+        url, scopes = self._target(repository, path, action, None)
+        sent = self._authenticator.authorization(scopes, url)
+        with self._client.stream(url, headers=_identity(headers), size=size, rules=self._rules(scopes)) as stream:
+            if stream.status != 401:
+                yield stream
+                return
+            self._authenticator.challenged(stream, scopes, sent)
+        with self._client.stream(url, headers=_identity(headers), size=size, rules=self._rules(scopes)) as stream:
+            yield stream
+
+    def _target(self, repository: str, path: str, action: str, also: str | None) -> tuple[str, list[str]]:
+        prefix = self._endpoint.prefix
+        scopes = [f"repository:{prefix}{repository}:{action}"]
+        if also is not None:
+            scopes.append(f"repository:{prefix}{also}:pull")
+        return f"{self._endpoint.base}/v2/{prefix}{repository}/{path}", scopes
+
+    def _rules(self, scopes: Sequence[str]) -> Rules:
+        return Rules(
+            authorization=lambda url: self._authenticator.authorization(scopes, url),
+            follows=no_downgrade,
+            passing=passes,
+            asked_wait=retry_after,
+            hint=self._client.rules.hint,
+        )
 
     # --- errors -----------------------------------------------------------------------------------------------------
 
-    def expect(self, answer: requests.Response, codes: tuple[int, ...], what: str) -> None:
-        """Raise `UnreachableError` unless the answer has one of `codes`."""
-        status = answer.status_code
-        if status in codes:
+    def expect(self, response: Response, statuses: tuple[int, ...], what: str) -> None:
+        """Raise `UnreachableError` unless the response has one of `statuses`."""
+        status = response.status
+        if status in statuses:
             return
-        if status in (401, 403):
+        if status in (401, 403) and self._endpoint.is_home(response.url):
             raise self._authenticator.denied(status, what)
         if status == 404:
             raise self._missing(what)
+        host = urlsplit(response.url).hostname
+        elsewhere = "" if self._endpoint.is_home(response.url) else f" (from {host}, where it led to)"
         raise UnreachableError(
-            f"{self.name} answered {status} for {what}",
-            details=[("said", _said(answer))],
-            hint="wait and try again" if passes_by_itself(status) else "check the name and your rights",
+            f"{self.name} responded {status} for {what}{elsewhere}",
+            details=[("message", error_text(response))],
+            hint="wait and try again" if passes(response) else "check the name and your rights",
         )
 
     def _missing(self, what: str) -> UnreachableError:
         return UnreachableError(
-            f"{what} is not there", details=[("registry", self._endpoint.base)],
+            f"{what} does not exist", details=[("registry", self._endpoint.base)],
             hint="check the name; a tag may have been deleted, and some registries say this when a login is missing",
         )  # fmt: skip
 
-    def broken(self, error: Exception) -> UnreachableError:
-        """The error for a connection that does not hold."""
-        return UnreachableError(
-            f"{self.name} does not answer: {type(error).__name__}",
-            details=[("where", self._endpoint.base)],
-            hint="check the network; BUILDER_REGISTRY_MIRRORS names a mirror, BUILDER_HTTP_TIMEOUT the limit in seconds",
-        )
-
-    def _again(self, attempt: int, error: Exception) -> None:
-        if attempt + 1 >= TRIES:
-            raise self.broken(error) from error
-        time.sleep(backoff(attempt))
+    def _again(self, attempt: int, problem: str) -> None:
+        """Wait before another attempt. Raises `UnreachableError` after the last one."""
+        limits = self.context.limits
+        if attempt >= limits.attempts:
+            raise UnreachableError(
+                f"{self.name} does not respond properly: {problem}", details=[("where", self._endpoint.base)],
+                hint=self._client.rules.hint,
+            )  # fmt: skip
+        limits.clock.sleep(limits.pause(attempt))
 
 
-def passes_by_itself(status: int) -> bool:
-    """Whether a later try may get another answer."""
-    return status == 429 or status >= 500
-
-
-def backoff(attempt: int, answer: requests.Response | None = None) -> float:
-    """Seconds to wait before the next try: what the registry asks for, within reason."""
-    asked = answer.headers.get("Retry-After", "") if answer is not None else ""
-    return min(float(asked), 30.0) if asked.isdigit() else 0.2 * 2.0**attempt
-
-
-def _said(answer: requests.Response) -> str:
-    try:
-        document: Any = answer.json()
-        return "; ".join(f"{each.get('code')}: {each.get('message')}" for each in document["errors"])[:300]
-    except (ValueError, KeyError, TypeError, AttributeError, requests.RequestException):
-        return answer.reason or "nothing"
+def _identity(headers: Mapping[str, str] | None) -> dict[str, str]:
+    """Content is checked as it is stored: no transport may compress it."""
+    return {**(headers or {}), "Accept-Encoding": "identity"}

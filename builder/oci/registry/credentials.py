@@ -1,4 +1,9 @@
-"""Registry credentials as Docker and Podman keep them: config files and credential helpers. Nothing is ever written."""
+"""Registry credentials as Docker and Podman keep them: config files and credential helpers. Nothing is ever written.
+
+`docker.auth` (docker 7.1) was tried. It reads one file of Docker's; it lacks Podman's files (`REGISTRY_AUTH_FILE`, the runtime
+directory's `auth.json`), starts helpers without a time limit and with the whole environment, and raises when a store fails
+although `auths` has the entry.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +31,7 @@ class Credentials:
 
 
 def config_files() -> list[Path]:
-    """Where credentials may be, in the order in which they count."""
+    """Where credentials may be, in order of precedence."""
     found = []
     if os.environ.get("REGISTRY_AUTH_FILE"):
         found.append(Path(os.environ["REGISTRY_AUTH_FILE"]))

@@ -1,27 +1,32 @@
 """Sending a blob to a registry: in one request when it is small, in chunks that survive a dropped connection when not.
 
-Source: OCI distribution spec 1.1, "Pushing blobs". A chunk whose answer was lost is asked for (`GET` on the upload) and
-sent again from where the registry stands; an upload that the registry has forgotten is begun again.
+Source: OCI distribution spec 1.1, "Pushing blobs". After a chunk whose response was lost, the registry is asked how much it
+has (`GET` on the upload), and the rest is sent; an upload that the registry has forgotten is begun again. A registry that
+takes no chunks (Google's Artifact Registry documents that) or none of this size (ECR wants 5 MiB, GHCR at most 4) gets the
+whole blob in one request, still streamed.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import requests
-
-from builder.oci.registry.client import TRIES, Registry, backoff, passes_by_itself
+from builder.net.client import Response, error_text, passes, retry_after
+from builder.oci.registry.client import Registry
 from builder.oci.types import BlobSource, Descriptor
 from builder.util.errors import UnreachableError
 
 CHUNK = 4 << 20
 _ROUNDS = 3
+_OCTETS = "application/octet-stream"
 
 
 class _ForgottenError(Exception):
-    """The registry does not know the upload any more, or stands where this end cannot follow."""
+    """The registry does not know the upload any more, or has another part of it than this end can continue."""
+
+
+class _NoChunksError(Exception):
+    """The registry refuses the first chunk: it may take the whole blob."""
 
 
 def upload(
@@ -37,27 +42,34 @@ def upload(
 
     Raises `UnreachableError` when it cannot be sent; the opened upload is then given up.
     """
-    for attempt in range(_ROUNDS):
-        if location is None:
-            answer = registry.request("POST", repository, "blobs/uploads/", action="pull,push", repeat=True)
-            registry.expect(answer, (202,), f"{registry.name}/{repository}")
-            location = registry.location(answer)
+    limits = registry.context.limits
+    whole = blob.size <= CHUNK
+    attempt = 0
+    while True:
+        location = location or _opened(registry, repository)
         sending = _Upload(registry, repository, blob, location)
+        location = None
         try:
             with source(blob) as pieces:
-                sending.send(pieces, advance)
+                if whole:
+                    sending.send_whole(pieces, advance)
+                else:
+                    sending.send_chunks(pieces, advance)
+        except _NoChunksError:
+            sending.cancel()
+            whole = True
         except _ForgottenError as error:
             sending.cancel()
-            location = None
             if registry.has_blob(repository, blob.digest):
                 return
-            if attempt + 1 == _ROUNDS:
+            attempt += 1
+            if attempt == _ROUNDS:
                 raise UnreachableError(
                     f"{registry.name} does not take blob {blob.digest}",
                     details=[("why", str(error))],
-                    hint="try again later; what is there already is not sent twice",
+                    hint="try again later; what the registry has already is not sent again",
                 ) from error
-            time.sleep(backoff(attempt))
+            limits.clock.sleep(limits.pause(attempt))
         except BaseException:
             sending.cancel()
             raise
@@ -75,6 +87,12 @@ def at_hand(data: bytes) -> BlobSource:
     return source
 
 
+def _opened(registry: Registry, repository: str) -> str:
+    response = registry.request("POST", repository, "blobs/uploads/", action="pull,push", repeat=True)
+    registry.expect(response, (202,), f"{registry.name}/{repository}")
+    return registry.location(response)
+
+
 class _Upload:
     """One opened upload."""
 
@@ -85,95 +103,154 @@ class _Upload:
         self._location = location
         self._scopes = registry.push_scopes(repository)
 
-    def send(self, pieces: Iterator[bytes], advance: Callable[[int], None]) -> None:
-        if self._blob.size <= CHUNK:
-            self._finish(b"".join(pieces))
-            advance(self._blob.size)
-            return
+    def send_whole(self, pieces: Iterator[bytes], advance: Callable[[int], None]) -> None:
+        """The blob in one PUT: from memory when it is one piece, else streamed as it comes."""
+        first = next(pieces, b"")
+        if len(first) == self._blob.size:
+            self._finish(first)
+            advance(len(first))
+        else:
+            self._finish(_Body(first, pieces, self._blob.size, advance))
+
+    def send_chunks(self, pieces: Iterator[bytes], advance: Callable[[int], None]) -> None:
+        """The blob in PATCH requests; the last chunk goes with the PUT that ends the upload."""
         sent = 0
         for chunk in _chunks(pieces):
-            self._patch(chunk, sent)
+            if sent + len(chunk) == self._blob.size:
+                self._finish(_Chunk(chunk), start=sent)
+            else:
+                self._patch(chunk, sent)
             sent += len(chunk)
             advance(len(chunk))
-        self._finish(b"")
+        if sent != self._blob.size:
+            raise UnreachableError(f"blob {self._blob.digest} is truncated at its source", hint="try again")
 
     def cancel(self) -> None:
         self._registry.cancel_upload(self._repository, self._location)
 
-    def _patch(self, chunk: bytes, start: int) -> None:
+    def _patch(self, chunk: memoryview, start: int) -> None:
         """Send a chunk that begins at byte `start` of the blob."""
+        limits = self._registry.context.limits
         done = 0
-        for attempt in range(TRIES):
+        for attempt in range(1, limits.attempts + 1):
             first, last = start + done, start + len(chunk) - 1
-            headers = {"Content-Type": "application/octet-stream", "Content-Range": f"{first}-{last}"}
-            answer = self._try("PATCH", self._location, chunk[done:], headers)
-            if answer is not None and answer.status_code == 202:
-                self._location = self._registry.location(answer)
-                stands = _stands_at(answer, start + len(chunk))
-                if stands == start + len(chunk):
+            headers = {"Content-Type": _OCTETS, "Content-Range": f"{first}-{last}"}
+            response = self._try("PATCH", self._location, _Chunk(chunk[done:]), headers)
+            if response is not None and response.status in (201, 202, 204):
+                self._location = self._registry.location(response)
+                held = _held(response, start + len(chunk))
+                if held == start + len(chunk):
                     return
             else:
-                self._judge(answer, (416,))
-                time.sleep(backoff(attempt, answer))
-                stands = self._ask()
-            done = stands - start
+                if start == 0 and response is not None and response.status in (400, 404, 405, 411, 413, 415, 416, 501):
+                    raise _NoChunksError
+                self._judge(response, (416,))
+                asked = retry_after(response, limits.clock.wall()) if response is not None else 0.0
+                limits.clock.sleep(max(limits.pause(attempt), min(asked, limits.longest_wait)))
+                held = self._ask()
+            done = held - start
             if not 0 <= done <= len(chunk):
-                raise _ForgottenError(f"the registry stands at byte {stands}, not at {start}")
+                raise _ForgottenError(f"the registry has {held} bytes, not {start}")
             if done == len(chunk):
                 return
         raise _ForgottenError(f"a chunk at byte {start} does not get through")
 
     def _ask(self) -> int:
         """How many bytes the registry has."""
-        answer = self._registry.send("GET", self._location, self._scopes, tries=TRIES)
-        if answer.status_code != 204:
-            raise _ForgottenError(f"asked for the upload's state, the registry answered {answer.status_code}")
-        if "Location" in answer.headers:
-            self._location = self._registry.location(answer)
-        return _stands_at(answer, 0)
+        response = self._registry.send("GET", self._location, self._scopes)
+        if response.status not in (202, 204):
+            raise _ForgottenError(f"asked for the upload's state, the registry responded {response.status}")
+        if "Location" in response.headers:
+            self._location = self._registry.location(response)
+        return _held(response, 0)
 
-    def _finish(self, data: bytes) -> None:
+    def _finish(self, data: bytes | _Chunk | _Body, *, start: int | None = None) -> None:
         joiner = "&" if "?" in self._location else "?"
         url = f"{self._location}{joiner}digest={self._blob.digest}"
-        answer = self._try("PUT", url, data, {"Content-Type": "application/octet-stream"})
-        if answer is not None and answer.status_code == 201:
-            self._registry.same_digest(answer, self._blob.digest)
+        headers = {"Content-Type": _OCTETS}
+        if start is not None:
+            headers["Content-Range"] = f"{start}-{start + len(data) - 1}"
+        response = self._try("PUT", url, data, headers)
+        if response is not None and response.status in (201, 204):
+            self._registry.same_digest(response, self._blob.digest)
             return
-        self._judge(answer, (400, 416))
+        self._judge(response, (400, 416))
         raise _ForgottenError(
-            "the last request had no answer" if answer is None else f"it answered {answer.status_code}"
+            "the last request got no response"
+            if response is None
+            else f"it responded {response.status}: {error_text(response)}"
         )
 
-    def _try(self, method: str, url: str, data: bytes, headers: dict[str, str]) -> requests.Response | None:
-        """One request whose repetition is not harmless; None when no answer came."""
+    def _try(self, method: str, url: str, data: bytes | _Chunk | _Body, headers: dict[str, str]) -> Response | None:
+        """One request whose repetition is not harmless; None when no response came."""
         try:
             return self._registry.send(method, url, self._scopes, data=data, headers=headers)
         except UnreachableError:
             return None
 
-    def _judge(self, answer: requests.Response | None, mendable: tuple[int, ...]) -> None:
-        """Raise for an answer that no repetition mends."""
-        if answer is None or passes_by_itself(answer.status_code) or answer.status_code in mendable:
+    def _judge(self, response: Response | None, mendable: tuple[int, ...]) -> None:
+        """Raise for a response that no repetition changes."""
+        if response is None or passes(response) or response.status in mendable:
             return
-        if answer.status_code == 404:
-            raise _ForgottenError("the upload is not known any more")
-        self._registry.expect(answer, (), f"{self._registry.name}/{self._repository}")
+        if response.status == 404:
+            raise _ForgottenError("the registry does not know the upload any more")
+        self._registry.expect(response, (), f"{self._registry.name}/{self._repository}")
 
 
-def _stands_at(answer: requests.Response, default: int) -> int:
-    """Bytes that the registry has, from `Range: 0-LAST`; `0-0` stands for none, as registries write it."""
-    first, _, last = answer.headers.get("Range", "").removeprefix("bytes=").partition("-")
+class _Chunk:
+    """A part of the buffer as the body of a request, without a copy."""
+
+    def __init__(self, data: memoryview) -> None:
+        self._data = data
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def __iter__(self) -> Iterator[memoryview]:
+        yield self._data
+
+
+class _Body:
+    """A blob as the body of one request: its length is known, and its bytes pass through, once."""
+
+    once = True
+
+    def __init__(self, first: bytes, rest: Iterator[bytes], size: int, advance: Callable[[int], None]) -> None:
+        self._first, self._rest, self._size, self._advance = first, rest, size, advance
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __iter__(self) -> Iterator[bytes]:
+        if self._first:
+            yield self._first
+            self._advance(len(self._first))
+        for piece in self._rest:
+            yield piece
+            self._advance(len(piece))
+
+
+def _held(response: Response, default: int) -> int:
+    """Bytes that the registry has, from `Range: 0-LAST`; registries write `0-0` for none."""
+    first, _, last = response.headers.get("Range", "").removeprefix("bytes=").partition("-")
     if first != "0" or not last.isdigit():
         return default
     return int(last) + 1 if int(last) else 0
 
 
-def _chunks(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    buffer = bytearray()
+def _chunks(pieces: Iterator[bytes]) -> Iterator[memoryview]:
+    """The bytes in chunks of `CHUNK`. One buffer is filled and sent again and again; nothing is copied out of it."""
+    buffer = bytearray(CHUNK)
+    view = memoryview(buffer)
+    filled = 0
     for piece in pieces:
-        buffer += piece
-        while len(buffer) >= CHUNK:
-            yield bytes(buffer[:CHUNK])
-            del buffer[:CHUNK]
-    if buffer:
-        yield bytes(buffer)
+        taken = 0
+        while taken < len(piece):
+            count = min(CHUNK - filled, len(piece) - taken)
+            view[filled : filled + count] = memoryview(piece)[taken : taken + count]
+            filled, taken = filled + count, taken + count
+            if filled == CHUNK:
+                yield view
+                filled = 0
+    if filled:
+        yield view[:filled]

@@ -17,7 +17,7 @@ from builder.pulls.source import fetch_pull
 from builder.util.context import Context
 from builder.util.errors import InputError, MismatchError
 from builder.util.files import ContentCache, read_regular, sha256
-from builder.util.limits import SIZE_LIMIT
+from builder.util.limits import Limits
 from builder.util.project import Project
 
 Headings = Mapping[str, Mapping[int, str]]
@@ -220,7 +220,7 @@ def with_headings(resolved: ResolvedOverlay, applied: Iterable[AppliedOverlay]) 
 
 def _read_diff(project: Project, name: str) -> bytes:
     try:
-        return read_regular(project.root / name, limit=SIZE_LIMIT, name=f"the diff {name}")
+        return read_regular(project.root / name, limit=Limits.size, name=f"the diff {name}")
     except OSError as error:
         raise InputError(
             f"cannot read the diff {name}: {error.strerror}",

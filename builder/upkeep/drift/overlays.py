@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from builder.documents.lock import LockedOverlay
-from builder.net.http import NotAvailableError
 from builder.patch.diff import DiffError, parse
 from builder.patch.interdiff import same_change
 from builder.patch.model import Diff
 from builder.pipeline.locking.overlays import read_overlay
 from builder.pulls import github
+from builder.pulls.access import NotAvailableError
 from builder.pulls.history import History
 from builder.pulls.source import FetchedPull, NothingChangedError, fetch_pull, neither
 from builder.upkeep.drift.model import Cause, DriftFinding
@@ -108,7 +108,7 @@ class _LockedPull:
     def _info(self) -> github.PullInfo | None:
         """The API's facts; without it, what git can tell; None when neither has such a pull request."""
         try:
-            return github.pull_info(self.repository, self.number)
+            return github.pull_info(self.repository, self.number, context=self.context)
         except UnreachableError as error:
             self.context.console.detail(f"{self.repository}#{self.number}: {error.message}; asking git")
             trouble = error
@@ -250,7 +250,7 @@ class _LockedPull:
             return self.history.commits_between(old, new)
         except UnreachableError as error:
             try:
-                return github.commits_between(self.repository, old, new)
+                return github.commits_between(self.repository, old, new, context=self.context)
             except UnreachableError:
                 raise error from None
 

@@ -21,7 +21,7 @@ def base_drift(project: Project, lock: Lock, *, context: Context) -> DriftFindin
     """Compare the base with what its name refers to now. Raises `UnreachableError` when no server responds."""
     finding = DriftFinding("base", lock.base.reference, "unchanged", locked=lock.base.digest)
     if lock.base.parsed.kind == "registry":
-        now = _registry_digest(lock)
+        now = _registry_digest(lock, context)
     else:
         try:
             now = _other_digest(project, lock, context)
@@ -46,9 +46,9 @@ def _deleted(finding: DriftFinding, detail: str) -> DriftFinding:
     )
 
 
-def _registry_digest(lock: Lock) -> str | None:
+def _registry_digest(lock: Lock, context: Context) -> str | None:
     reference = lock.base.parsed.image
-    return Registry(reference.registry).has_manifest(
+    return Registry(reference.registry, context=context).has_manifest(
         reference.repository, reference.digest or reference.tag or "latest"
     )
 
@@ -64,7 +64,9 @@ def _other_digest(project: Project, lock: Lock, context: Context) -> str:
     return open_base(lock.base.parsed, root=project.root, context=context).image(platform).digest
 
 
-def checkpoint_drift(project: Project, locked: LockedCheckpoint | None, spec: CheckpointSpec) -> DriftFinding | None:
+def checkpoint_drift(
+    project: Project, locked: LockedCheckpoint | None, spec: CheckpointSpec, *, context: Context
+) -> DriftFinding | None:
     """Compare the revision on the Hub. A local checkpoint is not read: `builder checkpoint digest` does that."""
     if locked is None:
         return None
@@ -73,7 +75,7 @@ def checkpoint_drift(project: Project, locked: LockedCheckpoint | None, spec: Ch
     if locked.repo is None:
         return replace(finding, cause="not compared", detail="a local checkpoint, or one that is known by digest only")
 
-    now = hub_commit(locked.repo, spec.revision)
+    now = hub_commit(locked.repo, spec.revision, context=context)
     if now is None:
         return replace(
             finding, cause="checkpoint gone", detail=f"the Hub has no {name} at {spec.revision or 'its default branch'}"

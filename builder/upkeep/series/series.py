@@ -12,7 +12,7 @@ from builder.patch.model import Diff, FileChange
 from builder.upkeep.series.export import known_author
 from builder.util.errors import InputError
 from builder.util.files import read_regular
-from builder.util.limits import SIZE_LIMIT
+from builder.util.limits import Limits
 
 _FIELD = re.compile(r"([A-Za-z][A-Za-z-]*): (.*)")
 _PATCH_NUMBER = re.compile(r"^\[[^\]]*\bPATCH\b[^\]]*\]\s*", re.IGNORECASE)
@@ -80,7 +80,7 @@ def _strip_option(options: Sequence[str], where: str) -> int | None:
 
 def _lines(path: Path) -> list[str]:
     try:
-        data = read_regular(path, limit=SIZE_LIMIT)
+        data = read_regular(path, limit=Limits.size)
         if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
             raise InputError(
                 f"{path} is UTF-16 text, as PowerShell's `>` writes it",
@@ -108,7 +108,7 @@ def _read_patch(folder: Path, name: str, strip: int) -> Imported:
             f"the series names {name}, which is outside its folder", hint="move the patch beside the series"
         )
     try:
-        data = read_regular(folder / name, limit=SIZE_LIMIT, name=f"the patch {name}")
+        data = read_regular(folder / name, limit=Limits.size, name=f"the patch {name}")
     except OSError as error:
         raise InputError(f"cannot read the patch {name}: {error.strerror}", hint="the series names it") from error
     data = _decoded_mail(data)

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from builder.checkpoint.header import read_header
-from builder.checkpoint.hub_access import fetch, open_hub
+from builder.checkpoint.header import START, Header, header_length, parse_header, read_header
+from builder.checkpoint.hub_access import Hub, open_hub
 from builder.util.context import Context
 from builder.util.errors import InputError
+
+# Most headers are smaller, and need one request.
+_FIRST_READ = 100_000
+_PARALLEL = 8
 
 Tensor = tuple[str, str, tuple[int, ...]]
 
@@ -25,7 +30,7 @@ class Checkpoint:
 
 
 def read_folder(folder: Path) -> Checkpoint:
-    """Read the headers of every `*.safetensors` in a folder. Raises `InputError` with the file that is not one."""
+    """Read the headers of every `*.safetensors` in a folder. Raises `InputError` with the file that is not valid."""
     path = folder / "config.json"
     if not path.is_file():
         raise InputError(f"{folder} has no config.json", hint="name the checkpoint's folder")
@@ -35,29 +40,55 @@ def read_folder(folder: Path) -> Checkpoint:
         raise InputError(
             f"{folder} has no .safetensors files", hint="download the checkpoint, or use the recipe's `model:`"
         )
-    tensors = [(each.name, each.dtype, each.shape) for file in files for each in read_header(file).tensors.values()]
+    tensors = [tensor for file in files for tensor in _listed(read_header(file))]
     return Checkpoint(str(folder), config, tuple(tensors))
+
+
+def _listed(header: Header) -> list[Tensor]:
+    return [(each.name, each.dtype, each.shape) for each in header.tensors.values()]
 
 
 def _json(data: bytes, name: str) -> dict[str, Any]:
     try:
         document = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{name} is not JSON: {error}", hint="download it again") from error
+        raise InputError(f"{name} is not valid JSON: {error}", hint="download it again") from error
     if not isinstance(document, dict):
         raise InputError(f"{name} is not a JSON object", hint="download it again")
     return document
 
 
 def read_hub(repo: str, revision: str | None, *, context: Context) -> Checkpoint:
-    """The same from the Hub (`HF_ENDPOINT`), some kilobytes per file by range; weights are not downloaded."""
-    with open_hub(repo) as api:
-        with context.console.progress(f"reading the headers of {repo}"):
-            metadata = api.get_safetensors_metadata(repo, revision=revision)
-        config = fetch(api, repo, revision, "config.json")
-    tensors = [
-        (name, str(tensor.dtype), tuple(tensor.shape))
-        for file in metadata.files_metadata.values()
-        for name, tensor in file.tensors.items()
-    ]
-    return Checkpoint(repo, _json(config, "config.json"), tuple(tensors))
+    """The same from the Hub (`HF_ENDPOINT`): config.json, and each header by range. Weights are not downloaded.
+
+    Raises `InputError` when the repository has no safetensors weights or they are damaged, `UnreachableError` when the Hub
+    does not respond or refuses.
+    """
+    with open_hub(repo, context=context) as hub:
+        commit = hub.required_commit(revision)
+        with context.console.progress(f"reading the headers of {repo}"), ThreadPoolExecutor(_PARALLEL) as pool:
+            files = _weight_files(hub, commit, repo)
+            headers = list(pool.map(lambda path: _listed(_remote_header(hub, commit, path)), files))
+        config = hub.file(commit, "config.json")
+    tensors = tuple(tensor for header in headers for tensor in header)
+    return Checkpoint(repo, _json(config, "config.json"), tensors)
+
+
+def _weight_files(hub: Hub, commit: str, repo: str) -> list[str]:
+    """The files that transformers' naming makes the weights: one, or those of an index."""
+    if hub.has_file(commit, "model.safetensors"):
+        return ["model.safetensors"]
+    index = "model.safetensors.index.json"
+    if not hub.has_file(commit, index):
+        raise InputError(f"{repo} has no safetensors weights", hint="check name and revision")
+    weights = _json(hub.file(commit, index), index).get("weight_map")
+    if not isinstance(weights, dict) or not all(isinstance(each, str) for each in weights.values()):
+        raise InputError(f"{index} of {repo} has no weight_map", hint="check name and revision")
+    return sorted(set(weights.values()))
+
+
+def _remote_header(hub: Hub, commit: str, path: str) -> Header:
+    start = hub.start_of_file(commit, path, _FIRST_READ)
+    end = 8 + header_length(start[:START], path=Path(path))
+    raw = (start if end <= len(start) else hub.start_of_file(commit, path, end))[8:end]
+    return parse_header(raw, path=Path(path), file_size=None)
