@@ -126,7 +126,7 @@ def _bare_http(project: Path, host: str, cache: str) -> Row:
         calls.append((method, url, options.get("data"), options.get("headers")))
         return original(self, method, url, scopes, **options)
 
-    Registry.send = recording  # type: ignore[assignment, method-assign]
+    Registry.send = recording  # type: ignore[method-assign]
     publish(retarget(image, f"{host}/team/record"), Wishes(), context=QUIET)
     Registry.send = original  # type: ignore[method-assign]
     number = iter(range(1000))

@@ -122,7 +122,11 @@ def test_a_stream_has_a_deadline_that_grows_with_its_size(owned: Owned) -> None:
 def test_silence_is_ended_and_attempted_again() -> None:
     """Every request is silent, so that a busy machine changes nothing."""
     clock = ManualClock()
-    with serving(lambda _: server.over.wait(30) and None) as server:
+
+    def silent(_: Any) -> None:
+        server.over.wait(30)
+
+    with serving(silent) as server:
         client = Client(Limits(silence=0.2, clock=clock))
         with pytest.raises(NoResponseError, match="ReadTimeout"):
             client.send("GET", server.url)

@@ -164,7 +164,12 @@ def test_a_git_that_is_too_old_is_named(hub: GitHub, project: Path, tmp_path: Pa
 def test_git_waits_as_long_as_the_server_asks(hub: GitHub) -> None:
     """The server is well again after that pause, and long after what four attempts would wait by themselves."""
     hub.faults["info/refs"] = [Fault(429, headers={"Retry-After": "20"})]
-    owned = Owned(ManualClock(lambda seconds: hub.faults.pop("info/refs", None) and None if seconds == 20 else None))
+
+    def well_again(seconds: float) -> None:
+        if seconds == 20:
+            hub.faults.pop("info/refs", None)
+
+    owned = Owned(ManualClock(well_again))
     assert "HEAD" in GitRemote(REPOSITORY, context=owned.context).heads()
     assert owned.clock.pauses == [20.0]
 
