@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from builder.documents.reference import Platform
@@ -80,6 +80,14 @@ class BaseImage:
     platform: Platform
     wheel: tuple[str, str] | None = None
     """File name and SHA-256 of the wheel, for a `wheel:` base, which has no image: its manifest has no layers."""
+
+
+@dataclass(frozen=True)
+class Mirrors:
+    """Repositories that have a pinned base too; `manifests` is platform -> manifest digest, for those without its index."""
+
+    repositories: tuple[str, ...] = ()
+    manifests: Mapping[str, str] = field(default_factory=dict)
 
 
 class Base(Protocol):

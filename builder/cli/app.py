@@ -43,6 +43,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "build": ("builder.cli.commands.build", "Make the image."),
     "publish": ("builder.cli.commands.publish", "Build the image and push what the registry lacks."),
     "verify": ("builder.cli.commands.verify", "Derive an image again from its lock, and compare every byte."),
+    "mirror": ("builder.cli.commands.mirror", "Keep a copy of the locked base in another repository."),
     "run": ("builder.cli.commands.run", "Run the image with a profile."),
     "smoke": ("builder.cli.commands.smoke", "Start the image, or take a running server, and check it."),
     "deploy": ("builder.cli.commands.deploy", "Render Compose or Kubernetes files for a published image."),

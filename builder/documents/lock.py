@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field, StrictBool, StrictInt, StringConstra
 
 from builder.documents.profile import Profile
 from builder.documents.recipe import MAX_STRIP, Folder, Requirements
-from builder.documents.reference import BaseReference, Platform
+from builder.documents.reference import BaseReference, Platform, Reference
 from builder.documents.values import Commit, Frozen, Name, Sha256
 from builder.documents.yamlfile import Document, parse_yaml, validate_document
 from builder.util.errors import InputError
@@ -189,6 +189,11 @@ class LockedBase(Frozen):
         default=False,
         description="Whether parts of the wheel were taken without checking the whole against its digest.",
     )
+    mirrors: tuple[Short, ...] = Field(
+        default=(),
+        max_length=32,
+        description="Repositories that have the base under the same digests: `builder mirror`.",
+    )
     platforms: dict[str, LockedPlatform] = Field(min_length=1, max_length=32)
 
     @model_validator(mode="after")
@@ -197,6 +202,9 @@ class LockedBase(Frozen):
             kind = BaseReference.parse(self.reference).kind
             for name in self.platforms:
                 Platform.parse(name)
+            for name in self.mirrors:
+                if kind != "registry" or not Reference.is_repository(name):
+                    raise ValueError(f"{name!r} is not a repository that can mirror this base")
         except InputError as error:
             raise ValueError(error.message) from error
         if (kind == "wheel") != (self.wheel is not None):
@@ -274,7 +282,11 @@ class Lock(Frozen):
     def inputs(self) -> str:
         """SHA-256 over the lock's content, independent of YAML's spelling: the second part of immutable tags."""
         document = self.model_copy(
-            update={"overlays": tuple(each.model_copy(update={"rendering": None}) for each in self.overlays)}
+            update={
+                "overlays": tuple(each.model_copy(update={"rendering": None}) for each in self.overlays),
+                # Where the same bytes are kept as well decides nothing.
+                "base": self.base.model_copy(update={"mirrors": ()}),
+            }
         ).document()
         return sha256(json.dumps(document, sort_keys=True, separators=(",", ":")).encode())
 

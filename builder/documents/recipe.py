@@ -175,9 +175,8 @@ class Recipe(Frozen):
             BaseReference.parse(self.base)
             for platform in self.platforms:
                 Platform.parse(platform)
-            if self.publish is not None and (
-                Reference.parse(self.publish).digest or ":" in self.publish.rsplit("/", 1)[-1]
-            ):
+            if self.publish is not None and not Reference.is_repository(self.publish):
+                Reference.parse(self.publish)
                 raise ValueError("'publish' names a repository, without tag and digest")
         except InputError as error:
             raise ValueError(error.message) from error

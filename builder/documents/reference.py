@@ -93,6 +93,14 @@ class Reference:
             tag = "latest"
         return cls(registry, repository, tag, digest)
 
+    @classmethod
+    def is_repository(cls, text: str) -> bool:
+        """Whether `text` names a repository, without tag and digest."""
+        try:
+            return cls.parse(text).digest is None and ":" not in text.rsplit("/", 1)[-1]
+        except InputError:
+            return False
+
     @property
     def name(self) -> str:
         """Registry and repository, without tag and digest."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from builder.base.model import BaseImage
 from builder.base.oci_layout import LayoutBase
-from builder.base.open import open_base
+from builder.base.open import open_locked
 from builder.documents.lock import Lock
 from builder.image.labels import INPUTS_LABEL, RECORD_LABEL, entrypoint_of
 from builder.image.layer import Layer, make_layer
@@ -102,7 +102,7 @@ def write_oci(
     owner = {each.digest: image.base for image in built.images.values() for each in image.base_layers}
     layers = {each.digest: each for image in built.images.values() for each in image.base_layers}
     wanted = list(layers.values()) if kind == "oci" or with_base else []
-    base = open_base(lock.base.pinned, root=workspace.project.root, context=workspace.context) if wanted else None
+    base = open_locked(lock.base, root=workspace.project.root, context=workspace.context) if wanted else None
     with workspace.context.console.progress("base layers", total=sum(each.size for each in wanted)) as bar:
         write_layout(
             folder,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from builder.base.model import BaseImage, PackageTree
-from builder.base.open import open_base
+from builder.base.open import open_base, open_locked
 from builder.documents.lock import Lock
 from builder.documents.model_shape import ModelShape
 from builder.documents.recipe import Recipe, load_recipe
@@ -66,7 +66,7 @@ def judge_of_stack(
     key = source_key(lock.base.digest, locked.manifest)
 
     def opened() -> PackageTree:
-        base = open_base(lock.base.pinned, root=project.root, context=context)
+        base = open_locked(lock.base, root=project.root, context=context)
         image = base.image(platform)
         if image.digest != lock.base.digest:
             raise MismatchError(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from builder.base.locked import read_locked
 from builder.base.model import BaseFile, BaseImage, Distribution, EntryKind, PackageTree
-from builder.base.open import open_base
+from builder.base.open import open_locked
 from builder.documents.lock import Lock, LockedPlatform
 from builder.documents.recipe import Recipe
 from builder.documents.record import make_record
@@ -243,7 +243,7 @@ def _read(
         wanted[_record_path(locked)] = locked.distribution.record
 
     def tree() -> PackageTree:
-        return open_base(lock.base.pinned, root=root, context=context).tree(platform, lock.package)
+        return open_locked(lock.base, root=root, context=context).tree(platform, lock.package)
 
     release = None if lock.base.wheel else (locked.distribution.name, locked.distribution.version)
     return dict(
@@ -258,7 +258,7 @@ def base_image(root: Path, lock: Lock, platform: Platform, *, context: Context) 
     manifest = cache.get(locked.manifest.removeprefix("sha256:"))
     config = cache.get(locked.config.removeprefix("sha256:"))
     if manifest is None or config is None:
-        image = open_base(lock.base.pinned, root=root, context=context).image(platform)
+        image = open_locked(lock.base, root=root, context=context).image(platform)
         if image.manifest.digest != locked.manifest or image.digest != lock.base.digest:
             raise MismatchError(
                 f"the base {lock.base.reference} is not the one that was locked",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from builder.base.model import Base
-from builder.base.open import open_base
+from builder.base.open import open_locked
 from builder.documents.reference import Reference
 from builder.oci.artifact import Evidence
 from builder.pipeline.build import Built, build_images
@@ -58,7 +58,7 @@ class Published:
 def target_of(text: str) -> Reference:
     """A repository to push to. Raises `InputError` when a tag or a digest is given as well."""
     target = Reference.parse(text)
-    if ":" in text.rsplit("/", 1)[-1] or target.digest:
+    if not Reference.is_repository(text):
         raise InputError(f"{text!r} has a tag or a digest", hint="name the repository; the tags follow from the lock")
     return target
 
@@ -105,12 +105,15 @@ def _judge(verdicts: Sequence[Evidence], wishes: Wishes) -> None:
 def publish(prepared: Prepared, wishes: Wishes, *, context: Context) -> list[Published]:
     """Push to every target, one after another."""
     lock, built = prepared.workspace.lock, prepared.built
-    base: Base = open_base(lock.base.pinned, root=prepared.workspace.project.root, context=context)
+    base: Base = open_locked(lock.base, root=prepared.workspace.project.root, context=context)
     owner = {each.digest: image.base for image in built.images.values() for each in image.base_layers}
-    home = lock.base.parsed.image if lock.base.parsed.kind == "registry" else None
+    homes = [lock.base.parsed.image] if lock.base.parsed.kind == "registry" else []
+    homes += [Reference.parse(each) for each in lock.base.mirrors]
     tags = [*([built.tags.moving] if wishes.move and built.tags.moving else []), *wishes.tags]
     done = []
     for target in prepared.targets:
+        # Layers are mounted from a repository of the target's own registry, the base's or a mirror's.
+        home = next((each for each in homes if each.registry == target.registry), None)
         moved = push(
             built, target, home, lambda layer: base.blob(owner[layer.digest], layer),
             evidence=prepared.evidence, tags=tags, sign=wishes.sign, context=context,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from builder.base.model import Base
-from builder.base.open import open_base
+from builder.base.open import open_base, open_locked
 from builder.base.wheel import WheelBase
 from builder.documents.lock import Lock, LockedBase, LockedPlatform, read_lock
 from builder.documents.profile import Profile, load_profile
@@ -124,6 +124,7 @@ def make_lock(
             digest=digest,
             wheel=wheel,
             trust_ranges=trust_ranges and wheel is not None,
+            mirrors=previous.base.mirrors if previous is not None and previous.base.digest == digest else (),
             platforms=platforms,
         ),
         overlays=tuple(
@@ -142,9 +143,9 @@ def make_lock(
 
 
 def _open(project: Project, recipe: Recipe, previous: Lock | None, *, context: Context) -> Base:
-    kept = previous is not None and previous.base.reference == recipe.base
-    reference = previous.base.pinned if previous is not None and kept else recipe.base_reference
-    return open_base(reference, root=project.root, context=context)
+    if previous is not None and previous.base.reference == recipe.base:
+        return open_locked(previous.base, root=project.root, context=context)
+    return open_base(recipe.base_reference, root=project.root, context=context)
 
 
 def _check_after(recipe: Recipe, resolved: Sequence[ResolvedOverlay], base: Base, platform: Platform) -> None:

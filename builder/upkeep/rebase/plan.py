@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from builder.base.model import PackageTree
-from builder.base.open import open_base
+from builder.base.open import open_base, open_locked
 from builder.documents.reference import BaseReference, Platform
 from builder.patch.stack import run_steps
 from builder.patch.tree import Step
@@ -67,7 +67,7 @@ def old_stack(workspace: Workspace) -> LockedStack:
     overlays = [read_overlay(workspace.project, each) for each in workspace.lock.overlays]
 
     def tree() -> PackageTree:
-        base = open_base(workspace.lock.base.pinned, root=workspace.project.root, context=workspace.context)
+        base = open_locked(workspace.lock.base, root=workspace.project.root, context=workspace.context)
         return base.tree(platform, workspace.lock.package)
 
     with naming(workspace.lock.overlays):
