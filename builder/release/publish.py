@@ -14,6 +14,7 @@ from builder.pipeline.build import Built, build_images
 from builder.pipeline.locking.overlays import read_overlay
 from builder.pipeline.workspace import Workspace
 from builder.release.evidence.collect import OUTCOME, make_evidence, read_verdicts, write_evidence
+from builder.release.evidence.repository import find_repository
 from builder.release.push import Moved, push
 from builder.serve.smoke.result import read_verdict
 from builder.util.context import Context
@@ -78,7 +79,11 @@ def prepare(workspace: Workspace, to: Sequence[str], wishes: Wishes) -> Prepared
         )
     built = build_images(workspace.lock, workspace.plans())
     overlays = [read_overlay(workspace.project, each) for each in workspace.lock.overlays] if wishes.evidence else []
-    evidence = make_evidence(workspace.lock, built, overlays) if wishes.evidence else []
+    evidence = (
+        make_evidence(workspace.lock, built, overlays, find_repository(workspace.project.root))
+        if wishes.evidence
+        else []
+    )
     verdicts = read_verdicts(wishes.verdicts, built)
     _judge(verdicts, wishes)
     for each in verdicts:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from builder.serve.smoke.result import Check, ImageIdentity, SmokeResult, Verdic
 from tests.support.cli import builder
 from tests.support.published import patched_project, small_base
 from tests.support.registry import registry, skopeo_copy
+from tests.support.trees import git
 
 
 @pytest.fixture(scope="module")
@@ -194,3 +196,30 @@ def test_signing_comes_before_tags_and_its_failure_moves_none(hub: str, project:
     missing = builder("publish", "small", "--to", f"{hub}/team/x", "--sign", cwd=project, env={"PATH": "/usr/bin:/bin"})
     assert missing.code == 2
     assert "install cosign" in missing.err
+
+
+def test_provenance_names_the_repository_that_the_recipe_is_in(hub: str, project: Path, tmp_path: Path) -> None:
+    root = tmp_path / "repository"
+    shutil.copytree(project, root)
+    git(root, "init", "-q")
+    git(root, "remote", "add", "origin", "https://name:secret@git.example/team/recipes.git")
+    git(root, "add", ".")
+    git(root, "-c", "user.name=N", "-c", "user.email=e@x", "commit", "-q", "-m", "first")
+    commit = git(root, "rev-parse", "HEAD").decode().strip()
+    for dirty in (False, True):
+        target = f"{hub}/team/source-{'dirty' if dirty else 'clean'}"
+        folder = tmp_path / f"evidence-{dirty}"
+        if dirty:
+            (root / "profiles/tiny.yaml").write_text((root / "profiles/tiny.yaml").read_text() + "# more\n")
+        done = builder("publish", "small", "--to", target, "--evidence", str(folder), "--json", cwd=root)
+        assert done.code == 0, done.err
+        statement = json.loads((folder / "provenance.json").read_text())
+        assert statement["predicate"]["buildDefinition"]["resolvedDependencies"][-1] == {
+            "name": "recipe repository",
+            "uri": f"git+https://git.example/team/recipes.git@{commit}",
+            "digest": {"gitCommit": commit},
+            "annotations": {"dirty": dirty},
+        }
+        assert "secret" not in (folder / "provenance.json").read_text()
+        checked = builder("verify", done.document["reference"], "--json", cwd=tmp_path)
+        assert checked.code == 0, checked.err

@@ -10,7 +10,8 @@ from builder.oci.artifact import LOCK, PROVENANCE, SBOM, SOURCES, VERDICT, Evide
 from builder.oci.types import Descriptor
 from builder.patch.model import Overlay
 from builder.pipeline.build import Built
-from builder.release.evidence.provenance import make_provenance
+from builder.release.evidence.provenance import make_provenance, recipe_source
+from builder.release.evidence.repository import Repository
 from builder.release.evidence.sbom import make_sbom
 from builder.release.evidence.sources import make_sources
 from builder.serve.smoke.result import read_verdict
@@ -21,15 +22,20 @@ OUTCOME = "dev.overlay-image-builder.verdict.outcome"
 """The annotation of an attached verdict: passed, failed or unreadable."""
 
 
-def make_evidence(lock: Lock, built: Built, overlays: Sequence[Overlay]) -> list[Evidence]:
-    """Everything that follows from the lock and the image's digests, always the same: documents, lock and sources."""
+def make_evidence(
+    lock: Lock, built: Built, overlays: Sequence[Overlay], repository: Repository | None = None
+) -> list[Evidence]:
+    """Everything that follows from the lock and the image's digests, always the same: documents, lock and sources.
+
+    `repository` is where the recipe is kept, for the provenance.
+    """
     platforms = list(built.images)
     found = travelling(lock, built, overlays)
     for platform, image in built.images.items():
-        found.append(_provenance(lock, image.manifest, [platform]))
+        found.append(_provenance(lock, image.manifest, [platform], repository))
         found.append(Evidence("sbom.cdx.json", SBOM, image.manifest, make_sbom(lock, platform, image.manifest)))
     if built.index is not None:
-        found.append(_provenance(lock, built.top, platforms))
+        found.append(_provenance(lock, built.top, platforms, repository))
     return found
 
 
@@ -50,8 +56,17 @@ def travelling(lock: Lock, built: Built, overlays: Sequence[Overlay]) -> list[Ev
     ]
 
 
-def _provenance(lock: Lock, subject: Descriptor, platforms: list[str]) -> Evidence:
-    return Evidence("provenance.json", PROVENANCE, subject, make_provenance(lock, subject, platforms))
+def _provenance(lock: Lock, subject: Descriptor, platforms: list[str], repository: Repository | None) -> Evidence:
+    """The provenance; what a registry shows of it without reading it is where the recipe is, in the OCI's own names."""
+    source = recipe_source(repository) if repository is not None else None
+    annotations = {}
+    if repository is not None:
+        annotations = {"org.opencontainers.image.revision": repository.commit}
+        if repository.remote:
+            annotations["org.opencontainers.image.source"] = repository.remote
+    return Evidence(
+        "provenance.json", PROVENANCE, subject, make_provenance(lock, subject, platforms, recipe=source), annotations
+    )
 
 
 def read_verdicts(files: Sequence[Path], built: Built) -> list[Evidence]:

@@ -1,27 +1,39 @@
 """SLSA provenance v1 of an image: what it was built from, each part by digest.
 
 Source: in-toto Statement v1 and SLSA provenance v1. It holds no time and no run, so that two builds of one lock have the
-same provenance; `BUILDER_ID` names who built, as a URI.
+same provenance at one commit of the repository that the recipe is in; `BUILDER_ID` names who built, as a URI.
 """
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from builder import __version__
 from builder.documents.lock import Lock, LockedOverlay
 from builder.oci.types import Descriptor
+from builder.release.evidence.repository import Repository
 from builder.util.files import sha256
 
+RECIPE = "recipe repository"
 BUILD_TYPE = "urn:overlay-image-builder:recipe:v1"
 
 
 def make_provenance(
-    lock: Lock, subject: Descriptor, platforms: list[str], *, builder: tuple[str, str] | None = None
+    lock: Lock,
+    subject: Descriptor,
+    platforms: list[str],
+    *,
+    builder: tuple[str, str] | None = None,
+    recipe: Mapping[str, Any] | None = None,
 ) -> bytes:
-    """The statement about the manifest (or index) `subject`. `builder` is who built, as URI and version; default: we."""
+    """The statement about the manifest (or index) `subject`.
+
+    `builder` is who built, as URI and version; default: this tool here. `recipe` is where the recipe is kept, as
+    `recipe_source` describes it.
+    """
     who, version = builder or (os.environ.get("BUILDER_ID") or "urn:overlay-image-builder:local", __version__)
     statement = {
         "_type": "https://in-toto.io/Statement/v1",
@@ -32,7 +44,7 @@ def make_provenance(
                 "buildType": BUILD_TYPE,
                 "externalParameters": {"recipe": lock.name, "recipeDigest": lock.recipe, "platforms": platforms},
                 "internalParameters": {"inputs": lock.inputs, "epoch": lock.epoch},
-                "resolvedDependencies": _dependencies(lock, platforms),
+                "resolvedDependencies": [*_dependencies(lock, platforms), *([dict(recipe)] if recipe else [])],
             },
             "runDetails": {
                 "builder": {
@@ -43,6 +55,17 @@ def make_provenance(
         },
     }
     return json.dumps(statement, indent=1, ensure_ascii=False).encode() + b"\n"
+
+
+def recipe_source(repository: Repository) -> dict[str, Any]:
+    """The repository that the recipe is in, as a resource descriptor: by commit, and whether the work tree differed from it."""
+    uri = f"git+{repository.remote or f'file:{repository.root.name}'}@{repository.commit}"
+    return {
+        "name": RECIPE,
+        "uri": uri,
+        "digest": {"gitCommit": repository.commit},
+        "annotations": {"dirty": repository.dirty},
+    }
 
 
 def _dependencies(lock: Lock, platforms: list[str]) -> list[dict[str, Any]]:

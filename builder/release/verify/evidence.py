@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from builder.documents.lock import Lock, parse_lock
 from builder.oci.artifact import LOCK, PROVENANCE, SBOM, SOURCES, VERDICT
 from builder.oci.types import Descriptor
 from builder.release.evidence.collect import OUTCOME
-from builder.release.evidence.provenance import make_provenance
+from builder.release.evidence.provenance import RECIPE, make_provenance
 from builder.release.evidence.sbom import make_sbom
 from builder.release.evidence.sources import read_sources
 from builder.release.verify.compare import json_differences, key_differences, object_of
@@ -169,13 +170,26 @@ def _sources(lock: Lock, data: bytes) -> list[Problem]:
 
 
 def _provenance(lock: Lock, subject: Descriptor, platforms: list[str], data: bytes) -> list[Problem]:
-    """Who built is free, as two words of text; everything else follows from the lock."""
+    """Who built and where the recipe is kept are free, in a fixed form; everything else follows from the lock."""
     run = _get(object_of(data), "predicate", "runDetails", "builder")
     who, version = _get(run, "id"), _get(run, "version", "overlay-image-builder")
     if not isinstance(who, str) or not isinstance(version, str):
         who, version = "a URI", "a version"
-    wanted = make_provenance(lock, subject, platforms, builder=(who, version))
+    wanted = make_provenance(lock, subject, platforms, builder=(who, version), recipe=_recipe(data))
     return json_differences("evidence provenance,", wanted, data)
+
+
+def _recipe(data: bytes) -> dict[str, Any] | None:
+    """What a provenance says of the recipe's repository, when it has the form that this tool writes."""
+    listed = _get(object_of(data), "predicate", "buildDefinition", "resolvedDependencies")
+    last = listed[-1] if isinstance(listed, list) and listed else None
+    commit, uri = _get(last, "digest", "gitCommit"), _get(last, "uri")
+    if _get(last, "name") != RECIPE or not isinstance(commit, str) or not re.fullmatch("[0-9a-f]{40,64}", commit):
+        return None
+    if not isinstance(uri, str) or not uri.startswith("git+") or not uri.endswith(f"@{commit}"):
+        return None
+    dirty = _get(last, "annotations", "dirty") is True
+    return {"name": RECIPE, "uri": uri, "digest": {"gitCommit": commit}, "annotations": {"dirty": dirty}}
 
 
 def _sbom(lock: Lock, platform: str, subject: Descriptor, data: bytes) -> list[Problem]:
