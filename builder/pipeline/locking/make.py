@@ -100,15 +100,14 @@ def make_lock(
     for name in recipe.platforms:
         platform = Platform.parse(name)
         image = base.image(platform)
+        if isinstance(base, WheelBase) and not trust_ranges:
+            base.check(platform)
         tree = base.tree(platform, recipe.package)
         with naming(each.locked for each in resolved):
             results[name] = apply_stack([each.overlay for each in resolved], tree, recipe.package)
         for note in notes(results[name]):
             context.console.warn(note)
         _check_after(recipe, resolved, base, platform)
-        # Last: a wheel is a quarter of a gigabyte, and a stack that does not apply needs none of it.
-        if isinstance(base, WheelBase) and not trust_ranges:
-            base.check(platform)
         platforms[name] = lock_platform(image, tree, results[name], cache)
         digest, epoch = image.digest, max(epoch, epoch_of(image))
         wheel = image.wheel[0] if image.wheel else None
