@@ -99,6 +99,10 @@ class WheelBase:
         """
         check_wheel(self._link(platform), context=self._context)
 
+    def checked(self, platform: Platform) -> bool:
+        """Whether the whole wheel was read and checked before."""
+        return read_index(self._link(platform).sha256) is not None
+
     def blob(self, image: BaseImage, descriptor: Descriptor) -> AbstractContextManager[Iterator[bytes]]:
         raise InputError(f"{image.reference} has no blob {descriptor.digest}", hint="a wheel base has no layers")
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from builder.base.model import PackageTree
+from builder.base.record import read_record
 from builder.patch.model import FileChange
 
 # Endings of sources for a compiler. A package that compiles at run time carries them as text.
@@ -47,8 +46,8 @@ class Installed:
         path = f"{tree.distribution.dist_info}/RECORD"
         record = tree.read([path]).get(path)
         if record is not None and record.kind == "file":
-            rows = csv.reader(io.StringIO(record.data.decode("utf-8", "replace")))
-            listed = frozenset(row[0] for row in rows if row and row[0].startswith(f"{package}/"))
+            rows = read_record(record.data, f"the base's {path}")
+            listed = frozenset(row.path for row in rows if row.path.startswith(f"{package}/"))
             if listed:
                 return cls(listed)
         return cls(frozenset(_walk(tree, package)))

@@ -100,7 +100,10 @@ def make_lock(
     for name in recipe.platforms:
         platform = Platform.parse(name)
         image = base.image(platform)
-        if isinstance(base, WheelBase) and not trust_ranges:
+        if isinstance(base, WheelBase) and not trust_ranges and not base.checked(platform):
+            # A wheel is a quarter of a gigabyte, and a stack that does not apply to its ranges needs none of it.
+            with naming(each.locked for each in resolved):
+                apply_stack([each.overlay for each in resolved], base.tree(platform, recipe.package), recipe.package)
             base.check(platform)
         tree = base.tree(platform, recipe.package)
         with naming(each.locked for each in resolved):
