@@ -40,8 +40,8 @@ class RegistryBase:
 
     @contextmanager
     def blob(self, image: BaseImage, descriptor: Descriptor) -> Iterator[Iterator[bytes]]:  # noqa: ARG002
-        with self._registry.blob(self.parsed.repository, descriptor) as pieces:
-            yield pieces
+        with self._registry.blob(self.parsed.repository, descriptor) as chunks:
+            yield chunks
 
     def _small(self, descriptor: Descriptor) -> bytes:
         if "manifest" in descriptor.media_type:

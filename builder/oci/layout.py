@@ -25,7 +25,7 @@ RECIPE_NAME = "dev.overlay-image-builder.name"
 _MARKER = b'{"imageLayoutVersion":"1.0.0"}'
 _CHUNK = 1 << 20
 _BLOB_LIMIT = 512 << 20
-"""Bytes of a blob that is read into memory: a manifest, a config, our own layer, a piece of evidence."""
+"""Bytes of a blob that is read into memory: a manifest, a config, our own layer, evidence."""
 _MANIFEST_LIMIT = 4 << 20
 
 
