@@ -105,6 +105,10 @@ class MergedLayers:
                 return found
         return _NOTHING
 
+    def is_decided(self, finding: Finding) -> bool:
+        """Whether no layer that was not read yet can say otherwise. The bottom layer may be read before those above it."""
+        return finding.layer > self._next
+
     def _in_layer(self, index: int, path: str, parents: Sequence[str]) -> Finding | None:
         """What one layer has at a path, or None when the layers below decide."""
         snapshot = self._snapshots[index]
@@ -146,6 +150,8 @@ class MergedLayers:
         if finding.entry is None or finding.entry.kind != "hardlink":
             return finding.entry
         target = self.find(finding.entry.target, below=finding.layer)
+        while not self.is_decided(target) and self.deeper():
+            target = self.find(finding.entry.target, below=finding.layer)
         found = self._resolved(target, depth + 1) if depth < len(self._layers) else None
         if found is None or found.kind not in ("file", "symlink") or found is _UNKNOWN_FILE:
             return replace(finding.entry, kind="other")

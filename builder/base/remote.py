@@ -10,7 +10,7 @@ from builder.base.model import BaseImage
 from builder.base.tree import LayeredTree
 from builder.documents.reference import BaseReference, Platform
 from builder.oci.registry.client import Registry
-from builder.oci.types import Descriptor
+from builder.oci.types import INDEX_TYPES, MANIFEST_TYPES, Descriptor
 from builder.util.context import Context
 from builder.util.errors import InputError
 
@@ -44,6 +44,6 @@ class RegistryBase:
             yield chunks
 
     def _small(self, descriptor: Descriptor) -> bytes:
-        if "manifest" in descriptor.media_type:
+        if descriptor.media_type in (*INDEX_TYPES, *MANIFEST_TYPES):
             return self._registry.manifest(self.parsed.repository, descriptor.digest)[0]
         return self._registry.read_blob(self.parsed.repository, descriptor)

@@ -98,9 +98,10 @@ class LayeredTree:
         return found
 
     def _look_for(self, full: str, *, listed: bool) -> None:
-        """Read on until a layer mentions a path that RECORD lists, or every layer is read."""
-        while listed and self._merged.find(full).layer < 0 and self._merged.deeper():
-            pass
+        """Read on until a layer decides what a path is that RECORD lists or the bottom layer has, or every layer is read."""
+        found = self._merged.find(full)
+        while (listed or found.layer >= 0) and not self._merged.is_decided(found) and self._merged.deeper():
+            found = self._merged.find(full)
 
     def _linked_parent(self, path: str) -> BaseFile | None:
         """The first parent below the package root that is not a folder."""
