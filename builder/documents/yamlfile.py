@@ -118,7 +118,9 @@ def _check_events(text: str, name: str) -> None:
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
         if count > _EVENTS:
-            raise InputError(f"{name} has more than {_EVENTS:,} values and keys", hint="this cannot be the file that was meant")
+            raise InputError(
+                f"{name} has more than {_EVENTS:,} values and keys", hint="this cannot be the file that was meant"
+            )
 
 
 def _build(node: yaml.Node, location: Location, document: Document) -> Any:

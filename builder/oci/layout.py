@@ -239,8 +239,9 @@ def _bring(
             raise InputError(
                 f"the base layout has no blob {origin.name}", hint="the base is incomplete: copy it whole"
             ) from error
-        # A link changes the file's time of change, for both names.
+        # A link changes the file's time of change, for both names; a copy is a file of its own.
         checks.remember(origin, descriptor)
+        checks.remember(path, descriptor)
     elif source is not None:
         with source(descriptor) as chunks, replacing(path) as stream:
 

@@ -197,16 +197,17 @@ class CheckedFiles:
     def knows(self, path: Path, claim: str) -> bool:
         """Whether the file that is at `path` now was found to be what `claim` says."""
         try:
-            return self._fact(claim).read_text() == _identity(path)
+            return self._fact(path, claim).read_text() == _identity(path)
         except (OSError, ValueError):
             return False
 
     def remember(self, path: Path, claim: str) -> None:
         """Remember that the file at `path` is what `claim` says: its digest, and whatever else was checked."""
-        write_file(self._fact(claim), _identity(path).encode())
+        write_file(self._fact(path, claim), _identity(path).encode())
 
-    def _fact(self, claim: str) -> Path:
-        return self._folder / sha256(claim.encode())
+    def _fact(self, path: Path, claim: str) -> Path:
+        found = path.stat()
+        return self._folder / sha256(f"{claim} {found.st_dev} {found.st_ino}".encode())
 
 
 def _identity(path: Path) -> str:

@@ -119,7 +119,7 @@ def test_too_much_text_is_refused(
     refused(tmp_path, capsys, "MiB of text")
 
 
-@pytest.mark.parametrize("name", ["../x", "usr/../../x", "usr/.wh.", "usr/.wh...", f"{ROOT}/vllm/\x01.py"])
+@pytest.mark.parametrize("name", ["../x", "usr/../../x", "usr/.wh.", "usr/.wh...", f"{ROOT}/vllm/\udcff.py"])
 def test_a_name_that_nobody_unpacks_is_refused(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made = Made(recipe(tmp_path) / "base")
     made.write(made.image([*GOOD, layer(Item(name, b"x"))]))
@@ -324,11 +324,11 @@ def test_a_plain_layer_of_garbage_is_refused(tmp_path: Path, capsys: pytest.Capt
 
 
 def with_record(tmp_path: Path, capsys: Any, extra: str, *, newline: str = "\n") -> Outcome:
-    items = package()
-    record = items[-1]
+    items = [*package(), Item(f"{ROOT}/vllm/a\u2028b.py", b""), Item(f"{ROOT}/vllm/a\nb.py", b"")]
+    record = items.pop(4)
     text = (record.data.decode() + extra).replace("\n", newline)
     made = Made(recipe(tmp_path) / "base")
-    made.write(made.image([GOOD[0], layer(*items[:-1], Item(record.name, text.encode()))]))
+    made.write(made.image([GOOD[0], layer(*items, Item(record.name, text.encode()))]))
     return build(tmp_path, capsys)
 
 

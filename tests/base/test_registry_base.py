@@ -67,7 +67,9 @@ def push(host: str, name: str, made: Made, top: dict[str, Any]) -> None:
             assert sent.status_code == 201, sent.text
 
 
-@pytest.mark.parametrize("kind", ["nested", "no platform", "hard link in a lower layer", "file in two lower layers", "venv below"])
+@pytest.mark.parametrize(
+    "kind", ["nested", "no platform", "hard link in a lower layer", "file in two lower layers", "venv below"]
+)
 def test_a_base_in_a_registry(kind: str, host: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made = Made(tmp_path / "unused")
     root = ROOT
