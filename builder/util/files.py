@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -13,6 +14,9 @@ from pathlib import Path
 from typing import IO
 
 from builder.util.errors import InputError, MismatchError
+
+
+_NOT_A_FILE = {errno.ELOOP, errno.ENXIO, errno.ENODEV, errno.ENAMETOOLONG}
 
 
 def sha256(data: bytes) -> str:
@@ -44,7 +48,12 @@ def open_regular(path: Path) -> Iterator[IO[bytes]]:
     Raises `OSError` when it cannot be opened.
     """
     # Opening a FIFO waits for a writer, unless it is opened without blocking.
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno not in _NOT_A_FILE:
+            raise
+        raise InputError(f"cannot open {path}: {error.strerror}", hint="name a regular file") from error
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
         raise InputError(f"{path} is not a regular file", hint="name a file, not a folder, a pipe or a device")

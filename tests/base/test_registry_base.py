@@ -90,7 +90,8 @@ def test_a_base_in_a_registry(kind: str, host: str, tmp_path: Path, capsys: pyte
             *package(root),
         )
         layers[3] = layer(*package(source=SOURCE.replace(b"x10 = 10", b"x10 = 10 ")))
-    image = made.image(layers, env=env, **({} if kind == "no platform" else AMD64))
+    more: dict[str, Any] = {} if kind == "no platform" else AMD64
+    image = made.image(layers, env=env, **more)
     top = made.index(made.index(image)) if kind == "nested" else made.index(image)
     name = f"team/{kind.replace(' ', '-')}"
     push(host, name, made, top)
