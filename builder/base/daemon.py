@@ -21,7 +21,7 @@ from builder.util.context import Context
 from builder.util.errors import InputError, UnreachableError
 from builder.util.files import sha256
 
-# Runs inside the image, on whatever Python it has: finds the package without importing it, then answers for paths.
+# Runs inside the image, on whatever Python it has: finds the package without importing it, then reads the paths that it is given.
 _SCRIPT = r"""
 import base64, importlib.metadata as metadata, importlib.util as util, json, os, stat, sys
 package, paths, folders, outside = json.loads(sys.argv[1])
@@ -116,16 +116,16 @@ class DockerTree:
     def __init__(self, name: str, package: str) -> None:
         self._name = name
         self._package = package
-        answer = self._ask()
-        if answer.get("missing"):
+        response = self._ask()
+        if response.get("missing"):
             raise InputError(f"docker:{name} has no Python package {package!r}", hint="check the recipe's 'package'")
-        if answer.get("info") is None:
+        if response.get("info") is None:
             raise InputError(
                 f"docker:{name}: no installed distribution lists {package}", hint="editable installs cannot be patched"
             )
-        self.root = str(answer["root"])
-        self.python = str(answer["python"])
-        self.distribution = Distribution(*answer["info"])
+        self.root = str(response["root"])
+        self.python = str(response["python"])
+        self.distribution = Distribution(*response["info"])
 
     def read(self, paths: Collection[str]) -> Mapping[str, BaseFile]:
         found = {each["path"]: each for each in self._ask(paths=list(paths))["read"] if each is not None}
@@ -152,7 +152,7 @@ class DockerTree:
                     self._name, ["-c", _SCRIPT, arguments], entrypoint="python3", network_disabled=True, remove=True,
                     read_only=True, stdout=True, stderr=False,
                 )  # fmt: skip
-                answer = json.loads(output)
+                response = json.loads(output)
             except ImageNotFound as error:
                 raise _not_found(self._name) from error
             except (APIError, ContainerError, ValueError) as error:
@@ -161,8 +161,8 @@ class DockerTree:
                     details=[("why", str(error)[:500])],
                     hint="the image's own python3 lists the package; see that it starts",
                 ) from error
-        assert isinstance(answer, dict)  # noqa: S101  the script prints an object
-        return answer
+        assert isinstance(response, dict)  # noqa: S101  the script prints an object
+        return response
 
 
 def _inspect(client: Any, name: str) -> dict[str, Any]:

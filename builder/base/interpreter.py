@@ -7,9 +7,9 @@ Source: CPython 3.11-3.13 `Modules/getpath.py` (prefix, `pyvenv.cfg` beside the 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from builder.base.layers import LayerEntry
 
@@ -45,10 +45,33 @@ def is_plain(environment: Mapping[str, str]) -> bool:
     return path <= _SYSTEM and not any(environment.get(name) for name in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"))
 
 
-def python_path(environment: Mapping[str, str]) -> tuple[str, ...]:
-    """The absolute folders of PYTHONPATH, without the leading slash."""
+def first_places(settings: Mapping[str, Any], environment: Mapping[str, str]) -> tuple[str, ...]:
+    """What is imported from before any site folder, without the leading slash: the folders and zip files of PYTHONPATH,
+    and before them the working folder, when the entrypoint is `python -m ...` or `python -c ...`."""
     parts = environment.get("PYTHONPATH", "").split(":")
+    command = [*(settings.get("Entrypoint") or []), *(settings.get("Cmd") or [])]
+    program = command[0].rpartition("/")[2] if command else ""
+    if program.startswith("python") and {"-m", "-c"} & set(command) and not environment.get("PYTHONSAFEPATH"):
+        parts.insert(0, settings.get("WorkingDir") or "")
     return tuple(dict.fromkeys(_clean(part) for part in parts if part.startswith("/") and _clean(part)))
+
+
+def path_files(files: Files, places: Iterable[str], names: Callable[[str], Iterable[str]]) -> dict[str, list[str]]:
+    """The absolute folders and zip files that `.pth` files add behind each of `places`. `names` lists a folder."""
+    found: dict[str, list[str]] = {}
+    for place in places:
+        for name in sorted(names(place)):
+            if not name.endswith(".pth"):
+                continue
+            for line in files.text(f"{place}/{name}").splitlines():
+                # A line that begins with `import` is run; others that are relative begin at the place itself.
+                text = line.strip()
+                if not text or text.startswith(("#", "import ", "import\t")):
+                    continue
+                path = resolve(files, text if text.startswith("/") else f"{place}/{text}")
+                if path:
+                    found.setdefault(place, []).append(path)
+    return found
 
 
 def _clean(path: str) -> str:
@@ -84,12 +107,15 @@ def resolve(files: Files, path: str) -> str | None:
     return "/".join(done)
 
 
-def find_interpreter(files: Files, environment: Mapping[str, str], user: str, versions: Iterable[str]) -> Interpreter:
-    """The Python that `python3` is in a container. `versions` are those that the package's places name.
+def find_interpreter(
+    files: Files, environment: Mapping[str, str], first: Iterable[str], user: str, versions: Iterable[str]
+) -> Interpreter:
+    """The Python that `python3` is in a container. `first` is what `first_places` gives, `versions` are those that the
+    package's places name.
 
     A program that does not say which Python it is (`usr/bin/python3`) is taken for the only one of `versions`.
     """
-    first = [found for part in python_path(environment) if (found := resolve(files, part)) is not None]
+    first = [found for part in first if (found := resolve(files, part)) is not None]
     program = _program(files, environment.get("PATH") or _DEFAULT_PATH)
     if program is None:
         return Interpreter(None, "", tuple(first))
@@ -145,9 +171,9 @@ def _version(real: str, settings: Mapping[str, str] | None, versions: Iterable[s
     if named is not None:
         return named[1]
     written = (settings or {}).get("version_info") or (settings or {}).get("version") or ""
-    said = re.match(r"3\.\d+", written)
-    if said is not None:
-        return said[0]
+    match = re.match(r"3\.\d+", written)
+    if match is not None:
+        return match[0]
     known = set(versions)
     return next(iter(known)) if len(known) == 1 else ""
 

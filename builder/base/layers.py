@@ -365,11 +365,13 @@ class _Notes:
 
 
 def _check_name(name: str) -> None:
-    if not name.isprintable():
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
         raise InputError(
-            f"a layer of the base has a file in the package whose name is not plain text: {name[:200]!r}",
+            f"a layer of the base has a file in the package whose name is not UTF-8 text: {name[:200]!r}",
             hint="do not use this base",
-        )
+        ) from error
 
 
 def _save(path: Path, made: Snapshot, descriptor: Descriptor, wanted: Filter) -> None:

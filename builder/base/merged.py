@@ -1,7 +1,7 @@
 """The file system of an image, put together from its layers: later layers win, whiteouts and replaced folders hide.
 
-Layers are read when they are needed. A path is what the topmost layer says that says anything about it or about a folder
-above it; links are entries like others, and what lies below a link or a file is hidden by it, as in overlayfs.
+Layers are read when they are needed. The topmost layer that mentions a path, or a folder above it, decides what is there;
+links are entries like others, and what lies below a link or a file is hidden by it, as in overlayfs.
 """
 
 from __future__ import annotations
@@ -19,17 +19,18 @@ ReadLayer = Callable[[int, Descriptor, Filter], Snapshot]
 
 
 @dataclass(frozen=True)
-class Said:
-    """What the layers that were read say about a path.
+class Finding:
+    """What the layers that were read have at a path.
 
-    `entry` is None when it is hidden or when nothing is said; `layer` is the place of the layer that decides, or -1.
+    `entry` is None when the path is hidden, or when no layer mentions it; `layer` is the place of the layer that decides,
+    or -1 when none does.
     """
 
     entry: LayerEntry | None
     layer: int
 
 
-_NOTHING = Said(None, -1)
+_NOTHING = Finding(None, -1)
 _UNKNOWN_FILE = LayerEntry("file", 0o644, -1)
 _FOLDER = LayerEntry("directory", 0o755)
 
@@ -93,8 +94,8 @@ class MergedLayers:
 
     # --- asking -----------------------------------------------------------------------------------------------------
 
-    def said(self, path: str, *, below: int | None = None) -> Said:
-        """What is said about a path, by the layers below the place `below` or by all. Raises as `entry` does."""
+    def find(self, path: str, *, below: int | None = None) -> Finding:
+        """What the layers have at a path: those below the place `below`, or all. Raises as `entry` does."""
         parents = _parents(path)
         for index in sorted(self._snapshots, reverse=True):
             if below is not None and index >= below:
@@ -104,8 +105,12 @@ class MergedLayers:
                 return found
         return _NOTHING
 
-    def _in_layer(self, index: int, path: str, parents: Sequence[str]) -> Said | None:
-        """What one layer says about a path, or None when the layers below decide."""
+    def is_decided(self, finding: Finding) -> bool:
+        """Whether no layer that was not read yet can say otherwise. The bottom layer may be read before those above it."""
+        return finding.layer > self._next
+
+    def _in_layer(self, index: int, path: str, parents: Sequence[str]) -> Finding | None:
+        """What one layer has at a path, or None when the layers below decide."""
         snapshot = self._snapshots[index]
         entry = snapshot.entries.get(path)
         if entry is None and path in snapshot.files:
@@ -114,16 +119,16 @@ class MergedLayers:
             entry = _FOLDER
         if entry is not None:
             self._refuse_through_link(snapshot, path, parents)
-            return Said(entry, index)
+            return Finding(entry, index)
         if path in snapshot.removed:
-            return Said(None, index)
+            return Finding(None, index)
         for parent in parents:
             if parent in snapshot.removed or parent in snapshot.opaque:
-                return Said(None, index)
+                return Finding(None, index)
             above = snapshot.entries.get(parent)
             if (above is not None and above.kind != "directory") or (above is None and parent in snapshot.files):
-                return Said(None, index)
-        return Said(None, index) if "." in snapshot.opaque else None
+                return Finding(None, index)
+        return Finding(None, index) if "." in snapshot.opaque else None
 
     def _refuse_through_link(self, snapshot: Snapshot, path: str, parents: Iterable[str]) -> None:
         for parent in parents:
@@ -139,16 +144,17 @@ class MergedLayers:
 
         Raises `InputError` for what a layer writes below a link of its own: where that goes depends on who unpacks it.
         """
-        said = self.said(path)
-        return self._resolved(said)
+        return self._resolved(self.find(path))
 
-    def _resolved(self, said: Said, depth: int = 0) -> LayerEntry | None:
-        if said.entry is None or said.entry.kind != "hardlink":
-            return said.entry
-        target = self.said(said.entry.target, below=said.layer)
+    def _resolved(self, finding: Finding, depth: int = 0) -> LayerEntry | None:
+        if finding.entry is None or finding.entry.kind != "hardlink":
+            return finding.entry
+        target = self.find(finding.entry.target, below=finding.layer)
+        while not self.is_decided(target) and self.deeper():
+            target = self.find(finding.entry.target, below=finding.layer)
         found = self._resolved(target, depth + 1) if depth < len(self._layers) else None
         if found is None or found.kind not in ("file", "symlink") or found is _UNKNOWN_FILE:
-            return replace(said.entry, kind="other")
+            return replace(finding.entry, kind="other")
         return found
 
     def content(self, entry: LayerEntry) -> bytes:
@@ -166,7 +172,7 @@ class MergedLayers:
     def link_above(self, path: str) -> str | None:
         """The first folder above a path that is a link, or another entry that is not a folder."""
         for parent in reversed(_parents(path)):
-            found = self.said(parent).entry
+            found = self.find(parent).entry
             if found is not None and found.kind != "directory":
                 return parent
         return None

@@ -55,7 +55,7 @@ class PackageTree(Protocol):
     def read(self, paths: Collection[str]) -> Mapping[str, BaseFile]:
         """The entries among `paths` that exist, read in one go.
 
-        When a parent of a path (below `root`) is a symlink, the answer has that parent's path as a `symlink` entry,
+        When a parent of a path (below `root`) is a symlink, the result has that parent's path as a `symlink` entry,
         and not the path itself: nothing is ever read through a link.
         """
 
@@ -102,4 +102,4 @@ class Base(Protocol):
     def tree(self, platform: Platform, package: str) -> PackageTree: ...
 
     def blob(self, image: BaseImage, descriptor: Descriptor) -> AbstractContextManager[Iterator[bytes]]:
-        """The bytes of one of the image's blobs, in pieces, as they are stored (compressed or not); digest checked at the end."""
+        """The bytes of one of the image's blobs, in chunks, as they are stored (compressed or not); digest checked at the end."""

@@ -16,7 +16,7 @@ from builder.base.model import BaseImage, Mirrors
 from builder.base.tree import LayeredTree
 from builder.documents.reference import BaseReference, Platform, Reference
 from builder.oci.registry.client import Registry
-from builder.oci.types import Descriptor
+from builder.oci.types import INDEX_TYPES, MANIFEST_TYPES, Descriptor
 from builder.util.context import Context
 from builder.util.errors import InputError, UnreachableError
 
@@ -35,7 +35,7 @@ class _Place:
         return Registry(self.repository.registry, context=self.context)
 
     def small(self, descriptor: Descriptor) -> bytes:
-        if "manifest" in descriptor.media_type:
+        if descriptor.media_type in (*INDEX_TYPES, *MANIFEST_TYPES):
             return self.registry.manifest(self.repository.repository, descriptor.digest)[0]
         return self.registry.read_blob(self.repository.repository, descriptor)
 

@@ -181,7 +181,7 @@ def _number(data: bytes, what: str, *, any_value: bool = False) -> int:
         if data[0] & 0x40:
             value -= 1 << (8 * len(data) - 1)
     else:
-        text = data.strip(b" \0")
+        text = data.strip(b" \0").split(b"\0", 1)[0]
         if text.strip(b"01234567"):
             raise TarError(f"a {what} is not a number: {text[:20]!r}")
         value = int(text, 8) if text else 0

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
-from builder.base.interpreter import Interpreter, find_interpreter, is_plain, python_path
+from builder.base.interpreter import Interpreter, find_interpreter, first_places, is_plain, path_files, resolve
 from builder.base.layers import Filter, LayerEntry, Snapshot
 from builder.base.merged import MergedLayers
 from builder.base.model import BaseFile, Distribution, EntryKind
@@ -56,14 +56,16 @@ class LayeredTree:
         self._name = name
         self._environment = config.environment
         self._user = str(config.settings.get("User") or "")
-        self._filter = Filter(package, python_path(self._environment))
+        self._first = first_places(config.settings, self._environment)
+        self._filter = Filter(package, self._first)
         diff_ids = config.diff_ids
 
         def read_layer(index: int, descriptor: Descriptor, wanted: Filter) -> Snapshot:
             return read(descriptor, wanted, diff_ids[index] if index < len(diff_ids) else None)
 
+        self._layers, self._read_layer = layers, read_layer
         self._merged = MergedLayers(layers, self._filter, read_layer, name)
-        if whole or not is_plain(self._environment):
+        if whole or self._first or not is_plain(self._environment):
             self._merged.read_all()
         self.root, self.distribution, self.python = self._find()
         self._record = self._read_record()
@@ -96,9 +98,10 @@ class LayeredTree:
         return found
 
     def _look_for(self, full: str, *, listed: bool) -> None:
-        """Read on until something is said about a path that RECORD lists, or every layer is read."""
-        while listed and self._merged.said(full).layer < 0 and self._merged.deeper():
-            pass
+        """Read on until a layer decides what a path is that RECORD lists or the bottom layer has, or every layer is read."""
+        found = self._merged.find(full)
+        while (listed or found.layer >= 0) and not self._merged.is_decided(found) and self._merged.deeper():
+            found = self._merged.find(full)
 
     def _linked_parent(self, path: str) -> BaseFile | None:
         """The first parent below the package root that is not a folder."""
@@ -123,14 +126,22 @@ class LayeredTree:
         while not any(place.distribution for place in self._places()) and self._merged.deeper():
             pass
         places = self._places()
-        if not any(place.distribution and not place.why_not for place in places):
-            # What is imported instead may be said further down.
+        if len(places) != 1 or places[0].distribution is None or not places[0].root.startswith("usr/"):
+            # What decides, or what is imported instead, may be in the layers below.
             self._merged.read_all()
             places = self._places()
         self._merged.read_bottom()
-        python = find_interpreter(
-            self._merged, self._environment, self._user, [found for each in places if (found := _version(each.root))]
-        )
+        python = self._interpreter(places)
+        added = path_files(self._merged, python.places, self._merged.names)
+        if added:
+            more = [path for paths in added.values() for path in paths]
+            if not set(more) <= set(self._filter.places):
+                self._filter = Filter(self._package, [*self._first, *more])
+                self._merged = MergedLayers(self._layers, self._filter, self._read_layer, self._name)
+                self._merged.read_all()
+                places = self._places(more)
+            order = [each for place in python.places for each in (place, *added.get(place, ()))]
+            python = replace(python, places=tuple(dict.fromkeys(order)))
         chosen = choose(places, python, self._environment.get("VIRTUAL_ENV", "").strip("/"), self._name, self._package)
         assert chosen.distribution is not None  # noqa: S101  `choose` takes no other
         self._check_way(chosen.root)
@@ -142,6 +153,10 @@ class LayeredTree:
             )
         return chosen.root, chosen.distribution, version
 
+    def _interpreter(self, places: Sequence[_Place]) -> Interpreter:
+        versions = [found for each in places if (found := _version(each.root))]
+        return find_interpreter(self._merged, self._environment, self._first, self._user, versions)
+
     def _check_way(self, root: str) -> None:
         """The path that is written must be the one that a container resolves: no link may be on the way to it."""
         link = self._merged.link_above(f"{root}/{self._package}/__init__.py")
@@ -151,9 +166,17 @@ class LayeredTree:
                 hint="where a layer's files below a link go depends on who unpacks it: do not use this base",
             )
 
-    def _places(self) -> list[_Place]:
-        """Every folder that has the package, or what a Python could import instead of it; sorted by folder."""
+    def _places(self, added: Sequence[str] = ()) -> list[_Place]:
+        """Every folder that has the package, or what a Python could import instead of it; sorted by folder.
+
+        `added` are what `.pth` files name. Of zip files among them, and in PYTHONPATH, nothing is known.
+        """
         roots: dict[str, str] = {}
+        for each in (*self._first, *added):
+            found = resolve(self._merged, each)
+            entry = self._merged.entry(found) if found else None
+            if found and entry is not None and entry.kind in ("file", "hardlink"):
+                roots[found] = "as a zip file, or what may be one"
         for path in self._merged.paths:
             if not self._filter.wants(path):
                 continue

@@ -1,6 +1,6 @@
 """A wheel as a base: the package's files, read member by member over HTTP ranges. There is no image behind it.
 
-A range proves nothing about the wheel that it is said to be of. So a wheel is read whole once and checked against the
+A range proves nothing about the wheel that it comes from. So a wheel is read whole once and checked against the
 index's SHA-256, and what binds its members is remembered: the list of them, and RECORD with the digest of each.
 """
 

@@ -35,7 +35,7 @@ class WheelIndex:
 
 
 def index_of(archive: zipfile.ZipFile, name: str) -> WheelIndex:
-    """Read what binds a wheel's members. `name` is the wheel's, for errors. Raises `InputError` when it is no wheel."""
+    """Read what binds a wheel's members. `name` is the wheel's, for errors. Raises `InputError` when it is not a wheel."""
     infos = [info for info in archive.infolist() if not info.is_dir()]
     members = {info.filename: bool(info.external_attr >> 16 & _EXECUTABLE) for info in infos}
     if len(members) != len(infos) or len(infos) > _MAX_MEMBERS:

@@ -21,8 +21,8 @@ from builder.util.errors import InputError
 from builder.util.files import read_regular
 
 _LIMIT = 4 << 20
-_EVENTS = 400_000
-"""What a document may have of values, keys, beginnings and ends; parsing as many takes some 10 seconds."""
+_EVENTS = 100_000
+"""What a document may have of values, keys, beginnings and ends; parsing as many takes some 3 seconds."""
 _DEPTH = 40
 _INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,18})")
 _FLOAT = re.compile(r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?")
@@ -119,7 +119,9 @@ def _check_events(text: str, name: str) -> None:
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
         if count > _EVENTS:
-            raise InputError(f"{name} has more than {_EVENTS:,} values", hint="this cannot be the file that was meant")
+            raise InputError(
+                f"{name} has more than {_EVENTS:,} values and keys", hint="this cannot be the file that was meant"
+            )
 
 
 def _build(node: yaml.Node, location: Location, document: Document) -> Any:

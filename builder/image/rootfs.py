@@ -25,14 +25,14 @@ class Entry:
 
 @dataclass(frozen=True)
 class Rootfs:
-    """All entries of a layer, sorted by path as bytes; a folder stands before what is in it."""
+    """All entries of a layer, sorted by path as bytes; a folder comes before its content."""
 
     entries: tuple[Entry, ...]
 
     def __post_init__(self) -> None:
         paths = [entry.path for entry in self.entries]
         if paths != sorted(paths, key=str.encode) or len(set(paths)) != len(paths):
-            raise ValueError("entries are sorted by path, and each path stands once")
+            raise ValueError("entries are sorted by path, and each path occurs once")
 
     @property
     def deleted(self) -> tuple[str, ...]:

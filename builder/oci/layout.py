@@ -32,7 +32,7 @@ RECIPE_NAME = "dev.overlay-image-builder.name"
 _MARKER = b'{"imageLayoutVersion":"1.0.0"}'
 _CHUNK = 1 << 20
 _BLOB_LIMIT = 512 << 20
-"""Bytes of a blob that is read into memory: a manifest, a config, our own layer, a piece of evidence."""
+"""Bytes of a blob that is read into memory: a manifest, a config, our own layer, evidence."""
 _MANIFEST_LIMIT = 4 << 20
 
 
@@ -249,8 +249,9 @@ def _bring(
             raise InputError(
                 f"the base layout has no blob {origin.name}", hint="the base is incomplete: copy it whole"
             ) from error
-        # A link changes the file's time of change, for both names.
+        # A link changes the file's time of change, for both names; a copy is a file of its own.
         checks.remember(origin, descriptor)
+        checks.remember(path, descriptor)
     elif source is not None:
         with source(descriptor) as chunks, replacing(path) as stream:
 

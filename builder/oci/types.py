@@ -59,6 +59,10 @@ class Descriptor:
         if not isinstance(digest, str) or not is_digest(digest):
             raise InputError("a descriptor's digest is not sha256", details=[("found", repr(digest)[:200])])
         annotations = document.get("annotations")
+        if isinstance(annotations, dict) and not all(isinstance(text, str) for text in annotations.values()):
+            raise InputError(
+                "a descriptor has an annotation that is not a text", details=[("found", repr(annotations)[:200])]
+            )
         platform = document.get("platform")
         artifact_type = document.get("artifactType")
         return cls(

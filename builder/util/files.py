@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import IO
 
 from builder.util.errors import InputError, MismatchError
+
+_NOT_A_FILE = {errno.ELOOP, errno.ENXIO, errno.ENODEV, errno.ENAMETOOLONG}
 
 
 def sha256(data: bytes) -> str:
@@ -44,7 +47,12 @@ def open_regular(path: Path, name: str | None = None) -> Iterator[IO[bytes]]:
     Raises `OSError` when it cannot be opened.
     """
     # Opening a FIFO waits for a writer, unless it is opened without blocking.
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno not in _NOT_A_FILE:
+            raise
+        raise InputError(f"cannot open {path}: {error.strerror}", hint="name a regular file") from error
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
         raise InputError(f"{name or path} is not a regular file", hint="name a file, not a folder, a pipe or a device")
@@ -197,16 +205,17 @@ class CheckedFiles:
     def knows(self, path: Path, claim: str) -> bool:
         """Whether the file that is at `path` now was found to be what `claim` says."""
         try:
-            return self._fact(claim).read_text() == _identity(path)
+            return self._fact(path, claim).read_text() == _identity(path)
         except (OSError, ValueError):
             return False
 
     def remember(self, path: Path, claim: str) -> None:
         """Remember that the file at `path` is what `claim` says: its digest, and whatever else was checked."""
-        write_file(self._fact(claim), _identity(path).encode())
+        write_file(self._fact(path, claim), _identity(path).encode())
 
-    def _fact(self, claim: str) -> Path:
-        return self._folder / sha256(claim.encode())
+    def _fact(self, path: Path, claim: str) -> Path:
+        found = path.stat()
+        return self._folder / sha256(f"{claim} {found.st_dev} {found.st_ino}".encode())
 
 
 def _identity(path: Path) -> str:

@@ -167,7 +167,16 @@ def _steps(data: bytes, root: Path) -> list[tuple[Path, Path, str]]:
             f"{root / JOURNAL} is damaged", hint="see whether recipe and lock are as they should be, then delete it"
         ) from error
     for temporary, target, _ in steps:
-        for path in (temporary, target):
-            if not Path(os.path.normpath(path)).is_relative_to(root):
-                raise InputError(f"{root / JOURNAL} names {path}, outside the project", hint="delete it")
+        if not (_is_ours(temporary.parent, root) and _is_ours(target.parent, root)) or target.name.startswith("."):
+            raise InputError(
+                f"{root / JOURNAL} names {target}, which is not a file of the project",
+                hint="no run of this tool wrote it: delete it",
+            )
     return steps
+
+
+def _is_ours(folder: Path, root: Path) -> bool:
+    """Whether a folder is in the project, after links, and not in a hidden one: a journal may come with a repository, and
+    must not reach `.git`."""
+    real, top = folder.resolve(), root.resolve()
+    return real.is_relative_to(top) and not any(part.startswith(".") for part in real.relative_to(top).parts)

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import resource
+import shutil
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -119,7 +120,7 @@ def test_too_much_text_is_refused(
     refused(tmp_path, capsys, "MiB of text")
 
 
-@pytest.mark.parametrize("name", ["../x", "usr/../../x", "usr/.wh.", "usr/.wh...", f"{ROOT}/vllm/\x01.py"])
+@pytest.mark.parametrize("name", ["../x", "usr/../../x", "usr/.wh.", "usr/.wh...", f"{ROOT}/vllm/\udcff.py"])
 def test_a_name_that_nobody_unpacks_is_refused(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made = Made(recipe(tmp_path) / "base")
     made.write(made.image([*GOOD, layer(Item(name, b"x"))]))
@@ -324,11 +325,11 @@ def test_a_plain_layer_of_garbage_is_refused(tmp_path: Path, capsys: pytest.Capt
 
 
 def with_record(tmp_path: Path, capsys: Any, extra: str, *, newline: str = "\n") -> Outcome:
-    items = package()
-    record = items[-1]
+    items = [*package(), Item(f"{ROOT}/vllm/a\u2028b.py", b""), Item(f"{ROOT}/vllm/a\nb.py", b"")]
+    record = items.pop(4)
     text = (record.data.decode() + extra).replace("\n", newline)
     made = Made(recipe(tmp_path) / "base")
-    made.write(made.image([GOOD[0], layer(*items[:-1], Item(record.name, text.encode()))]))
+    made.write(made.image([GOOD[0], layer(*items, Item(record.name, text.encode()))]))
     return build(tmp_path, capsys)
 
 
@@ -366,3 +367,40 @@ def test_a_record_that_is_not_text_is_refused(tmp_path: Path, capsys: pytest.Cap
     made = Made(recipe(tmp_path) / "base")
     made.write(made.image([GOOD[0], layer(*items[:-1], Item(items[-1].name, items[-1].data + b"\xff,,\n"))]))
     refused(tmp_path, capsys, "not UTF-8")
+
+
+@pytest.mark.parametrize(
+    "kind", ["blobs is a file", "blob is a folder", "blob is a circle of links", "index.json is a folder", "no blobs"]
+)
+def test_a_layout_of_other_things_is_refused(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = Made(recipe(tmp_path) / "base")
+    made.write(made.image(GOOD))
+    blob = blob_of(made, GOOD[1])
+    if kind == "blob is a folder":
+        blob.unlink()
+        blob.mkdir()
+    elif kind == "blob is a circle of links":
+        blob.unlink()
+        blob.symlink_to(blob)
+    elif kind == "index.json is a folder":
+        (made.path / "index.json").unlink()
+        (made.path / "index.json").mkdir()
+    else:
+        shutil.rmtree(made.path / "blobs")
+        if kind == "blobs is a file":
+            (made.path / "blobs").write_bytes(b"")
+    refused(tmp_path, capsys)
+
+
+def test_a_layer_that_is_a_link_to_a_file_elsewhere_is_checked_and_copied_as_a_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = Made(recipe(tmp_path) / "base")
+    made.write(made.image(GOOD))
+    blob = blob_of(made, GOOD[1])
+    blob.rename(tmp_path / "elsewhere")
+    blob.symlink_to(tmp_path / "elsewhere")
+    assert build(tmp_path, capsys).code == 0
+    linked = tmp_path / "dist/r/blobs/sha256" / blob.name
+    assert linked.is_file()
+    assert not linked.is_symlink()

@@ -113,6 +113,15 @@ CHOSEN: dict[str, tuple[list[list[Item]], list[str], str]] = {
         [[*PYTHON, *VENV_PROGRAM, Item("opt/x/bin/python3", b"")], package("opt/x/lib/python3.12/site-packages", source=OLD),
          package(VENV)], ["PATH=/opt/x/bin:/opt/venv/bin"], VENV,
     ),
+    "a .pth behind the package": (
+        [[*PYTHON, Item(f"{ROOT}/more.pth", b"/src\n"), Item("src/vllm/__init__.py", b"")], package()], [SYSTEM], ROOT,
+    ),
+    "a .pth that leads to the package": (
+        [[*PYTHON, *VENV_PROGRAM, Item(f"{VENV}/more.pth", f"# text\nimport os\n/{ROOT}\n".encode())], package()], [IN_VENV], ROOT,
+    ),
+    "a working folder that does not count": (
+        [PYTHON, package(), [Item("work/vllm/__init__.py", b"")]], [SYSTEM], ROOT,
+    ),
     "an editable one that is not imported": (
         [[*PYTHON, *VENV_PROGRAM, Item(f"{VENV}/__editable__.vllm-0.0.1.pth", b"/src\n")], package()], [SYSTEM], ROOT,
     ),
@@ -166,6 +175,17 @@ REFUSED: dict[str, tuple[list[list[Item]], list[str], list[str]]] = {
         [PYTHON, package(), [Item("src/vllm/__init__.py", b""), Item("src/vllm/a.py", SOURCE)]], [SYSTEM, "PYTHONPATH=/src"],
         ["/src", f"/{ROOT}"],
     ),
+    "a zip file in PYTHONPATH": (
+        [PYTHON, package(), [Item("opt/vllm.zip", b"PK")]], [SYSTEM, "PYTHONPATH=/opt/vllm.zip"], ["zip", "/opt/vllm.zip"],
+    ),
+    "a .pth before the package": (
+        [[*PYTHON, *VENV_PROGRAM[1:], Item("opt/venv/pyvenv.cfg", b"home = /usr/bin\ninclude-system-site-packages = true\n"),
+          Item(f"{VENV}/mine.pth", b"/src\n"), Item("src/vllm/__init__.py", b"")], package()], [IN_VENV], ["/src", f"/{ROOT}"],
+    ),
+    "a zip file by .pth": (
+        [[*PYTHON, *VENV_PROGRAM[1:], Item("opt/venv/pyvenv.cfg", b"home = /usr/bin\ninclude-system-site-packages = true\n"),
+          Item(f"{VENV}/mine.pth", b"/src.zip\n"), Item("src.zip", b"PK")], package()], [IN_VENV], ["/src.zip", f"/{ROOT}"],
+    ),
     "two places, neither imported": (
         [[folder("usr"), folder("opt")], package(VENV), package(CONDA)], [SYSTEM], [f"/{VENV}", f"/{CONDA}", "none in PATH"],
     ),
@@ -215,3 +235,13 @@ def test_a_package_folder_behind_a_link_is_not_written_through(
     """The file that the diff changes is below a link of another layer: the diff does not apply."""
     layers = [[*PYTHON, *package()], [symlink(f"{ROOT}/vllm/a.py", "/etc/passwd")]]
     assert built(tmp_path, capsys, layers, SYSTEM).code == 3
+
+
+def test_a_module_is_imported_from_the_working_folder_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = Made(recipe(tmp_path) / "base")
+    layers = [layer(*PYTHON), layer(*package()), layer(Item("work/vllm/__init__.py", b""))]
+    start = {"Entrypoint": ["python3", "-m", "vllm.entrypoints.openai.api_server"], "WorkingDir": "/work"}
+    made.write(made.image(layers, config=lambda found: found["config"].update(start)))
+    outcome = build(tmp_path, capsys)
+    assert outcome.code == 2
+    assert "/work" in outcome.message

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import json
 import os
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from builder.util.errors import InputError
-from builder.util.files import open_regular, read_regular, replacing
+from builder.util.files import open_regular, read_regular, replacing, sha256
 from builder.util.holding import holding, scratch
 from builder.util.journal import JOURNAL, finish, write_files
 from tests.support.bases import command
@@ -153,6 +154,21 @@ def test_a_journal_that_is_not_ours_is_refused(tmp_path: Path, text: str) -> Non
     (tmp_path / JOURNAL).write_text(text)
     with pytest.raises(InputError):
         finish(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "target", [".git/hooks/post-checkout", "hooks/post-checkout", ".bashrc", "images/../.git/config"]
+)
+def test_a_journal_that_comes_with_a_repository_reaches_nothing_hidden(tmp_path: Path, target: str) -> None:
+    (tmp_path / ".git/hooks").mkdir(parents=True)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "hooks").symlink_to(".git/hooks")
+    (tmp_path / "evil.new").write_text("evil")
+    step = {"from": "evil.new", "to": target, "sha256": sha256(b"evil")}
+    (tmp_path / JOURNAL).write_text(json.dumps({"format": 1, "steps": [step]}))
+    with pytest.raises(InputError, match="not a file of the project"):
+        finish(tmp_path)
+    assert (tmp_path / "evil.new").exists()
 
 
 def test_a_journal_whose_file_was_changed_is_refused(tmp_path: Path) -> None:
