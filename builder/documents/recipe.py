@@ -60,6 +60,7 @@ class OverlaySpec(Frozen):
         default=1,
         ge=0,
         le=MAX_STRIP,
+        strict=True,
         description="Folders that come off the front of every name in the diff, as `patch --strip`. 1 takes off a/ and b/.",
     )
     under: Folder | None = Field(
