@@ -171,7 +171,7 @@ def open_reader(text: str) -> Reader:
         return RegistryReader(text)
     rest = text.removeprefix("oci:")
     if Path(rest).is_dir():
-        # A folder whose name has a colon is taken as it is when it is there.
+        # A folder that exists is meant as it is, also when its name has a colon.
         return LayoutReader(Path(rest), None)
     folder, colon, name = rest.rpartition(":")
     if ":sha256" in rest and not Path(folder).is_dir():
