@@ -94,6 +94,13 @@ def choose_lock(reader: Reader, request: Request) -> NamedLock:
     named = travelling_lock(reader.evidence(reader.top.digest), request.pin)
     if named is None:
         raise no_lock(reader.reference)
+    if named.lock.base.parsed.kind == "docker":
+        # Such a base is read by running it: nothing that travels with an image may ask for that.
+        raise MismatchError(
+            f"the lock that travels with {reader.reference} names a base in Docker",
+            details=[("base", named.lock.base.reference), ("lock", named.digest)],
+            hint="an image on such a base is never published: find out who made this one",
+        )
     return named
 
 
