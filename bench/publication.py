@@ -114,7 +114,7 @@ def _buildah(place: Path, host: str) -> Used:
 def _bare_http(project: Path, host: str, cache: str) -> Row:
     """A publication in this process, and the same requests without anything around them, in one run."""
     from builder.oci.registry.client import Registry
-    from builder.release.publish import Wishes, publish
+    from builder.release.publish import PublishOptions, publish
     from tests.support.published import QUIET, prepared, retarget
 
     os.environ["BUILDER_CACHE_DIR"] = cache
@@ -127,7 +127,7 @@ def _bare_http(project: Path, host: str, cache: str) -> Row:
         return original(self, method, url, scopes, **options)
 
     Registry.send = recording  # type: ignore[method-assign]
-    publish(retarget(image, f"{host}/team/record"), Wishes(), context=QUIET)
+    publish(retarget(image, f"{host}/team/record"), PublishOptions(), context=QUIET)
     Registry.send = original  # type: ignore[method-assign]
     number = iter(range(1000))
 
@@ -145,7 +145,7 @@ def _bare_http(project: Path, host: str, cache: str) -> Row:
             location = urljoin(answer.url, answer.headers.get("Location", location))
 
     def ours() -> None:
-        publish(retarget(image, f"{host}/team/ours{next(number)}"), Wishes(), context=QUIET)
+        publish(retarget(image, f"{host}/team/ours{next(number)}"), PublishOptions(), context=QUIET)
 
     begun = time.perf_counter()
     first = median_ms(ours, times=7)

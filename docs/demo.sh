@@ -19,7 +19,7 @@ show builder check demo
 step "2. The image, as an OCI layout in dist/demo"
 show builder build demo --engine oci --output oci:dist/demo
 
-step "3. Is it what its lock and its record say?"
+step "3. Derived again from its lock: the same bytes?"
 show builder verify oci:dist/demo --recipe demo
 
 step "4. Built again elsewhere: the same digest"

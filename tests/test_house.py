@@ -14,7 +14,7 @@ import pytest
 from tests.support.cli import builder
 
 ROOT = Path(__file__).parents[1]
-DEMO = "sha256:38db7ef0fec29fea626fc19d46fe8513b0d69e58bb1e43c47a5bb3861869888c"
+DEMO = "sha256:0e3eabb46b302ec89a05d5e27d8788cdb559ce0a07df6092aea60e12ddad32c5"
 """The demo's manifest. It changes with the entrypoint or the record, and with nothing else."""
 
 

@@ -1,4 +1,4 @@
-"""Locks: `images/NAME.lock.yaml`, everything that was looked up, with digests. A build reads nothing that it does not pin."""
+"""Locks: `images/NAME.lock.yaml`, everything that was resolved, with digests. A build reads nothing that the lock does not pin."""
 
 from __future__ import annotations
 
@@ -111,8 +111,8 @@ class LockedOverlay(Frozen):
 
 def about_line(facts: Mapping[str, Any]) -> str:
     """What is known of an overlay beside its id, in one line; empty when nothing is."""
-    said = [(key, " ".join(str(facts[key]).split())) for key in ABOUT if facts.get(key)]
-    return " · ".join(f"{key.replace('_', ' ')}: {value}" for key, value in said)
+    known = [(key, " ".join(str(facts[key]).split())) for key in ABOUT if facts.get(key)]
+    return " · ".join(f"{key.replace('_', ' ')}: {value}" for key, value in known)
 
 
 def overlay_lines(overlays: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -313,7 +313,7 @@ def read_lock(path: Path) -> Lock:
 
 
 def parse_lock(data: bytes, name: str) -> Lock:
-    """A lock from its bytes. `name` stands for the file in messages."""
+    """A lock from its bytes. `name` is what messages call the file."""
     try:
         text = data.decode()
     except UnicodeDecodeError as error:

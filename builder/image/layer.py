@@ -1,7 +1,7 @@
 """The layer: one uncompressed tar, the same bytes on every machine.
 
 Compressors differ between machines and Python versions, so the layer is stored as it is; it is kilobytes. The tar is
-plain USTAR; a PAX header is written only where a path does not fit USTAR or is not ASCII.
+plain USTAR; an entry has a PAX header only where its path does not fit USTAR or is not ASCII.
 """
 
 from __future__ import annotations

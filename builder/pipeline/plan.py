@@ -1,4 +1,4 @@
-"""From a lock to what goes into the image: nothing is looked up here, everything is checked against the lock."""
+"""From a lock to what goes into the image: nothing is resolved here, and everything is checked against the lock."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from builder.util.errors import GateError, InputError
 
 
 @dataclass(frozen=True)
-class Wishes:
+class PublishOptions:
     """What the caller asked for. `tags` move to this image; `move` moves the checkpoint's own tag."""
 
     move: bool = False
@@ -64,7 +64,7 @@ def target_of(text: str) -> Reference:
     return target
 
 
-def prepare(workspace: Workspace, to: Sequence[str], wishes: Wishes) -> Prepared:
+def prepare(workspace: Workspace, to: Sequence[str], options: PublishOptions) -> Prepared:
     """Build the image and its evidence, and find out where both go. Raises `InputError` for a base that has no registry."""
     names = list(to) or ([workspace.recipe.publish] if workspace.recipe.publish else [])
     if not names:
@@ -78,50 +78,47 @@ def prepare(workspace: Workspace, to: Sequence[str], wishes: Wishes) -> Prepared
             f"an image on a {kind}: base cannot be published", hint="use a base in a registry or an OCI layout"
         )
     built = build_images(workspace.lock, workspace.plans())
-    overlays = [read_overlay(workspace.project, each) for each in workspace.lock.overlays] if wishes.evidence else []
-    evidence = (
-        make_evidence(workspace.lock, built, overlays, find_repository(workspace.project.root))
-        if wishes.evidence
-        else []
-    )
-    verdicts = read_verdicts(wishes.verdicts, built)
-    _judge(verdicts, wishes)
+    overlays = [read_overlay(workspace.project, each) for each in workspace.lock.overlays] if options.evidence else []
+    repository = find_repository(workspace.project.root)
+    evidence = make_evidence(workspace.lock, built, overlays, repository) if options.evidence else []
+    verdicts = read_verdicts(options.verdicts, built)
+    _judge(verdicts, options)
     for each in verdicts:
         if each.annotations[OUTCOME] == "unreadable":
             workspace.context.console.warn(f"{each.name} does not read as a verdict: {read_verdict(each.data).why}")
     evidence += verdicts
-    if wishes.evidence_folder is not None:
-        write_evidence(wishes.evidence_folder, evidence)
+    if options.evidence_folder is not None:
+        write_evidence(options.evidence_folder, evidence)
     return Prepared(workspace, built, targets, tuple(evidence))
 
 
-def _judge(verdicts: Sequence[Evidence], wishes: Wishes) -> None:
+def _judge(verdicts: Sequence[Evidence], options: PublishOptions) -> None:
     """Raise `GateError` when a tag would move to an image with a verdict that did not pass."""
     bad = [each for each in verdicts if each.annotations[OUTCOME] != "passed"]
-    if not bad or not wishes.tags or wishes.allow_failed:
+    if not bad or not options.tags or options.allow_failed:
         return
     raise GateError(
-        f"{', '.join(wishes.tags)} cannot move to this image: {len(bad)} of {len(verdicts)} verdicts did not pass",
+        f"{', '.join(options.tags)} cannot move to this image: {len(bad)} of {len(verdicts)} verdicts did not pass",
         details=[(each.annotations[OUTCOME], f"{each.name} {read_verdict(each.data).why}".rstrip()) for each in bad],
         hint="publish without --tag to attach the verdicts, or with --allow-failed if you know better",
     )
 
 
-def publish(prepared: Prepared, wishes: Wishes, *, context: Context) -> list[Published]:
+def publish(prepared: Prepared, options: PublishOptions, *, context: Context) -> list[Published]:
     """Push to every target, one after another."""
     lock, built = prepared.workspace.lock, prepared.built
     base: Base = open_locked(lock.base, root=prepared.workspace.project.root, context=context)
     owner = {each.digest: image.base for image in built.images.values() for each in image.base_layers}
     homes = [lock.base.parsed.image] if lock.base.parsed.kind == "registry" else []
     homes += [Reference.parse(each) for each in lock.base.mirrors]
-    tags = [*([built.tags.moving] if wishes.move and built.tags.moving else []), *wishes.tags]
+    tags = [*([built.tags.moving] if options.move and built.tags.moving else []), *options.tags]
     done = []
     for target in prepared.targets:
         # Layers are mounted from a repository of the target's own registry, the base's or a mirror's.
         home = next((each for each in homes if each.registry == target.registry), None)
         moved = push(
             built, target, home, lambda layer: base.blob(owner[layer.digest], layer),
-            evidence=prepared.evidence, tags=tags, sign=wishes.sign, context=context,
+            evidence=prepared.evidence, tags=tags, sign=options.sign, context=context,
         )  # fmt: skip
         done.append(
             Published(

@@ -42,7 +42,7 @@ class Refused(Exception):
 
 
 def open_file(path):
-    """A file for reading bytes; a pipe of that name would be waited for without end."""
+    """A file for reading bytes; a pipe of that name would block."""
     if os.path.exists(path) and not os.path.isfile(path):
         raise OSError("it is not a file")
     return open(path, "rb")
@@ -94,8 +94,8 @@ def digest_of(path):
 
     digest = hashlib.sha256()
     with open_file(path) as stream:
-        for piece in iter(lambda: stream.read(1 << 20), b""):
-            digest.update(piece)
+        for chunk in iter(lambda: stream.read(1 << 20), b""):
+            digest.update(chunk)
     return digest.hexdigest()
 
 
@@ -238,7 +238,7 @@ def serve_command(record, name, caller):
 
 
 def check_checkpoint(record, model, how):
-    """Refuse a checkpoint that this vLLM would load into garbage. What is no folder is a name on the Hub: not looked at."""
+    """Refuse a checkpoint that this vLLM would load into garbage. A name that is not a folder is one on the Hub, and is not checked."""
     rules = record["checkpoint"].get("requires") or {}
     if how == "off" or not (os.path.isdir(model) or os.path.isabs(model)):
         return
@@ -396,7 +396,7 @@ def file_problems(record, model, how):
 
 
 def health(arguments):
-    """Whether the server in this container answers 200 at /health: needs neither curl nor a proxy's leave."""
+    """Whether the server in this container responds with 200 at /health. No curl and no proxy is needed."""
     import http.client
 
     port = arguments[1] if len(arguments) == 2 else "8000"

@@ -179,7 +179,7 @@ def test_signing_comes_before_tags_and_its_failure_moves_none(hub: str, project:
         env={**env, "COSIGN_TEST_EXIT": "1"},
     )  # fmt: skip
     assert refused.code == 5
-    assert "cosign does not sign" in refused.err
+    assert "cosign did not sign" in refused.err
     done = builder(
         "publish", "small", "--to", f"{hub}/team/signed", "--sign", "--key", "k.key", "--json", cwd=project, env=env
     )

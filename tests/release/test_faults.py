@@ -7,13 +7,13 @@ from collections.abc import Iterator
 import pytest
 
 from builder.oci.registry import client, upload
-from builder.release.publish import Prepared, Wishes, publish
+from builder.release.publish import Prepared, PublishOptions, publish
 from builder.util.errors import UnreachableError
 from tests.support.faultproxy import FAULTS, Plan, fault_proxy
 from tests.support.published import QUIET, held, patched_project, prepared, retarget, small_base
 from tests.support.registry import registry, skopeo_copy
 
-WISHES = Wishes(tags=("production",))
+WISHES = PublishOptions(tags=("production",))
 
 
 class Scene:

@@ -69,7 +69,7 @@ def test_podman_skopeo_and_buildah_take_it(hub: str, published: Any, tmp_path: P
                "from", "--tls-verify=false", published["reference"]).strip().splitlines()[-1]  # fmt: skip
     config = json.loads(run("buildah", "--storage-driver", "vfs", "--root", str(tmp_path / "b"), "--runroot", str(tmp_path / "r"),
                             "inspect", name))  # fmt: skip
-    assert config["OCIv1"]["config"]["Entrypoint"] == ["/opt/builder/serve"]
+    assert config["OCIv1"]["config"]["Entrypoint"][0] == "/opt/builder/serve"
 
 
 def two_platforms(folder: Path) -> Path:
@@ -115,13 +115,13 @@ def test_two_platforms_give_one_index_with_evidence_for_each(hub: str, tmp_path:
                    f"docker://{hub}/team/multi:{tag}")  # fmt: skip
         config = json.loads(text)
         assert config["architecture"] == architecture
-        assert config["config"]["Entrypoint"] == ["/opt/builder/serve"]
+        assert config["config"]["Entrypoint"][0] == "/opt/builder/serve"
     skopeo_copy(f"docker://{hub}/team/multi:{tag}", f"oci:{tmp_path}/all:x")
     checked = builder("verify", f"{hub}/team/multi:{tag}", "--recipe", "small", "--rebuild", "--json", cwd=project)
     assert checked.code == 0, checked.err
     assert [each["platform"] for each in checked.document["platforms"]] == ["linux/amd64", "linux/arm64"]
-    # Per platform SBOM, provenance and lock; provenance and lock of the index.
-    assert checked.document["evidence"] == 8
+    # Per platform SBOM, provenance, lock and sources; provenance, lock and sources of the index.
+    assert checked.document["evidence"] == 11
 
 
 def test_many_recipes_at_once_and_one_that_fails(hub: str, tmp_path: Path) -> None:

@@ -411,6 +411,11 @@ RECORDS: list[Row] = [
     ("a key more", record("evil", to=True), "record evil"),
     ("other spaces", spaced, "record, its bytes"),
     ("no JSON", lambda image: image.change_file(OWN, lambda _: b"{"), "record"),
+    (
+        "a deep value",
+        lambda image: image.change_file(OWN, lambda _: b'{"name":' + b'{"a":' * 900 + b"1" + b"}" * 901),
+        "record",
+    ),
 ]
 
 
@@ -516,6 +521,12 @@ CONFIGS: list[Row] = [
     ),
     ("no JSON", json_text("config", lambda data: data[:-1]), "config"),
     ("a list", json_text("config", lambda _: b"[]"), "config"),
+    ("a deep value", json_text("config", lambda data: data[:-1] + b',"x":' + b"[" * 900 + b"]" * 900 + b"}"), "config"),
+    (
+        "a deeper value",
+        json_text("config", lambda data: data[:-1] + b',"x":' + b"[" * 90_000 + b"]" * 90_000 + b"}"),
+        "config",
+    ),
     ("nothing", json_text("config", lambda _: b""), "config"),
 ]
 
@@ -738,6 +749,7 @@ ATTACHED: list[Row] = [
     ("a lock with another checkpoint", attached(LOCK, lambda d: d.replace(b"c0c0", b"d0d0")), "record checkpoint.digest"),
     ("a lock with another folder", attached(LOCK, lambda d: d.replace(b"root: usr/", b"root: opt/")), "opt/local/lib"),
     ("a lock with a path that leaves the image", attached(LOCK, lambda d: d.replace(b"root: usr/", b"root: ../")), "relative path"),
+    ("a lock with a base that would be run", attached(LOCK, lambda d: d.replace(b"oci:../layout:base", b"docker:evil/x:v1")), "a base in Docker"),
     ("a lock in another spelling", attached(LOCK, lambda d: d + b"# evil\n"), "not in the form"),
     ("a lock with a key more", attached(LOCK, lambda d: d + b"evil: 1\n"), "unknown key"),
     ("no YAML", attached(LOCK, lambda _: b"[["), "evidence lock"),

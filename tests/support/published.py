@@ -12,7 +12,7 @@ from typing import Any
 
 from builder.documents.reference import Reference
 from builder.pipeline.workspace import open_workspace
-from builder.release.publish import Prepared, Wishes, prepare
+from builder.release.publish import Prepared, PublishOptions, prepare
 from builder.util.context import Context
 from builder.util.project import find_project
 from tests.support.smallwheel import FILES, make_project
@@ -46,9 +46,9 @@ def patched_project(root: Path, reference: str, **recipe: object) -> Path:
     return make_project(root, {"one.diff": diff}, base=reference, **recipe)
 
 
-def prepared(project: Path, *, to: str, wishes: Wishes = Wishes()) -> Prepared:  # noqa: B008  frozen
+def prepared(project: Path, *, to: str, options: PublishOptions = PublishOptions()) -> Prepared:  # noqa: B008  frozen
     workspace = open_workspace(str(find_project(str(project / "images/small.yaml")).recipe_path), context=QUIET)
-    return prepare(workspace, [to], wishes)
+    return prepare(workspace, [to], options)
 
 
 def retarget(image: Prepared, to: str) -> Prepared:

@@ -14,7 +14,7 @@ from builder.util.context import Context
 from builder.util.errors import BuilderError, InputError
 
 if TYPE_CHECKING:
-    from builder.release.publish import Prepared, Published, Wishes
+    from builder.release.publish import Prepared, Published, PublishOptions
 
 
 @click.command(name="publish")
@@ -59,7 +59,7 @@ def command(
     """
     from builder.documents.reference import Reference
     from builder.release.evidence.cosign import signer
-    from builder.release.publish import Wishes
+    from builder.release.publish import PublishOptions
 
     for tag in tags:
         Reference.parse(f"x/y:{tag}")
@@ -68,34 +68,34 @@ def command(
     names = [name for name in recipes if not name.endswith(".lock.yaml")]
     if len(names) > 1 and (tags or verdicts):
         raise InputError("--tag and --verdict belong to one recipe", hint="publish that recipe alone")
-    wishes = Wishes(
+    options = PublishOptions(
         move=move, tags=tags, evidence=not no_evidence, evidence_folder=folder, verdicts=verdicts,
         allow_failed=allow_failed,
         sign=signer(key, context=Context(console)) if sign else None,
     )  # fmt: skip
     if len(names) == 1:
-        done = _one(names[0], to, wishes, console)
+        done = _one(names[0], to, options, console)
         for each in done:
             _say(each, console)
         console.document(_document(done[0]) if len(done) == 1 else {"images": [_document(each) for each in done]})
         return
-    _many(names, to, wishes, jobs, console)
+    _many(names, to, options, jobs, console)
 
 
-def _prepare(name: str, to: tuple[str, ...], wishes: Wishes, console: Console) -> Prepared:
+def _prepare(name: str, to: tuple[str, ...], options: PublishOptions, console: Console) -> Prepared:
     from builder.pipeline.workspace import open_workspace
     from builder.release.publish import prepare
 
-    return prepare(open_workspace(name, context=Context(console)), to, wishes)
+    return prepare(open_workspace(name, context=Context(console)), to, options)
 
 
-def _one(name: str, to: tuple[str, ...], wishes: Wishes, console: Console) -> list[Published]:
+def _one(name: str, to: tuple[str, ...], options: PublishOptions, console: Console) -> list[Published]:
     from builder.release.publish import publish
 
-    return publish(_prepare(name, to, wishes, console), wishes, context=Context(console))
+    return publish(_prepare(name, to, options, console), options, context=Context(console))
 
 
-def _many(names: list[str], to: tuple[str, ...], wishes: Wishes, jobs: int, console: Console) -> None:
+def _many(names: list[str], to: tuple[str, ...], options: PublishOptions, jobs: int, console: Console) -> None:
     """Several recipes. All are built before anything is pushed, one after another, so that a base is read once."""
     from dataclasses import replace
 
@@ -105,9 +105,9 @@ def _many(names: list[str], to: tuple[str, ...], wishes: Wishes, jobs: int, cons
     prepared: dict[str, Prepared] = {}
     for name in names:
         own = (
-            replace(wishes, evidence_folder=wishes.evidence_folder / Path(name).stem)
-            if wishes.evidence_folder
-            else wishes
+            replace(options, evidence_folder=options.evidence_folder / Path(name).stem)
+            if options.evidence_folder
+            else options
         )
         try:
             prepared[name] = _prepare(name, to, own, console)
@@ -116,7 +116,7 @@ def _many(names: list[str], to: tuple[str, ...], wishes: Wishes, jobs: int, cons
     # One bar at a time is readable; several recipes say what they did at the end.
     quiet = Console(verbosity=-1, stdout=console.stdout, stderr=console.stderr)
     with ThreadPoolExecutor(jobs) as pool, console.progress("publishing", total=len(prepared), unit="images") as bar:
-        running = {name: pool.submit(publish, each, wishes, context=Context(quiet)) for name, each in prepared.items()}
+        running = {name: pool.submit(publish, each, options, context=Context(quiet)) for name, each in prepared.items()}
         done: dict[str, list[Published]] = {}
         for name, future in running.items():
             try:

@@ -122,7 +122,7 @@ def _about(digest: str, workspace: Workspace | None, pin: str | None, *, quick: 
     if quick:
         return f"quick: compared with {lock}, without the base: its layers, files and settings are taken as they are"
     if workspace is None and pin is None:
-        return f"this proves that the image is what {lock} says, not who made it: the lock travels with the image"
+        return f"compared with {lock}, which travels with the image: it tells what the image is, not who made it"
     return f"derived again from {lock}"
 
 

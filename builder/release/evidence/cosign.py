@@ -24,9 +24,9 @@ def signer(key: str | None, *, context: Context) -> Callable[[str], None]:
         done = run(command, extra_env=extra, timeout=300)
         if done.returncode != 0:
             raise UnreachableError(
-                f"cosign does not sign {reference}",
-                details=[("command", " ".join(command)), ("said", "\n".join(done.output.splitlines()[-8:]))],
-                hint="no tag was moved; mend what cosign says and publish again",
+                f"cosign did not sign {reference}",
+                details=[("command", " ".join(command)), ("message", "\n".join(done.output.splitlines()[-8:]))],
+                hint="no tag was moved; fix what cosign reports and publish again",
             )
 
     return sign

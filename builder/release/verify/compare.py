@@ -87,9 +87,9 @@ def json_differences(what: str, wanted: bytes, found: bytes) -> list[Problem]:
         return []
     try:
         document = json.loads(found)
+        problems = list(key_differences(what, json.loads(wanted), document))
     except (ValueError, RecursionError) as error:
         return [Problem(what, "a JSON document", short(str(error)))]
-    problems = list(key_differences(what, json.loads(wanted), document))
     if not problems:
         # The same values: keys that are repeated, another order, or spaces. Readers differ in what they make of those.
         problems = [Problem(f"{what.rstrip(',')}, its bytes", _spelling(wanted), _spelling(found))]

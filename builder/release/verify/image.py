@@ -94,6 +94,13 @@ def choose_lock(reader: Reader, request: Request) -> NamedLock:
     named = travelling_lock(reader.evidence(reader.top.digest), request.pin)
     if named is None:
         raise no_lock(reader.reference)
+    if named.lock.base.parsed.kind == "docker":
+        # Such a base is read by running it: nothing that travels with an image may ask for that.
+        raise MismatchError(
+            f"the lock that travels with {reader.reference} names a base in Docker",
+            details=[("base", named.lock.base.reference), ("lock", named.digest)],
+            hint="an image on such a base is never published: find out who made this one",
+        )
     return named
 
 
@@ -189,8 +196,8 @@ def _config_platform(reader: Reader, manifest: bytes) -> Mapping[str, Any]:
 def _platform(where: str, platform: Mapping[str, Any], found: Mapping[str, _Found]) -> list[Problem]:
     for name in found:
         if not Platform.parse(name).matches(platform):
-            said = "/".join(str(platform.get(key)) for key in ("os", "architecture", "variant") if platform.get(key))
-            return [Problem(f"{where}, platform", name, said)]
+            held = "/".join(str(platform.get(key)) for key in ("os", "architecture", "variant") if platform.get(key))
+            return [Problem(f"{where}, platform", name, held)]
     return []
 
 
@@ -202,8 +209,8 @@ def _entry(index: Mapping[str, Any], platform: Platform, problems: list[Problem]
     if len(digests) != 1:
         problems.append(Problem(where, "one entry", f"{len(digests)}: {', '.join(digests) or 'none'}"))
     if len(set(taken.values())) > 1:
-        said = "; ".join(f"{client} take {digest}" for client, digest in taken.items())
-        problems.append(Problem(where, "the same for every client", said))
+        choices = "; ".join(f"{client} take {digest}" for client, digest in taken.items())
+        problems.append(Problem(where, "the same for every client", choices))
     chosen = next((digest for digest in taken.values() if digest is not None), None)
     for each in index.get("manifests") or []:
         if isinstance(each, dict) and each.get("digest") == chosen:

@@ -21,5 +21,8 @@ class Problem:
 
 def short(value: object) -> str:
     """A value for a message: text as it is, anything else as JSON, at most 200 characters."""
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    try:
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    except (RecursionError, ValueError, TypeError):
+        text = f"a {type(value).__name__} that is nested too deeply"
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"

@@ -17,6 +17,8 @@ from builder.oci.types import INDEX_TYPES, MANIFEST_TYPES, OCI_MANIFEST, Descrip
 from builder.util.errors import BuilderError, InputError, MismatchError, UnreachableError
 
 _LAYER_LIMIT = 512 << 20
+_EVIDENCE_LIMIT = 64 << 20
+_MOST_EVIDENCE = 500
 _KINDS = (LOCK, PROVENANCE, SBOM, SOURCES, VERDICT)
 
 
@@ -133,7 +135,13 @@ class RegistryReader:
 
     def evidence(self, subject: str) -> list[Attachment]:
         listed = find_referrers(self._registry, self._parsed.repository, subject)
-        return [each for each in (_attachment(one, self.read) for one in listed) if each is not None]
+        ours = [each for each in listed if not each.artifact_type or each.artifact_type in _KINDS]
+        if len(ours) > _MOST_EVIDENCE:
+            raise MismatchError(
+                f"{len(ours)} documents are attached to {subject}, more than {_MOST_EVIDENCE}",
+                hint="somebody floods the image with evidence: remove what is not yours from the registry",
+            )
+        return [each for each in (_attachment(one, self.read) for one in ours) if each is not None]
 
 
 def _attachment(descriptor: Descriptor, read: Callable[[Descriptor], bytes]) -> Attachment | None:
@@ -151,7 +159,10 @@ def _attachment(descriptor: Descriptor, read: Callable[[Descriptor], bytes]) -> 
             return Attachment(descriptor.digest, kind, problem=f"it has {len(documents)} documents instead of one")
         subject = str((manifest.get("subject") or {}).get("digest"))
         annotations = dict(manifest.get("annotations") or {})
-        document = read(Descriptor.from_json(documents[0]))
+        described = Descriptor.from_json(documents[0])
+        if described.size > _EVIDENCE_LIMIT:
+            return Attachment(descriptor.digest, kind, problem=f"it is larger than {_EVIDENCE_LIMIT >> 20} MiB")
+        document = read(described)
     except UnreachableError:
         raise
     except (BuilderError, ValueError, TypeError, AttributeError, KeyError) as error:
@@ -171,7 +182,7 @@ def open_reader(text: str) -> Reader:
         return RegistryReader(text)
     rest = text.removeprefix("oci:")
     if Path(rest).is_dir():
-        # A folder whose name has a colon is taken as it is when it is there.
+        # A folder that exists is meant as it is, also when its name has a colon.
         return LayoutReader(Path(rest), None)
     folder, colon, name = rest.rpartition(":")
     if ":sha256" in rest and not Path(folder).is_dir():

@@ -18,7 +18,7 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class Check:
-    """One check. `details` are (label, text) pairs: prompts, answers, lines of the log."""
+    """One check. `details` are (label, text) pairs: prompts, completions, lines of the log."""
 
     name: str
     status: Status
