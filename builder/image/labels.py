@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from builder.documents.lock import Lock
 from builder.util.files import sha256
 
 SERVE: Final = "/opt/builder/serve"
@@ -19,3 +20,17 @@ def entrypoint_of(record: bytes) -> tuple[str, ...]:
     seen, so this is what lets the entrypoint refuse a record that only the layer vouches for.
     """
     return (SERVE, f"{RECORD_OPTION}sha256:{sha256(record)}")
+
+
+def image_labels(lock: Lock, record: bytes) -> dict[str, str]:
+    """Labels in the OCI's names, and the digests that tie the image to its record and its lock."""
+    labels = {
+        "org.opencontainers.image.title": lock.name,
+        "org.opencontainers.image.description": lock.description,
+        "org.opencontainers.image.version": lock.inputs[:12],
+        "org.opencontainers.image.base.name": lock.base.reference,
+        "org.opencontainers.image.base.digest": lock.base.digest,
+        RECORD_LABEL: f"sha256:{sha256(record)}",
+        INPUTS_LABEL: f"sha256:{lock.inputs}",
+    }
+    return {key: text for key, text in labels.items() if text}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from builder.documents.lock import Lock
+
 _SHORT = 12
 
 
@@ -28,3 +30,8 @@ def make_tags(checkpoint: str | None, inputs: str) -> Tags:
         return Tags(f"inputs-{inputs[:_SHORT]}", None)
     moving = f"ckpt-{checkpoint[:_SHORT]}"
     return Tags(f"{moving}-{inputs[:_SHORT]}", moving)
+
+
+def image_tags(lock: Lock) -> Tags:
+    """The tags of the image that a lock describes."""
+    return make_tags(lock.checkpoint.digest if lock.checkpoint else None, lock.inputs)

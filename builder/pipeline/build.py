@@ -2,67 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
-from builder.base.model import BaseImage
 from builder.base.oci_layout import LayoutBase
 from builder.base.open import open_locked
 from builder.documents.lock import Lock
-from builder.image.labels import INPUTS_LABEL, RECORD_LABEL, entrypoint_of
-from builder.image.layer import Layer, make_layer
-from builder.image.manifest import Image, assemble, make_index
-from builder.image.tags import Tags, make_tags
+from builder.image.built import Built, put_together
+from builder.image.layer import make_layer
+from builder.image.manifest import make_index
+from builder.image.tags import image_tags
 from builder.oci.artifact import Referrer
 from builder.oci.document import read_config
 from builder.oci.layout import Layout, write_layout
-from builder.oci.types import Descriptor
 from builder.pipeline.docker_base import base_name
 from builder.pipeline.plan import Plan
 from builder.pipeline.workspace import Workspace
 from builder.util.errors import InputError
-from builder.util.files import sha256
-
-
-@dataclass(frozen=True)
-class Built:
-    """Images of a recipe, one per platform, and the index over them when there are several."""
-
-    images: Mapping[str, Image]
-    top: Descriptor
-    index: bytes | None
-    tags: Tags
-
-
-def image_tags(lock: Lock) -> Tags:
-    return make_tags(lock.checkpoint.digest if lock.checkpoint else None, lock.inputs)
-
-
-def image_labels(lock: Lock, record: bytes) -> dict[str, str]:
-    """Labels in the OCI's names, and the digests that tie the image to its record and its lock."""
-    labels = {
-        "org.opencontainers.image.title": lock.name,
-        "org.opencontainers.image.description": lock.description,
-        "org.opencontainers.image.version": lock.inputs[:12],
-        "org.opencontainers.image.base.name": lock.base.reference,
-        "org.opencontainers.image.base.digest": lock.base.digest,
-        RECORD_LABEL: f"sha256:{sha256(record)}",
-        INPUTS_LABEL: f"sha256:{lock.inputs}",
-    }
-    return {key: text for key, text in labels.items() if text}
-
-
-def put_together(lock: Lock, base: BaseImage, layer: Layer, record: bytes) -> Image:
-    """One platform's image from its base and its layer, whose record is `record`."""
-    return assemble(
-        base,
-        layer,
-        labels=image_labels(lock, record),
-        entrypoint=entrypoint_of(record),
-        epoch=lock.epoch,
-        created_by=f"builder: {', '.join(overlay.id for overlay in lock.overlays) or 'profiles only'}",
-    )
 
 
 def build_images(lock: Lock, plans: Sequence[Plan]) -> Built:

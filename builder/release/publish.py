@@ -9,8 +9,9 @@ from pathlib import Path
 from builder.base.model import Base
 from builder.base.open import open_locked
 from builder.documents.reference import Reference
+from builder.image.built import Built
 from builder.oci.artifact import Evidence
-from builder.pipeline.build import Built, build_images
+from builder.pipeline.build import build_images
 from builder.pipeline.locking.overlays import read_overlay
 from builder.pipeline.workspace import Workspace
 from builder.release.evidence.collect import OUTCOME, make_evidence, read_verdicts, write_evidence

@@ -12,12 +12,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from builder.documents.reference import Reference
+from builder.image.built import Built
 from builder.oci.artifact import Evidence, referrer
 from builder.oci.referrers import attach
 from builder.oci.registry.client import PARALLEL, Registry, UnsupportedManifestError
 from builder.oci.registry.upload import at_hand, upload
 from builder.oci.types import BlobSource, Descriptor
-from builder.pipeline.build import Built
 from builder.util.context import Context, Progress
 from builder.util.errors import MismatchError, UnreachableError
 

@@ -12,10 +12,12 @@ from builder.cli.app import common_options, offline_option
 from builder.cli.console import Console
 from builder.documents.lock import overlay_lines
 from builder.documents.reference import Platform
-from builder.image.labels import entrypoint_of
+from builder.image.built import Built
+from builder.image.labels import entrypoint_of, image_labels
+from builder.image.tags import image_tags
 from builder.oci.artifact import Referrer
 from builder.oci.layout import Layout
-from builder.pipeline.build import Built, build_images, docker_base, image_labels, image_tags, write_oci
+from builder.pipeline.build import build_images, docker_base, write_oci
 from builder.pipeline.plan import Plan
 from builder.pipeline.workspace import Workspace, open_workspace
 from builder.util.context import Context

@@ -43,8 +43,9 @@ def _context(name: str, output: Path, *, console: Console, context: Context) -> 
     from builder.documents.lock import overlay_lines
     from builder.image.bake import Target
     from builder.image.context import render_context
-    from builder.image.labels import entrypoint_of
-    from builder.pipeline.build import docker_base, image_labels, image_tags
+    from builder.image.labels import entrypoint_of, image_labels
+    from builder.image.tags import image_tags
+    from builder.pipeline.build import docker_base
     from builder.pipeline.workspace import open_workspace
 
     workspace = open_workspace(name, context=context)

@@ -44,8 +44,8 @@ def command(
 
     Compiled kernels are kept in a volume that belongs to this stack of overlays: a changed overlay begins with an empty one.
     """
+    from builder.image.tags import image_tags
     from builder.oci.docker_cli import choose
-    from builder.pipeline.build import image_tags
     from builder.pipeline.workspace import open_workspace
     from builder.serve.container import Container, cache_for, locked_profile, model_folder, startup_seconds
 

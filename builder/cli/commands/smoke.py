@@ -138,8 +138,8 @@ def _started(
     keep: bool,
     console: Console,
 ) -> tuple[AbstractContextManager[Subject], Wanted, Path]:
+    from builder.image.tags import image_tags
     from builder.oci.docker_cli import choose
-    from builder.pipeline.build import image_tags
     from builder.pipeline.workspace import open_workspace
     from builder.serve.container import (
         Container,

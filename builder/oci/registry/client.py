@@ -13,7 +13,16 @@ from typing import Any, Final
 from urllib.parse import quote, urljoin, urlsplit
 
 from builder.documents.reference import is_digest
-from builder.net.client import Client, NoResponseError, Response, Rules, error_text, no_downgrade, passes, retry_after
+from builder.net.client import (
+    Client,
+    NoResponseError,
+    Response,
+    Rules,
+    error_text,
+    no_downgrade,
+    passes,
+    retry_after,
+)
 from builder.oci.registry.auth import Authenticator
 from builder.oci.registry.endpoint import endpoint
 from builder.oci.types import DOCKER_INDEX, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, Descriptor

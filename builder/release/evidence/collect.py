@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from builder.documents.lock import Lock
+from builder.image.built import Built
 from builder.oci.artifact import LOCK, PROVENANCE, SBOM, SOURCES, VERDICT, Evidence
 from builder.oci.types import Descriptor
 from builder.patch.model import Overlay
-from builder.pipeline.build import Built
 from builder.release.evidence.provenance import make_provenance, recipe_source
 from builder.release.evidence.repository import Repository
 from builder.release.evidence.sbom import make_sbom

@@ -14,9 +14,10 @@ from typing import Any
 from builder.base.model import BaseImage
 from builder.documents.lock import Lock
 from builder.documents.reference import Platform
+from builder.image.built import Built
 from builder.oci.types import Descriptor, encode
 from builder.patch.model import Overlay
-from builder.pipeline.build import Built, build_images
+from builder.pipeline.build import build_images
 from builder.pipeline.locking.base import OWN_FOLDER
 from builder.pipeline.locking.make import ENTRYPOINT_SOURCE
 from builder.pipeline.plan import (

@@ -11,10 +11,10 @@ from typing import Any
 
 from builder.documents.lock import Lock
 from builder.documents.reference import Platform
+from builder.image.built import Built
 from builder.image.tags import make_tags
 from builder.oci.types import INDEX_TYPES, MANIFEST_TYPES, Descriptor
 from builder.patch.model import Overlay
-from builder.pipeline.build import Built
 from builder.release.evidence.sources import overlays_of
 from builder.release.verify.clients import entries_taken, matching
 from builder.release.verify.compare import Parts, json_differences, object_of, part_differences
