@@ -15,7 +15,6 @@ from typing import IO
 
 from builder.util.errors import InputError, MismatchError
 
-
 _NOT_A_FILE = {errno.ELOOP, errno.ENXIO, errno.ENODEV, errno.ENAMETOOLONG}
 
 
