@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 
-from builder.base.layers import Filter, Snapshot, snapshot
+from builder.base.layers import Filter, snapshot
 from builder.base.model import BaseImage
+from builder.base.snapshot import Snapshot
 from builder.base.tree import LayeredTree
 from builder.documents.reference import Platform
 from builder.oci.blobs import check_bytes

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from builder.base.layers import LayerEntry
+from builder.base.snapshot import LayerEntry
 
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _SYSTEM = frozenset(each.strip("/") for each in _DEFAULT_PATH.split(":"))

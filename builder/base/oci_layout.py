@@ -43,9 +43,10 @@ class LayoutBase:
     def _top(self) -> tuple[Descriptor, bytes]:
         """What the reference names, checked; the layout's own index, when that lists the images of several platforms."""
         entries = self._layout.entries()
-        if self._name is None and len({each.digest for each in entries}) > 1:
+        if len({each.digest for each in entries}) > 1:
             names = {each.annotations.get(REF_NAME, "") for each in entries}
-            if len(names) == 1 and any(each.platform for each in entries):
+            ours = len(names) == 1 and self._name in (None, *names)
+            if ours and any(each.platform for each in entries):
                 data = self._layout.index_bytes()
                 return Descriptor(OCI_INDEX, f"sha256:{sha256(data)}", len(data)), data
         top = self._layout.resolve(self._name)

@@ -15,10 +15,11 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from builder.base.interpreter import Interpreter, find_interpreter, first_places, is_plain, path_files, resolve
-from builder.base.layers import Filter, LayerEntry, Snapshot
+from builder.base.layers import Filter
 from builder.base.merged import MergedLayers
 from builder.base.model import BaseFile, Distribution, EntryKind
 from builder.base.record import read_record
+from builder.base.snapshot import LayerEntry, Snapshot
 from builder.oci.document import ImageConfig
 from builder.oci.types import Descriptor
 from builder.util.errors import InputError

@@ -14,8 +14,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from builder.base.layers import Filter, Snapshot, scan
+from builder.base.layers import Filter, scan
 from builder.base.open import open_base
+from builder.base.snapshot import Snapshot
 from builder.base.tree import LayeredTree
 from builder.documents.reference import LINUX_AMD64, BaseReference
 from builder.oci.blobs import LayerStream

@@ -161,3 +161,8 @@ def test_entries_of_a_name_that_is_repeated_are_taken_as_docker_takes_them(
     made.write({**image(made), **named}, {**image(made, OTHER), **named})
     (tmp_path / "r.yaml").write_text((tmp_path / "r.yaml").read_text().replace("oci:base", "oci:base:x"))
     assert build(tmp_path, capsys).code == 0
+    both = Made(tmp_path / "base")
+    arm = {**image(both, OTHER, arch="arm64"), **plat("arm64"), **named}
+    both.write(arm, {**image(both), **plat(), **named})
+    (tmp_path / "r.lock.yaml").unlink()
+    assert build(tmp_path, capsys).code == 0
