@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from builder.util.context import Context
 from builder.util.errors import BuilderError
 from builder.vllm.fit.headers import read_hub
 from tests.support.cli import Ran, builder, builder_peak
+from tests.support.clock import Owned
 from tests.support.hub import FAULTS, Hub, serving
 
 BIG = bytes(range(256)) * 40_000
@@ -150,12 +150,18 @@ SECRET = "hf_Zm9vYmFyYmF6"
 
 
 @pytest.fixture
-def spoiled(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
-    """A Hub that is asked from this process, with short limits and a token."""
+def owned() -> Owned:
+    return Owned()
+
+
+@pytest.fixture
+def spoiled(hub: Hub, owned: Owned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
+    """A Hub that is asked from this process, with a token. The deadline passes when the Hub is slow, and never before."""
     hub.commit(FILES)
     hub.token = SECRET
+    hub.slow = owned.clock.ring
     for name, value in {
-        "HF_ENDPOINT": hub.url, "HF_TOKEN": SECRET, "BUILDER_HTTP_TIMEOUT": "0.2", "NO_PROXY": "*",
+        "HF_ENDPOINT": hub.url, "HF_TOKEN": SECRET, "NO_PROXY": "*",
         "BUILDER_CACHE_DIR": str(tmp_path / "cache"),
     }.items():  # fmt: skip
         monkeypatch.setenv(name, value)
@@ -165,12 +171,12 @@ def spoiled(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("place", ["info", "tree/0", "tree/3", "tree/9", "file/config.json"])
 def test_whatever_the_hub_does_wherever_it_ends_in_time_and_well_or_with_its_reason(
-    spoiled: Hub, tmp_path: Path, capfd: pytest.CaptureFixture[str], place: str, fault: str
+    spoiled: Hub, owned: Owned, tmp_path: Path, capfd: pytest.CaptureFixture[str], place: str, fault: str
 ) -> None:
     spoiled.faults = {place: fault}
-    begun = time.monotonic()
+    context = Context(Console(verbosity=2), limits=owned.limits)
     try:
-        found = digest_hub("owner/model", None, context=Context(Console(verbosity=2)))
+        found = digest_hub("owner/model", None, context=context)
     except BuilderError as error:
         said = f"{error.message} {error.details} {error.hint}"
         assert error.exit_code == (4 if fault in OTHER_CONTENT and place.startswith("file/") else 5), said
@@ -180,27 +186,25 @@ def test_whatever_the_hub_does_wherever_it_ends_in_time_and_well_or_with_its_rea
     else:
         assert fault in PASSING
         assert found.digest == write(tmp_path / "local", FILES)
-    # Ten times the silence is the limit of one answer; there are at most four tries of what is quickly refused.
-    assert time.monotonic() - begun < 20
+    assert owned.clock.rung == (fault in ("stall", "trickle", "trickle-headers"))
+    assert len(owned.clock.pauses) <= 3
+    assert all(pause <= context.limits.longest_wait for pause in owned.clock.pauses)
     printed = capfd.readouterr()
     assert SECRET not in printed.out + printed.err
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_drift_and_profile_fit_have_the_same_limits(
-    spoiled: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fault: str
-) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hf"))
+def test_drift_and_profile_fit_have_the_same_limits(spoiled: Hub, owned: Owned, fault: str) -> None:
     spoiled.faults = {"info": fault}
     if fault in PASSING:
-        assert hub_commit("owner/model", None) in spoiled.commits
+        assert hub_commit("owner/model", None, context=owned.context) in spoiled.commits
     else:
         with pytest.raises(BuilderError) as caught:
-            hub_commit("owner/model", None)
+            hub_commit("owner/model", None, context=owned.context)
         assert caught.value.exit_code == 5
     spoiled.faults = {"file/": fault}
     with pytest.raises(BuilderError) as caught:
-        read_hub("owner/model", None, context=Context())
+        read_hub("owner/model", None, context=owned.context)
     assert caught.value.exit_code in (2, 5)
 
 
@@ -221,12 +225,12 @@ def test_a_silent_hub_ends_the_command(hub: Hub, tmp_path: Path) -> None:
     hub.faults = {"tree/3": "stall"}
     done = digest(hub, "hf:owner/model", tmp_path, BUILDER_HTTP_TIMEOUT="0.5")
     assert done.code == 5
-    assert "does not answer" in done.document["error"]["message"]
+    assert "does not respond" in done.document["error"]["message"]
     assert "BUILDER_HTTP_TIMEOUT" in done.document["error"]["hint"]
     assert digest(hub, "hf:owner/model", tmp_path, BUILDER_HTTP_TIMEOUT="soon").code == 2
 
 
-def test_pages_that_repeat_themselves_and_metadata_that_is_none_are_refused(spoiled: Hub) -> None:
+def test_pages_that_repeat_themselves_and_metadata_that_is_none_are_refused(spoiled: Hub, owned: Owned) -> None:
     entries = spoiled.entries
     for change, code in (
         ({"path": "config.json"}, 4), ({"path": 7}, 5), ({"size": -1}, 5), ({"size": "9"}, 5), ({"oid": None}, 4),
@@ -237,19 +241,55 @@ def test_pages_that_repeat_themselves_and_metadata_that_is_none_are_refused(spoi
             {**each, **change} if each["path"] == "empty.txt" else each for each in entries(commit)
         ]
         with pytest.raises(BuilderError) as caught:
-            digest_hub("owner/model", None, context=Context())
+            digest_hub("owner/model", None, context=owned.context)
         assert caught.value.exit_code == code, change
 
 
-def test_the_librarys_own_client_comes_back(spoiled: Hub) -> None:
-    from huggingface_hub import get_session
+def test_pages_that_lead_back_are_refused(spoiled: Hub, owned: Owned) -> None:
+    spoiled.link = lambda begin: f"{spoiled.url}/api/models/owner/model/tree/{spoiled.branches['main']}?cursor=0"
+    with pytest.raises(BuilderError, match="repeat") as caught:
+        digest_hub("owner/model", None, context=owned.context)
+    assert caught.value.exit_code == 4
 
-    before = type(get_session())
-    digest_hub("owner/model", None, context=Context())
-    assert type(get_session()) is before
+
+@pytest.mark.parametrize("place", ["tree", "file"])
+def test_the_token_goes_to_the_hub_alone(spoiled: Hub, owned: Owned, place: str) -> None:
+    """Whether the next page or a file's storage is elsewhere."""
+    with serving(Hub(), "127.0.0.2") as other:
+        if place == "tree":
+            spoiled.link = lambda begin: f"{other.url}/next"
+        else:
+            spoiled.moved = {"config.json": f"{other.url}/config.json"}
+        with pytest.raises(BuilderError):
+            digest_hub("owner/model", None, context=owned.context)
+        assert other.seen
+        assert all("Authorization" not in headers for headers in other.headers)
 
 
-def test_the_token_is_in_no_file(spoiled: Hub, tmp_path: Path) -> None:
+def test_a_password_in_the_endpoint_is_sent_and_not_shown(
+    hub: Hub, owned: Owned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    hub.commit(FILES)
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.setenv("HF_ENDPOINT", hub.url.replace("://", f"://me:{SECRET}@"))
+    context = Context(Console(verbosity=2), limits=owned.limits)
+    digest_hub("owner/model", None, context=context)
+    assert all(headers["Authorization"].startswith("Basic ") for headers in hub.headers)
+    hub.faults = {"info": "500"}
+    with pytest.raises(BuilderError) as caught:
+        digest_hub("owner/model", None, context=context)
+    printed = capfd.readouterr()
+    for text in (str(caught.value.as_json()), printed.out, printed.err):
+        assert SECRET not in text
+    monkeypatch.setenv("HF_ENDPOINT", f"http://me:{SECRET}@[")
+    with pytest.raises(BuilderError) as caught:
+        digest_hub("owner/model", None, context=context)
+    assert caught.value.exit_code == 2
+    assert SECRET not in str(caught.value.as_json())
+
+
+def test_the_token_is_in_no_file(spoiled: Hub, owned: Owned, tmp_path: Path) -> None:
     """Not in the cache, the lock, the library's own folders or what is printed."""
     (tmp_path / "r.yaml").write_text(
         "name: r\nbase: wheel:click==8.1.8\npackage: click\ncheckpoint: {repo: owner/model}\n"
@@ -257,7 +297,7 @@ def test_the_token_is_in_no_file(spoiled: Hub, tmp_path: Path) -> None:
     env = {"HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1"}
     done = builder("lock", "r.yaml", "-v", cwd=tmp_path, env=env)
     assert done.code == 0, done.err
-    assert digest_hub("owner/model", None, context=Context()).digest in (tmp_path / "r.lock.yaml").read_text()
+    assert digest_hub("owner/model", None, context=owned.context).digest in (tmp_path / "r.lock.yaml").read_text()
     texts = [
         done.out,
         done.err,

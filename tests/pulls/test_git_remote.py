@@ -8,19 +8,23 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from builder.cli.console import Console
 from builder.pulls.gitfetch import fetch_by_git
 from builder.pulls.gitremote import GitRemote
 from builder.pulls.history import History
 from builder.util.context import Context
 from builder.util.errors import UnreachableError
+from builder.util.limits import Limits
+from builder.util.process import TimeLimitError
+from builder.util.process import run as run_program
 from tests.support.cli import builder
+from tests.support.clock import ManualClock, Owned
 from tests.support.github import REPOSITORY, Fault, GitHub
 from tests.support.smallwheel import make_project
 from tests.support.trees import git
@@ -39,7 +43,6 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[GitHub]:
         monkeypatch.setenv("BUILDER_GITHUB_URL", server.url)
         monkeypatch.setenv("BUILDER_GITHUB_API_URL", server.url)
         monkeypatch.setenv("BUILDER_CACHE_DIR", str(tmp_path / "cache"))
-        monkeypatch.setenv("BUILDER_HTTP_TIMEOUT", "2")
         yield server
 
 
@@ -71,26 +74,26 @@ def test_a_killed_builder_takes_its_git_with_it(hub: GitHub, project: Path) -> N
     killed.send_signal(signal.SIGKILL)
     killed.wait()
     hub.faults = dict(BY_GIT)
-    begun = time.monotonic()
     done = builder("lock", "small", cwd=project)
     assert done.code == 0, done.err
     assert "waiting" not in done.err
-    assert time.monotonic() - begun < 20
 
 
 def test_a_copy_that_another_run_keeps_is_waited_for_with_a_word_and_a_limit(
-    hub: GitHub, project: Path, tmp_path: Path
+    hub: GitHub, capfd: pytest.CaptureFixture[str]
 ) -> None:
     folder = GitRemote(REPOSITORY, context=Context())._folder
+    owned = Owned()
     handle = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
-        done = builder("lock", "small", cwd=project, env={"BUILDER_HTTP_TIMEOUT": "0.1"})
+        with pytest.raises(UnreachableError) as caught:
+            GitRemote(REPOSITORY, context=Context(Console(), limits=owned.limits)).heads()
     finally:
         os.close(handle)
-    assert done.code == 5
-    assert f"waiting for another run that uses {folder}" in done.err
-    assert f"another run has had {folder} for 1.5 s" in done.err
+    assert f"another run has had {folder} for 900 s" in str(caught.value)
+    assert capfd.readouterr().err.count(f"waiting for another run that uses {folder}, up to 900 s") == 1
+    assert sum(owned.clock.pauses) > 900
 
 
 def test_the_users_configuration_templates_hooks_and_attributes_are_not_used(
@@ -160,18 +163,21 @@ def test_a_git_that_is_too_old_is_named(hub: GitHub, project: Path, tmp_path: Pa
     assert "install git 2.32 or later" in done.err
 
 
-def test_git_sits_out_what_the_server_asks_for(hub: GitHub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("BUILDER_HTTP_TIMEOUT", "1")
-    hub.faults["info/refs"] = [Fault(429, headers={"Retry-After": "2"})]
-    # Well again before that, and long after four tries without it.
-    threading.Timer(1.7, hub.faults.pop, ["info/refs"]).start()
-    assert "HEAD" in GitRemote(REPOSITORY, context=Context()).heads()
+def test_git_waits_as_long_as_the_server_asks(hub: GitHub) -> None:
+    """The server is well again after that pause, and long after what four attempts would wait by themselves."""
+    hub.faults["info/refs"] = [Fault(429, headers={"Retry-After": "20"})]
+
+    def recover(seconds: float) -> None:
+        if seconds == 20:
+            hub.faults.pop("info/refs", None)
+
+    owned = Owned(ManualClock(recover))
+    assert "HEAD" in GitRemote(REPOSITORY, context=owned.context).heads()
+    assert owned.clock.pauses == [20.0]
 
 
-def test_a_server_that_takes_no_connection_is_given_up_soon(
-    hub: GitHub, project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A full queue of connections: Linux drops what asks for one more."""
+def test_a_server_that_takes_no_connection_is_given_up(hub: GitHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full queue of connections: Linux drops what asks for one more. git alone would wait for minutes."""
     with socket.socket() as deaf:
         deaf.bind(("127.0.0.1", 0))
         deaf.listen(0)
@@ -180,19 +186,16 @@ def test_a_server_that_takes_no_connection_is_given_up_soon(
             each.setblocking(False)
             each.connect_ex(deaf.getsockname())
         monkeypatch.setenv("BUILDER_GITHUB_URL", f"http://127.0.0.1:{deaf.getsockname()[1]}")
-        monkeypatch.setenv("BUILDER_HTTP_TIMEOUT", "0.5")
-        begun = time.monotonic()
+        clock = ManualClock()
         with pytest.raises(UnreachableError, match="ConnectTimeout"):
-            GitRemote(REPOSITORY, context=Context()).heads()
-        # Four tries of half a second; git alone would have taken the 7.5 s of an exchange.
-        assert time.monotonic() - begun < 5
+            GitRemote(REPOSITORY, context=Context(limits=Limits(silence=0.3, clock=clock))).heads()
+        assert len(clock.pauses) == 3
         for each in waiting:
             each.close()
 
 
-def test_what_the_cache_has_is_diffed_without_a_server(hub: GitHub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_cache_has_is_diffed_without_a_server(hub: GitHub) -> None:
     first = fetch_by_git(REPOSITORY, 39931, head=None, merge_base=None, context=Context())
-    monkeypatch.setenv("BUILDER_HTTP_TIMEOUT", "0.2")
     hub.faults = {"/": [Fault(500)]}
     assert fetch_by_git(REPOSITORY, 39931, head=first.head, merge_base=first.merge_base, context=Context()) == first
 
@@ -281,11 +284,10 @@ def test_a_repository_without_its_default_branch_is_a_repository(hub: GitHub) ->
     )
 
 
-def test_a_page_is_no_repository_without_refs(hub: GitHub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("BUILDER_HTTP_TIMEOUT", "0.4")
+def test_a_page_is_not_a_repository_without_refs(hub: GitHub) -> None:
     hub.faults["info/refs"] = [Fault(200, b"<html>sign in</html>")]
     with pytest.raises(UnreachableError, match="cannot fetch"):
-        history().current_head()
+        History(REPOSITORY, 39931, context=Owned().context).current_head()
 
 
 def test_a_merged_pull_request_is_locked_from_where_it_left_its_branch(
@@ -305,3 +307,20 @@ def test_a_merged_pull_request_is_locked_from_where_it_left_its_branch(
     again = builder("lock", "small", cwd=project, env={"BUILDER_CACHE_DIR": str(tmp_path / "fresh")})
     assert again.code == 0, again.err
     assert vendored.read_bytes() == before
+
+
+def test_a_server_that_sends_nothing_does_not_send_git_in_circles(hub: GitHub, tmp_path: Path) -> None:
+    """To git an empty response is a server of the old kind; its fetch then fetches what it lacks by a fetch, and so on."""
+    remote = GitRemote(REPOSITORY, context=Owned().context)
+    remote._settle()
+    hub.faults = {".git/": [Fault(200, b"")]}
+    with pytest.raises(UnreachableError):
+        remote.fetch("+refs/pull/39931/head:refs/pull/39931")
+    assert len(hub.seen) < 60
+
+
+def test_a_program_that_starts_too_many_is_ended(tmp_path: Path) -> None:
+    script = f"for i in 1 2 3 4 5 6; do (sleep 600; touch {tmp_path}/left) & done; wait"
+    with pytest.raises(TimeLimitError, match="more than 5 programs"):
+        run_program(["sh", "-c", script], most_processes=5)
+    assert run_program(["sh", "-c", "sleep 1; echo done"], most_processes=5).stdout == b"done\n"

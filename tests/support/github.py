@@ -1,6 +1,6 @@
 """A test GitHub: a real bare repository with `refs/pull/N/head`, smart HTTP by `git http-backend`, and the HTTP routes.
 
-`faults` maps a part of a path to an answer that is given instead, once per entry of its list, or always for a single one.
+`faults` maps a part of a path to a response that is given instead, once per entry of its list, or always for a single one.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import json
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -24,16 +24,17 @@ REPOSITORY = "vllm-project/vllm"
 
 @dataclass
 class Fault:
-    """An answer instead of the right one.
+    """A response instead of the right one.
 
-    `cut` promises more bytes than it sends; `open_end` promises none, so that the connection's end is the body's;
-    `stall` sends nothing for so many seconds, `trickle` 3 kB/s of a header that never ends (to git: of a body) for so many.
+    `truncated` promises more bytes than it sends; `open_end` promises none, so that the connection's end is the body's;
+    `stall` sends nothing: git waits so many seconds, our own client (no test waits for its limit) loses the connection;
+    `trickle` sends 3 kB/s of a header that never ends (to git: of a body) for so many seconds.
     """
 
     status: int = 200
     body: bytes = b""
     headers: dict[str, str] = field(default_factory=dict)
-    cut: bool = False
+    truncated: bool = False
     open_end: bool = False
     stall: float = 0.0
     trickle: float = 0.0
@@ -69,6 +70,8 @@ class GitHub:
         self.old_name = ""
         """What the repository was called before: its addresses are redirected."""
         self.url = ""
+        self.slow: Callable[[], None] | None = None
+        """Called when a header trickles to our own client: a test lets the deadline pass there."""
         self.work.mkdir(parents=True)
         git(self.work, "init", "-q", "-b", "main")
         self.bare.parent.mkdir(parents=True)
@@ -267,15 +270,21 @@ def _handler(server: GitHub) -> type[BaseHTTPRequestHandler]:
             self._send(status, data, headers)
 
         def _spoil(self, fault: Fault) -> None:
+            ours = "git/" not in self.headers.get("User-Agent", "")
             if fault.stall:
+                if ours:
+                    self.close_connection = True
+                    return
                 threading.Event().wait(fault.stall)
-            self.close_connection = fault.cut or fault.open_end or bool(fault.trickle)
-            length = None if fault.open_end or fault.trickle else len(fault.body) + (100 if fault.cut else 0)
+            self.close_connection = fault.truncated or fault.open_end or bool(fault.trickle)
+            length = None if fault.open_end or fault.trickle else len(fault.body) + (100 if fault.truncated else 0)
             with suppress(OSError):
                 if fault.trickle:
                     # curl, which is git's, counts no header as progress.
                     rest = b"Content-Length: 999999\r\n\r\n" if ".git/" in self.path else b"X-Slow: "
                     self.wfile.write(b"HTTP/1.1 200 OK\r\n" + rest)
+                    if server.slow is not None and ours and ".git/" not in self.path:
+                        server.slow()
                     end = time.monotonic() + fault.trickle
                     while time.monotonic() < end:
                         self.wfile.write(b"x" * 300)

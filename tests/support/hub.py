@@ -1,6 +1,6 @@
 """A local Hub: the API's routes that a digest needs, with their real shapes, over commits that the test makes.
 
-Shapes as huggingface.co answers them: `/api/models/R/revision/REV`, `/api/models/R/tree/COMMIT` in pages that a `Link`
+Shapes as huggingface.co gives them: `/api/models/R/revision/REV`, `/api/models/R/tree/COMMIT` in pages that a `Link`
 header joins, `/R/resolve/COMMIT/PATH` (a redirect to other storage for LFS files), 307 for a repository that was renamed.
 """
 
@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,7 +18,7 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 PAGE = 3  # of a small repository; a large one comes in pages of 1,000, as from the Hub
 FAULTS = (
-    "stall", "trickle", "trickle-headers", "hang-up", "cut", "cut-chunk", "endless", "429", "429-for-an-hour", "500", "503-once",
+    "stall", "trickle", "trickle-headers", "hang-up", "truncated", "truncated-chunk", "endless", "429", "429-for-an-hour", "500", "503-once",
     "hang-up-once", "html", "no-json", "surrogate", "other-shape", "empty", "redirects",
 )  # fmt: skip
 
@@ -39,13 +39,19 @@ class Hub:
     token: str | None = None
     url: str = ""
     seen: list[str] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)
+    # Where a page's successor is, by the position that it begins at; and files that are in other storage.
+    link: Callable[[int], str] | None = None
+    moved: dict[str, str] = field(default_factory=dict)
     sent: int = 0
     damaged: set[str] = field(default_factory=set)
     # After this many requests for a page of the tree, `main` moves on to this commit.
     moves_to: str | None = None
-    # Which requests are answered how (one of `FAULTS`): by a prefix of `info`, `tree/CURSOR` or `file/PATH`.
+    # Which requests get which fault (one of `FAULTS`): by a prefix of `info`, `tree/CURSOR` or `file/PATH`.
     faults: dict[str, str] = field(default_factory=dict)
     closing: threading.Event = field(default_factory=threading.Event)
+    # Called when the Hub has gone silent or trickles: a test lets the deadline pass there.
+    slow: Callable[[], None] = lambda: None
 
     def commit(self, files: dict[str, bytes], branch: str = "main") -> str:
         name = hashlib.sha1(repr(sorted(files.items())).encode(), usedforsecurity=False).hexdigest()
@@ -82,7 +88,7 @@ class Hub:
 
 
 @contextmanager
-def serving(hub: Hub) -> Iterator[Hub]:
+def serving(hub: Hub, host: str = "127.0.0.1") -> Iterator[Hub]:
     """Run the Hub on a loopback port while the block lasts."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -111,6 +117,7 @@ def serving(hub: Hub) -> Iterator[Hub]:
             url = urlsplit(self.path)
             path = unquote(url.path)
             hub.seen.append(path)
+            hub.headers.append(dict(self.headers))
             if hub.token and self.headers.get("Authorization") != f"Bearer {hub.token}":
                 self.refuse(401, "RepoNotFound")
                 return
@@ -132,7 +139,7 @@ def serving(hub: Hub) -> Iterator[Hub]:
                 self.refuse(404, "RepoNotFound")
 
         def spoiled(self, path: str, query: str) -> bool:
-            """Whether this request has a fault, which then is its answer."""
+            """Whether this request has a fault, which then is its response."""
             kind = path.partition("/resolve/")[2].partition("/")[2]
             place = f"file/{kind}" if kind else "info"
             if "/tree/" in path:
@@ -160,6 +167,7 @@ def serving(hub: Hub) -> Iterator[Hub]:
             elif fault == "redirects":
                 self.answer(307, b"", {"Location": f"{hub.url}{self.path}"})
             elif fault == "stall":
+                hub.slow()
                 hub.closing.wait()
             elif fault.startswith("trickle"):
                 self.trickle(
@@ -167,15 +175,16 @@ def serving(hub: Hub) -> Iterator[Hub]:
                 )
             elif fault == "endless":
                 self.endless()
-            elif fault.startswith("cut"):
+            elif fault.startswith("truncated"):
                 chunked = b"Transfer-Encoding: chunked\r\n\r\n20\r\n[{"
                 self.wfile.write(
-                    b"HTTP/1.1 200 OK\r\n" + (chunked if fault == "cut-chunk" else b"Content-Length: 9\r\n\r\n[]")
+                    b"HTTP/1.1 200 OK\r\n" + (chunked if fault == "truncated-chunk" else b"Content-Length: 9\r\n\r\n[]")
                 )
 
         def trickle(self, start: bytes) -> None:
             with contextlib.suppress(OSError):
                 self.wfile.write(start)
+                hub.slow()
                 while not hub.closing.wait(0.05):
                     self.wfile.write(b" ")
 
@@ -209,18 +218,21 @@ def serving(hub: Hub) -> Iterator[Hub]:
                 link = (
                     f"{hub.url}/api/models/{hub.repo}/tree/{revision}?recursive=true&expand=false&cursor={begin + size}"
                 )
-                headers["Link"] = f'<{link}>; rel="next"'
+                headers["Link"] = f'<{hub.link(begin + size) if hub.link else link}>; rel="next"'
             self.answer(200, json.dumps(entries[begin : begin + size]).encode(), headers)
 
         def file(self, revision: str, name: str) -> None:
+            if name in hub.moved:
+                self.answer(302, b"", {"Location": hub.moved[name]})
+                return
             data = hub.commits.get(hub.resolve(revision) or "", {}).get(name)
             if data is None:
                 self.refuse(404, "EntryNotFound")
                 return
             self.answer(200, b"?" + data[1:] if name in hub.damaged else data)
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    hub.url = f"http://127.0.0.1:{server.server_address[1]}"
+    server = ThreadingHTTPServer((host, 0), Handler)
+    hub.url = f"http://{host}:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:

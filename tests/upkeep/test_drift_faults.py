@@ -18,7 +18,7 @@ FAULTS = {
     "403": Fault(403, b"{}"),
     "404": Fault(404, b"{}"),
     "500": Fault(500, TOKEN.encode()),
-    "cut": Fault(200, b"diff --git a/vllm/config.py b/vllm/config.py\n", cut=True),
+    "truncated": Fault(200, b"diff --git a/vllm/config.py b/vllm/config.py\n", truncated=True),
     "HTML": Fault(200, b"<!DOCTYPE html><html>sign in</html>", {"Content-Type": "text/html"}),
     "empty": Fault(200, b""),
     "stall": Fault(stall=1.5),

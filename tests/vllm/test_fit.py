@@ -312,7 +312,7 @@ def test_headers_give_weights_by_type_and_leave_the_draft_layers_out(checkpoint:
     ("content", "message"),
     [
         (b"", "not a safetensors"), (b"version https://git-lfs.github.com/spec/v1\n", "git-lfs"),
-        (struct.pack("<Q", 1 << 40), "not a safetensors"), (struct.pack("<Q", 4) + b"[1]x", "not JSON"),
+        (struct.pack("<Q", 1 << 40), "not a safetensors"), (struct.pack("<Q", 4) + b"[1]x", "not valid JSON"),
         (struct.pack("<Q", 4) + b"[12]", "not a JSON object"), (struct.pack("<Q", 10) + b'{"a": [1]}', "lists no tensors"),
     ],
 )  # fmt: skip
@@ -458,7 +458,6 @@ class _Hub(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def hub(checkpoint: Path) -> Iterator[tuple[str, list[int]]]:
-    pytest.importorskip("huggingface_hub")
     sent: list[int] = []
     handler = type("Hub", (_Hub,), {"folder": checkpoint, "sent": sent})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
