@@ -122,7 +122,7 @@ def _bare_http(project: Path, host: str, cache: str) -> Row:
     calls: list[tuple[str, str, bytes | None, Any]] = []
     original = Registry.send
 
-    def recording(self: Registry, method: str, url: str, scopes: Any, **options: Any) -> requests.Response:
+    def recording(self: Registry, method: str, url: str, scopes: Any, **options: Any) -> Any:
         calls.append((method, url, options.get("data"), options.get("headers")))
         return original(self, method, url, scopes, **options)
 
