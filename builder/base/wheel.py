@@ -17,18 +17,23 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from builder.base.model import BaseFile, BaseImage, Distribution, EntryKind
 from builder.base.wheel_index import MEMBER_LIMIT, WheelIndex, index_of, read_index, write_index
 from builder.documents.reference import BaseReference, Platform
+from builder.net.address import basic, host_of, origin, parse_address
 from builder.oci.types import OCI_CONFIG, OCI_MANIFEST, Descriptor
 from builder.util.context import Context
 from builder.util.errors import InputError, MismatchError, UnreachableError
 from builder.util.files import ContentCache, cache_dir, file_sha256, replacing, sha256, write_file
 from builder.util.process import run
+from builder.util.redact import without_secrets
+
+if TYPE_CHECKING:
+    import requests
 
 # Where the official vLLM image has its packages, and its Python (read from that image's config and history).
 OFFICIAL_ROOT = "usr/local/lib/python3.12/dist-packages"
@@ -158,9 +163,17 @@ def choose_wheel(name: str, version: str, platform: Platform) -> WheelLink:
     from packaging.utils import InvalidWheelFilename, parse_wheel_filename
     from pypi_simple import PYPI_SIMPLE_ENDPOINT, NoSuchProjectError, PyPISimple
 
-    endpoint = index_endpoint() or PYPI_SIMPLE_ENDPOINT
+    configured = index_endpoint() or PYPI_SIMPLE_ENDPOINT
+    # Links on a page are relative to its address: a password in that would be in the cache, the lock and messages.
+    address = parse_address(configured)
+    if address is None:
+        raise InputError(
+            f"the package index {without_secrets(configured)!r} is not an address",
+            hint="check PIP_INDEX_URL, such as https://pypi.org/simple",
+        )
+    endpoint = f"{address.url}/"
     try:
-        with PyPISimple(endpoint) as client:
+        with index_session() as session, PyPISimple(endpoint, session=session) as client:
             page = client.get_project_page(name, timeout=_TIMEOUT)
     except NoSuchProjectError as error:
         raise InputError(
@@ -169,7 +182,7 @@ def choose_wheel(name: str, version: str, platform: Platform) -> WheelLink:
     except requests.RequestException as error:
         raise UnreachableError(
             f"the package index does not answer: {type(error).__name__}",
-            details=[("index", urlsplit(endpoint).hostname or endpoint)],
+            details=[("index", host_of(endpoint))],
             hint="check the network, or PIP_INDEX_URL; with everything in the cache, --offline works without it",
         ) from error
     machine = _MACHINES.get(platform.architecture, platform.architecture)
@@ -192,7 +205,27 @@ def choose_wheel(name: str, version: str, platform: Platform) -> WheelLink:
             hint=f"some versions that the index has: {', '.join(versions)}",
         )
     _, filename, package = max(found, key=lambda each: (each[0], each[1]))
-    return WheelLink(package.url, filename, package.digests["sha256"])
+    return WheelLink(without_secrets(package.url), filename, package.digests["sha256"])
+
+
+def index_session() -> requests.Session:
+    """A session that sends the name and password of the index's address to the index's own host, and to no other."""
+    import requests
+    from requests.utils import get_netrc_auth
+
+    address = parse_address(index_endpoint() or "")
+
+    def authorize(request: requests.PreparedRequest) -> requests.PreparedRequest:
+        url = request.url or ""
+        if address is not None and address.basic and origin(url) == origin(address.url):
+            request.headers["Authorization"] = address.basic
+        elif (netrc := get_netrc_auth(url)) is not None:
+            request.headers["Authorization"] = basic(*netrc)
+        return request
+
+    session = requests.Session()
+    session.auth = authorize
+    return session
 
 
 @contextmanager
@@ -207,7 +240,7 @@ def open_wheel(link: WheelLink) -> Iterator[zipfile.ZipFile]:
                 yield archive
             return
         # One connection for all members: many small ranges are asked for, one after another.
-        with requests.Session() as session:
+        with index_session() as session:
             try:
                 remote = RemoteZip(link.url, session=session, timeout=_TIMEOUT)
             except RangeNotSupported:
@@ -263,7 +296,7 @@ def _download(link: WheelLink, stream: IO[bytes], context: Context) -> None:
 
     digest = hashlib.sha256()
     try:
-        with requests.get(link.url, stream=True, timeout=_TIMEOUT) as response:
+        with index_session() as session, session.get(link.url, stream=True, timeout=_TIMEOUT) as response:
             response.raise_for_status()
             length = response.headers.get("Content-Length", "")
             total = int(length) if length.isdigit() else None

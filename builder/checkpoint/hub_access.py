@@ -83,11 +83,13 @@ class Hub:
         return self._expect(self._client.send("GET", self._file_url(revision, path))).body
 
     def has_file(self, revision: str, path: str) -> bool:
-        """Whether the repository has a file."""
-        response = self._client.send("HEAD", self._file_url(revision, path))
-        if response.status == 404:
-            return False
-        self._expect(response)
+        """Whether the repository has a file. By a GET: storage that a file is redirected to may refuse HEAD."""
+        try:
+            self.start_of_file(revision, path, 1)
+        except RefusedError as error:
+            if error.status == 404:
+                return False
+            raise
         return True
 
     def start_of_file(self, revision: str, path: str, count: int) -> bytes:

@@ -21,6 +21,7 @@ from builder import __version__
 from builder.cli.console import Console
 from builder.util.context import Context
 from builder.util.errors import EXIT_BUG, EXIT_INPUT, EXIT_INTERRUPTED, BuilderError, InputError
+from builder.util.redact import without_secrets
 
 # What the file system refuses and the user can mend; other errors of the system are ours.
 _MENDABLE = {
@@ -31,6 +32,8 @@ _HINTS = {
     errno.EIO: "the disk or the network file system failed: see the system's log, and try another place",
     errno.EFBIG: "the file system, or the limit of `ulimit -f`, takes no file of that size: raise it, or try another place",
 }
+
+_TOKENS = ("GITHUB_TOKEN", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "BUILDER_API_KEY")
 
 # Name -> (module with an attribute `command`, one line of help). In the order in which a user meets them.
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -156,23 +159,30 @@ def cli() -> None:
     """
 
 
+def _shown(text: str) -> str:
+    """The text as it may be printed: a message of some library may quote an address with its password, or a token."""
+    return without_secrets(text, *(os.environ.get(name, "").strip() for name in _TOKENS))
+
+
 def _report_bug(error: BaseException) -> Path:
     """Write what is worth pasting into an issue, without the environment (it may hold tokens)."""
     import platform
 
-    text = "".join(traceback.format_exception(error))
+    text = _shown("".join(traceback.format_exception(error)))
     handle, name = tempfile.mkstemp(prefix="builder-bug-", suffix=".txt")
     with os.fdopen(handle, "w", encoding="utf-8") as stream:
         stream.write(f"builder {__version__}, Python {platform.python_version()}, {platform.platform()}\n")
-        stream.write(f"arguments: {sys.argv[1:]}\n\n{text}")
+        stream.write(f"arguments: {_shown(str(sys.argv[1:]))}\n\n{text}")
     return Path(name)
 
 
 def _bug(console: Console, error: Exception) -> int:
-    traceback.print_exception(error, file=console.stderr)
+    print(_shown("".join(traceback.format_exception(error))), end="", file=console.stderr)
     report = _report_bug(error)
     console.say(f"error: this is a bug in builder\n  next  open an issue and paste {report}")
-    console.document({"error": {"kind": "Bug", "message": repr(error), "exit_code": EXIT_BUG, "report": str(report)}})
+    console.document(
+        {"error": {"kind": "Bug", "message": _shown(repr(error)), "exit_code": EXIT_BUG, "report": str(report)}}
+    )
     return EXIT_BUG
 
 

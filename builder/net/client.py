@@ -141,19 +141,22 @@ class Client:
         size: int | None = None,
         rules: Rules | None = None,
     ) -> Response:
-        """One request, with the body of its response: at most `size` bytes of a success (by default the limits').
+        """One request, with the body of its response: at most `size` bytes of a success.
+
+        By default that is the limits' size for a GET; of other responses, as of errors, only the first bytes are kept.
 
         A GET or HEAD is attempted as often as the limits say, anything else `attempts` times (by default once). The last
         response is returned whatever its status. `data` is bytes or an iterable of them with a length. Raises `NoResponseError` without one, `UnreachableError` for a redirect
         that is not followed or a body that is too large.
         """
         rules = rules or self.rules
+        kept = size is not None or method == "GET"
         limit = self.limits.size if size is None else size
 
         def once(_watch: Watch) -> Response:
             with self._hops(method, url, headers, data, rules) as raw:
                 response = _response(raw)
-                wanted = raw.status_code < _REDIRECTION
+                wanted = kept and raw.status_code < _REDIRECTION
                 response.body = b"".join(_read(raw, limit if wanted else ERROR_SIZE, exact=wanted))
                 return response
 

@@ -110,9 +110,14 @@ class _Adapter(HTTPAdapter):
         return manager
 
 
+class _Session(requests.Session):
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """Nowhere: the client follows redirects itself. requests would read the whole body of one, however long it is."""
+
+
 def open_session(parallel: int) -> requests.Session:
     """A session whose connections can be hung up, with up to `parallel` kept open for each host."""
-    session = requests.Session()
+    session = _Session()
     session.headers["User-Agent"] = f"overlay-image-builder/{__version__}"
     for scheme in ("http://", "https://"):
         session.mount(scheme, _Adapter(pool_maxsize=parallel))

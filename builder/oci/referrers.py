@@ -32,15 +32,22 @@ def attach(registry: Registry, repository: str, referrers: Sequence[Referrer]) -
     by_subject: dict[str, list[Referrer]] = {}
     for each in referrers:
         by_subject.setdefault(each.subject, []).append(each)
-    absent = {subject: _absent(registry, repository, subject, each) for subject, each in by_subject.items()}
-    missing = [each for group in absent.values() for each in group]
+    missing: list[Referrer] = []
+    with_api: set[str] = set()
+    for subject, group in by_subject.items():
+        listed_by_api = registry.referrers(repository, subject)
+        with_api |= {subject} if listed_by_api is not None else set()
+        missing += _absent(registry, repository, subject, group, listed_by_api)
     # Several referrers share the empty config.
     blobs = {digest: data for each in missing for digest, data in each.blobs.items()}
     try:
         with ThreadPoolExecutor(PARALLEL) as pool:
             sent = list(pool.map(lambda blob: _store_blob(registry, repository, *blob), blobs.items()))
             listed = list(pool.map(lambda each: _store(registry, repository, each), missing))
-        unlisted = [each for each, known in zip(missing, listed, strict=True) if not known]
+        # ECR sends the header of a registry that lists referrers although it does not (sigstore/sigstore-js#1183).
+        unlisted = [
+            each for each, known in zip(missing, listed, strict=True) if not (known and each.subject in with_api)
+        ]
         for subject in {each.subject: None for each in unlisted}:
             new = [each.descriptor for each in unlisted if each.subject == subject]
             _list_by_tag(registry, repository, subject, new)
@@ -53,9 +60,14 @@ def attach(registry: Registry, repository: str, referrers: Sequence[Referrer]) -
     return sum(sent) + sum(len(each.manifest) for each in missing)
 
 
-def _absent(registry: Registry, repository: str, subject: str, wanted: Sequence[Referrer]) -> list[Referrer]:
+def _absent(
+    registry: Registry,
+    repository: str,
+    subject: str,
+    wanted: Sequence[Referrer],
+    by_api: list[dict[str, Any]] | None,
+) -> list[Referrer]:
     """Those of `wanted` that are not attached yet."""
-    by_api = registry.referrers(repository, subject)
     listed = by_api if by_api is not None else _listed_by_tag(registry, repository, subject)
     known = {each.get("digest") for each in listed}
     # A tag may list what somebody has deleted.

@@ -75,7 +75,7 @@ def merge_base(repository: str, base: str, head: str, *, context: Context) -> st
 
 
 def before_merge(repository: str, commit: str, *, context: Context) -> str | None:
-    """The base branch as it was before the merge commit `commit`; None when it is no commit with two parents.
+    """The base branch as it was before the merge commit `commit`; None when it does not have two parents.
 
     A squash and a rebase leave a commit with one parent, and never the pull request's own commits, on the branch.
     """

@@ -31,6 +31,12 @@ _REFUSED = re.compile(
 _REDIRECTED = re.compile(r"returned error: 30[12378]")
 
 
+# A fetch that lacks an object fetches it by another fetch, and so on: a server that sends nothing makes that endless. Only a
+# diff fetches on its way. The variable is of git 2.45, and of Debian's 2.39.
+_NOT_ON_THE_WAY = {"GIT_NO_LAZY_FETCH": "1"}
+_MOST_PROCESSES = 40
+
+
 class GitError(UnreachableError):
     """git did not get what it asked for. `output` is its standard error, without secrets; when it was `refused`, another
     attempt does not help."""
@@ -120,7 +126,7 @@ class GitRemote:
     def heads(self, *names: str) -> dict[str, str]:
         """The commits of the server's refs `names` that exist, and maybe of others. Raises as `talk` does.
 
-        A name may be a pattern. `NAME^{}` is what the annotated tag NAME stands for.
+        A name may be a pattern. `NAME^{}` is the commit of the annotated tag NAME.
         """
         listed = self.talk("ls-remote", "origin", "HEAD", *names).decode("utf-8", "replace")
         return {name: commit for commit, _, name in (line.partition("\t") for line in listed.splitlines())}
@@ -172,8 +178,9 @@ class GitRemote:
         with alone(self._folder, self._context) as handle:
             try:
                 done = run(
-                    ["git", f"--git-dir={self._folder}", *arguments], extra_env=environment(settings or {}),
-                    timeout=self._context.limits.exchange, inherited=(handle,),
+                    ["git", f"--git-dir={self._folder}", *arguments],
+                    extra_env=environment(settings or {}) | ({} if arguments[0] == "diff" else _NOT_ON_THE_WAY),
+                    timeout=self._context.limits.exchange, inherited=(handle,), most_processes=_MOST_PROCESSES,
                 )  # fmt: skip
             except TimeLimitError as error:
                 raise GitError(self.repository, error.message, refused=True) from error

@@ -19,7 +19,7 @@ class WrongDiffError(UnreachableError):
 
 
 class NothingChangedError(DiffError):
-    """A pull request that changes nothing against its base: there is no diff, and never will be one of these commits."""
+    """A pull request that changes nothing against its base. Its commits will never have a diff."""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ _KEPT = frozenset({
     "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy",
 })  # fmt: skip
 _GRACE_SECONDS = 2.0
+_LOOK_SECONDS = 0.5
 _KEPT_PREFIXES = ("DOCKER_", "BUILDX_", "BUILDKIT_", "CONTAINERS_", "REGISTRY_AUTH")
 
 
@@ -68,12 +70,15 @@ def run(
     extra_env: Mapping[str, str] | None = None,
     timeout: float = 600.0,
     inherited: Sequence[int] = (),
+    most_processes: int | None = None,
 ) -> Finished:
     """Run a program to its end and return what came out, whatever its exit code; the caller judges it.
 
     `inherited` are file descriptors that the program keeps open, such as a lock's. Such a program is ended with this one,
     however that ends: else the lock would be held for as long as some server likes.
-    Raises `InputError` when the program does not exist, `TimeLimitError` when it does not end within `timeout` seconds. A
+    `most_processes` is how many programs it may have running at once: git fetches what a fetch lacks by another fetch, which a
+    server can make it repeat without an end.
+    Raises `InputError` when the program does not exist, `TimeLimitError` when it does not end within `timeout` seconds or starts too many. A
     program that does not end, or is interrupted, is ended together with the programs that it has started.
     """
     try:
@@ -93,7 +98,7 @@ def run(
     with process:
         try:
             with _lifeline(process.pid) if inherited else nullcontext():
-                out, err = process.communicate(stdin if stdin is not None else b"", timeout=timeout)
+                out, err = _communicate(process, argv[0], stdin if stdin is not None else b"", timeout, most_processes)
         except subprocess.TimeoutExpired as error:
             raise TimeLimitError(
                 f"{argv[0]} did not end within {timeout:g} s",
@@ -103,6 +108,36 @@ def run(
         finally:
             _end(process)
     return Finished(tuple(argv), process.returncode, out, err)
+
+
+def _communicate(
+    process: subprocess.Popen[bytes], program: str, stdin: bytes, timeout: float, most_processes: int | None
+) -> tuple[bytes, bytes]:
+    """Like `Popen.communicate`, looking now and then at how many programs the process has started."""
+    if most_processes is None:
+        return process.communicate(stdin, timeout=timeout)
+    end = time.monotonic() + timeout
+    while True:
+        step = max(0.0, min(_LOOK_SECONDS, end - time.monotonic()))
+        try:
+            return process.communicate(stdin, timeout=step)
+        except subprocess.TimeoutExpired:
+            if time.monotonic() >= end:
+                raise
+            if _session_size(process.pid) > most_processes:
+                raise TimeLimitError(
+                    f"{program} started more than {most_processes} programs",
+                    hint="the server that it talks to sends it in circles: check the address",
+                ) from None
+
+
+def _session_size(session: int) -> int:
+    """How many processes a session has. Its leader's id is its own; sixth field of proc_pid_stat(5)."""
+    found = 0
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError, ValueError, IndexError):
+            found += int(path.read_text(errors="replace").rpartition(")")[2].split()[3]) == session
+    return found
 
 
 @contextmanager

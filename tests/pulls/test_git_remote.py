@@ -21,6 +21,8 @@ from builder.pulls.history import History
 from builder.util.context import Context
 from builder.util.errors import UnreachableError
 from builder.util.limits import Limits
+from builder.util.process import TimeLimitError
+from builder.util.process import run as run_program
 from tests.support.cli import builder
 from tests.support.clock import ManualClock, Owned
 from tests.support.github import REPOSITORY, Fault, GitHub
@@ -165,11 +167,11 @@ def test_git_waits_as_long_as_the_server_asks(hub: GitHub) -> None:
     """The server is well again after that pause, and long after what four attempts would wait by themselves."""
     hub.faults["info/refs"] = [Fault(429, headers={"Retry-After": "20"})]
 
-    def well_again(seconds: float) -> None:
+    def recover(seconds: float) -> None:
         if seconds == 20:
             hub.faults.pop("info/refs", None)
 
-    owned = Owned(ManualClock(well_again))
+    owned = Owned(ManualClock(recover))
     assert "HEAD" in GitRemote(REPOSITORY, context=owned.context).heads()
     assert owned.clock.pauses == [20.0]
 
@@ -305,3 +307,20 @@ def test_a_merged_pull_request_is_locked_from_where_it_left_its_branch(
     again = builder("lock", "small", cwd=project, env={"BUILDER_CACHE_DIR": str(tmp_path / "fresh")})
     assert again.code == 0, again.err
     assert vendored.read_bytes() == before
+
+
+def test_a_server_that_sends_nothing_does_not_send_git_in_circles(hub: GitHub, tmp_path: Path) -> None:
+    """To git an empty response is a server of the old kind; its fetch then fetches what it lacks by a fetch, and so on."""
+    remote = GitRemote(REPOSITORY, context=Owned().context)
+    remote._settle()
+    hub.faults = {".git/": [Fault(200, b"")]}
+    with pytest.raises(UnreachableError):
+        remote.fetch("+refs/pull/39931/head:refs/pull/39931")
+    assert len(hub.seen) < 60
+
+
+def test_a_program_that_starts_too_many_is_ended(tmp_path: Path) -> None:
+    script = f"for i in 1 2 3 4 5 6; do (sleep 600; touch {tmp_path}/left) & done; wait"
+    with pytest.raises(TimeLimitError, match="more than 5 programs"):
+        run_program(["sh", "-c", script], most_processes=5)
+    assert run_program(["sh", "-c", "sleep 1; echo done"], most_processes=5).stdout == b"done\n"

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from builder.oci.registry import client, upload
+from builder.oci.registry import upload
 from builder.release.publish import Prepared, PublishOptions, publish
 from builder.util.errors import UnreachableError
+from tests.support.clock import Owned
 from tests.support.faultproxy import FAULTS, Plan, fault_proxy
-from tests.support.published import QUIET, held, patched_project, prepared, retarget, small_base
+from tests.support.published import held, patched_project, prepared, retarget, small_base
 from tests.support.registry import registry, skopeo_copy
 
 WISHES = PublishOptions(tags=("production",))
@@ -31,7 +32,8 @@ class Scene:
         plan.fault, plan.first, plan.lasting, plan.seen = fault, first, lasting, 0
         plan.requests.clear()
         try:
-            publish(retarget(self.image, f"{self.proxy}/{repository}"), WISHES, context=QUIET)
+            # Pauses end at once, and no limit depends on how busy this machine is.
+            publish(retarget(self.image, f"{self.proxy}/{repository}"), WISHES, context=Owned().context)
             outcome = "done"
         except UnreachableError:
             outcome = "unreachable"
@@ -50,9 +52,6 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     root = tmp_path_factory.mktemp("faults")
     plan = Plan()
     patch = pytest.MonkeyPatch()
-    patch.setenv("BUILDER_HTTP_TIMEOUT", "0.8")
-    patch.setattr(client, "backoff", lambda *_: 0.01)
-    patch.setattr(upload, "backoff", lambda *_: 0.01)
     # Small chunks, so that a layer of the base takes several.
     patch.setattr(upload, "CHUNK", 8192)
     with registry(root / "base") as base, registry(root / "target") as target:
@@ -74,10 +73,8 @@ def test_without_a_fault_everything_arrives(scene: Scene) -> None:
 def test_a_single_fault_in_every_position(scene: Scene, fault: str) -> None:
     scene.publish(None, 0)
     total = scene.plan.seen
-    # A delay costs its whole limit each time.
-    positions = range(0, total, 4 if fault == "delay" else 1)
-    outcomes = [scene.publish(fault, position)[0] for position in positions]
-    # Most single faults are mended without anybody's help.
+    outcomes = [scene.publish(fault, position)[0] for position in range(total)]
+    # Most single faults are overcome without anybody's help.
     assert outcomes.count("done") > len(outcomes) // 2, outcomes
 
 

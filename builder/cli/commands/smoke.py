@@ -14,6 +14,7 @@ from builder.cli.app import common_options
 from builder.cli.console import Console
 from builder.util.context import Context
 from builder.util.errors import GateError, InputError
+from builder.util.redact import without_secrets
 
 if TYPE_CHECKING:
     from builder.serve.smoke.result import SmokeResult
@@ -99,7 +100,7 @@ def command(
         result = smoke(subject, server, wanted, view=startup_view(console, wanted.limit), context=Context(console))
         log = subject.log_text()
         if keep and isinstance(subject, ContainerServer):
-            console.say(f"it runs on at {subject.url}; end it with: docker rm -f {subject.name}")
+            console.say(f"it runs on at {without_secrets(subject.url)}; end it with: docker rm -f {subject.name}")
     paths = write_result(result, output or folder, log)
     _report(result, {kind: str(path) for kind, path in paths.items()}, console)
 

@@ -7,11 +7,12 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 import requests
 
+from builder.net.address import parse_address
 from builder.util.errors import InputError
+from builder.util.redact import without_secrets
 
 _QUICK_SECONDS = 10
 _MESSAGE = 300
@@ -43,15 +44,19 @@ class Completion:
 
 
 class Server:
-    """A server at `url`, with or without `/v1` at its end. `key` goes out as a bearer token and is never printed."""
+    """A server at `url`, with or without `/v1` at its end. `key`, or else the name and password that the address has, goes out
+    as authorization and is never printed."""
 
     def __init__(self, url: str, *, key: str | None = None, answer_seconds: float = 300) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.netloc:
-            raise InputError(f"{url!r} is not the address of a server", hint="write it as http://HOST:PORT")
-        self.url = url.rstrip("/").removesuffix("/v1")
+        address = parse_address(url)
+        if address is None:
+            raise InputError(
+                f"{without_secrets(url)!r} is not the address of a server", hint="write it as http://HOST:PORT"
+            )
+        self.url = address.url.removesuffix("/v1")
         self._answer_seconds = answer_seconds
-        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
+        authorization = f"Bearer {key}" if key else address.basic
+        self._headers = {"Authorization": authorization} if authorization else {}
         self._takes_template_arguments = True
         self._model: str | None = None
 

@@ -1,0 +1,136 @@
+"""The whole publication to registries as they are: every vendor's quirks, and every quirk that stops it named."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from builder.documents.reference import Reference
+from builder.release.publish import Published, PublishOptions, publish
+from builder.util.errors import UnreachableError
+from tests.support.clock import Owned
+from tests.support.published import patched_project, prepared, small_base
+from tests.support.quirks import VENDORS, Quirks, QuirkyRegistry, quirky_registry
+
+# More than two of an upload's chunks, so that a refused mount needs chunks.
+FILLER = 9 << 20
+
+
+@pytest.fixture(scope="module")
+def layout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_base(tmp_path_factory.mktemp("layout") / "base", filler=FILLER)
+
+
+def seed(registry: QuirkyRegistry, layout: Path) -> None:
+    """Put the base there as if it had always been."""
+    for path in (layout / "blobs/sha256").iterdir():
+        registry.put_blob("base/image", path.read_bytes())
+    [entry] = json.loads((layout / "index.json").read_text())["manifests"]
+    data = registry.blobs["base/image"][entry["digest"]]
+    registry.put_manifest("base/image", "v1", data, entry["mediaType"])
+    registry.stale.clear()
+
+
+def published(registry: QuirkyRegistry, layout: Path, tmp_path: Path, owned: Owned, **further: object) -> Published:
+    seed(registry, layout)
+    project = patched_project(tmp_path / "project", f"{registry.host}/base/image:v1")
+    options = PublishOptions(tags=("production",), **further)  # type: ignore[arg-type]
+    image = prepared(project, to=f"{registry.host}/team/out", options=options)
+    registry.requests.clear()
+    [done] = publish(image, options, context=owned.context)
+    first = len(registry.requests)
+    registry.requests.clear()
+    [again] = publish(image, options, context=owned.context)
+    assert (again.digest, again.moved.uploaded, again.moved.streamed, again.moved.evidence) == (done.digest, 0, 0, 0)
+    assert not [each for each in registry.requests if each.split()[0] in ("PUT", "POST", "PATCH")]
+    assert len(registry.requests) < first
+    return done
+
+
+@pytest.mark.parametrize("vendor", VENDORS)
+def test_a_publication_to_every_vendor(vendor: str, layout: Path, tmp_path: Path) -> None:
+    owned = Owned()
+    with quirky_registry(VENDORS[vendor]) as registry:
+        done = published(registry, layout, tmp_path, owned)
+        for tag in done.tags:
+            assert registry.tags["team/out"][tag] == done.digest
+        assert registry.complete("team/out", done.digest) == []
+        referring = registry.referring("team/out", done.digest)
+        assert len(referring) == 3
+        assert all(registry.complete("team/out", each["digest"]) == [] for each in referring)
+        if not registry.quirks.referrers:
+            listed = registry.tags["team/out"][done.digest.replace(":", "-")]
+            assert len(json.loads(registry.manifests["team/out"][listed][0])["manifests"]) == 3
+        if registry.quirks.mount == 201:
+            assert done.moved.mounted == 2
+        else:
+            assert done.moved.streamed > FILLER
+
+
+@pytest.mark.parametrize("status", [202, 400, 403, 404, 405])
+def test_a_refused_mount_is_an_upload(status: int, layout: Path, tmp_path: Path) -> None:
+    with quirky_registry(Quirks(mount=status)) as registry:
+        done = published(registry, layout, tmp_path, Owned())
+        assert done.moved.streamed > FILLER
+        assert registry.complete("team/out", done.digest) == []
+
+
+@pytest.mark.parametrize("late", [1, 3])
+def test_a_tag_that_is_seen_late_is_read_again(late: int, layout: Path, tmp_path: Path) -> None:
+    owned = Owned()
+    with quirky_registry(Quirks(late=late)) as registry:
+        published(registry, layout, tmp_path, owned)
+        assert len(owned.clock.pauses) >= late
+
+
+def test_a_tag_that_is_never_seen_is_named(layout: Path, tmp_path: Path) -> None:
+    with quirky_registry(Quirks(late=1000)) as registry, pytest.raises(Exception, match="does not show it"):
+        published(registry, layout, tmp_path, Owned())
+
+
+@pytest.mark.parametrize(
+    "quirks",
+    [
+        Quirks(subject=404), Quirks(subject=400), Quirks(artifact_types=False),
+        Quirks(referrers=False, says_subject=False, index=400), Quirks(referrers=False, bare_entries=False, says_subject=False),
+    ],
+)  # fmt: skip
+def test_evidence_that_is_refused_is_named_with_the_way_around(quirks: Quirks, layout: Path, tmp_path: Path) -> None:
+    with quirky_registry(quirks) as registry:
+        with pytest.raises(UnreachableError, match="does not accept evidence") as caught:
+            published(registry, layout, tmp_path / "with", Owned())
+        assert "--no-evidence" in str(caught.value.hint)
+        assert not set(registry.tags.get("team/out", {})) - {"v1"}
+        done = published(registry, layout, tmp_path / "without", Owned(), evidence=False)
+        assert registry.tags["team/out"]["production"] == done.digest
+
+
+def test_the_requests_of_a_publication(layout: Path, tmp_path: Path) -> None:
+    """Counted, so that they do not creep up: with evidence, without, and with nothing new."""
+    owned = Owned()
+    with quirky_registry(Quirks()) as registry:
+        seed(registry, layout)
+        project = patched_project(tmp_path / "project", f"{registry.host}/base/image:v1")
+        counts = {}
+        for evidence in (True, False):
+            options = PublishOptions(evidence=evidence)
+            image = prepared(project, to=f"{registry.host}/team/{str(evidence).lower()}", options=options)
+            for name in ("first", "again"):
+                registry.requests.clear()
+                publish(image, options, context=owned.context)
+                counts[evidence, name] = len(registry.requests)
+        assert counts[False, "first"] <= 12, counts
+        assert counts[True, "first"] <= 25, counts
+        assert counts[False, "again"] <= 3, counts
+        assert counts[True, "again"] <= 3, counts
+
+
+def test_the_digest_is_that_of_the_tag(layout: Path, tmp_path: Path) -> None:
+    with quirky_registry(Quirks()) as registry:
+        done = published(registry, layout, tmp_path, Owned())
+        data = registry.manifests["team/out"][done.digest][0]
+        assert done.digest == f"sha256:{hashlib.sha256(data).hexdigest()}"
+        assert Reference.parse(done.reference).digest == done.digest
