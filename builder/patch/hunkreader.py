@@ -125,37 +125,55 @@ class HunkReader:
 
     def _read(self, body: _Body, start: int) -> None:
         """Read as many lines as the header counts, and the marks that belong to them."""
-        lines, add = self._lines.all, body.lines.append
         while True:
-            line = lines[self._lines.at] if self._lines.at < len(lines) else None
-            marker = line[:1] if line else None if line is None else b" "
-            if marker == b"\\" and line is not None and line.startswith(b"\\ "):
+            self._read_plain(body)
+            line = self._lines.peek()
+            if line is not None and line.startswith(b"\\ "):
                 self._no_newline(body)
                 self._lines.at += 1
                 continue
             if body.old_left == 0 and body.new_left == 0:
                 return
-            if line is None or marker is None:
+            if line is None:
                 raise self._miscounted(self._why_short(start), start)
+            marker = line[:1] or b" "
             old, new = _COUNTED.get(marker, (0, 0))
-            if not old and not new:
-                raise self._miscounted("the hunk has fewer lines than its header says", start)
             # The next file's header lines are lines of this hunk for a header that counts too many.
-            if (
-                line[:4] == b"--- "
-                and (body.old_left, body.new_left) != (1, 1)
-                and self._lines.at_next_file(self._lines.at)
-            ):
+            foreign = (body.old_left, body.new_left) != (1, 1) and self._lines.at_next_file(self._lines.at)
+            if (not old and not new) or foreign:
                 raise self._miscounted("the hunk has fewer lines than its header says", start)
-            body.old_left -= old
-            body.new_left -= new
-            if body.old_left < 0 or body.new_left < 0:
+            if body.old_left < old or body.new_left < new:
                 raise self._miscounted("the hunk's lines do not add up to its header", start)
             if (body.old_ended and old) or (body.new_ended and new):
                 raise self._lines.fail("a line follows the one without a newline at the end of the file")
+            body.old_left -= old
+            body.new_left -= new
             # Mailers strip the blank of an empty context line.
-            add(line or b" ")
+            body.lines.append(line or b" ")
             self._lines.at += 1
+
+    def _read_plain(self, body: _Body) -> None:
+        """Read on over lines that need no second look: most of them, and a large diff has many."""
+        if body.old_ended or body.new_ended:
+            return
+        lines, at = self._lines.all, self._lines.at
+        old_left, new_left = body.old_left, body.new_left
+        begin, end = at, min(len(lines), at + old_left + new_left)
+        while at < end:
+            line = lines[at]
+            marker = line[:1]
+            if marker == b" " and old_left and new_left:
+                old_left -= 1
+                new_left -= 1
+            elif marker == b"+" and new_left:
+                new_left -= 1
+            elif marker == b"-" and old_left and line[:4] != b"--- ":
+                old_left -= 1
+            else:
+                break
+            at += 1
+        body.lines += lines[begin:at]
+        body.old_left, body.new_left, self._lines.at = old_left, new_left, at
 
     def _why_short(self, start: int) -> str:
         """Why the diff ends before the hunk does: a whole hunk with a wrong header, or no whole one."""

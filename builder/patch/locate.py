@@ -10,6 +10,8 @@ from builder.patch.gnupatch import Placed
 from builder.patch.hunks import Text, found_at, old_index, result_at, stands_at
 from builder.patch.model import FileChange, Hunk
 
+# How many lines away a hunk's place is looked for one by one.
+_NEAR = 100
 # A line that a file has more often does not tell where a block belongs.
 _COMMON = 1000
 
@@ -39,10 +41,18 @@ def locate(text: Text, hunk: Hunk, *, drift: int = 0, floor: int = 0) -> int | N
     if tail < head:
         last = len(text.lines) - len(hunk.old)
         return last if last >= floor and _stands(text, hunk, last) else None
-    # Most hunks go where they are expected: then no line has to be looked for.
-    if expected >= floor and _stands(text, hunk, expected):
-        return expected
-    return closest(found_at(text, hunk), expected, floor)
+    near = _near(text, hunk, expected, floor)
+    return near if near is not None else closest(found_at(text, hunk), expected, floor)
+
+
+def _near(text: Text, hunk: Hunk, expected: int, floor: int) -> int | None:
+    """The closest place that is not far away: most hunks go there, and no index of the lines is needed for them."""
+    lines, first = text.lines, hunk.old[0]
+    for distance in range(_NEAR if "index" not in text.__dict__ else 1):
+        for index in (expected + distance, expected - distance):
+            if floor <= index < len(lines) and lines[index] == first and _stands(text, hunk, index):
+                return index
+    return None
 
 
 def _stands(text: Text, hunk: Hunk, index: int) -> bool:

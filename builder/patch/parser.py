@@ -245,11 +245,9 @@ class Parser:
             if mode not in _REGULAR and mode not in _OTHER_MODES:
                 raise self._fail(f"mode {mode} is not taken, only 100644 and 100755", line=start)
         special = next((_OTHER_MODES[mode] for mode in modes if mode in _OTHER_MODES), "")
-        if any(
-            line.startswith((b"-Subproject commit ", b"+Subproject commit "))
-            for hunk in change.hunks
-            for line in hunk.lines
-        ):
+        # A submodule is one line, its commit; a long hunk is none.
+        lines = (line for hunk in change.hunks if len(hunk.lines) <= 2 for line in hunk.lines)
+        if any(line.startswith((b"-Subproject commit ", b"+Subproject commit ")) for line in lines):
             special = _OTHER_MODES["160000"]
         if change.kind == "mode" and change.new_mode is None:
             raise self._fail(
