@@ -11,7 +11,7 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from builder.documents.lock import Lock, LockedBase, LockedOverlay
+from builder.documents.lock import Lock, LockedOverlay, read_lock
 from builder.patch.diff import parse
 from builder.upkeep.series.export import mails, quilt_series
 from builder.upkeep.series.series import read_series
@@ -22,6 +22,10 @@ from tests.support.smallwheel import FILES, make_project
 from tests.support.trees import git, git_diff, write_tree
 from tests.upkeep.test_stack_handover import files_of, repository
 
+DEMO = read_lock(Path(__file__).parents[2] / "images/demo.lock.yaml")
+BARE = DEMO.base.model_copy(
+    update={"platforms": {name: each.model_copy(update={"files": ()}) for name, each in DEMO.base.platforms.items()}}
+)
 LONG = b"".join(b"line %d\n" % number for number in range(30))
 BASE = {
     **FILES,
@@ -134,7 +138,7 @@ def test_what_is_exported_comes_back_the_same(
     facts = {key: " ".join(value.split()) for key, value in given_facts.items()}
     overlay = LockedOverlay.model_validate({"id": "n.diff", "diff": "n.diff", "digest": found.digest, **given_facts})
     lock = Lock(
-        name="x", recipe=sha256(b""), package="vllm", base=LockedBase(reference="wheel:x", digest="sha256:0", platforms={}),
+        name="x", recipe=sha256(b""), package="vllm", base=BARE,
         overlays=(overlay,), entrypoint=sha256(b""), epoch=1,
     )  # fmt: skip
     project = Project(tmp_path, tmp_path / "x.yaml")
