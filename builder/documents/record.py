@@ -51,8 +51,11 @@ class RecordOverlay(Frozen):
     digest: Sha256
     head: Commit | None = None
     merge_base: Commit | None = None
+    strip: StrictInt = 1
+    under: str | None = None
     fuzz: StrictInt = 0
     accept_undelivered: dict[str, str] = Field(default={})
+    headings: dict[str, dict[str, str]] = Field(default={})
     requires: Requirements | None = None
     url: str | None = None
     title: str | None = None

@@ -1,6 +1,6 @@
 """Reading diffs strictly, and writing them in one canonical form.
 
-A diff is bytes from somebody else. What GNU patch would skip, guess or do silently (an empty input, an ed script, a
+A diff is bytes that others wrote. What GNU patch would skip, guess or do silently (an empty input, an ed script, a
 binary file, a reversed hunk) is refused here, before anything is applied.
 
 Source of the syntax: git's documentation, "Generating patch text with -p", and GNU diffutils, "Detailed description of

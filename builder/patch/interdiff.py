@@ -1,6 +1,6 @@
 """What changed in a change: two versions of one overlay's diff, compared file by file as `git range-diff` does.
 
-Where a hunk stands does not count: a change that only moved with its base is the same change.
+Where a hunk is does not count: a change that only moved with its base is the same change.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from builder.patch.paths import quote
 
 
 def same_change(old: Diff, new: Diff, *, context: bool = False) -> bool:
-    """Whether two diffs add and remove the same lines in the same files, wherever these stand.
+    """Whether two diffs add and remove the same lines in the same files, wherever these are.
 
     With `context`, the lines around them must be the same too.
     """

@@ -1,4 +1,4 @@
-"""Finding where a hunk would stand, without changing anything: the ground on which reports stand."""
+"""Finding where a hunk would go, without changing anything: what reports are based on."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def locate_all(text: Text, hunks: Sequence[Hunk]) -> list[int | None]:
 
 
 def placed(text: Text, change: FileChange) -> list[Placed] | None:
-    """The places of all hunks in the form that `apply_change` takes, or None when one stands nowhere."""
+    """The places of all hunks in the form that `apply_change` takes, or None when one fits nowhere."""
     return as_placed(change.hunks, locate_all(text, change.hunks))
 
 
@@ -101,7 +101,7 @@ def as_placed(hunks: Sequence[Hunk], spots: Sequence[int | None]) -> list[Placed
 
 
 def has_result(text: Text, hunk: Hunk) -> bool:
-    """Whether what the hunk leaves stands in the text already, and what it finds does not."""
+    """Whether what the hunk leaves is in the text already, and what it finds is not."""
     return locate(text, hunk) is None and bool(result_at(text, hunk))
 
 

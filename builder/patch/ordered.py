@@ -1,6 +1,6 @@
 """Which of several places is meant, where lines repeat: the hunks of a file are in order, and a heading names the place.
 
-One solution is taken; two are a tie, which nobody here may settle.
+One solution is taken; two are a tie, which must not be settled here.
 """
 
 from __future__ import annotations
@@ -102,8 +102,8 @@ def settled(text: Text, hunks: Sequence[Hunk], headings: Mapping[int, str]) -> t
     by_heading = one_order(hunks, narrowed)
     if by_heading is None:
         return None
-    said = [
+    reason = [
         "" if len(places) == 1 else "heading" if len(left) < len(places) else "order"
         for places, left in zip(options, narrowed, strict=True)
     ]
-    return by_heading, said
+    return by_heading, reason

@@ -225,7 +225,7 @@ class Parser:
         return self._stripped(name, max(self._strip - 1, 0))
 
     def _both(self, names: bytes) -> str:
-        """The path of a `diff --git` line, which has it twice: the only place when there is no `---` line."""
+        """The path of a `diff --git` line, which repeats it: the only place when there is no `---` line."""
         if names.startswith(b'"'):
             left, rest = unquote(names, self._fail)
             right = unquote(rest[1:], self._fail)[0] if rest.startswith(b' "') else rest[1:]

@@ -48,7 +48,7 @@ def quote(path: str, *, always: bool = False) -> bytes:
 
 
 def unquote(text: bytes, fail: Fail) -> tuple[bytes, bytes]:
-    """Read a quoted path at the beginning of `text`: the path, and what stands behind it."""
+    """Read a quoted path at the beginning of `text`: the path, and what is behind it."""
     out = bytearray()
     at = 1
     while at < len(text):

@@ -61,7 +61,7 @@ def in_place(
             return False
         there = as_placed(change.hunks, found.spots)
         if there is None or not change_in(tree, change, there):
-            # What does not fit at all is somebody else's to report.
+            # What does not fit at all is reported elsewhere.
             return True
     return True
 
@@ -159,23 +159,23 @@ def _by_the_base(
             continue
         failure = _failure(change, hunk, number, spot)
         if followed.index is not None:
-            said = (
-                f"the hunk is for line {followed.index + 1}; the same lines stand at line {spot + 1}, where it would go"
+            reason = (
+                f"the hunk is for line {followed.index + 1}; the same lines are at line {spot + 1}, where it would go"
             )
-            found.append(_with(failure, "ambiguous", said))
+            found.append(_with(failure, "ambiguous", reason))
             continue
         step = followed.changed_by
         assert step is not None  # noqa: S101  lines that are lost were lost by a step
         after = step.after.get(change.path) or step.after.get(path)
         position = steps.index(step) + 1
         if after is not None and result_at(after.text, hunk):
-            said = f"the hunk's result is already there, put there by overlay {position}, {step.overlay.id}"
-            found.append(_with(failure, "already-supplied", f"{said}; it would fit a second time", step.overlay.id))
+            reason = f"the hunk's result is already there, put there by overlay {position}, {step.overlay.id}"
+            found.append(_with(failure, "already-supplied", f"{reason}; it would fit a second time", step.overlay.id))
         else:
-            said = (
-                f"{step.overlay.id} changed the lines that the hunk is for; others like them stand at line {spot + 1}"
+            reason = (
+                f"{step.overlay.id} changed the lines that the hunk is for; others like them are at line {spot + 1}"
             )
-            found.append(_with(failure, "context", said))
+            found.append(_with(failure, "context", reason))
     return found
 
 
@@ -196,11 +196,11 @@ def _by_uniqueness(change: FileChange, text: Text, spots: Sequence[int | None]) 
         results = result_at(text, hunk)
         stated = next((at for at in (old_index(hunk), hunk.new_start - 1) if at in results), None)
         if stated is not None:
-            said = f"the hunk's result stands at line {stated + 1}, where the diff says, and the hunk fits at line {spot + 1} too"
+            reason = f"the hunk's result is at line {stated + 1}, where the diff says, and the hunk fits at line {spot + 1} too"
         else:
             lines = " and ".join(str(index + 1) for index in others[:3])
-            said = f"the hunk fits at line {spot + 1}, {abs(offset or 0)} lines from where the diff says, and as well at line {lines}"
-        found.append(_with(_failure(change, hunk, number, spot), "ambiguous", said))
+            reason = f"the hunk fits at line {spot + 1}, {abs(offset or 0)} lines from where the diff says, and as well at line {lines}"
+        found.append(_with(_failure(change, hunk, number, spot), "ambiguous", reason))
     return found
 
 

@@ -90,8 +90,10 @@ class _Sides:
     def take(self, change: FileChange) -> FileChange | None:
         """The change as it enters the package, or None when it does not."""
         if change.outside:
-            said = "an absolute path" if change.path.startswith("/") else "its name has fewer folders than are stripped"
-            self.dropped.append(Dropped(change.path, said))
+            reason = (
+                "an absolute path" if change.path.startswith("/") else "its name has fewer folders than are stripped"
+            )
+            self.dropped.append(Dropped(change.path, reason))
             return None
         # A copy leaves its source as it is.
         touched = [path for path in _paths(change) if change.kind != "copy" or path == change.new_path]

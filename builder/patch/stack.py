@@ -273,7 +273,7 @@ def _report(changes: Sequence[FileChange], plan: _Plan, reported: Sequence[gnupa
 
 
 def _patched(overlay: Overlay, changes: Sequence[FileChange], files: Tree) -> tuple[Finished, Tree]:
-    """Let GNU patch apply the changes to a private copy of `files`: how it ended, and all that is there then."""
+    """Let GNU patch apply the changes to a private copy of `files`: how it ended, and every file that is then present."""
     with tempfile.TemporaryDirectory(prefix="builder-stack-") as name:
         made: set[Path] = set()
         for path, content in files.items():
@@ -319,11 +319,11 @@ def _check_folders(overlay: Overlay, selection: Selection, after: Tree) -> None:
         above = next((str(each) for each in PurePosixPath(change.path).parents if str(each) in after), None)
         if above is None and change.path not in folders:
             continue
-        said = f"{above} is a file" if above is not None else f"{change.path} is a folder"
+        reason = f"{above} is a file" if above is not None else f"{change.path} is a folder"
         raise StackError(
-            f"overlay {overlay.id} makes {change.path}, but {said}",
+            f"overlay {overlay.id} makes {change.path}, but {reason}",
             overlay=overlay.id,
-            failures=[HunkFailure(change.path, 0, change.diff_line, "type", said)],
+            failures=[HunkFailure(change.path, 0, change.diff_line, "type", reason)],
             details=[("where", f"{overlay.where}, line {change.diff_line}")],
             hint="a name is a file or a folder: give one of the two another name",
         )

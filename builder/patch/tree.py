@@ -142,7 +142,7 @@ def change_in(tree: Tree, change: FileChange, spots: Sequence[gnupatch.Placed | 
     if change.kind != "delete":
         executable = change.new_mode == "100755" if change.new_mode is not None else source.executable
         made = Content(text.join(), executable)
-        # The lines are known already: nobody has to split them again.
+        # The lines are known already: they need not be split again.
         made.__dict__["text"] = text
         tree[change.path] = made
     return True

@@ -137,7 +137,7 @@ def _json(url: str, context: Context) -> dict[str, Any]:
 def _diff(url: str, context: Context) -> bytes:
     body = fetch(url, _DIFF, context=context)
     try:
-        parse(body, "the response")
+        parse(body, "the response", fetched=True)
     except DiffError as error:
         raise NotAvailableError(
             f"GitHub's response is not a diff: {error.message}", hint="git is asked instead"

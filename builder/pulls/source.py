@@ -156,7 +156,7 @@ def _check_git(pull: GitPull, name: str, expected: str | None, recipe: str) -> N
 
 def _check_whole(diff: bytes, name: str, files: int | None) -> None:
     """A body that ends between two files is a sound diff of a part: the API's own count tells."""
-    found = len(parse(diff, name).changes)
+    found = len(parse(diff, name, fetched=True).changes)
     if files is not None and found != files:
         raise NotAvailableError(
             f"the diff of {name} has {found} files, the pull request {files}", hint="git is asked instead"
@@ -164,7 +164,7 @@ def _check_whole(diff: bytes, name: str, files: int | None) -> None:
 
 
 def _check_digest(diff: bytes, name: str, expected: str | None, recipe: str) -> None:
-    found = parse(diff, name).digest
+    found = parse(diff, name, fetched=True).digest
     if expected is not None and found != expected:
         raise WrongDiffError(
             f"the diff of {name} is not the one that was locked",

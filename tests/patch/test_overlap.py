@@ -167,7 +167,7 @@ def test_an_addition_that_would_fit_a_second_time_is_told(tmp_path: Path) -> Non
     merged = Stack(tmp_path / "merged", {**base, ARGS: added})
     merged.diffs = stack.diffs
     said = refused(merged.check("same"))
-    assert "result stands at line 8, where the diff says, and the hunk fits at line" in said
+    assert "result is at line 8, where the diff says, and the hunk fits at line" in said
     assert "Drop overlays/same.diff if the change is there" in said
 
 

@@ -80,7 +80,7 @@ def test_the_same_addition_twice_is_refused_though_it_fits_again() -> None:
     # In a base that has it, at the very line: merged there, or a block that is alike and moved there.
     error = refused(added, second)
     assert [each.cause for each in error.failures] == ["ambiguous"]
-    assert "result stands at line" in error.failures[0].explanation
+    assert "result is at line" in error.failures[0].explanation
     assert "Drop c if the change is\nthere" in str(error.hint)
     assert stacked(base, first) == added
 

@@ -87,9 +87,9 @@ def explained(
         return error
     first = ways[0]
     where = f"{first.under or package}/"
-    said = f"{first.found} of {first.total} files exist below {where}"
+    reason = f"{first.found} of {first.total} files exist below {where}"
     if len(ways) > 1:
-        said = f"{first.found} of {first.total} files exist below each of {', '.join(f'{each.under or package}/' for each in ways[:5])}"
+        reason = f"{first.found} of {first.total} files exist below each of {', '.join(f'{each.under or package}/' for each in ways[:5])}"
     lines = "\n".join(f"  {line}" for line in first.lines)
     which = "add these lines" if len(first.lines) > 1 else "add this line"
     hint = f"its names begin elsewhere: {which} to {overlay.id} in the recipe\n{lines}"
@@ -97,7 +97,7 @@ def explained(
         hint += "\nor with another of these folders: the one that the change is for"
     return NothingEntersError(
         f"nothing of overlay {overlay.id} enters the image: no file of it is below {package}/",
-        details=[("meant", said), *(("file", _example(each, first, strip)) for each in overlay.diff.changes[:3])],
+        details=[("meant", reason), *(("file", _example(each, first, strip)) for each in overlay.diff.changes[:3])],
         hint=hint,
         data={
             "overlay": overlay.id,

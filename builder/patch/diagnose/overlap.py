@@ -149,7 +149,7 @@ def _applied(selection: Selection, tree: Tree) -> Tree | None:
 def _carried(selection: Selection, tree: Tree) -> tuple[int, int]:
     """How many of an overlay's hunks have their result in the tree, of how many.
 
-    What a hunk finds may stand elsewhere in the file too; that its result stands there is enough.
+    What a hunk finds may be elsewhere in the file too; that its result is present is enough.
     """
     count = total = 0
     for change in selection.changes:

@@ -1,4 +1,4 @@
-"""Why an overlay does not apply: for each hunk the place, what was wanted, what stands there, and the cause."""
+"""Why an overlay does not apply: for each hunk the place, what was wanted, what was found, and the cause."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def explain(
         details.append(("more", f"{more} more hunks; --json lists all of them"))
     if not failures:
         # Every hunk fits by our own reading, and still the result is not what the hunks say.
-        details = [("where", overlay.where), ("patch", said or "GNU patch said nothing")]
+        details = [("where", overlay.where), ("patch", said or "GNU patch printed nothing")]
     hint = advice(overlay, selection, failures, total, before, steps)
     return StackError(
         f"overlay {overlay.id} does not apply to the stack ({len(failures)} of {total} hunks)",
@@ -261,7 +261,7 @@ def _hunk_failure(
     edge = _edge(text, hunk)
     if edge:
         added = f", where {breaker.overlay.id} added lines" if breaker is not None else ""
-        said = f"the diff shows that it belongs to the file's {edge}{added}: it stands elsewhere"
+        said = f"the diff shows that it belongs to the file's {edge}{added}: it is elsewhere"
         return replace(failure, explanation=said)
     if breaker is not None:
         said = f"it fits the bare base, but {breaker.overlay.id} changed these lines"
@@ -320,7 +320,7 @@ def _with_nearest(failure: HunkFailure, text: Text, wanted: Sequence[bytes], exp
         return replace(failure, explanation=said, found=_shown(found), found_line=expected + 1)
     start = max(0, spot.index + spot.differs_at)
     said = failure.explanation or (
-        f"{spot.agreeing} of {len(wanted)} lines stand at line {max(spot.index, 0) + 1}; line {start + 1} is the first that differs"
+        f"{spot.agreeing} of {len(wanted)} lines are at line {max(spot.index, 0) + 1}; line {start + 1} is the first that differs"
     )
     return replace(
         failure,
@@ -337,7 +337,7 @@ def _shown(lines: Sequence[bytes]) -> tuple[str, ...]:
 
 
 def _grouped(failures: Sequence[HunkFailure]) -> list[list[HunkFailure]]:
-    """Hunks of one file that are there already are said in one go: there is nothing to look at in each."""
+    """Hunks of one file that are present already are reported together: there is nothing to look at in each."""
     groups: list[list[HunkFailure]] = []
     for failure in failures:
         last = groups[-1][-1] if groups else None

@@ -27,7 +27,7 @@ def exact_changes(project: Project, lock: Lock, *, context: Context) -> Exact:
     """
     if not any(overlay.fuzz for overlay in lock.overlays):
         return {}
-    # One series is for all platforms, and the first stands for them, as it does in a rebase.
+    # One series is for all platforms, and the first one decides, as in a rebase.
     platform = Platform.parse(next(iter(lock.base.platforms)))
     tree, _ = locked_tree(project, lock, platform, context=context)
     overlays = [read_overlay(project, each) for each in lock.overlays]
