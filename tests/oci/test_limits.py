@@ -51,24 +51,24 @@ def failing(call: str, server: Server, owned: Owned) -> str:
     return ""
 
 
-def pour(handler: Any, status: int) -> int:
-    """An endless body; how much of it the client has taken, buffers of both sockets included."""
-    sent = 0
+def pour(handler: Any, status: int, taken: list[int]) -> None:
+    """An endless body; `taken` gets how much of it the client has taken, buffers of both sockets included."""
+    taken.append(0)
+    number = len(taken) - 1
     try:
         handler.wfile.write(b"HTTP/1.1 %d X\r\nLocation: /x\r\n\r\n" % status)
-        while sent < 64 << 20:
-            sent += handler.wfile.write(b"x" * (1 << 16))
+        while taken[number] < 64 << 20:
+            taken[number] += handler.wfile.write(b"x" * (1 << 16))
     except OSError:
         pass
     handler.close_connection = True
-    return sent
 
 
 @pytest.mark.parametrize("status", [200, 201, 307, 400, 401, 404, 500])
 @pytest.mark.parametrize("call", CALLS)
 def test_an_endless_body(call: str, status: int) -> None:
     sent: list[int] = []
-    with serving(lambda handler: sent.append(pour(handler, status))) as server:
+    with serving(lambda handler: pour(handler, status, sent)) as server:
         error = failing(call, server, Owned())
         assert error or status != 200 or call in ("tag", "put")
         assert 0 < len(server.seen) < 30
@@ -82,7 +82,7 @@ def test_an_endless_token(status: int) -> None:
 
     def serve(handler: Any) -> None:
         if handler.path.startswith("/token"):
-            sent.append(pour(handler, status))
+            pour(handler, status, sent)
         else:
             handler.say(401, WWW_Authenticate=f'Bearer realm="{server.url}/token"')
 

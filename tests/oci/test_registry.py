@@ -206,5 +206,5 @@ def test_references_are_read_as_docker_reads_them(text: str, name: str) -> None:
 
 def test_nobody_there_is_5(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BUILDER_HTTP_TIMEOUT", "1")
-    with pytest.raises(UnreachableError, match="does not answer"):
+    with pytest.raises(UnreachableError, match="does not respond"):
         Registry("127.0.0.1:9").manifest("a/b", "latest")

@@ -234,8 +234,8 @@ def test_a_wheel_for_each_of_two_platforms_is_no_drift(
     for name in platforms:
         wheel = make_wheel(tmp_path / name / "vllm-0.0.1-py3-none-any.whl", {**FILES, "vllm/of.py": name.encode()})
         links[name] = WheelLink(wheel.as_uri(), wheel.name, file_sha256(wheel))
-    for room in ("builder.base.wheel", "builder.upkeep.drift.surroundings"):
-        monkeypatch.setattr(f"{room}.choose_wheel", lambda name, version, platform: links[str(platform)])
+    for place in ("builder.base.wheel", "builder.upkeep.drift.surroundings"):
+        monkeypatch.setattr(f"{place}.choose_wheel", lambda name, version, platform: links[str(platform)])
     diff = b"--- a/vllm/old.py\n+++ b/vllm/old.py\n@@ -1 +1 @@\n-gone = True\n+gone = False\n"
     project = make_project(tmp_path / "p", {"one.diff": diff}, base="wheel:vllm==0.0.1", platforms=platforms)
     monkeypatch.chdir(project)
