@@ -31,7 +31,7 @@ $(SETUP): requirements.lock pyproject.toml
 demo: $(SETUP) ## Build a patched vLLM image with no Docker, no GitHub and no GPU
 	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" sh docs/demo.sh
 
-build: $(SETUP) ## Build RECIPE: with Docker when a daemon answers, else as an OCI layout in dist/
+build: $(SETUP) ## Build RECIPE: with Docker when a daemon responds, else as an OCI layout in dist/
 	@$(BUILDER) build $(RECIPE)
 
 check: $(SETUP) ## Apply RECIPE's overlays to the base's real files and lint its profiles; build nothing

@@ -197,7 +197,7 @@ class LayeredTree:
         return [self._place(root, why) for root, why in sorted(roots.items())]
 
     def _odd(self, path: str, name: str) -> str:
-        """Why an entry beside the package stands for it in a form that cannot be patched; empty when it does not."""
+        """Why an entry beside the package replaces it in a form that cannot be patched; empty when it does not."""
         low, package = name.lower().replace("-", "_"), self._package.lower().replace("-", "_")
         if name == self._package and self._filter.inside(path):
             entry = self._merged.entry(path)

@@ -63,7 +63,7 @@ class WheelBase:
         self._context = context
 
     def image(self, platform: Platform) -> BaseImage:
-        """An image without layers that stands for the wheel; its digest is the wheel's."""
+        """An image without layers that represents the wheel; its digest is the wheel's."""
         link = self._link(platform)
         config = json.dumps(
             {
@@ -127,7 +127,7 @@ def _local_link(path: Path) -> WheelLink:
 def find_wheel(name: str, version: str, platform: Platform, *, context: Context) -> WheelLink:
     """The wheel of a release for a platform: found in the cache (a release never changes), else in the package index.
 
-    Raises `InputError` when there is none, `UnreachableError` when the index does not answer.
+    Raises `InputError` when there is none, `UnreachableError` when the index does not respond.
     """
     remembered = cache_dir("wheels") / f"{name}-{version}-{platform.os}-{platform.architecture}.json"
     if remembered.is_file():
@@ -181,7 +181,7 @@ def choose_wheel(name: str, version: str, platform: Platform) -> WheelLink:
         ) from error
     except requests.RequestException as error:
         raise UnreachableError(
-            f"the package index does not answer: {type(error).__name__}",
+            f"the package index does not respond: {type(error).__name__}",
             details=[("index", host_of(endpoint))],
             hint="check the network, or PIP_INDEX_URL; with everything in the cache, --offline works without it",
         ) from error

@@ -6,9 +6,8 @@ Source: OCI image spec 1.1 (platforms) and Docker's distribution reference gramm
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from builder.util.errors import InputError
 
@@ -41,15 +40,6 @@ class Platform:
         if len(parts) not in (2, 3) or not all(re.fullmatch(r"[a-z0-9_.]+", part) for part in parts):
             raise InputError(f"{text!r} is not a platform", hint="write it as linux/amd64 or linux/arm64")
         return cls(*parts)
-
-    def matches(self, document: Mapping[str, Any]) -> bool:
-        """Whether an index entry's or config's `platform` is this one; a variant counts only when both name one."""
-        variant = document.get("variant", "")
-        return (
-            document.get("os") == self.os
-            and document.get("architecture") == self.architecture
-            and (not self.variant or not variant or variant == self.variant)
-        )
 
 
 LINUX_AMD64: Final = Platform("linux", "amd64")

@@ -66,7 +66,7 @@ def render_context(
 ) -> None:
     """Write the context to `target`, whole or not at all. An earlier context there is replaced, nothing else is.
 
-    Raises `InputError` when `target` is there and is no context of this tool.
+    Raises `InputError` when `target` exists and is not a context of this tool.
     """
     if target.exists() and not _is_context(target):
         raise InputError(

@@ -26,7 +26,7 @@ _TIMEOUT = 600
 
 @contextmanager
 def daemon(timeout: int = _TIMEOUT) -> Iterator[DockerClient]:
-    """A client of the daemon that `DOCKER_HOST` names, or the local one. Raises `UnreachableError` when none answers."""
+    """A client of the daemon that `DOCKER_HOST` names, or the local one. Raises `UnreachableError` when none responds."""
     import docker
     import requests
     from docker.errors import DockerException
@@ -41,7 +41,7 @@ def daemon(timeout: int = _TIMEOUT) -> Iterator[DockerClient]:
             client.close()
         denied = "Permission denied" in str(error)
         raise UnreachableError(
-            "Docker does not answer",
+            "Docker does not respond",
             details=[("where", where), ("why", str(error).split("\n")[0][:300])],
             hint="you may not use the socket: join the group docker, or use sudo"
             if denied
@@ -51,7 +51,7 @@ def daemon(timeout: int = _TIMEOUT) -> Iterator[DockerClient]:
         yield client
     except requests.RequestException as error:
         raise UnreachableError(
-            f"Docker stopped answering: {type(error).__name__}",
+            f"Docker stopped responding: {type(error).__name__}",
             details=[("where", where)],
             hint="look at the daemon's log",
         ) from error
@@ -59,8 +59,8 @@ def daemon(timeout: int = _TIMEOUT) -> Iterator[DockerClient]:
         client.close()
 
 
-def answers() -> bool:
-    """Whether a daemon answers, without waiting long for one that does not."""
+def responds() -> bool:
+    """Whether a daemon responds, without waiting long for one that does not."""
     try:
         with daemon(timeout=5):
             return True

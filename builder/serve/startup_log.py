@@ -1,7 +1,7 @@
 """What vLLM's start-up log says: figures, the phase that the start is in, and lines after which nothing can be trusted.
 
 The texts are those of the wheels of vLLM 0.19.0, 0.20.0, 0.21.0, 0.25.0 and 0.33.0. They are searched in the line,
-since a prefix (`(EngineCore pid=123) INFO 04-29 09:53:04 [gpu_worker.py:441]`) and colour codes may stand around them.
+since a prefix (`(EngineCore pid=123) INFO 04-29 09:53:04 [gpu_worker.py:441]`) and colour codes may surround them.
 """
 
 from __future__ import annotations

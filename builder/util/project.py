@@ -24,7 +24,7 @@ class Project:
 
     @property
     def lock_path(self) -> Path:
-        """The lock stands beside its recipe: `images/NAME.lock.yaml`."""
+        """The lock is beside its recipe: `images/NAME.lock.yaml`."""
         return self.recipe_path.with_name(f"{self.recipe_path.stem}.lock.yaml")
 
     @property
@@ -52,7 +52,7 @@ def find_project(recipe: str, *, cwd: Path | None = None) -> Project:
 
     What a killed run had decided to write there is finished first.
 
-    The root is the parent of the `images/` folder that the recipe stands in, else the recipe's own folder.
+    The root is the parent of the `images/` folder that contains the recipe, else the recipe's own folder.
     """
     here = cwd or Path.cwd()
     candidates = (

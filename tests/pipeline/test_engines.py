@@ -320,4 +320,4 @@ def test_without_a_daemon_make_build_takes_the_oci_engine(project: Path, oci: An
     assert done.document["digest"] == oci["digest"]
     asked = builder("build", "small", "--engine", "docker", cwd=project, env=nobody)
     assert asked.code == 5
-    assert "Docker does not answer" in asked.err
+    assert "Docker does not respond" in asked.err

@@ -69,9 +69,9 @@ def _target(output: str | None) -> tuple[str, Path | None]:
 
 
 def _choose(workspace: Workspace, *, explicit: bool, console: Console) -> str:
-    from builder.oci.daemon import answers
+    from builder.oci.daemon import responds
 
-    if explicit or workspace.lock.base.wheel or len(workspace.recipe.platforms) > 1 or not answers():
+    if explicit or workspace.lock.base.wheel or len(workspace.recipe.platforms) > 1 or not responds():
         return "oci"
     console.detail("a Docker daemon responds: using the docker engine")
     return "docker"

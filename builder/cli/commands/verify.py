@@ -136,6 +136,7 @@ def _document(
         "verified": not problems and not quick,
         "about": about,
         "lock": done.lock.digest,
+        "trust_ranges": done.lock.lock.base.trust_ranges,
         "platforms": list(done.platforms),
         "evidence": done.evidence,
         "verdicts": dict(done.verdicts),
@@ -172,6 +173,8 @@ def _say(reference: str, done: Verified, console: Console, *, quick: bool) -> No
         console.out(f"{reference} ({each['platform']}): {what} as derived, {each['files']} patched files among it")
     for line in overlay_lines(done.overlays):
         console.out(f"  overlay {line}")
+    if done.lock.lock.base.trust_ranges:
+        console.out("the lock trusts ranges: its wheel was not checked as a whole against the index's digest")
     if done.evidence:
         console.out(f"{done.evidence} documents are about this image and say what the lock says")
     if any(done.verdicts.values()):
@@ -185,7 +188,7 @@ def _open(text: str, *, context: Context) -> Reader:
     # Of the others, `open_reader` says that they cannot be verified.
     if context.offline and not text.startswith(("oci:", "oci-archive:", "docker:", "wheel:")):
         raise InputError(f"--offline: {text} is in a registry", hint="name an OCI layout: oci:DIR or oci:DIR:TAG")
-    return open_reader(text)
+    return open_reader(text, context=context)
 
 
 def _compared(reader: Reader, other: Reader, name: str) -> list[Problem]:

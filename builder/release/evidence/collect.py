@@ -16,8 +16,9 @@ from builder.release.evidence.sbom import make_sbom
 from builder.release.evidence.sources import make_sources
 from builder.serve.smoke.result import read_verdict
 from builder.util.errors import InputError, MismatchError
-from builder.util.files import write_file
+from builder.util.files import read_regular, write_file
 
+_VERDICT_LIMIT = 16 << 20
 OUTCOME = "dev.overlay-image-builder.verdict.outcome"
 """The annotation of an attached verdict: passed, failed or unreadable."""
 
@@ -79,7 +80,7 @@ def read_verdicts(files: Sequence[Path], built: Built) -> list[Evidence]:
     found = []
     for path in files:
         try:
-            data = path.read_bytes()
+            data = read_regular(path, limit=_VERDICT_LIMIT)
         except OSError as error:
             raise InputError(f"cannot read {path}: {error.strerror}") from error
         verdict = read_verdict(data)

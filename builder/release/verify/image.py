@@ -13,6 +13,7 @@ from builder.documents.lock import Lock
 from builder.documents.reference import Platform
 from builder.image.built import Built
 from builder.image.tags import make_tags
+from builder.oci.platforms import preference
 from builder.oci.types import INDEX_TYPES, MANIFEST_TYPES, Descriptor
 from builder.patch.model import Overlay
 from builder.release.evidence.sources import overlays_of
@@ -177,7 +178,7 @@ def _read(reader: Reader, lock: Lock) -> tuple[list[Problem], dict[str, _Found]]
         descriptor: Descriptor | None = reader.top
         if is_index:
             descriptor = _entry(document, Platform.parse(name), problems)
-        elif len(names) > 1 and not Platform.parse(name).matches(_config_platform(reader, top)):
+        elif len(names) > 1 and preference(Platform.parse(name), _config_platform(reader, top)) is None:
             descriptor = None
         if descriptor is not None:
             found[name] = _Found(descriptor, _parts(reader, descriptor, problems))
@@ -195,7 +196,7 @@ def _config_platform(reader: Reader, manifest: bytes) -> Mapping[str, Any]:
 
 def _platform(where: str, platform: Mapping[str, Any], found: Mapping[str, _Found]) -> list[Problem]:
     for name in found:
-        if not Platform.parse(name).matches(platform):
+        if preference(Platform.parse(name), platform) is None:
             held = "/".join(str(platform.get(key)) for key in ("os", "architecture", "variant") if platform.get(key))
             return [Problem(f"{where}, platform", name, held)]
     return []

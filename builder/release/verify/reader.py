@@ -14,6 +14,7 @@ from builder.oci.layout import RECIPE_NAME, REF_NAME, Layout
 from builder.oci.referrers import find_referrers
 from builder.oci.registry.client import Registry
 from builder.oci.types import INDEX_TYPES, MANIFEST_TYPES, OCI_MANIFEST, Descriptor
+from builder.util.context import Context
 from builder.util.errors import BuilderError, InputError, MismatchError, UnreachableError
 
 _LAYER_LIMIT = 512 << 20
@@ -106,10 +107,10 @@ class RegistryReader:
 
     complete = True
 
-    def __init__(self, reference: str) -> None:
+    def __init__(self, reference: str, *, context: Context) -> None:
         self.reference = reference
         self._parsed = Reference.parse(reference)
-        self._registry = Registry(self._parsed.registry)
+        self._registry = Registry(self._parsed.registry, context=context)
         self.tag = self._parsed.tag
         data, media_type, digest = self._registry.manifest(
             self._parsed.repository, self._parsed.digest or self._parsed.tag or "latest"
@@ -171,7 +172,7 @@ def _attachment(descriptor: Descriptor, read: Callable[[Descriptor], bytes]) -> 
     return Attachment(descriptor.digest, kind, subject, annotations, document)
 
 
-def open_reader(text: str) -> Reader:
+def open_reader(text: str, *, context: Context) -> Reader:
     """`oci:DIR`, `oci:DIR:NAME`, or a registry's reference."""
     if not text.startswith("oci:"):
         if text.startswith(("docker:", "wheel:", "oci-archive:")):
@@ -179,7 +180,7 @@ def open_reader(text: str) -> Reader:
                 f"cannot verify {text!r}",
                 hint="name a layout (oci:DIR) or an image in a registry; a container verifies itself: docker run IMAGE verify",
             )
-        return RegistryReader(text)
+        return RegistryReader(text, context=context)
     rest = text.removeprefix("oci:")
     if Path(rest).is_dir():
         # A folder that exists is meant as it is, also when its name has a colon.

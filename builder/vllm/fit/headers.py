@@ -12,10 +12,12 @@ from builder.checkpoint.header import START, Header, header_length, parse_header
 from builder.checkpoint.hub_access import Hub, open_hub
 from builder.util.context import Context
 from builder.util.errors import InputError
+from builder.util.files import read_regular
 
 # Most headers are smaller, and need one request.
 _FIRST_READ = 100_000
 _PARALLEL = 8
+_CONFIG_LIMIT = 16 << 20
 
 Tensor = tuple[str, str, tuple[int, ...]]
 
@@ -34,7 +36,7 @@ def read_folder(folder: Path) -> Checkpoint:
     path = folder / "config.json"
     if not path.is_file():
         raise InputError(f"{folder} has no config.json", hint="name the checkpoint's folder")
-    config = _json(path.read_bytes(), str(path))
+    config = _json(read_regular(path, limit=_CONFIG_LIMIT), str(path))
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise InputError(
