@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from types import ModuleType
 from urllib.parse import urlsplit
 
 from builder.pulls.access import github_url
@@ -53,8 +52,9 @@ def bare_copy(repository: str) -> Path:
             if made.returncode == 0:
                 # For somebody who runs git in this folder: a commit that was fetched by its id is under no ref, and is not
                 # garbage.
-                with _git_python().GitConfigParser(new / "config", read_only=False) as config:
-                    config.set_value("gc", "auto", "0")
+                made = run(["git", "config", "--file", str(new / "config"), "gc.auto", "0"], extra_env=environment({}))
+                message = made.output
+            if made.returncode == 0:
                 with suppress(OSError):  # another run made it first
                     new.rename(folder)
     except OSError as error:
@@ -65,23 +65,6 @@ def bare_copy(repository: str) -> Path:
             hint="set BUILDER_CACHE_DIR to a writable folder with room",
         )  # fmt: skip
     return folder
-
-
-def _git_python() -> ModuleType:
-    """GitPython's `git.config`. As it is imported it runs `git version`, and refuses to be when the user's configuration is
-    broken: it is imported without that."""
-    own = environment({}) | {"GIT_PYTHON_REFRESH": "quiet"}
-    before = {name: os.environ.get(name) for name in own}
-    os.environ.update(own)
-    try:
-        import git.config
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-    return git.config
 
 
 @cache
