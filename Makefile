@@ -10,10 +10,10 @@ TESTS ?= tests
 WORKERS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo build check lock test lint bench publish run clean
+.PHONY: help setup demo demo-serve build check lock test lint bench publish run clean
 
 help: ## Show this help
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "  RECIPE=$(RECIPE)  a name under images/ or a path; for build, check, lock, publish, run"
 	@echo "  PROFILE=NAME  for run"
@@ -30,6 +30,9 @@ $(SETUP): requirements.lock pyproject.toml
 
 demo: $(SETUP) ## Build a patched vLLM image with no Docker, no GitHub and no GPU
 	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" sh docs/demo.sh
+
+demo-serve: $(SETUP) ## Serve a tiny model with the real vLLM in a patched image, without a GPU
+	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" PYTHONPATH="$(CURDIR)" sh docs/demo-serve.sh
 
 build: $(SETUP) ## Build RECIPE: with Docker when a daemon answers, else as an OCI layout in dist/
 	@$(BUILDER) build $(RECIPE)

@@ -72,3 +72,45 @@ def fp8_source(folder: Path, model: Path) -> Path:
     }
     (folder / "config.json").write_text(json.dumps(config, indent=2))
     return folder
+
+
+def hybrid_checkpoint(folder: Path, model: Path, *, tables: bool = True) -> Path:
+    """A tiny Qwen3-Next in `folder`, which names four layers and, with `tables`, has the vocabulary's tables only.
+
+    vLLM's CPU build can make its configuration; the class for Qwen3.5's text takes the same one.
+    """
+    import numpy as np
+
+    from tests.support.checkpoints import bf16, write_shard
+
+    folder.mkdir(parents=True)
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        shutil.copy(model / name, folder)
+    layers = 4
+    linear = [f"linear_attn.{name}" for name in ("in_proj_qkv", "in_proj_z", "in_proj_b", "in_proj_a", "in_proj_qkvz", "in_proj_ba", "out_proj")]  # fmt: skip
+    kept = [f"model.layers.{number}.{name}" for number in range(layers) for name in (*_LINEAR, *linear)]
+    config = {
+        "model_type": "qwen3_next", "architectures": ["Qwen3NextForCausalLM"], "vocab_size": 1024, "hidden_size": 256,
+        "intermediate_size": 512, "num_hidden_layers": layers, "num_attention_heads": 4, "num_key_value_heads": 2,
+        "head_dim": 128, "linear_conv_kernel_dim": 4, "linear_key_head_dim": 64, "linear_value_head_dim": 64,
+        "linear_num_key_heads": 2, "linear_num_value_heads": 4, "full_attention_interval": 4,
+        "layer_types": ["linear_attention", "linear_attention", "linear_attention", "full_attention"],
+        "max_position_embeddings": 4096, "tie_word_embeddings": False, "dtype": "bfloat16", "num_experts": 0,
+        "decoder_sparse_step": 1, "mlp_only_layers": list(range(layers)), "moe_intermediate_size": 64,
+        "num_experts_per_tok": 1, "shared_expert_intermediate_size": 64,
+        "quantization_config": {
+            "quant_method": "fp8", "activation_scheme": "dynamic", "fmt": "e4m3", "weight_block_size": BLOCK,
+            "modules_to_not_convert": ["lm_head", "model.embed_tokens", *kept],
+        },
+    }  # fmt: skip
+    if tables:
+        random = np.random.default_rng(0)
+        names = ("lm_head.weight", "model.embed_tokens.weight")
+        write_shard(
+            folder / "model.safetensors",
+            {name: bf16(random.standard_normal((1024, 256), np.float32) * np.float32(0.02)) for name in names},
+        )
+    else:
+        del config["quantization_config"]
+    (folder / "config.json").write_text(json.dumps(config, indent=2))
+    return folder
