@@ -149,7 +149,7 @@ def parse(lines: list[list[str]]) -> dict[str, Any]:
     return {"said": said, "flags": sorted(flag for flag in parser._option_string_actions if flag.startswith("--"))}
 
 
-def hybrid(module: str, name: str, model: str) -> dict[str, Any]:
+def hybrid(module: str, name: str, model: str, model_type: str) -> dict[str, Any]:
     """Make and load a class of `vllm.model_executor.models` by itself, for a checkpoint that names another one.
 
     Qwen3.5 is a model for images too: torchvision, which its module imports, is not here, and its text part needs none.
@@ -158,20 +158,31 @@ def hybrid(module: str, name: str, model: str) -> dict[str, Any]:
     from unittest.mock import MagicMock
 
     from vllm.config import set_current_vllm_config
-    from vllm.model_executor.model_loader.utils import process_weights_after_loading
+    from vllm.model_executor.layers.vocab_parallel_embedding import VocabParallelEmbedding
     from vllm.model_executor.model_loader.weight_utils import safetensors_weights_iterator
     from vllm.utils.torch_utils import set_default_torch_dtype
 
     made = _config(model)
     for part in ("", ".transforms", ".transforms.v2", ".transforms.v2.functional", ".io"):
         sys.modules.setdefault(f"torchvision{part}", MagicMock())
+    made.model_config.hf_text_config.model_type = model_type
     with set_current_vllm_config(made), set_default_torch_dtype(torch.bfloat16):
         _one_process()
-        loaded = getattr(importlib.import_module(f"vllm.model_executor.models.{module}"), name)(vllm_config=made)
+        kind = getattr(importlib.import_module(f"vllm.model_executor.models.{module}"), name)
+        if made.quant_config is not None:
+            made.quant_config.packed_modules_mapping = dict(kind.packed_modules_mapping)
+        loaded = kind(vllm_config=made)
         files = sorted(str(path) for path in Path(model).glob("*.safetensors"))
         names = loaded.load_weights(safetensors_weights_iterator(files, False))
-        process_weights_after_loading(loaded, made.model_config, torch.device("cpu"))
-    return {"tables": _tables(loaded), "loaded": sorted(each for each in names if "scale" in each)}
+        # Of the layers only the tables: the CPU build cannot pack the weights of a convolution.
+        tables = [each for each in loaded.modules() if isinstance(each, VocabParallelEmbedding)]
+        for each in tables:
+            each.quant_method.process_weights_after_loading(each)
+    return {
+        "tables": _tables(loaded),
+        "methods": [type(each.quant_method).__name__ for each in tables],
+        "loaded": sorted(each for each in names if "scale" in each),
+    }
 
 
 STEPS: dict[str, Callable[..., dict[str, Any]]] = {
