@@ -127,7 +127,7 @@ STEPS = {each.__name__: each for each in (way, project, unpack, serve, wait, ask
 
 if __name__ == "__main__":
     try:
-        STEPS[sys.argv[1]](*sys.argv[2:])  # type: ignore[operator]
+        STEPS[sys.argv[1]](*sys.argv[2:])
     except BuilderError as error:
         print(f"error: {error.message}", file=sys.stderr)
         for label, text in error.details:

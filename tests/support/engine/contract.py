@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,7 +41,7 @@ def replies(url: str, model: str) -> dict[str, Reply]:
     thought = {**plain, "messages": [{"role": "user", "content": prompts.REASONING_PROMPT}], "max_tokens": 256}
     tool = {**plain, **quiet, "messages": [{"role": "user", "content": prompts.TOOL_PROMPT}], "tools": [prompts.TOOL], "tool_choice": "auto", "max_tokens": 256}  # fmt: skip
     chat = f"{url}/v1/chat/completions"
-    asked = {
+    asked: dict[str, Callable[[], requests.Response]] = {
         "health": lambda: requests.get(f"{url}/health", timeout=30),
         "version": lambda: requests.get(f"{url}/version", timeout=30),
         "models": lambda: requests.get(f"{url}/v1/models", timeout=30),

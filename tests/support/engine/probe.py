@@ -138,7 +138,7 @@ def parse(lines: list[list[str]]) -> dict[str, Any]:
     def refuse(message: str) -> None:
         raise RefusedError(message)
 
-    parser.error = refuse  # type: ignore[method-assign]
+    parser.error = refuse
     said: list[str | None] = []
     for line in lines:
         try:
