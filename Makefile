@@ -10,10 +10,10 @@ TESTS ?= tests
 WORKERS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo build check lock test lint bench publish run clean
+.PHONY: help setup demo demo-serve build check lock test test-engine lint bench publish run clean
 
 help: ## Show this help
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "  RECIPE=$(RECIPE)  a name under images/ or a path; for build, check, lock, publish, run"
 	@echo "  PROFILE=NAME  for run"
@@ -31,6 +31,9 @@ $(SETUP): requirements.lock pyproject.toml
 demo: $(SETUP) ## Build a patched vLLM image with no Docker, no GitHub and no GPU
 	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" sh docs/demo.sh
 
+demo-serve: $(SETUP) ## Serve a tiny model with the real vLLM in a patched image, without a GPU
+	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" PYTHONPATH="$(CURDIR)" sh docs/demo-serve.sh
+
 build: $(SETUP) ## Build RECIPE: with Docker when a daemon responds, else as an OCI layout in dist/
 	@$(BUILDER) build $(RECIPE)
 
@@ -40,8 +43,11 @@ check: $(SETUP) ## Apply RECIPE's overlays to the base's real files and lint its
 lock: $(SETUP) ## Resolve RECIPE and write its lock and vendored diffs
 	@$(BUILDER) lock $(RECIPE)
 
-test: $(SETUP) ## Run all tests
-	@$(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile -q $(TESTS)
+test: $(SETUP) ## Run all tests but those of the real engine
+	@$(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile -q -m "not engine" $(TESTS)
+
+test-engine: $(SETUP) ## Run the tests of the real vLLM on the CPU: one process, since each engine is started once
+	@$(VENV)/bin/python -m pytest -n 0 -q -m engine --durations=10 tests/engine
 
 lint: $(SETUP) ## Run ruff, mypy and the import contract
 	@$(VENV)/bin/ruff check .

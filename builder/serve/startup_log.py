@@ -1,7 +1,8 @@
 """What vLLM's start-up log says: figures, the phase that the start is in, and lines after which nothing can be trusted.
 
-The texts are those of the wheels of vLLM 0.19.0, 0.20.0, 0.21.0, 0.25.0 and 0.33.0. They are searched in the line,
-since a prefix (`(EngineCore pid=123) INFO 04-29 09:53:04 [gpu_worker.py:441]`) and colour codes may surround them.
+The texts are those of the wheels of vLLM 0.19.0, 0.20.0, 0.21.0, 0.25.0 and 0.33.0, and of the logs that the CPU builds of
+0.20.0 and 0.32.0 write. They are searched in the line, since a prefix (`(EngineCore pid=123) INFO 04-29 09:53:04
+[gpu_worker.py:441]`) and colour codes may be around them.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+
+from builder.serve.root_cause import RootCause, RootCauseFinder
 
 # CSI sequences (colours, cursor) and the two-character escapes; OSC ends in BEL or ST.
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
@@ -22,7 +25,9 @@ _PHASE_MARKS = (
     ("Starting to load model", "loading weights"),
     ("Loading safetensors checkpoint shards", "loading weights"),
     ("Model loading took", "compiling"),
+    ("Warming up model for the compilation", "compiling"),
     ("Available KV cache memory", "sizing the KV cache"),
+    ("GiB for KV cache on node", "sizing the KV cache"),
     ("KV cache size", "sizing the KV cache"),
     ("Capturing CUDA graphs", "capturing graphs"),
     ("Graph capturing finished", "capturing graphs"),
@@ -58,7 +63,7 @@ class FatalLine:
 class StartupLog:
     """A log that is read line by line. Sizes in GiB, times in seconds; None for what was not printed.
 
-    Several workers print the same figures: the largest load and the smallest cache count.
+    `lines` is how many were read. Several workers print the same figures: the largest load and the smallest cache count.
     """
 
     vllm: str | None = None
@@ -74,13 +79,21 @@ class StartupLog:
     fatal: list[FatalLine] = field(default_factory=list)
     seen: dict[str, str] = field(default_factory=dict)
     watched: tuple[str, ...] = ()
+    lines: int = 0
+    _causes: RootCauseFinder = field(default_factory=RootCauseFinder, repr=False)
 
     def feed(self, text: str) -> None:
-        """Take a line, or a piece with progress that was drawn over itself."""
-        for piece in text.splitlines():
-            line = _ESCAPES.sub("", piece[:_LONGEST]).strip()
-            if line:
+        """Take a line, or a chunk with progress that was drawn over itself."""
+        for chunk in text.splitlines():
+            line = _ESCAPES.sub("", chunk[:_LONGEST])
+            self._causes.feed(line)
+            if line := line.strip():
+                self.lines += 1
                 self._line(line)
+
+    def root_cause(self) -> RootCause | None:
+        """The first exception that is not the consequence of another one, None when none was printed."""
+        return self._causes.cause()
 
     def figures(self) -> dict[str, float | int | str]:
         """What was printed, by name."""
@@ -147,6 +160,8 @@ _FIGURES: tuple[tuple[re.Pattern[str], Callable[[StartupLog, re.Match[str]], Non
     (re.compile(rf"Model loading took {_NUMBER} GiB"), _largest("loaded_gib")),
     (re.compile(rf"Model loading took {_NUMBER} GiB(?: memory)? and {_NUMBER} seconds"), _largest("load_seconds", 2)),
     (re.compile(rf"Available KV cache memory: {_NUMBER} GiB"), _smallest("available_kv_gib")),
+    # The CPU build: what was asked for, of what the machine has.
+    (re.compile(rf"Explicitly set \({_NUMBER}/[\d.]+\) GiB for KV cache"), _smallest("available_kv_gib")),
     (re.compile(rf"KV cache size: {_NUMBER} tokens"), _smallest("kv_cache_tokens", whole=True)),
     (re.compile(rf"Maximum concurrency for [\d,]+ tokens per request: {_NUMBER}x"), _smallest("max_concurrency")),
     (re.compile(rf"Maximum concurrency for {_NUMBER} tokens per request"), _smallest("tokens_per_request", whole=True)),

@@ -100,7 +100,10 @@ def command(
         result = smoke(subject, server, wanted, view=startup_view(console, wanted.limit), context=Context(console))
         log = subject.log_text()
         if keep and isinstance(subject, ContainerServer):
-            console.say(f"it runs on at {without_secrets(subject.url)}; end it with: docker rm -f {subject.name}")
+            if ended := subject.ended():
+                console.say(f"{ended}; its log: docker logs {subject.name}; remove it with: docker rm {subject.name}")
+            else:
+                console.say(f"it runs on at {without_secrets(subject.url)}; end it with: docker rm -f {subject.name}")
     paths = write_result(result, output or folder, log)
     _report(result, {kind: str(path) for kind, path in paths.items()}, console)
 
@@ -177,6 +180,7 @@ def _started(
         recipe=lock.name,
         limit=limit,
         vllm=lock.base.platforms[local_platform(lock)].distribution.version,
+        changed={file.path: tuple(file.overlays) for file in lock.base.platforms[local_platform(lock)].files},
     )
     opening = started(container, choose().path, inputs=lock.inputs, watched=watched, keep=keep)
     return opening, wanted, workspace.project.dist / "smoke"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -17,9 +17,12 @@ from builder.serve.smoke.prompts import SHORT_ANSWER, SHORT_PROMPT, TOGETHER
 from builder.serve.smoke.result import Check, SmokeResult, failed, not_checked, passed
 from builder.serve.smoke.subject import Subject
 from builder.serve.smoke.view import View
+from builder.serve.startup_log import StartupLog
 from builder.util.context import Context
 
 _POLL_SECONDS = 0.25
+# A start that has failed is read on until its log says nothing new for this long: the cause comes with the last process.
+_QUIET_SECONDS = 5.0
 _HEALTH = "healthy in time"
 # Thoughts and an answer, on a server whose max-model-len is not known to be larger.
 _LONG_ANSWER = 2048
@@ -29,7 +32,8 @@ _LONG_ANSWER = 2048
 class Wanted:
     """What a run is told: the profile, the limit of the start in seconds, and the short prompt with its answer.
 
-    `gpu` names the GPU when nothing can be asked for it; `vllm` is the version in the lock.
+    `gpu` names the GPU when nothing can be asked for it; `vllm` is the version in the lock. `changed` has the overlays that
+    change a file, by its path from the package's folder: where a start fails in one of them, they are named.
     """
 
     profile: Profile | None = None
@@ -37,6 +41,7 @@ class Wanted:
     limit: float = 600
     gpu: str | None = None
     vllm: str | None = None
+    changed: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     prompt: str = SHORT_PROMPT
     answer: str = SHORT_ANSWER
 
@@ -60,7 +65,7 @@ def smoke(
     begun, clock = datetime.now(UTC), time.monotonic()
     # Asked first as well: a container that ends can no longer say what GPU it had.
     early = subject.gpu()
-    start = _wait(subject, server, wanted.limit, view)
+    start = _wait(subject, server, wanted, view)
     _say(context, start.check)
     gpu = subject.gpu() or early
     if wanted.gpu is not None:
@@ -106,31 +111,64 @@ def _model(server: Server) -> str | None:
         return None
 
 
-def _wait(subject: Subject, server: Server, limit: float, view: AbstractContextManager[View]) -> _Start:
-    """Wait until the server is healthy, has ended, has said something fatal, or the limit is reached."""
+def _wait(subject: Subject, server: Server, wanted: Wanted, view: AbstractContextManager[View]) -> _Start:
+    """Wait until the server is healthy, has ended, has said something fatal, or the limit is reached.
+
+    After a fatal line the log is read on until the process ends, answers, or says nothing more: what is fatal first is
+    often only the consequence.
+    """
     clock = time.monotonic()
     phases: dict[str, float] = {}
+    lines, spoken = 0, clock
     with view as shown:
         while True:
-            seconds = time.monotonic() - clock
+            now = time.monotonic()
+            seconds = now - clock
             log = subject.log()
             if log is not None:
                 phases.setdefault(log.phase, seconds)
+                if log.lines != lines:
+                    lines, spoken = log.lines, now
             shown.show(seconds, phases, log)
-            if log is not None and log.fatal:
-                first = log.fatal[0]
-                why = ("line", f"{first.line}\n{first.meaning}")
-                return _Start(failed(_HEALTH, f"given up after {seconds:.1f} s: the log is fatal", why), phases)
             if ended := subject.ended():
+                # What it said at its end is there now.
+                log = subject.log() or log
                 tail = ("log", "\n".join(subject.log_text().splitlines()[-15:]))
-                return _Start(failed(_HEALTH, f"{ended} after {seconds:.1f} s", tail, seconds=seconds), phases)
+                details = (*_why(log, wanted), tail)
+                return _Start(failed(_HEALTH, f"{ended} after {seconds:.1f} s", *details, seconds=seconds), phases)
             trouble = server.health()
+            if (
+                log is not None
+                and log.fatal
+                and (trouble is None or now - spoken >= _QUIET_SECONDS or seconds >= wanted.limit)
+            ):
+                summary = f"given up after {seconds:.1f} s: the log is fatal"
+                return _Start(failed(_HEALTH, summary, *_why(log, wanted)), phases)
             if trouble is None:
-                return _Start(passed(_HEALTH, f"after {seconds:.1f} s of {limit:g} s", seconds=seconds), phases)
-            if seconds >= limit:
+                return _Start(passed(_HEALTH, f"after {seconds:.1f} s of {wanted.limit:g} s", seconds=seconds), phases)
+            if seconds >= wanted.limit:
                 phase = f", in the phase {log.phase!r}" if log is not None else ""
-                return _Start(failed(_HEALTH, f"not within {limit:g} s{phase}: {trouble}", seconds=seconds), phases)
-            time.sleep(min(_POLL_SECONDS, max(limit - seconds, 0.01)))
+                summary = f"not within {wanted.limit:g} s{phase}: {trouble}"
+                return _Start(failed(_HEALTH, summary, *_why(log, wanted), seconds=seconds), phases)
+            time.sleep(min(_POLL_SECONDS, max(wanted.limit - seconds, 0.01)))
+
+
+def _why(log: StartupLog | None, wanted: Wanted) -> list[tuple[str, str]]:
+    """Why the start failed, as far as the log says: the root cause, where it was raised, and what it points to."""
+    if log is None:
+        return []
+    found: list[tuple[str, str]] = []
+    if cause := log.root_cause():
+        found.append(("cause", f"{cause.kind}: {cause.error}" if cause.kind else cause.error))
+        if cause.where:
+            found.append(("raised", cause.where))
+        if overlays := wanted.changed.get(cause.path):
+            found.append(("overlay", f"{', '.join(overlays)} changes {cause.path}"))
+        if cause.points_to:
+            found.append(("look at", cause.points_to))
+    if log.fatal and (not cause or log.fatal[0].line.find(cause.error) < 0):
+        found.append(("line", f"{log.fatal[0].line}\n{log.fatal[0].meaning}"))
+    return found
 
 
 def _ask(subject: Subject, server: Server, wanted: Wanted, start: _Start, context: Context) -> list[Check]:

@@ -1,0 +1,133 @@
+"""The image with the real engine in a container: `docker run IMAGE smoke-cpu`, and everything else that it can be asked."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from builder.serve.container import free_port
+from tests.support.cli import builder
+from tests.support.services import require
+
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(1200)]
+
+USER = "1000:1000"
+
+
+@dataclass
+class Docker:
+    """The tests' own engine, and the image in it."""
+
+    address: str
+    image: str
+
+    def run(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            ["docker", "-H", self.address, *words], capture_output=True, text=True, check=False, timeout=300
+        )
+        assert done.returncode == 0 or not check, done.stderr
+        return done
+
+
+@pytest.fixture(scope="session")
+def docker(project: Path, docker_engine: str) -> Docker:
+    done = builder("build", "engine", "--load", "--json", cwd=project, env={"DOCKER_HOST": docker_engine})
+    assert done.code == 0, done.err
+    return Docker(docker_engine, f"engine:{done.document['tags'][0]}")
+
+
+@pytest.fixture(scope="session")
+def container(docker: Docker, project: Path) -> Any:
+    """One start for all tests: by another user, on a read-only root, with a flag of the caller's and one by environment."""
+    port = free_port()
+    cache = project / "container-cache"
+    cache.mkdir()
+    os.chown(cache, 1000, 1000)
+    words = [
+        "run", "--detach", "--name", "real", "--network", "host", "--user", USER, "--read-only",
+        "--tmpfs", "/tmp:rw,exec,mode=1777", "--security-opt", "no-new-privileges", "--shm-size", "1g",
+        "--volume", f"{project / 'model'}:/model:ro", "--volume", f"{cache}:/cache", "--env", "HOME=/cache",
+        "--env", "USER=vllm", "--env", "TORCHINDUCTOR_CACHE_DIR=/cache/torchinductor",
+        "--env", "BUILDER_EXTRA_ARGS=--served-model-name tiny", docker.image, "smoke-cpu", "--port", str(port),
+        "--max-num-seqs", "4",
+    ]  # fmt: skip
+    docker.run(*words)
+    yield port
+    docker.run("rm", "--force", "real", check=False)
+
+
+def test_it_serves_by_another_user_on_a_read_only_root(docker: Docker, container: int, project: Path) -> None:
+    url = f"http://127.0.0.1:{container}"
+    done = builder(
+        "smoke", url, "smoke-cpu", "--container", "real", "--gpu", "cpu", "--limit", "600", "--json", cwd=project,
+        env={"DOCKER_HOST": docker.address},
+    )  # fmt: skip
+    logs = docker.run("logs", "real")
+    assert done.code == 0, done.err + (logs.stdout + logs.stderr)[-3000:]
+    # The caller's flag wins over the profile's, and those of the environment are there too.
+    assert requests.get(f"{url}/v1/models", timeout=30).json()["data"][0]["id"] == "tiny"
+    assert requests.get(f"{url}/overlays", timeout=30).json()["overlays"] == [
+        "overlays/demo/collect-env.diff", "overlays/demo/overlays-endpoint.diff", "overlays/fp8-vocab/fp8-vocab.diff",
+    ]  # fmt: skip
+    top = docker.run("exec", "real", "cat", "/proc/1/cmdline").stdout.split("\0")
+    assert top[:5] == ["/usr/bin/python3", "/usr/local/bin/vllm", "serve", "/model", "--dtype"]
+    assert top[top.index("--max-num-seqs") + 1] == "4"
+    assert top.count("--max-num-seqs") == 1
+    assert "1000" in docker.run("exec", "real", "cat", "/proc/1/status").stdout.partition("Uid:")[2].split("\n")[0]
+    health = docker.run("exec", "real", "/opt/builder/serve", "health", "--port", str(container))
+    assert "status 200" in health.stdout
+    begun = time.monotonic()
+    docker.run("stop", "--time", "60", "real")
+    seconds = time.monotonic() - begun
+    state = json.loads(docker.run("inspect", "real").stdout)[0]["State"]
+    # Not killed: the engine ends by itself within the time that it takes without a container.
+    assert state["ExitCode"] in (0, 143)
+    assert seconds < 50
+
+
+def test_looking_inside(docker: Docker, project: Path) -> None:
+    def asked(*words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        return docker.run("run", "--rm", "--network", "none", docker.image, *words, check=check)
+
+    assert "4 files are as recorded" in asked("verify").stdout or "files are as recorded" in asked("verify").stdout
+    assert "* smoke-cpu" in asked("profiles").stdout
+    assert json.loads(asked("show", "smoke-cpu").stdout)["flags"]["max-model-len"] == 2048
+    printed = asked("smoke-cpu", "--print", "--json").stdout
+    assert json.loads(printed)[:3] == ["vllm", "serve", "/model"]
+    # Anything else is the base's own entrypoint: the real parser refuses, not ours.
+    passed_on = asked("Qwen/Nothing", "--no-such-flag", check=False)
+    assert passed_on.returncode == 2
+    assert "unrecognized arguments: --no-such-flag" in passed_on.stderr
+
+
+def test_a_checkpoint_that_would_be_garbage_is_refused(docker: Docker, models: dict[str, Path]) -> None:
+    done = docker.run(
+        "run", "--rm", "--network", "none", "--volume", f"{models['source']}:/model:ro", docker.image, check=False
+    )
+    assert done.returncode == 4
+    assert "is not one that this image can serve" in done.stderr
+
+
+def test_under_podman(project: Path, models: dict[str, Path], tmp_path: Path) -> None:
+    """podman reads the OCI layout itself; what it runs is the same entrypoint."""
+    require("podman", "runc", "skopeo")
+    store = [
+        f"--root={tmp_path}/root",
+        f"--runroot={tmp_path}/run",
+        "--storage-driver=vfs",
+        "--cgroup-manager=cgroupfs",
+    ]
+    image = f"oci:{project / 'dist/engine'}"
+    limits = ["--ulimit", "nofile=20000:20000", "--ulimit", "nproc=1000:1000"]
+    words = ["podman", "--runtime", "/usr/sbin/runc", *store, "run", *limits, "--rm", "--network=none", image, "verify"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=600)
+    assert done.returncode == 0, done.stderr[-1500:]
+    assert "files are as recorded" in done.stdout
