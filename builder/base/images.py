@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 
 from builder.base.layers import Filter, Snapshot, snapshot
-from builder.base.model import BaseImage
+from builder.base.model import BaseImage, PackageTree
+from builder.base.together import together
 from builder.base.tree import LayeredTree
 from builder.documents.reference import Platform
 from builder.oci.blobs import check_bytes
@@ -59,13 +60,13 @@ def resolve_image(
 
 def layered_tree(
     image: BaseImage,
-    package: str,
+    packages: Sequence[str],
     open_blob: Callable[[Descriptor], AbstractContextManager[Iterator[bytes]]],
     context: Context,
     *,
     whole: bool = False,
-) -> LayeredTree:
-    """The package tree of an image, whose layers are streamed as far as they are needed, or all with `whole`."""
+) -> PackageTree:
+    """The tree of one package or several of an image, whose layers are streamed as far as they are needed, or all with `whole`."""
     manifest = read_manifest(image.manifest_bytes, f"the manifest of {image.reference}")
     config = read_config(image.config_bytes, f"the config of {image.reference}")
 
@@ -74,4 +75,6 @@ def layered_tree(
         with context.console.progress(label, total=descriptor.size) as bar:
             return snapshot(descriptor, open_blob, wanted, bar.advance, diff_id=diff_id)
 
-    return LayeredTree(manifest.layers, config, package, read, image.reference, whole=whole)
+    package, *further = packages
+    first = LayeredTree(manifest.layers, config, package, read, image.reference, whole=whole, further=further)
+    return together({package: first, **{each: first.beside(each) for each in further}}, image.reference)

@@ -37,7 +37,7 @@ _SMALL = 64 << 10
 _MAX_ENTRIES = 2_000_000
 _MAX_KEPT = 400_000
 _SKELETON_DEPTH = 2
-_FORMAT = 3
+_FORMAT = 4
 _COMPILED = (".so", ".pyc", ".a", ".cubin", ".ptx")
 
 LayerKind = Literal["file", "directory", "symlink", "hardlink", "other"]
@@ -111,16 +111,20 @@ class Filter:
     all symlinks, and what decides which package a Python imports.
 
     `places` are folders besides `site-packages` and `dist-packages` that may hold the package (those of PYTHONPATH),
-    `extra` single paths (the targets of hard links).
+    `extra` single paths (the targets of hard links), `further` other packages of which the same is kept.
     """
 
-    def __init__(self, package: str, places: Collection[str] = (), extra: Collection[str] = ()) -> None:
+    def __init__(
+        self, package: str, places: Collection[str] = (), extra: Collection[str] = (), further: Collection[str] = ()
+    ) -> None:
         self.package = package
         self.places = tuple(sorted({each for each in places if each}))
         self.extra = frozenset(extra)
-        name = re.escape(package)
+        self.further = tuple(dict.fromkeys(each for each in further if each != package))
+        names = (package, *self.further)
+        name = f"(?:{'|'.join(map(re.escape, names))})"
         # Distribution names may be spelt with dots, dashes and underscores (PEP 503).
-        info = re.sub(r"[-_.]+", "[-_.]+", package)
+        info = f"(?:{'|'.join(re.sub(r'[-_.]+', '[-_.]+', each) for each in names)})"
         site = r"(?:^|.*/)(?:site|dist)-packages"
         folder = "|".join([site, *(re.escape(place) for place in self.places)])
         self._package = re.compile(rf"(?:{folder})(?:/{name}(?:/.*)?|/{info}-[^/]+\.dist-info(?:/.*)?)?", re.I | re.S)
@@ -134,10 +138,13 @@ class Filter:
         self._elsewhere = re.compile(rf"(?:^|.*/)(?:{name}|{info}-[^/]+\.dist-info)/.*", re.I | re.S)
         # In a cache file's name: what is kept decides what the file holds.
         more = sha256("\n".join([*self.places, "", *sorted(self.extra)]).encode("utf-8", "surrogateescape"))[:16]
-        self.key = f"{package}-{_FORMAT}" + (f"-{more}" if self.places or self.extra else "")
+        self.key = f"{'+'.join(names)}-{_FORMAT}" + (f"-{more}" if self.places or self.extra else "")
+        self._record = re.compile(r"(?:.*/)?[^/]+\.dist-info/RECORD", re.S)
+        self._installed_record = re.compile(rf"(?:{folder})/[^/]+\.dist-info/RECORD", re.S)
+        self._rows = tuple(f"\n{each}/__init__.py,".encode() for each in names)
 
     def with_extra(self, extra: Collection[str]) -> Filter:
-        return Filter(self.package, self.places, self.extra | frozenset(extra))
+        return Filter(self.package, self.places, self.extra | frozenset(extra), self.further)
 
     def inside(self, path: str) -> bool:
         """Whether a path belongs to the package or its dist-info."""
@@ -159,6 +166,14 @@ class Filter:
         if path in self.extra or (self.inside(path) and not path.endswith(_COMPILED)):
             return True
         return size <= _SMALL and path.endswith((".pth", "pyvenv.cfg"))
+
+    def is_record(self, path: str, *, installed: bool = False) -> bool:
+        """Whether a file is a distribution's RECORD; with `installed`, only where a Python may import from."""
+        return (self._installed_record if installed else self._record).fullmatch(path) is not None
+
+    def is_listed(self, record: bytes) -> bool:
+        """Whether a RECORD lists the package: a distribution may have any name (`flashinfer` is of `flashinfer-python`)."""
+        return any(row in b"\n" + record for row in self._rows)
 
     def may_be_linked(self, path: str) -> bool:
         """Whether a file elsewhere looks like one of the package's, which may follow as a hard link to it."""
@@ -278,7 +293,7 @@ class _Notes:
             self._whiteout(PurePosixPath(name), base)
             return
         entry = self._entry(name, member, reader)
-        if self._wanted.wants(name) or member.kind == "symlink":
+        if self._wanted.wants(name) or member.kind == "symlink" or self._owns(name, entry):
             if self._wanted.inside(name):
                 _check_name(name)
             self._found.entries[name] = entry
@@ -292,6 +307,10 @@ class _Notes:
             self._files.add(PathSet.hash(name))
             if entry.digest or member.kind == "hardlink" or name in self._aside:
                 self._aside[name] = entry
+
+    def _owns(self, name: str, entry: LayerEntry) -> bool:
+        """Whether an entry is the RECORD of a distribution that has the package, or may be as a link into a lower layer."""
+        return (bool(entry.digest) or entry.kind == "hardlink") and self._wanted.is_record(name, installed=True)
 
     def _whiteout(self, path: PurePosixPath, base: str) -> None:
         if base == OPAQUE:
@@ -324,6 +343,9 @@ class _Notes:
                 )
         elif self._may_keep_aside(name, member.size):
             digest = self._keep(reader.content())
+        elif member.size <= _KEPT_BYTES and self._wanted.is_record(name):
+            data = reader.content()
+            digest = self._keep(data) if self._wanted.is_listed(data) else ""
         return LayerEntry("file", member.mode, member.size, digest=digest)
 
     def _may_keep_aside(self, name: str, size: int) -> bool:

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from builder.base.images import layered_tree, resolve_image
-from builder.base.model import BaseImage
-from builder.base.tree import LayeredTree
+from builder.base.model import BaseImage, PackageTree
 from builder.documents.reference import BaseReference, Platform
 from builder.oci.registry.client import Registry
 from builder.oci.types import Descriptor
@@ -34,9 +33,9 @@ class RegistryBase:
         data, media_type, digest = self._registry.manifest(self.parsed.repository, wanted)
         return resolve_image(self.reference, digest, media_type, data, platform, self._small)
 
-    def tree(self, platform: Platform, package: str) -> LayeredTree:
+    def tree(self, platform: Platform, package: str, *further: str) -> PackageTree:
         image = self.image(platform)
-        return layered_tree(image, package, lambda descriptor: self.blob(image, descriptor), self._context)
+        return layered_tree(image, (package, *further), lambda descriptor: self.blob(image, descriptor), self._context)
 
     @contextmanager
     def blob(self, image: BaseImage, descriptor: Descriptor) -> Iterator[Iterator[bytes]]:  # noqa: ARG002

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -39,6 +40,7 @@ class _Place:
 class LayeredTree:
     """A `PackageTree` over an image's layers (bottom first, as the manifest has them).
 
+    `further` are other packages that `beside` is asked for: the layers are read once for all of them.
     Raises `InputError` when the package that the image's Python imports is not one that can be patched.
     """
 
@@ -51,22 +53,33 @@ class LayeredTree:
         name: str,
         *,
         whole: bool = False,
+        further: Sequence[str] = (),
     ) -> None:
         self._package = package
         self._name = name
         self._environment = config.environment
         self._user = str(config.settings.get("User") or "")
         self._filter = Filter(package, python_path(self._environment))
+        kept = Filter(package, python_path(self._environment), further=further)
         diff_ids = config.diff_ids
 
         def read_layer(index: int, descriptor: Descriptor, wanted: Filter) -> Snapshot:
             return read(descriptor, wanted, diff_ids[index] if index < len(diff_ids) else None)
 
-        self._merged = MergedLayers(layers, self._filter, read_layer, name)
+        self._merged = MergedLayers(layers, kept, read_layer, name)
         if whole or not is_plain(self._environment):
             self._merged.read_all()
         self.root, self.distribution, self.python = self._find()
         self._record = self._read_record()
+
+    def beside(self, package: str) -> LayeredTree:
+        """The tree of another package of the same image, one of `further`. Raises as making a tree does."""
+        other = copy(self)
+        other._package = package
+        other._filter = Filter(package, python_path(self._environment))
+        other.root, other.distribution, other.python = other._find()
+        other._record = other._read_record()
+        return other
 
     def read(self, paths: Collection[str]) -> Mapping[str, BaseFile]:
         found: dict[str, BaseFile] = {}
@@ -216,7 +229,8 @@ class LayeredTree:
             if match is None or entry is None:
                 continue
             distribution = Distribution(match[1], match[2], f"{match[1]}-{match[2]}.dist-info")
-            found.append(distribution)
+            if self._filter.inside(path):
+                found.append(distribution)
             rows = read_record(self._merged.content(entry), f"/{path}")
             if any(row.path == f"{self._package}/__init__.py" for row in rows):
                 owners.append(distribution)
