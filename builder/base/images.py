@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 
 from builder.base.layers import Filter, Snapshot, snapshot
@@ -60,7 +60,7 @@ def resolve_image(
 
 def layered_tree(
     image: BaseImage,
-    packages: Sequence[str],
+    packages: tuple[str, ...],
     open_blob: Callable[[Descriptor], AbstractContextManager[Iterator[bytes]]],
     context: Context,
     *,

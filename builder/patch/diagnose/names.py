@@ -75,7 +75,7 @@ def _fits(changes: Sequence[FileChange], way: Meant, tree: PackageTree, stripped
 def explained(
     error: NothingEntersError,
     overlay: Overlay,
-    packages: Sequence[str],
+    packages: tuple[str, ...],
     installed: Installed,
     tree: PackageTree,
     *,

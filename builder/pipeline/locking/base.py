@@ -56,7 +56,7 @@ def epoch_of(image: BaseImage) -> int:
 
 
 def lock_platform(
-    image: BaseImage, tree: PackageTree, result: StackResult, cache: ContentCache, packages: Sequence[str]
+    image: BaseImage, tree: PackageTree, result: StackResult, cache: ContentCache, packages: tuple[str, ...]
 ) -> LockedPlatform:
     """Pin one platform: the image, the packages' place, and every file that a build will read or write.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +27,7 @@ class Moves:
     old_paths: Collection[str]
     old: Callable[[], PackageTree]
     new: PackageTree
-    packages: Sequence[str]
+    packages: tuple[str, ...]
 
     def find(self, missing: Mapping[str, bytes]) -> dict[str, str] | None:
         """For files that the new base does not have, by path with their old content: the paths where they are now.
@@ -52,7 +52,7 @@ class Moves:
         return {path: found[path] for path in sorted(asked & found.keys())}
 
 
-def python_paths(tree: PackageTree, packages: Sequence[str]) -> set[str]:
+def python_paths(tree: PackageTree, packages: tuple[str, ...]) -> set[str]:
     """All Python files of packages: as their distributions' RECORD lists them, else as their folders have them."""
     found: set[str] = set()
     for package, owner in distributions(tree, packages[0]).items():
