@@ -370,19 +370,22 @@ class _Notes:
         if known is not None:
             self._links[name] = target
             unread = known.kind == "file" and not known.digest and known.size <= _KEPT_BYTES
-            if (unread or (known.kind == "other" and target in self._links)) and self._needs(name):
+            if (unread or (known.kind == "other" and target in self._links)) and self._needs(name, target):
                 self._missing.add(target)
             return known if known.kind in ("file", "symlink", "hardlink") else LayerEntry("other", known.mode)
         if PathSet.hash(target) in self._files:
             self._links[name] = target
-            if self._needs(name):
+            if self._needs(name, target):
                 self._missing.add(target)
             return LayerEntry("other", 0o644)
         # What the same layer removes is no longer in the layers below.
         gone = {target, *map(str, PurePosixPath(target).parents)} & (self._found.removed | self._found.opaque)
         return LayerEntry("other", 0o644) if gone else LayerEntry("hardlink", 0o644, target=target)
 
-    def _needs(self, name: str) -> bool:
+    def _needs(self, name: str, target: str) -> bool:
+        """Whether a link's content is wanted. A RECORD under its own name was looked at when it was read."""
+        if self._wanted.is_record(name, installed=True) and not self._wanted.is_record(target):
+            return True
         return self._wanted.wants(name) and self._wanted.keeps_content(name, 0)
 
 
