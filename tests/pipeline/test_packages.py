@@ -26,6 +26,7 @@ from tests.support.severalpackages import (
     TRITON,
     VENV,
     VLLM,
+    Small,
     digest_of,
     files_of,
     image,
@@ -386,10 +387,82 @@ def test_a_wheel_that_is_another_one_since_the_lock(diffs: Mapping[str, bytes], 
     names = [each.write_wheel(tmp_path / "project").name for each in (VLLM, FLASHINFER)]
     project = project_of(tmp_path, diffs, "wheel:" + "+".join(names), [OVERLAYS[0]])
     assert builder("lock", "small", cwd=project).code == 0
-    type(FLASHINFER)("flashinfer", "flashinfer_python", "0.6.8", {**FLASHINFER.files, "flashinfer/x.py": b""}).write_wheel(project)  # fmt: skip
+    Small("flashinfer", "flashinfer_python", "0.6.8", {**FLASHINFER.files, "flashinfer/x.py": b""}).write_wheel(project)  # fmt: skip
     assert builder("lock", "small", "--check", cwd=project).code == 4
 
 
 def test_a_list_of_bases_holds_wheels_only(diffs: Mapping[str, bytes], tmp_path: Path) -> None:
     project = project_of(tmp_path, diffs, ["wheel:vllm==0.20.0", "vllm/vllm-openai:v0.20.0"], [OVERLAYS[0]])  # type: ignore[arg-type]
     refused(builder("lock", "small", cwd=project), 2, "base", "wheels only")
+
+
+# --- other tools ----------------------------------------------------------------------------------------------------
+
+
+def test_a_series_goes_out_and_comes_back_with_its_packages(made: Path, tmp_path: Path) -> None:
+    done = builder("stack", "export", "small", "--output", str(tmp_path / "series"), cwd=made)
+    assert done.code == 0, done.err
+    back = tmp_path / "back"
+    (back / "images").mkdir(parents=True)
+    base = read_lock(made / "images/small.lock.yaml").base.reference
+    done = builder("stack", "import", str(tmp_path / "series"), "--recipe", "back", "--base", base, cwd=back)
+    assert done.code == 0, done.err
+    recipe = yaml.safe_load((back / "images/back.yaml").read_text())
+    assert [each.get("package") for each in recipe["overlays"]] == [
+        ["vllm", "flashinfer"],
+        "flashinfer",
+        "transformers",
+    ]
+    done = builder("build", "back", "--engine", "oci", "--json", cwd=back)
+    assert done.code == 0, done.err
+    files = json.loads((made / "built.json").read_text())["files"]
+    assert {each["path"]: each["after"] for each in done.document["files"]} == {
+        each["path"]: each["after"] for each in files
+    }
+
+
+def test_an_import_finds_the_package_that_a_patch_is_for(
+    base: Path, diffs: Mapping[str, bytes], tmp_path: Path
+) -> None:
+    series = tmp_path / "series"
+    series.mkdir()
+    (series / "series").write_text("hf.patch\n")
+    (series / "hf.patch").write_bytes(diffs["hf.diff"])
+    (tmp_path / "images").mkdir()
+    done = builder("stack", "import", "series", "--recipe", "one", "--base", f"oci:{base}:base", cwd=tmp_path)
+    assert done.code == 0, done.err
+    recipe = yaml.safe_load((tmp_path / "images/one.yaml").read_text())
+    assert recipe["overlays"] == [{"file": "overlays/one/hf.diff", "package": "transformers"}]
+    assert builder("check", "one", cwd=tmp_path).code == 0
+
+
+def test_a_rebase_judges_every_package(made: Path, tmp_path: Path) -> None:
+    """On a base whose FlashInfer is newer: its own change merges there, the others apply."""
+    newer = dict(FLASHINFER.files) | {"flashinfer/decode.py": b"first = 0\n" + FLASHINFER.files["flashinfer/decode.py"]}
+    other = Small("flashinfer", "flashinfer_python", "0.6.9", newer)
+    layout = image(tmp_path / "layout", [TRANSFORMERS, TRITON], [VLLM, other])
+    done = builder("rebase", "small", "--base", f"oci:{layout}:base", "--json", cwd=made)
+    assert done.code == 0, done.err
+    judged = done.document["bases"][0] if "bases" in done.document else done.document
+    assert judged["fits"], done.out
+    assert [each["verdict"] for each in judged["overlays"]] == ["applies", "applies", "applies"]
+
+
+def test_two_packages_of_one_distribution_share_its_record(tmp_path: Path) -> None:
+    files = {**FLASHINFER.files, "flashinfer_bench/__init__.py": b"", "flashinfer_bench/run.py": b"x = 1\n"}
+    both = Small("flashinfer", "flashinfer_python", "0.6.8", files)
+    layout = image(tmp_path / "layout", [VLLM, both])
+    after = {**files, FLASH_FILE: edit(files[FLASH_FILE], 1, "11"), "flashinfer_bench/run.py": b"x = 2\n", "flashinfer_bench/new.py": b""}  # fmt: skip
+    diff = git_diff(tmp_path / "git", files, after)
+    overlays = [{"file": "overlays/x.diff", "package": ["flashinfer_bench", "flashinfer"]}]
+    project = project_of(tmp_path, {"x.diff": diff}, f"oci:{layout}:base", overlays)
+    done = builder("build", "small", "--engine", "oci", "--json", cwd=project)
+    assert done.code == 0, done.err
+    (project / "built.json").write_text(done.out)
+    layer = layer_of(project)
+    rows = rows_of(layer[RECORDS["flashinfer"]] or b"")
+    for path in (FLASH_FILE, "flashinfer_bench/run.py", "flashinfer_bench/new.py"):
+        assert rows[path] == (digest_of(after[path]), str(len(after[path])))
+    assert layer[RECORDS["vllm"]] == VLLM.record
+    found = verify(f"oci:{project / 'dist/small'}:{done.document['tags'][0]}")
+    assert found.code == 0, found.out + found.err
