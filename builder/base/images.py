@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 
-from builder.base.layers import Filter, Snapshot, snapshot
+from builder.base.filter import Filter
+from builder.base.layers import Snapshot, snapshot
 from builder.base.model import BaseImage, PackageTree
 from builder.base.together import together
 from builder.base.tree import LayeredTree

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import re
 import zipfile
 import zlib
 from array import array
@@ -20,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
+from builder.base.filter import COMPILED, KEPT_BYTES, Filter
 from builder.base.tarstream import Member, Readable, TarError, TarReader, clean_name
 from builder.oci.blobs import BlobStream, LayerStream, check_diff_id, is_unsound
 from builder.oci.types import Descriptor
@@ -30,15 +30,9 @@ WHITEOUT = ".wh."
 OPAQUE = ".wh..wh..opq"
 _AUFS = ".wh..wh."
 
-# What is kept of a file's content. vLLM's largest Python file is 300 kB; RECORD of 0.20.0 is 388 kB.
-_KEPT_BYTES = 8 << 20
 _KEPT_TOGETHER = 128 << 20
-_SMALL = 64 << 10
 _MAX_ENTRIES = 2_000_000
 _MAX_KEPT = 400_000
-_SKELETON_DEPTH = 2
-_FORMAT = 4
-_COMPILED = (".so", ".pyc", ".a", ".cubin", ".ptx")
 
 LayerKind = Literal["file", "directory", "symlink", "hardlink", "other"]
 
@@ -104,80 +98,6 @@ class Snapshot:
     diff_id: str = ""
     missing: frozenset[str] = frozenset()
     """Files of this layer that hard links name and that were not kept: the layer is read again for them."""
-
-
-class Filter:
-    """Which entries of a layer are kept: the package's folder, its dist-info, the names of others, the top of the tree,
-    all symlinks, and what decides which package a Python imports.
-
-    `places` are folders besides `site-packages` and `dist-packages` that may hold the package (those of PYTHONPATH),
-    `extra` single paths (the targets of hard links), `further` other packages of which the same is kept.
-    """
-
-    def __init__(
-        self, package: str, places: Collection[str] = (), extra: Collection[str] = (), further: Collection[str] = ()
-    ) -> None:
-        self.package = package
-        self.places = tuple(sorted({each for each in places if each}))
-        self.extra = frozenset(extra)
-        self.further = tuple(dict.fromkeys(each for each in further if each != package))
-        names = (package, *self.further)
-        name = f"(?:{'|'.join(map(re.escape, names))})"
-        # Distribution names may be spelt with dots, dashes and underscores (PEP 503).
-        info = f"(?:{'|'.join(re.sub(r'[-_.]+', '[-_.]+', each) for each in names)})"
-        site = r"(?:^|.*/)(?:site|dist)-packages"
-        folder = "|".join([site, *(re.escape(place) for place in self.places)])
-        self._package = re.compile(rf"(?:{folder})(?:/{name}(?:/.*)?|/{info}-[^/]+\.dist-info(?:/.*)?)?", re.I | re.S)
-        self._distribution = re.compile(rf"{site}/[^/]+\.dist-info(?:/METADATA)?", re.S)
-        self._import = re.compile(
-            rf"(?:{folder})/(?:[^/]+\.pth|__editable__[^/]*|{info}[^/]*\.(?:egg-link|egg)(?:/EGG-INFO|/{name}/__init__\.py)?)"
-            r"|(?:.*/)?(?:python(?:3(?:\.\d+)?)?|pyvenv\.cfg)",
-            re.I | re.S,
-        )
-        # uv and pip link files out of their caches, which have the package's folder under another name.
-        self._elsewhere = re.compile(rf"(?:^|.*/)(?:{name}|{info}-[^/]+\.dist-info)/.*", re.I | re.S)
-        # In a cache file's name: what is kept decides what the file holds.
-        more = sha256("\n".join([*self.places, "", *sorted(self.extra)]).encode("utf-8", "surrogateescape"))[:16]
-        self.key = f"{'+'.join(names)}-{_FORMAT}" + (f"-{more}" if self.places or self.extra else "")
-        self._record = re.compile(r"(?:.*/)?[^/]+\.dist-info/RECORD", re.S)
-        self._installed_record = re.compile(rf"(?:{folder})/[^/]+\.dist-info/RECORD", re.S)
-        self._rows = tuple(f"\n{each}/__init__.py,".encode() for each in names)
-
-    def with_extra(self, extra: Collection[str]) -> Filter:
-        return Filter(self.package, self.places, self.extra | frozenset(extra), self.further)
-
-    def inside(self, path: str) -> bool:
-        """Whether a path belongs to the package or its dist-info."""
-        return self._package.fullmatch(path) is not None
-
-    def wants(self, path: str) -> bool:
-        return (
-            path.count("/") < _SKELETON_DEPTH
-            or path in self.places
-            or path in self.extra
-            or self.inside(path)
-            or self._distribution.fullmatch(path) is not None
-            or self._import.fullmatch(path) is not None
-        )
-
-    def keeps_content(self, path: str, size: int) -> bool:
-        if size > _KEPT_BYTES:
-            return False
-        if path in self.extra or (self.inside(path) and not path.endswith(_COMPILED)):
-            return True
-        return size <= _SMALL and path.endswith((".pth", "pyvenv.cfg"))
-
-    def is_record(self, path: str, *, installed: bool = False) -> bool:
-        """Whether a file is a distribution's RECORD; with `installed`, only where a Python may import from."""
-        return (self._installed_record if installed else self._record).fullmatch(path) is not None
-
-    def is_listed(self, record: bytes) -> bool:
-        """Whether a RECORD lists the package: a distribution may have any name (`flashinfer` is of `flashinfer-python`)."""
-        return any(row in b"\n" + record for row in self._rows)
-
-    def may_be_linked(self, path: str) -> bool:
-        """Whether a file elsewhere looks like one of the package's, which may follow as a hard link to it."""
-        return self._elsewhere.fullmatch(path) is not None
 
 
 def snapshot(
@@ -343,7 +263,7 @@ class _Notes:
                 )
         elif self._may_keep_aside(name, member.size):
             digest = self._keep(reader.content())
-        elif member.size <= _KEPT_BYTES and self._wanted.is_record(name):
+        elif member.size <= KEPT_BYTES and self._wanted.is_record(name):
             data = reader.content()
             digest = self._keep(data) if self._wanted.is_listed(data) else ""
         return LayerEntry("file", member.mode, member.size, digest=digest)
@@ -351,9 +271,9 @@ class _Notes:
     def _may_keep_aside(self, name: str, size: int) -> bool:
         """Whether a file elsewhere is kept for a hard link that may follow; without it, the layer is read twice."""
         return (
-            size <= _KEPT_BYTES
+            size <= KEPT_BYTES
             and self._kept + size <= _KEPT_TOGETHER // 2
-            and not name.endswith(_COMPILED)
+            and not name.endswith(COMPILED)
             and self._wanted.may_be_linked(name)
         )
 
@@ -369,7 +289,7 @@ class _Notes:
         known = self._found.entries.get(target) or self._aside.get(target)
         if known is not None:
             self._links[name] = target
-            unread = known.kind == "file" and not known.digest and known.size <= _KEPT_BYTES
+            unread = known.kind == "file" and not known.digest and known.size <= KEPT_BYTES
             if (unread or (known.kind == "other" and target in self._links)) and self._needs(name, target):
                 self._missing.add(target)
             return known if known.kind in ("file", "symlink", "hardlink") else LayerEntry("other", known.mode)

@@ -15,8 +15,9 @@ from copy import copy
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from builder.base.filter import Filter
 from builder.base.interpreter import Interpreter, find_interpreter, is_plain, python_path
-from builder.base.layers import Filter, LayerEntry, Snapshot
+from builder.base.layers import LayerEntry, Snapshot
 from builder.base.merged import MergedLayers
 from builder.base.model import BaseFile, Distribution, EntryKind
 from builder.base.record import read_record

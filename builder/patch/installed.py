@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from builder.base.model import PackageTree
+from builder.base.record import read_record
 from builder.base.together import distributions
 from builder.patch.model import FileChange
 
@@ -97,8 +96,7 @@ def _listed(tree: PackageTree, dist_info: str, package: str) -> set[str]:
     record = tree.read([path]).get(path)
     if record is None or record.kind != "file":
         return set()
-    rows = csv.reader(io.StringIO(record.data.decode("utf-8", "replace")))
-    return {row[0] for row in rows if row and row[0].startswith(f"{package}/")}
+    return {row.path for row in read_record(record.data, f"/{path}") if row.path.startswith(f"{package}/")}
 
 
 def _walk(tree: PackageTree, folder: str) -> Iterator[str]:

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 
 import pytest
 
+from builder.base.filter import Filter
 from builder.base.interpreter import python_path
-from builder.base.layers import Filter, Snapshot, scan
+from builder.base.layers import Snapshot, scan
 from builder.base.model import Distribution, PackageTree
 from builder.base.together import Together, distributions, has_package, together
 from builder.base.tree import LayeredTree

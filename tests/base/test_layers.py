@@ -14,7 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from builder.base.layers import Filter, Snapshot, scan
+from builder.base.filter import Filter
+from builder.base.layers import Snapshot, scan
 from builder.base.open import open_base
 from builder.base.tree import LayeredTree
 from builder.documents.reference import LINUX_AMD64, BaseReference
