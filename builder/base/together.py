@@ -7,7 +7,7 @@ lock, the record and the entrypoint know one folder.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Protocol, runtime_checkable
 
 from builder.base.model import BaseFile, Distribution, EntryKind, PackageTree
@@ -90,7 +90,8 @@ def distributions(tree: PackageTree, package: str) -> dict[str, Distribution]:
     return dict(tree.distributions) if isinstance(tree, Several) else {package: tree.distribution}
 
 
-def has_package(tree: PackageTree, name: str) -> bool:
-    """Whether the folder of a tree has another package of this name, as far as the base was read."""
-    path = f"{tree.root}/{name}/__init__.py"
-    return path in tree.outside([path])
+def packages_beside(tree: PackageTree, names: Iterable[str]) -> list[str]:
+    """Those of `names` that are packages in the folder of a tree, as far as the base was read."""
+    paths = {name: f"{tree.root}/{name}/__init__.py" for name in names if name.isidentifier()}
+    found = tree.outside(list(paths.values())) if paths else {}
+    return [name for name, path in paths.items() if path in found]

@@ -193,6 +193,8 @@ class LockedPlatform(Frozen):
         _unique("folder", self.directories)
         _unique("bytecode", self.bytecode)
         _unique("package", (each.package for each in self.further))
+        owners = [self.distribution, *(each.distribution for each in self.further)]
+        _unique("dist_info", (each.dist_info for each in dict.fromkeys(owners)))
         for path in self.bytecode:
             if not path.endswith(".pyc") or "__pycache__" not in path.split("/"):
                 raise ValueError(f"{path!r} is not bytecode in a folder __pycache__")

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from builder.base.model import BaseFile, PackageTree
-from builder.base.together import has_package
+from builder.base.together import packages_beside
 from builder.patch import gnupatch
 from builder.patch.diagnose.names import explained
 from builder.patch.diagnose.report import explain
@@ -62,7 +62,8 @@ def run_steps(overlays: Sequence[Overlay], tree: PackageTree, package: str) -> l
     names = dict.fromkeys([package, *(name for overlay in overlays for name in overlay.packages)])
     installed = Installed.of(tree, *names) if overlays else Installed(frozenset())
     others = {*names, *_others(overlays, names, tree)}
-    selections = [_select(overlay, package, installed, others, tree) for overlay in overlays]
+    own = {each: installed.within(each) for each in {overlay.packages or (package,) for overlay in overlays}}
+    selections = [_select(overlay, package, own[overlay.packages or (package,)], others, tree) for overlay in overlays]
     steps: list[Step] = []
     current = read_base(overlays, selections, tree)
     for index, (overlay, selection) in enumerate(zip(overlays, selections, strict=True)):
@@ -76,18 +77,17 @@ def _others(overlays: Sequence[Overlay], names: Collection[str], tree: PackageTr
     """Further packages of the base that a diff changes: nobody asked for them, and people should know."""
     paths = {path for overlay in overlays for path in _touched([c for c in overlay.diff.changes if not c.outside])}
     tops = {path.partition("/")[0] for path in paths if "/" in path} - {*names, *TEST_FOLDERS}
-    return [name for name in sorted(tops) if name.isidentifier() and has_package(tree, name)]
+    return packages_beside(tree, sorted(tops))
 
 
 def _select(
     overlay: Overlay, package: str, installed: Installed, others: Collection[str], tree: PackageTree
 ) -> Selection:
-    packages = overlay.packages or (package,)
-    own = installed.within(packages)
     try:
-        return select(overlay, package, own, others)
+        return select(overlay, package, installed, others)
     except NothingEntersError as error:
-        raise explained(error, overlay, packages, own, tree, strip=overlay.strip) from error
+        packages = overlay.packages or (package,)
+        raise explained(error, overlay, packages, installed, tree, strip=overlay.strip) from error
 
 
 def _touched(changes: Sequence[FileChange]) -> set[str]:

@@ -236,16 +236,18 @@ def test_verify_misses_a_record_that_is_gone(copied: Image) -> None:
     assert RECORDS["flashinfer"] in found.out + found.err
 
 
-@pytest.mark.parametrize("what", ["lacking", "another"])
+@pytest.mark.parametrize("what", ["lacking", "another", "one distribution in two ways"])
 def test_a_lock_whose_packages_do_not_fit_together_is_none(made: Path, what: str) -> None:
     text = (made / "images/small.lock.yaml").read_text()
     document = yaml.safe_load(text)
     platform = document["base"]["platforms"]["linux/amd64"]
     if what == "lacking":
         platform["further"].pop()
+    elif what == "one distribution in two ways":
+        platform["further"][0]["distribution"] = {**platform["distribution"], "record": "0" * 64}
     else:
         platform["further"][0]["package"] = "sglang"
-    with pytest.raises(InputError, match=r"further|packages"):
+    with pytest.raises(InputError, match=r"further|packages|dist_info"):
         parse_lock(yaml.safe_dump(document).encode(), "small.lock.yaml")
 
 

@@ -159,8 +159,7 @@ def _found_out(
 
 def _beside(imported: Imported, tree: PackageTree) -> list[str]:
     """The packages of the base beside the recipe's that a patch changes by its names."""
-    from builder.base.together import has_package
+    from builder.base.together import packages_beside
     from builder.patch.select import TEST_FOLDERS
 
-    tops = (each for each in imported.tops if each.isidentifier() and each not in TEST_FOLDERS)
-    return [each for each in tops if has_package(tree, each)]
+    return packages_beside(tree, (each for each in imported.tops if each not in TEST_FOLDERS))
