@@ -12,7 +12,8 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
-from builder.base.model import BaseFile, BaseImage, Distribution, EntryKind
+from builder.base.model import BaseFile, BaseImage, Distribution, EntryKind, PackageTree
+from builder.base.together import together
 from builder.documents.reference import BaseReference, Platform
 from builder.oci.daemon import daemon
 from builder.oci.platforms import preference
@@ -100,8 +101,8 @@ class DockerBase:
             platform,
         )
 
-    def tree(self, platform: Platform, package: str) -> DockerTree:  # noqa: ARG002
-        return DockerTree(self._name, package)
+    def tree(self, platform: Platform, package: str, *further: str) -> PackageTree:  # noqa: ARG002
+        return together({each: DockerTree(self._name, each) for each in (package, *further)}, self.reference)
 
     def blob(self, image: BaseImage, descriptor: Descriptor) -> AbstractContextManager[Iterator[bytes]]:
         raise InputError(

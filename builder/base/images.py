@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 
-from builder.base.layers import Filter, snapshot
-from builder.base.model import BaseImage
+from builder.base.filter import Filter
+from builder.base.layers import snapshot
+from builder.base.model import BaseImage, PackageTree
 from builder.base.snapshot import Snapshot
+from builder.base.together import together
 from builder.base.tree import LayeredTree
 from builder.documents.reference import Platform
 from builder.oci.blobs import check_bytes
@@ -60,13 +62,13 @@ def resolve_image(
 
 def layered_tree(
     image: BaseImage,
-    package: str,
+    packages: tuple[str, ...],
     open_blob: Callable[[Descriptor], AbstractContextManager[Iterator[bytes]]],
     context: Context,
     *,
     whole: bool = False,
-) -> LayeredTree:
-    """The package tree of an image, whose layers are streamed as far as they are needed, or all with `whole`."""
+) -> PackageTree:
+    """The tree of one package or several of an image, whose layers are streamed as far as they are needed, or all with `whole`."""
     manifest = read_manifest(image.manifest_bytes, f"the manifest of {image.reference}")
     config = read_config(image.config_bytes, f"the config of {image.reference}")
 
@@ -75,4 +77,6 @@ def layered_tree(
         with context.console.progress(label, total=descriptor.size) as bar:
             return snapshot(descriptor, open_blob, wanted, bar.advance, diff_id=diff_id)
 
-    return LayeredTree(manifest.layers, config, package, read, image.reference, whole=whole)
+    package, *further = packages
+    first = LayeredTree(manifest.layers, config, package, read, image.reference, whole=whole, further=further)
+    return together({package: first, **{each: first.beside(each) for each in further}}, image.reference)

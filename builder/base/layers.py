@@ -6,12 +6,12 @@ nothing is kept before size, digest and diff id of the whole stream are right.
 
 from __future__ import annotations
 
-import re
 import zlib
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import PurePosixPath
 
+from builder.base.filter import COMPILED, KEPT_BYTES, Filter
 from builder.base.snapshot import LayerEntry, PathSet, Snapshot, load_snapshot, save_snapshot
 from builder.base.tarstream import Member, Readable, TarError, TarReader, clean_name
 from builder.oci.blobs import BlobStream, LayerStream, check_diff_id, is_unsound
@@ -23,74 +23,9 @@ WHITEOUT = ".wh."
 OPAQUE = ".wh..wh..opq"
 _AUFS = ".wh..wh."
 
-# What is kept of a file's content. vLLM's largest Python file is 300 kB; RECORD of 0.20.0 is 388 kB.
-_KEPT_BYTES = 8 << 20
 _KEPT_TOGETHER = 128 << 20
-_SMALL = 64 << 10
 _MAX_ENTRIES = 2_000_000
 _MAX_KEPT = 400_000
-_SKELETON_DEPTH = 2
-_FORMAT = 3
-_COMPILED = (".so", ".pyc", ".a", ".cubin", ".ptx")
-
-
-class Filter:
-    """Which entries of a layer are kept: the package's folder, its dist-info, the names of others, the top of the tree,
-    all symlinks, and what decides which package a Python imports.
-
-    `places` are folders besides `site-packages` and `dist-packages` that may hold the package (those of PYTHONPATH),
-    `extra` single paths (the targets of hard links).
-    """
-
-    def __init__(self, package: str, places: Collection[str] = (), extra: Collection[str] = ()) -> None:
-        self.package = package
-        self.places = tuple(sorted({each for each in places if each}))
-        self.extra = frozenset(extra)
-        name = re.escape(package)
-        # Distribution names may be spelt with dots, dashes and underscores (PEP 503).
-        info = re.sub(r"[-_.]+", "[-_.]+", package)
-        site = r"(?:^|.*/)(?:site|dist)-packages"
-        folder = "|".join([site, *(re.escape(place) for place in self.places)])
-        self._package = re.compile(rf"(?:{folder})(?:/{name}(?:/.*)?|/{info}-[^/]+\.dist-info(?:/.*)?)?", re.I | re.S)
-        self._distribution = re.compile(rf"{site}/[^/]+\.dist-info(?:/METADATA)?", re.S)
-        self._import = re.compile(
-            rf"(?:{folder})/(?:[^/]+\.pth|__editable__[^/]*|{info}[^/]*\.(?:egg-link|egg)(?:/EGG-INFO|/{name}/__init__\.py)?)"
-            r"|(?:.*/)?(?:python(?:3(?:\.\d+)?)?|pyvenv\.cfg)",
-            re.I | re.S,
-        )
-        # uv and pip link files out of their caches, which have the package's folder under another name.
-        self._elsewhere = re.compile(rf"(?:^|.*/)(?:{name}|{info}-[^/]+\.dist-info)/.*", re.I | re.S)
-        # In a cache file's name: what is kept decides what the file holds.
-        more = sha256("\n".join([*self.places, "", *sorted(self.extra)]).encode("utf-8", "surrogateescape"))[:16]
-        self.key = f"{package}-{_FORMAT}" + (f"-{more}" if self.places or self.extra else "")
-
-    def with_extra(self, extra: Collection[str]) -> Filter:
-        return Filter(self.package, self.places, self.extra | frozenset(extra))
-
-    def inside(self, path: str) -> bool:
-        """Whether a path belongs to the package or its dist-info."""
-        return self._package.fullmatch(path) is not None
-
-    def wants(self, path: str) -> bool:
-        return (
-            path.count("/") < _SKELETON_DEPTH
-            or path in self.places
-            or path in self.extra
-            or self.inside(path)
-            or self._distribution.fullmatch(path) is not None
-            or self._import.fullmatch(path) is not None
-        )
-
-    def keeps_content(self, path: str, size: int) -> bool:
-        if size > _KEPT_BYTES:
-            return False
-        if path in self.extra or (self.inside(path) and not path.endswith(_COMPILED)):
-            return True
-        return size <= _SMALL and path.endswith((".pth", "pyvenv.cfg"))
-
-    def may_be_linked(self, path: str) -> bool:
-        """Whether a file elsewhere looks like one of the package's, which may follow as a hard link to it."""
-        return self._elsewhere.fullmatch(path) is not None
 
 
 def snapshot(
@@ -206,7 +141,7 @@ class _Notes:
             self._whiteout(PurePosixPath(name), base)
             return
         entry = self._entry(name, member, reader)
-        if self._wanted.wants(name) or member.kind == "symlink":
+        if self._wanted.wants(name) or member.kind == "symlink" or self._owns(name, entry):
             if self._wanted.inside(name):
                 _check_name(name)
             self._found.entries[name] = entry
@@ -220,6 +155,10 @@ class _Notes:
             self._files.add(PathSet.hash(name))
             if entry.digest or member.kind == "hardlink" or name in self._aside:
                 self._aside[name] = entry
+
+    def _owns(self, name: str, entry: LayerEntry) -> bool:
+        """Whether an entry is the RECORD of a distribution that has the package, or may be as a link into a lower layer."""
+        return (bool(entry.digest) or entry.kind == "hardlink") and self._wanted.is_record(name, installed=True)
 
     def _whiteout(self, path: PurePosixPath, base: str) -> None:
         if base == OPAQUE:
@@ -252,14 +191,17 @@ class _Notes:
                 )
         elif self._may_keep_aside(name, member.size):
             digest = self._keep(reader.content())
+        elif member.size <= KEPT_BYTES and self._wanted.is_record(name):
+            data = reader.content()
+            digest = self._keep(data) if self._wanted.is_listed(data) else ""
         return LayerEntry("file", member.mode, member.size, digest=digest)
 
     def _may_keep_aside(self, name: str, size: int) -> bool:
         """Whether a file elsewhere is kept for a hard link that may follow; without it, the layer is read twice."""
         return (
-            size <= _KEPT_BYTES
+            size <= KEPT_BYTES
             and self._kept + size <= _KEPT_TOGETHER // 2
-            and not name.endswith(_COMPILED)
+            and not name.endswith(COMPILED)
             and self._wanted.may_be_linked(name)
         )
 
@@ -275,20 +217,23 @@ class _Notes:
         known = self._found.entries.get(target) or self._aside.get(target)
         if known is not None:
             self._links[name] = target
-            unread = known.kind == "file" and not known.digest and known.size <= _KEPT_BYTES
-            if (unread or (known.kind == "other" and target in self._links)) and self._needs(name):
+            unread = known.kind == "file" and not known.digest and known.size <= KEPT_BYTES
+            if (unread or (known.kind == "other" and target in self._links)) and self._needs(name, target):
                 self._missing.add(target)
             return known if known.kind in ("file", "symlink", "hardlink") else LayerEntry("other", known.mode)
         if PathSet.hash(target) in self._files:
             self._links[name] = target
-            if self._needs(name):
+            if self._needs(name, target):
                 self._missing.add(target)
             return LayerEntry("other", 0o644)
         # What the same layer removes is no longer in the layers below.
         gone = {target, *map(str, PurePosixPath(target).parents)} & (self._found.removed | self._found.opaque)
         return LayerEntry("other", 0o644) if gone else LayerEntry("hardlink", 0o644, target=target)
 
-    def _needs(self, name: str) -> bool:
+    def _needs(self, name: str, target: str) -> bool:
+        """Whether a link's content is wanted. A RECORD under its own name was looked at when it was read."""
+        if self._wanted.is_record(name, installed=True) and not self._wanted.is_record(target):
+            return True
         return self._wanted.wants(name) and self._wanted.keeps_content(name, 0)
 
 

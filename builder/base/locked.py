@@ -16,15 +16,15 @@ def read_locked(
     wanted: Mapping[str, str],
     *,
     cache: ContentCache,
-    release: tuple[str, str] | None,
+    release: tuple[str, str, str] | None,
     platform: Platform,
     tree: Callable[[], PackageTree],
     context: Context,
 ) -> dict[str, bytes]:
     """The content of `wanted` (path in the package tree -> SHA-256), every byte of it checked.
 
-    `release` is the distribution's name and version, whose wheel has most files of most images (None when
-    the base is a wheel itself); `tree` opens the base
+    `release` is the distribution's name and version, whose wheel has most files of most images, and the package that it is
+    for (None when the base is a wheel itself); `tree` opens the base
     and is called only for what neither the cache nor the wheel has. Raises `MismatchError` when no source has a file.
     """
     found: dict[str, bytes] = {}
@@ -69,6 +69,6 @@ def read_locked(
     return found
 
 
-def _wheel_tree(release: tuple[str, str], platform: Platform, context: Context) -> PackageTree:
-    name, version = release
-    return WheelTree(find_wheel(name, version, platform, context=context), name.replace("-", "_"))
+def _wheel_tree(release: tuple[str, str, str], platform: Platform, context: Context) -> PackageTree:
+    name, version, package = release
+    return WheelTree(find_wheel(name, version, platform, context=context), package)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
-from builder.base.layers import Filter
+from builder.base.filter import Filter
 from builder.base.snapshot import LayerEntry, Snapshot
 from builder.oci.types import Descriptor
 from builder.util.errors import InputError

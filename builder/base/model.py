@@ -35,7 +35,7 @@ class Distribution:
 
 
 class PackageTree(Protocol):
-    """The package folder of one base for one platform, read entry by entry.
+    """A package of one base for one platform, read entry by entry; of several packages, `distribution` is the first one's.
 
     All paths are relative to `root` with `/` between parts, such as `vllm/engine/arg_utils.py`.
     """
@@ -78,8 +78,8 @@ class BaseImage:
     manifest_bytes: bytes
     config_bytes: bytes
     platform: Platform
-    wheel: tuple[str, str] | None = None
-    """File name and SHA-256 of the wheel, for a `wheel:` base, which has no image: its manifest has no layers."""
+    wheels: tuple[tuple[str, str], ...] = ()
+    """File name and SHA-256 of each wheel, for a `wheel:` base, which has no image: its manifest has no layers."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,8 @@ class Base(Protocol):
 
     def image(self, platform: Platform) -> BaseImage: ...
 
-    def tree(self, platform: Platform, package: str) -> PackageTree: ...
+    def tree(self, platform: Platform, package: str, *further: str) -> PackageTree:
+        """The tree of a package, or of several in one folder (`builder.base.together`). Raises `InputError` without one."""
 
     def blob(self, image: BaseImage, descriptor: Descriptor) -> AbstractContextManager[Iterator[bytes]]:
         """The bytes of one of the image's blobs, in chunks, as they are stored (compressed or not); digest checked at the end."""

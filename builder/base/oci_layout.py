@@ -7,8 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from builder.base.images import layered_tree, resolve_image
-from builder.base.model import BaseImage
-from builder.base.tree import LayeredTree
+from builder.base.model import BaseImage, PackageTree
 from builder.documents.reference import BaseReference, Platform
 from builder.oci.blobs import checked
 from builder.oci.layout import REF_NAME, Layout
@@ -52,9 +51,11 @@ class LayoutBase:
         top = self._layout.resolve(self._name)
         return top, self._layout.read(top)
 
-    def tree(self, platform: Platform, package: str) -> LayeredTree:
+    def tree(self, platform: Platform, package: str, *further: str) -> PackageTree:
         image = self.image(platform)
-        return layered_tree(image, package, lambda descriptor: self.blob(image, descriptor), self._context, whole=True)
+        return layered_tree(
+            image, (package, *further), lambda descriptor: self.blob(image, descriptor), self._context, whole=True
+        )
 
     @contextmanager
     def blob(self, image: BaseImage, descriptor: Descriptor) -> Iterator[Iterator[bytes]]:  # noqa: ARG002

@@ -12,8 +12,7 @@ from functools import cached_property
 from typing import TypeVar
 
 from builder.base.images import layered_tree, resolve_image
-from builder.base.model import BaseImage, Mirrors
-from builder.base.tree import LayeredTree
+from builder.base.model import BaseImage, Mirrors, PackageTree
 from builder.documents.reference import BaseReference, Platform, Reference
 from builder.oci.registry.client import Registry
 from builder.oci.types import INDEX_TYPES, MANIFEST_TYPES, Descriptor
@@ -74,9 +73,9 @@ class RegistryBase:
             return replace(found, digest=wanted)
         return resolve_image(self.reference, digest, media_type, data, platform, place.small)
 
-    def tree(self, platform: Platform, package: str) -> LayeredTree:
+    def tree(self, platform: Platform, package: str, *further: str) -> PackageTree:
         image = self.image(platform)
-        return layered_tree(image, package, lambda descriptor: self.blob(image, descriptor), self._context)
+        return layered_tree(image, (package, *further), lambda descriptor: self.blob(image, descriptor), self._context)
 
     @contextmanager
     def blob(self, image: BaseImage, descriptor: Descriptor) -> Iterator[Iterator[bytes]]:  # noqa: ARG002

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
+from builder.base.filter import Filter
 from builder.base.interpreter import Interpreter, find_interpreter, first_places, is_plain, path_files, resolve
-from builder.base.layers import Filter
 from builder.base.merged import MergedLayers
 from builder.base.model import BaseFile, Distribution, EntryKind
 from builder.base.record import read_record
@@ -40,6 +41,7 @@ class _Place:
 class LayeredTree:
     """A `PackageTree` over an image's layers (bottom first, as the manifest has them).
 
+    `further` are other packages that `beside` is asked for: the layers are read once for all of them.
     Raises `InputError` when the package that the image's Python imports is not one that can be patched.
     """
 
@@ -52,6 +54,7 @@ class LayeredTree:
         name: str,
         *,
         whole: bool = False,
+        further: Sequence[str] = (),
     ) -> None:
         self._package = package
         self._name = name
@@ -59,17 +62,31 @@ class LayeredTree:
         self._user = str(config.settings.get("User") or "")
         self._first = first_places(config.settings, self._environment)
         self._filter = Filter(package, self._first)
+        self._further = tuple(further)
         diff_ids = config.diff_ids
 
         def read_layer(index: int, descriptor: Descriptor, wanted: Filter) -> Snapshot:
             return read(descriptor, wanted, diff_ids[index] if index < len(diff_ids) else None)
 
         self._layers, self._read_layer = layers, read_layer
-        self._merged = MergedLayers(layers, self._filter, read_layer, name)
+        self._merged = MergedLayers(layers, self._kept(self._first), read_layer, name)
         if whole or self._first or not is_plain(self._environment):
             self._merged.read_all()
         self.root, self.distribution, self.python = self._find()
         self._record = self._read_record()
+
+    def beside(self, package: str) -> LayeredTree:
+        """The tree of another package of the same image, one of `further`. Raises as making a tree does."""
+        other = copy(self)
+        other._package = package
+        other._filter = Filter(package, self._filter.places)
+        other.root, other.distribution, other.python = other._find()
+        other._record = other._read_record()
+        return other
+
+    def _kept(self, places: Collection[str]) -> Filter:
+        """What is kept of each layer: this package and those that `beside` is asked for."""
+        return Filter(self._package, places, further=self._further)
 
     def read(self, paths: Collection[str]) -> Mapping[str, BaseFile]:
         found: dict[str, BaseFile] = {}
@@ -138,9 +155,9 @@ class LayeredTree:
             more = [path for paths in added.values() for path in paths]
             if not set(more) <= set(self._filter.places):
                 self._filter = Filter(self._package, [*self._first, *more])
-                self._merged = MergedLayers(self._layers, self._filter, self._read_layer, self._name)
+                self._merged = MergedLayers(self._layers, self._kept(self._filter.places), self._read_layer, self._name)
                 self._merged.read_all()
-                places = self._places(more)
+            places = self._places(more)
             order = [each for place in python.places for each in (place, *added.get(place, ()))]
             python = replace(python, places=tuple(dict.fromkeys(order)))
         chosen = choose(places, python, self._environment.get("VIRTUAL_ENV", "").strip("/"), self._name, self._package)
@@ -240,7 +257,8 @@ class LayeredTree:
             if match is None or entry is None:
                 continue
             distribution = Distribution(match[1], match[2], f"{match[1]}-{match[2]}.dist-info")
-            found.append(distribution)
+            if self._filter.inside(path):
+                found.append(distribution)
             rows = read_record(self._merged.content(entry), f"/{path}")
             if any(row.path == f"{self._package}/__init__.py" for row in rows):
                 owners.append(distribution)

@@ -13,7 +13,7 @@ import re
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +21,10 @@ from typing import IO, TYPE_CHECKING
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from builder.base.model import BaseFile, BaseImage, Distribution, EntryKind
+from builder.base.model import BaseFile, BaseImage, Distribution, EntryKind, PackageTree
+from builder.base.together import together
 from builder.base.wheel_index import MEMBER_LIMIT, WheelIndex, index_of, read_index, write_index
+from builder.documents.lock import wheels_digest
 from builder.documents.reference import BaseReference, Platform
 from builder.net.address import basic, host_of, origin, parse_address
 from builder.oci.types import OCI_CONFIG, OCI_MANIFEST, Descriptor
@@ -54,17 +56,17 @@ class WheelLink:
 
 
 class WheelBase:
-    """`wheel:NAME==VERSION` from the package index, or `wheel:PATH` for a local file."""
+    """`wheel:NAME==VERSION` from the package index, or `wheel:PATH` for a local file; or several of them."""
 
     def __init__(self, reference: BaseReference, *, root: Path, context: Context) -> None:
         self.reference = reference.text
-        self._what = reference.target
+        self._names = reference.wheels
         self._root = root
         self._context = context
 
     def image(self, platform: Platform) -> BaseImage:
-        """An image without layers that represents the wheel; its digest is the wheel's."""
-        link = self._link(platform)
+        """An image without layers that represents the wheel; its digest is the wheel's, or that of the list of wheels."""
+        wheels = tuple((link.filename, link.sha256) for link in self._links(platform))
         config = json.dumps(
             {
                 "architecture": platform.architecture,
@@ -86,35 +88,57 @@ class WheelBase:
         ).encode()
         return BaseImage(
             reference=self.reference,
-            digest=f"sha256:{link.sha256}",
+            digest=f"sha256:{wheels[0][1] if len(wheels) == 1 else wheels_digest(wheels)}",
             manifest=Descriptor(OCI_MANIFEST, f"sha256:{sha256(manifest)}", len(manifest)),
             manifest_bytes=manifest,
             config_bytes=config,
             platform=platform,
-            wheel=(link.filename, link.sha256),
+            wheels=wheels,
         )
 
-    def tree(self, platform: Platform, package: str) -> WheelTree:
-        return WheelTree(self._link(platform), package, offline=self._context.offline)
+    def tree(self, platform: Platform, package: str, *further: str) -> PackageTree:
+        links = self._links(platform)
+        if len(links) == 1 and not further:
+            return WheelTree(links[0], package, offline=self._context.offline)
+        return together({each: self._tree_of(each, links) for each in (package, *further)}, self.reference)
 
     def check(self, platform: Platform) -> None:
-        """Read the whole wheel, once per wheel, and check it; its tree then takes nothing that is not bound to it.
+        """Read every wheel whole, once per wheel, and check it; its tree then takes nothing that is not bound to it.
 
         Raises `MismatchError` when it is not the wheel that the index names, `UnreachableError` when it cannot be read.
         """
-        check_wheel(self._link(platform), context=self._context)
+        for link in self._links(platform):
+            check_wheel(link, context=self._context)
+
+    def _tree_of(self, package: str, links: Sequence[WheelLink]) -> WheelTree:
+        """The tree of the one wheel that has a package. Raises `InputError` when none has it, or several do."""
+        trees = [WheelTree(link, package, offline=self._context.offline) for link in links]
+        found = [(link, tree) for link, tree in zip(links, trees, strict=True) if tree.has(package)]
+        if len(found) != 1:
+            raise InputError(
+                f"{self.reference} has "
+                + (f"no package {package!r}" if not found else f"the package {package!r} in {len(found)} wheels"),
+                details=[("wheel", link.filename) for link in ([each for each, _ in found] or links)],
+                hint=f"add its wheel to the recipe's base: {self.reference}+NAME==VERSION"
+                if not found
+                else "name one of these wheels in the recipe's base",
+            )
+        return found[0][1]
 
     def checked(self, platform: Platform) -> bool:
-        """Whether the whole wheel was read and checked before."""
-        return read_index(self._link(platform).sha256) is not None
+        """Whether every wheel was read whole and checked before."""
+        return all(read_index(link.sha256) is not None for link in self._links(platform))
 
     def blob(self, image: BaseImage, descriptor: Descriptor) -> AbstractContextManager[Iterator[bytes]]:
         raise InputError(f"{image.reference} has no blob {descriptor.digest}", hint="a wheel base has no layers")
 
-    def _link(self, platform: Platform) -> WheelLink:
-        if self._what.endswith(".whl"):
-            return _local_link(self._root / self._what)
-        name, _, version = self._what.partition("==")
+    def _links(self, platform: Platform) -> tuple[WheelLink, ...]:
+        return tuple(self._link(name, platform) for name in self._names)
+
+    def _link(self, what: str, platform: Platform) -> WheelLink:
+        if what.endswith(".whl"):
+            return _local_link(self._root / what)
+        name, _, version = what.partition("==")
         return find_wheel(name, version, platform, context=self._context)
 
 
@@ -394,23 +418,38 @@ class WheelTree:
                 found[head] = "directory" if slash else "file"
         return found
 
-    def outside(self, paths: Collection[str]) -> Mapping[str, BaseFile]:  # noqa: ARG002
-        return {}
+    def outside(self, paths: Collection[str]) -> Mapping[str, BaseFile]:
+        """What the wheel itself has: there is nothing around it."""
+        below = {path: path.removeprefix(f"{self.root}/") for path in paths if path.startswith(f"{self.root}/")}
+        members = self._members().members
+        return {
+            path: BaseFile(path, "file", 0o755 if members[name] else 0o644)
+            for path, name in below.items()
+            if name in members
+        }
+
+    def has(self, package: str) -> bool:
+        """Whether the wheel has a package."""
+        return f"{package}/__init__.py" in self._members().members
 
     def _folders(self) -> set[str]:
         return {path[:at] for path in self._opened().members for at, letter in enumerate(path) if letter == "/"}
 
     def _opened(self) -> WheelIndex:
+        """What binds the members. Raises `InputError` when the package is not among them."""
+        if not self.has(self._package):
+            raise InputError(
+                f"{self._link.filename} has no package {self._package!r}", hint="check the recipe's 'package'"
+            )
+        return self._members()
+
+    def _members(self) -> WheelIndex:
         """What binds the members, remembered or read by range."""
         if self._index is None:
             index = read_index(self._link.sha256)
             if index is None:
                 with open_wheel(self._link) as archive:
                     index = index_of(archive, self._link.filename)
-            if f"{self._package}/__init__.py" not in index.members:
-                raise InputError(
-                    f"{self._link.filename} has no package {self._package!r}", hint="check the recipe's 'package'"
-                )
             self._known[f"{index.dist_info}/RECORD"] = index.record
             self._index = index
         return self._index

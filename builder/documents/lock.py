@@ -10,9 +10,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, StrictBool, StrictInt, StringConstraints, model_validator
 
 from builder.documents.profile import Profile
-from builder.documents.recipe import MAX_STRIP, Folder, Requirements
+from builder.documents.recipe import MAX_PACKAGES, MAX_STRIP, Folder, Requirements
 from builder.documents.reference import BaseReference, Platform, Reference
-from builder.documents.values import Commit, Frozen, Name, Sha256
+from builder.documents.values import Commit, Frozen, Name, PackageName, Sha256
 from builder.documents.yamlfile import Document, parse_yaml, validate_document
 from builder.util.errors import InputError
 from builder.util.files import sha256
@@ -32,6 +32,7 @@ Short = Annotated[str, StringConstraints(min_length=1, max_length=300, pattern=r
 """A name on one line."""
 DistributionName = Annotated[str, StringConstraints(max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Version = Annotated[str, StringConstraints(max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._!+]*$")]
+WheelFile = Annotated[str, StringConstraints(max_length=255, pattern=r"^[A-Za-z0-9_.!+-]+\.whl$")]
 DistInfo = Annotated[str, StringConstraints(max_length=255, pattern=r"^[A-Za-z0-9][A-Za-z0-9._!+-]*\.dist-info$")]
 
 
@@ -79,11 +80,19 @@ class LockedOverlay(Frozen):
     merge_base: Commit | None = None
     strip: StrictInt = Field(default=1, ge=0, le=MAX_STRIP)
     under: Folder | None = None
+    package: tuple[PackageName, ...] = Field(
+        default=(),
+        max_length=MAX_PACKAGES,
+        description="The packages that it may change; the lock's `package` when absent.",
+    )
     fuzz: StrictInt = Field(default=0, ge=0, le=3)
     accept_undelivered: dict[Short, Text] = Field(default={})
     headings: dict[Short, dict[Short, Text]] = Field(
         default={},
         description="Path: hunk number: the heading behind `@@` that settled which of several places is meant.",
+    )
+    unnamed: tuple[PackageName, ...] = Field(
+        default=(), description="Packages of the base that the diff changes and the overlay does not name: left out."
     )
     requires: Requirements | None = None
     url: Short | None = None
@@ -145,8 +154,15 @@ class LockedDistribution(Frozen):
     record: Sha256 | None = Field(default=None, description="SHA-256 of the base's RECORD.")
 
 
+class LockedPackage(Frozen):
+    """A package beside the lock's own that an overlay names. It is in the same folder: the platform's `root`."""
+
+    package: PackageName
+    distribution: LockedDistribution
+
+
 class LockedPlatform(Frozen):
-    """The base for one platform, and what the stack makes of its package."""
+    """The base for one platform, and what the stack makes of its packages, whose paths are all relative to `root`."""
 
     manifest: Digest
     manifest_size: StrictInt = Field(ge=2, le=_MANIFEST_LIMIT)
@@ -157,6 +173,11 @@ class LockedPlatform(Frozen):
     root: PlainPath
     python: str = Field(pattern=r"^3\.[0-9]{1,2}$")
     distribution: LockedDistribution
+    further: tuple[LockedPackage, ...] = Field(
+        default=(),
+        max_length=MAX_PACKAGES,
+        description="The other packages that overlays name, with their distributions.",
+    )
     directories: tuple[PlainPath, ...] = Field(
         description="Folders that the base has among the parents of the layer's files."
     )
@@ -171,19 +192,42 @@ class LockedPlatform(Frozen):
         _unique("file", (file.path for file in self.files))
         _unique("folder", self.directories)
         _unique("bytecode", self.bytecode)
+        _unique("package", (each.package for each in self.further))
+        owners = [self.distribution, *(each.distribution for each in self.further)]
+        _unique("dist_info", (each.dist_info for each in dict.fromkeys(owners)))
         for path in self.bytecode:
             if not path.endswith(".pyc") or "__pycache__" not in path.split("/"):
                 raise ValueError(f"{path!r} is not bytecode in a folder __pycache__")
         return self
 
+    def distributions(self, package: str) -> dict[str, LockedDistribution]:
+        """The distribution of each package; `package` is the lock's own, which comes first."""
+        return {package: self.distribution, **{each.package: each.distribution for each in self.further}}
+
+
+class LockedWheel(Frozen):
+    """One of several wheels of a base."""
+
+    file: WheelFile
+    sha256: Sha256
+
+
+def wheels_digest(wheels: Iterable[tuple[str, str]]) -> str:
+    """What stands for several wheels, each a file name and a SHA-256: the SHA-256 of the list that `sha256sum` prints."""
+    return sha256("".join(f"{digest}  {file}\n" for file, digest in wheels).encode())
+
 
 class LockedBase(Frozen):
-    """The base; `digest` is that of its index where it has one, else of its manifest, or a wheel's SHA-256."""
+    """The base; `digest` is that of its index where it has one, else of its manifest, or a wheel's SHA-256.
+
+    Of several wheels it is the SHA-256 of their list (`wheels_digest`).
+    """
 
     reference: Short
     digest: Digest
-    wheel: Annotated[str, StringConstraints(max_length=255, pattern=r"^[A-Za-z0-9_.!+-]+\.whl$")] | None = Field(
-        default=None, description="File name of the wheel, whose SHA-256 is the digest."
+    wheel: WheelFile | None = Field(default=None, description="File name of the wheel, whose SHA-256 is the digest.")
+    wheels: tuple[LockedWheel, ...] = Field(
+        default=(), max_length=MAX_PACKAGES, description="All wheels, when there are several; the first one is `wheel`."
     )
     trust_ranges: StrictBool = Field(
         default=False,
@@ -209,6 +253,11 @@ class LockedBase(Frozen):
             raise ValueError(error.message) from error
         if (kind == "wheel") != (self.wheel is not None):
             raise ValueError("'wheel' belongs to a wheel base, and to no other")
+        if (len(self.parsed.wheels) if len(self.parsed.wheels) > 1 else 0) != len(self.wheels):
+            raise ValueError("'wheels' has every wheel of a base that has several")
+        listed = [(each.file, each.sha256) for each in self.wheels]
+        if listed and (listed[0][0] != self.wheel or self.digest != f"sha256:{wheels_digest(listed)}"):
+            raise ValueError("'digest' and 'wheel' are not those of the list of wheels")
         return self
 
     @property
@@ -269,11 +318,20 @@ class Lock(Frozen):
         if self.default_profile is not None and self.default_profile not in {each.name for each in self.profiles}:
             raise ValueError(f"default_profile {self.default_profile!r} is not among the profiles")
         known = {overlay.id for overlay in self.overlays}
+        for overlay in self.overlays:
+            _unique(f"package of overlay {overlay.id}", overlay.package)
         for platform in self.base.platforms.values():
+            if {self.package, *(each.package for each in platform.further)} != set(self.packages):
+                raise ValueError("'further' does not have the packages that the overlays name")
             for file in platform.files:
                 if unknown := [name for name in file.overlays if name not in known]:
                     raise ValueError(f"{file.path} is changed by {unknown[0]!r}, which is not an overlay of this lock")
         return self
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """The lock's package, then the others that its overlays name, in their order."""
+        return tuple(dict.fromkeys([self.package, *(name for each in self.overlays for name in each.package)]))
 
     def document(self) -> dict[str, object]:
         return self.model_dump(mode="json", by_alias=True, exclude_defaults=True) | {"schema": SCHEMA}

@@ -7,16 +7,30 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, Field, StrictInt, StringConstraints, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, StrictInt, StringConstraints, model_validator
 
 from builder.documents.model_shape import ModelShape
-from builder.documents.reference import BaseReference, Platform, Reference
-from builder.documents.values import Commit, Envelope, Frozen, Name, RelativePath, Sha256
+from builder.documents.reference import BaseReference, Platform, Reference, join_wheels
+from builder.documents.values import Commit, Envelope, Frozen, Name, PackageName, RelativePath, Sha256
 from builder.documents.yamlfile import validate
 from builder.util.errors import InputError
 from builder.util.files import sha256
 
 MAX_STRIP = 50
+MAX_PACKAGES = 32
+
+
+def _base(value: object) -> object:
+    """A list of wheels as the one reference that it is short for."""
+    if not isinstance(value, list | tuple) or not all(isinstance(each, str) for each in value):
+        return value
+    try:
+        return join_wheels(value)
+    except InputError as error:
+        raise ValueError(error.message) from error
+
+
+Base = Annotated[str, BeforeValidator(_base, json_schema_input_type=str | list[str])]
 
 
 def _folder(text: str) -> str:
@@ -67,6 +81,10 @@ class OverlaySpec(Frozen):
         default=None,
         description="The folder that goes before what is left of a name: `vllm` for a diff made inside that package.",
     )
+    package: PackageName | tuple[PackageName, ...] | None = Field(
+        default=None,
+        description="The package, or the packages, that the overlay may change. The recipe's `package` when left out.",
+    )
     fuzz: StrictInt = Field(
         default=0,
         ge=0,
@@ -101,7 +119,14 @@ class OverlaySpec(Frozen):
             raise ValueError("'origin' belongs to a local file; a pull request is its own")
         if self.merge_base and not self.head:
             raise ValueError("'merge_base' is pinned together with 'head'")
+        if self.package is not None and (not self.packages or len(set(self.packages)) != len(self.packages)):
+            raise ValueError("'package' names one package, or a list with each package once")
         return self
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """The packages that the overlay names; empty when it is for the recipe's."""
+        return (self.package,) if isinstance(self.package, str) else self.package or ()
 
     @property
     def id(self) -> str:
@@ -146,9 +171,13 @@ class Recipe(Frozen):
     """One image: what it is made from and how it serves."""
 
     name: Name
-    base: str = Field(description="REGISTRY/REPOSITORY:TAG, oci:DIR, docker:REF or wheel:vllm==VERSION.")
+    base: Base = Field(
+        description="REGISTRY/REPOSITORY:TAG, oci:DIR, docker:REF, wheel:vllm==VERSION, or a list of wheels."
+    )
     package: str = Field(
-        default="vllm", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="The package that overlays may change."
+        default="vllm",
+        pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
+        description="The package that serves, which profiles are judged by and which overlays may change.",
     )
     overlays: tuple[OverlaySpec, ...] = ()
     checkpoint: CheckpointSpec | None = None
@@ -181,9 +210,16 @@ class Recipe(Frozen):
                 raise ValueError("'publish' names a repository, without tag and digest")
         except InputError as error:
             raise ValueError(error.message) from error
+        if len(self.packages) > MAX_PACKAGES:
+            raise ValueError(f"the overlays name more than {MAX_PACKAGES} packages")
         if not self.platforms or len(set(self.platforms)) != len(self.platforms):
             raise ValueError("'platforms' lists each platform once, and at least one")
         return self
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """The recipe's package, then the others that its overlays name, in their order."""
+        return tuple(dict.fromkeys([self.package, *(name for each in self.overlays for name in each.packages)]))
 
     @property
     def base_reference(self) -> BaseReference:

@@ -12,10 +12,17 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, StrictInt, ValidationError
 
-from builder.documents.lock import Digest, Lock, LockedCheckpointFile, LockedPlatform, PlainPath
+from builder.documents.lock import (
+    Digest,
+    Lock,
+    LockedCheckpointFile,
+    LockedDistribution,
+    LockedPlatform,
+    PlainPath,
+)
 from builder.documents.profile import Hardware, Profile
 from builder.documents.recipe import Requirements
-from builder.documents.values import Commit, Envelope, Frozen, Sha256
+from builder.documents.values import Commit, Envelope, Frozen, PackageName, Sha256
 from builder.util.errors import InputError
 
 RECORD_SCHEMA: Final = 1
@@ -34,7 +41,7 @@ class RecordBase(Frozen):
 
 
 class RecordPackage(Frozen):
-    """The package that the overlays change. `root` is its folder, from `/` without the leading slash."""
+    """A package that the overlays change. `root` is its folder, from `/` without the leading slash."""
 
     name: str
     root: PlainPath
@@ -53,6 +60,7 @@ class RecordOverlay(Frozen):
     merge_base: Commit | None = None
     strip: StrictInt = 1
     under: str | None = None
+    package: tuple[PackageName, ...] = ()
     fuzz: StrictInt = 0
     accept_undelivered: dict[str, str] = Field(default={})
     headings: dict[str, dict[str, str]] = Field(default={})
@@ -68,7 +76,7 @@ class RecordOverlay(Frozen):
 
 
 class RecordFile(Frozen):
-    """One patched file, relative to the package's root. `before` is null for a new file, `after` for a deleted one."""
+    """One patched file, relative to the package's root, which all packages share. `before` is null for a new file, `after` for a deleted one."""
 
     path: PlainPath
     before: Sha256 | None
@@ -106,6 +114,7 @@ class Record(Frozen):
     platform: str
     base: RecordBase
     package: RecordPackage
+    further: tuple[RecordPackage, ...] = Field(default=(), description="The other packages that overlays name.")
     overlays: tuple[RecordOverlay, ...]
     files: tuple[RecordFile, ...]
     removed: tuple[PlainPath, ...] = Field(description="Stale bytecode that the layer removes.")
@@ -140,15 +149,14 @@ def make_record(lock: Lock, platform: str, *, base_config: Mapping[str, Any]) ->
             "entrypoint": base_config.get("Entrypoint") or [],
             "cmd": base_config.get("Cmd") or [],
         },
-        "package": {
-            "name": lock.package,
-            "root": locked.root,
-            "python": locked.python,
-            "distribution": locked.distribution.name,
-            "version": locked.distribution.version,
-        },
+        "package": _package(lock.package, locked, locked.distribution),
+        **(
+            {"further": [_package(each.package, locked, each.distribution) for each in locked.further]}
+            if locked.further
+            else {}
+        ),
         "overlays": [
-            overlay.model_dump(mode="json", exclude={"rendering"}, exclude_none=True, exclude_defaults=True)
+            overlay.model_dump(mode="json", exclude={"rendering", "unnamed"}, exclude_none=True, exclude_defaults=True)
             for overlay in lock.overlays
         ],
         "files": _files(locked),
@@ -186,6 +194,16 @@ def json_schema() -> dict[str, Any]:
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": SCHEMA_ID,
         **Record.model_json_schema(by_alias=True),
+    }
+
+
+def _package(name: str, locked: LockedPlatform, distribution: LockedDistribution) -> dict[str, str]:
+    return {
+        "name": name,
+        "root": locked.root,
+        "python": locked.python,
+        "distribution": distribution.name,
+        "version": distribution.version,
     }
 
 

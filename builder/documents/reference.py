@@ -6,6 +6,7 @@ Source: OCI image spec 1.1 (platforms) and Docker's distribution reference gramm
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -105,6 +106,39 @@ class Reference:
         return Reference(self.registry, self.repository, self.tag, digest)
 
 
+def _wheels(text: str) -> tuple[str, ...] | None:
+    """The wheels that `NAME==VERSION+PATH.whl` names; None when it names none.
+
+    A version and a file name may have a `+` of their own (PEP 440, local versions): `==` and `.whl` tell the parts apart.
+    """
+    if _RELEASE.fullmatch(text) or (text.endswith(".whl") and ".whl+" not in text and "==" not in text):
+        return (text,)
+    for at, character in enumerate(text):
+        first, rest = text[:at], text[at + 1 :]
+        whole = _RELEASE.fullmatch(first) or (first.endswith(".whl") and "==" not in first)
+        if character == "+" and whole and (others := _wheels(rest)) is not None:
+            return (first, *others)
+    return None
+
+
+def join_wheels(texts: Sequence[str]) -> str:
+    """A list of wheel bases as one. Raises `InputError` when one of them is another kind of base."""
+    if len(texts) == 1:
+        return texts[0]
+    wheels = [text.removeprefix("wheel:") for text in texts]
+    if not texts or any(
+        not text.startswith("wheel:") or _wheels(wheel) is None for text, wheel in zip(texts, wheels, strict=True)
+    ):
+        raise InputError(
+            "a list of bases holds wheels only, each as wheel:NAME==VERSION or wheel:PATH.whl",
+            hint="one image has all its packages: name it alone",
+        )
+    joined = "wheel:" + "+".join(wheels)
+    if BaseReference.parse(joined).wheels != tuple(name for wheel in wheels for name in _wheels(wheel) or ()):
+        raise InputError(f"{joined!r} can be read in two ways", hint="put files before releases, or rename the file")
+    return joined
+
+
 Kind = Literal["registry", "oci", "docker", "wheel"]
 
 
@@ -116,15 +150,19 @@ class BaseReference:
     """As the recipe has it."""
     kind: Kind
     target: str
-    """What follows the prefix: a folder, an image's name, or a wheel's release or file."""
+    """What follows the prefix: a folder, an image's name, or the releases or files of wheels, with `+` between them."""
 
     @classmethod
     def parse(cls, text: str) -> BaseReference:
         """Raises `InputError` when `text` names no base."""
         kind, colon, rest = text.partition(":")
         if colon and kind == "wheel":
-            if not rest.endswith(".whl") and not _RELEASE.fullmatch(rest):
-                raise InputError(f"{text!r} is not a wheel base", hint="write wheel:vllm==0.20.0 or wheel:PATH.whl")
+            wheels = _wheels(rest)
+            if wheels is None or len(set(wheels)) != len(wheels):
+                raise InputError(
+                    f"{text!r} is not a wheel base",
+                    hint="write wheel:vllm==0.20.0 or wheel:PATH.whl, or several: wheel:vllm==0.20.0+transformers==5.2.0",
+                )
             return cls(text, "wheel", rest)
         if colon and kind == "oci":
             if not rest:
@@ -135,6 +173,11 @@ class BaseReference:
             return cls(text, "docker", rest)
         Reference.parse(text)
         return cls(text, "registry", text)
+
+    @property
+    def wheels(self) -> tuple[str, ...]:
+        """The releases and files of a wheel base, each `NAME==VERSION` or `PATH.whl`."""
+        return _wheels(self.target) or () if self.kind == "wheel" else ()
 
     @property
     def image(self) -> Reference:

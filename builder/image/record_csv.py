@@ -17,10 +17,12 @@ def record_digest(data: bytes) -> str:
     return "sha256=" + base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
 
 
-def update_record(record: bytes, result: StackResult, bytecode: Collection[str]) -> bytes:
+def update_record(
+    record: bytes, result: StackResult, bytecode: Collection[str], *, not_of: Collection[str] = ()
+) -> bytes:
     """RECORD after the stack: new digests and sizes, new files at the end, deleted files and stale bytecode gone.
 
-    Rows of other files keep their bytes, so that the change is as small as it can be.
+    New files of the packages `not_of` belong into another distribution's RECORD. Rows of other files keep their bytes, so that the change is as small as it can be.
     """
     newline = "\r\n" if b"\r\n" in record else "\n"
     changed = {file.path: file for file in result.files}
@@ -40,7 +42,7 @@ def update_record(record: bytes, result: StackResult, bytecode: Collection[str])
     kept += [
         _row(path, file.after) + newline
         for path, file in sorted(changed.items())
-        if path not in seen and file.after is not None
+        if path not in seen and file.after is not None and path.partition("/")[0] not in not_of
     ]
     return "".join(kept).encode()
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Literal
 
-from builder.base.model import Distribution
 from builder.image.record_csv import update_record
 from builder.patch.model import StackResult
 from builder.util.errors import InputError
@@ -39,19 +38,27 @@ class Rootfs:
         return tuple(entry.path for entry in self.entries if entry.kind == "whiteout")
 
 
+@dataclass(frozen=True)
+class InstalledRecord:
+    """A distribution's RECORD in the base, and the packages of which it lists what is new."""
+
+    dist_info: str
+    packages: Collection[str]
+    data: bytes = field(repr=False)
+
+
 def compose(
     result: StackResult,
     *,
     root: str,
-    distribution: Distribution,
-    record: bytes,
+    records: Sequence[InstalledRecord],
     bytecode: Collection[str],
     existing_directories: Collection[str],
     extra: Mapping[str, tuple[bytes, int]],
 ) -> Rootfs:
-    """Put a layer together: changed files under `root`, whiteouts, the distribution's RECORD, and `extra` files.
+    """Put a layer together: changed files under `root`, whiteouts, each distribution's RECORD, and `extra` files.
 
-    `record` is the base's RECORD (empty when it has none), `bytecode` the stale `__pycache__` entries under `root`,
+    `records` are those of the base that the layer brings, `bytecode` the stale `__pycache__` entries under `root`,
     `extra` absolute paths without the leading slash to (content, mode). A folder that is not among
     `existing_directories` gets an entry: without one, the puller's clock would be its time.
     """
@@ -64,9 +71,11 @@ def compose(
             entries[path] = Entry(path, "file", file.mode, file.after)
     for name in bytecode:
         entries[f"{root}/{name}"] = Entry(f"{root}/{name}", "whiteout")
-    if record:
-        path = f"{root}/{distribution.dist_info}/RECORD"
-        entries[path] = Entry(path, "file", 0o644, update_record(record, result, bytecode))
+    for record in records:
+        path = f"{root}/{record.dist_info}/RECORD"
+        others = {name for other in records if other is not record for name in other.packages}
+        data = update_record(record.data, result, bytecode, not_of=others - set(record.packages))
+        entries[path] = Entry(path, "file", 0o644, data)
     for path, (data, mode) in extra.items():
         if path in entries:
             raise InputError(f"an overlay and the builder both write /{path}")

@@ -9,6 +9,7 @@ from functools import cached_property
 
 from builder.base.model import PackageTree
 from builder.base.record import read_record
+from builder.base.together import distributions
 from builder.patch.model import FileChange
 
 # Endings of sources for a compiler. A package that compiles at run time carries them as text.
@@ -41,16 +42,19 @@ class Installed:
     files: frozenset[str]
 
     @classmethod
-    def of(cls, tree: PackageTree, package: str) -> Installed:
-        """Read the list from the distribution's RECORD (PyPA, "Recording installed projects"), else from the folders."""
-        path = f"{tree.distribution.dist_info}/RECORD"
-        record = tree.read([path]).get(path)
-        if record is not None and record.kind == "file":
-            rows = read_record(record.data, f"the base's {path}")
-            listed = frozenset(row.path for row in rows if row.path.startswith(f"{package}/"))
-            if listed:
-                return cls(listed)
-        return cls(frozenset(_walk(tree, package)))
+    def of(cls, tree: PackageTree, package: str, *further: str) -> Installed:
+        """Read the lists from the distributions' RECORD (PyPA, "Recording installed projects"), else from the folders."""
+        owners = distributions(tree, package)
+        files: set[str] = set()
+        for name in (package, *further):
+            owner = owners.get(name)
+            files |= (_listed(tree, owner.dist_info, name) if owner is not None else set()) or set(_walk(tree, name))
+        return cls(frozenset(files))
+
+    def within(self, packages: Collection[str]) -> Installed:
+        """Only the files of these packages."""
+        kept = frozenset(path for path in self.files if path.partition("/")[0] in packages)
+        return self if kept == self.files else Installed(kept)
 
     def has_compiled(self, path: str) -> str | None:
         """The compiled module that is imported instead of the source at `path`, when the package has one beside it."""
@@ -85,6 +89,14 @@ class Installed:
             parts = tuple(path.split("/"))
             found.setdefault(parts[-1], []).append(parts)
         return found
+
+
+def _listed(tree: PackageTree, dist_info: str, package: str) -> set[str]:
+    path = f"{dist_info}/RECORD"
+    record = tree.read([path]).get(path)
+    if record is None or record.kind != "file":
+        return set()
+    return {row.path for row in read_record(record.data, f"/{path}") if row.path.startswith(f"{package}/")}
 
 
 def _walk(tree: PackageTree, folder: str) -> Iterator[str]:

@@ -100,6 +100,8 @@ class Overlay:
     """Path -> hunk number (from 1) -> the heading behind its `@@` that may settle which of several places is meant."""
     strip: int = 1
     """How many folders were taken off the names, for messages."""
+    packages: tuple[str, ...] = ()
+    """The packages that it may change; empty for the stack's own."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,8 @@ class Dropped:
 
     path: str
     reason: str
+    package: str = ""
+    """The package of the base that the file is in, when the overlay could name it and does not."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +137,13 @@ class AppliedOverlay:
     files: tuple[str, ...]
     hunks: tuple[AppliedHunk, ...]
     dropped: tuple[Dropped, ...]
+    packages: tuple[str, ...] = ()
+    """The packages that it may change."""
+
+    @property
+    def unnamed(self) -> tuple[str, ...]:
+        """The packages of the base that the diff changes and the overlay does not name."""
+        return tuple(dict.fromkeys(each.package for each in self.dropped if each.package))
 
 
 @dataclass(frozen=True)

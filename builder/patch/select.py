@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -22,7 +22,7 @@ _UNDELIVERABLE_NAMES = (
     "MANIFEST.in",
     "use_existing_torch.py",
 )
-_TEST_FOLDERS = ("tests", "benchmarks", "docs", "examples", "tools", ".github", ".buildkite")
+TEST_FOLDERS = ("tests", "benchmarks", "docs", "examples", "tools", ".github", ".buildkite")
 
 
 @dataclass(frozen=True)
@@ -49,12 +49,15 @@ class NothingEntersError(InputError):
     """No file of an overlay is one of the installed package."""
 
 
-def select(overlay: Overlay, package: str, installed: Installed | None = None) -> Selection:
+def select(
+    overlay: Overlay, package: str, installed: Installed | None = None, others: Collection[str] = ()
+) -> Selection:
     """Split an overlay's changes. `installed` is what the base has; without it, sources inside the package count as text.
 
+    `package` is the stack's, for an overlay that names none; `others` are further packages that the base has.
     Raises `InputError` for what cannot be delivered, `NothingEntersError` for an overlay of which nothing is left.
     """
-    sides = _Sides(overlay, package, installed)
+    sides = _Sides(overlay, overlay.packages or (package,), installed, others)
     if not any(sides.inside(path) for change in overlay.diff.changes for path in _paths(change)):
         sides.anything = False
     changes = [kept for change in overlay.diff.changes if (kept := sides.take(change)) is not None]
@@ -62,7 +65,7 @@ def select(overlay: Overlay, package: str, installed: Installed | None = None) -
         raise _undelivered(overlay, sides.refused, anything=sides.anything)
     _check_unused(overlay, sides.used)
     if not changes:
-        raise _nothing(overlay, package, sides.dropped)
+        raise _nothing(overlay, sides.packages, sides.dropped)
     return Selection(tuple(changes), tuple(sides.dropped))
 
 
@@ -77,15 +80,17 @@ class _Sides:
     """One overlay's changes while they are judged."""
 
     overlay: Overlay
-    package: str
+    packages: Collection[str]
     installed: Installed | None
+    others: Collection[str] = ()
     dropped: list[Dropped] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
     anything: bool = True
 
     def inside(self, path: str) -> bool:
-        return path.startswith(f"{self.package}/")
+        head, slash, _ = path.partition("/")
+        return bool(slash) and head in self.packages
 
     def take(self, change: FileChange) -> FileChange | None:
         """The change as it enters the package, or None when it does not."""
@@ -100,9 +105,18 @@ class _Sides:
         delivered = [path for path in touched if self._delivered(path)]
         if not any(self.inside(path) for path in delivered):
             left = delivered[-1:] if len(delivered) == len(touched) else []
-            self.dropped += [Dropped(path, _why_outside(path, self.package)) for path in left]
+            self.dropped += [self._outside(path) for path in left]
             return None
         return self._entering(change, delivered)
+
+    def _outside(self, path: str) -> Dropped:
+        head, slash, _ = path.partition("/")
+        names = " and ".join(self.packages)
+        if not slash:
+            return Dropped(path, f"beside the package {names}")
+        if head in self.others:
+            return Dropped(path, f"in the package {head}, which the overlay does not name", head)
+        return Dropped(path, f"not part of the installed package {names}")
 
     def _delivered(self, path: str) -> bool:
         """Whether a text overlay can deliver a change of `path`; what the recipe accepts to lose is noted."""
@@ -122,7 +136,7 @@ class _Sides:
     def _undeliverable(self, path: str) -> str:
         """Why a change of `path` cannot be delivered as text; empty when it can, or when it does not matter."""
         parts = path.split("/")
-        if parts[0] in _TEST_FOLDERS:
+        if parts[0] in TEST_FOLDERS:
             return ""
         if path.endswith(COMPILED_ENDINGS) or ".so." in parts[-1]:
             return "compiled"
@@ -153,7 +167,8 @@ class _Sides:
             # The file outside stays where it is: only the package is changed.
             return replace(change, kind="copy")
         if not self.inside(new):
-            self.dropped.append(Dropped(new, f"{old} moves there: a deletion for the package {self.package}"))
+            why = f"{old} moves there: a deletion for the package {old.partition('/')[0]}"
+            self.dropped.append(Dropped(new, why, self._outside(new).package))
         if not self.inside(new) or (new not in delivered and change.kind == "rename"):
             return replace(change, kind="delete", new_path=None, new_mode=None, carried_out=new)
         return change
@@ -169,12 +184,34 @@ def _undelivered(overlay: Overlay, refused: dict[str, str], *, anything: bool) -
     )
 
 
-def _nothing(overlay: Overlay, package: str, dropped: Sequence[Dropped]) -> InputError:
+def package_line(packages: Collection[str]) -> str:
+    """The key of an overlay that names packages, as a line of YAML."""
+    names = list(dict.fromkeys(packages))
+    return f"package: {names[0]}" if len(names) == 1 else f"package: [{', '.join(names)}]"
+
+
+def below(packages: Collection[str]) -> str:
+    """Folders of packages, for messages: `vllm/ or flashinfer/`."""
+    return " or ".join(f"{each}/" for each in packages)
+
+
+def _nothing(overlay: Overlay, packages: Collection[str], dropped: Sequence[Dropped]) -> InputError:
+    message = f"nothing of overlay {overlay.id} enters the image: no file of it is below {below(packages)}"
+    details = [("dropped", f"{each.path} ({each.reason})") for each in dropped]
+    package = below(packages).rstrip("/")
+    if named := [each.package for each in dropped if each.package]:
+        return InputError(
+            message,
+            details=details,
+            hint=f"it is for another package of the base: add this line to {overlay.id} in the recipe\n"
+            f"  {package_line(named)}",
+            data={"overlay": overlay.id, "package": list(dict.fromkeys(named))},
+        )
     return NothingEntersError(
-        f"nothing of overlay {overlay.id} enters the image: no file of it is below {package}/",
-        details=[("dropped", f"{each.path} ({each.reason})") for each in dropped],
+        message,
+        details=details,
         hint=f"it changes nothing that is installed as {package}: check the recipe's 'package', or give the part of the\n"
-        f"change that is for files below {package}/",
+        f"change that is for files below {below(packages)}",
         data={"overlay": overlay.id},
     )
 
@@ -189,10 +226,6 @@ def _check_unused(overlay: Overlay, used: set[str]) -> None:
                 hint=(f"did you mean {near[0]!r}? " if near and near[0] != pattern else "")
                 + "accept_undelivered lists only files that would be refused without it",
             )
-
-
-def _why_outside(path: str, package: str) -> str:
-    return f"not part of the installed package {package}" if "/" in path else f"beside the package {package}"
 
 
 def _check_kind(overlay: Overlay, change: FileChange) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from builder.base.model import BaseFile, PackageTree
+from builder.base.together import packages_beside
 from builder.patch import gnupatch
 from builder.patch.diagnose.names import explained
 from builder.patch.diagnose.report import explain
@@ -31,7 +32,7 @@ from builder.patch.model import (
     StackResult,
 )
 from builder.patch.placement import Places, resolve
-from builder.patch.select import NothingEntersError, Selection, select
+from builder.patch.select import TEST_FOLDERS, NothingEntersError, Selection, select
 from builder.patch.syntax import judge
 from builder.patch.tree import Content, StackError, Step, Tree, change_in
 from builder.util.errors import InputError
@@ -47,7 +48,7 @@ def apply_stack(overlays: Sequence[Overlay], tree: PackageTree, package: str = "
     applied = [
         AppliedOverlay(
             step.overlay.id, step.overlay.diff.digest, tuple(sorted(_touched(step.selection.changes))), step.hunks,
-            step.selection.dropped,
+            step.selection.dropped, step.overlay.packages or (package,),
         )
         for step in steps
     ]  # fmt: skip
@@ -58,8 +59,11 @@ def apply_stack(overlays: Sequence[Overlay], tree: PackageTree, package: str = "
 
 def run_steps(overlays: Sequence[Overlay], tree: PackageTree, package: str) -> list[Step]:
     """The stack overlay by overlay, with the files concerned before and after each. Raises as `apply_stack` does."""
-    installed = Installed.of(tree, package) if overlays else Installed(frozenset())
-    selections = [_select(overlay, package, installed, tree) for overlay in overlays]
+    names = dict.fromkeys([package, *(name for overlay in overlays for name in overlay.packages)])
+    installed = Installed.of(tree, *names) if overlays else Installed(frozenset())
+    others = {*names, *_others(overlays, names, tree)}
+    own = {each: installed.within(each) for each in {overlay.packages or (package,) for overlay in overlays}}
+    selections = [_select(overlay, package, own[overlay.packages or (package,)], others, tree) for overlay in overlays]
     steps: list[Step] = []
     current = read_base(overlays, selections, tree)
     for index, (overlay, selection) in enumerate(zip(overlays, selections, strict=True)):
@@ -69,11 +73,21 @@ def run_steps(overlays: Sequence[Overlay], tree: PackageTree, package: str) -> l
     return steps
 
 
-def _select(overlay: Overlay, package: str, installed: Installed, tree: PackageTree) -> Selection:
+def _others(overlays: Sequence[Overlay], names: Collection[str], tree: PackageTree) -> list[str]:
+    """Further packages of the base that a diff changes: nobody asked for them, and people should know."""
+    paths = {path for overlay in overlays for path in _touched([c for c in overlay.diff.changes if not c.outside])}
+    tops = {path.partition("/")[0] for path in paths if "/" in path} - {*names, *TEST_FOLDERS}
+    return packages_beside(tree, sorted(tops))
+
+
+def _select(
+    overlay: Overlay, package: str, installed: Installed, others: Collection[str], tree: PackageTree
+) -> Selection:
     try:
-        return select(overlay, package, installed)
+        return select(overlay, package, installed, others)
     except NothingEntersError as error:
-        raise explained(error, overlay, package, installed, tree, strip=overlay.strip) from error
+        packages = overlay.packages or (package,)
+        raise explained(error, overlay, packages, installed, tree, strip=overlay.strip) from error
 
 
 def _touched(changes: Sequence[FileChange]) -> set[str]:

@@ -7,6 +7,7 @@ import difflib
 from builder.patch.hunks import Text
 from builder.patch.model import AppliedOverlay, StackResult
 from builder.patch.paths import quote
+from builder.patch.select import package_line
 
 COLUMNS = ("overlay", "files", "hunks", "offsets", "fuzz", "dropped")
 
@@ -35,6 +36,12 @@ def notes(result: StackResult) -> list[str]:
         for overlay in result.overlays
         for hunk in overlay.hunks
         if hunk.chosen
+    ]
+    found += [
+        f"{overlay.id}: its change of {name} is left out, a package of the base that the overlay does not name; to take it, "
+        f"write `{package_line([*overlay.packages, name])}`"
+        for overlay in result.overlays
+        for name in overlay.unnamed
     ]
     return [*found, *([result.not_judged] if result.not_judged else [])]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from builder.base.locked import read_locked
@@ -14,7 +15,7 @@ from builder.documents.lock import Lock, LockedPlatform
 from builder.documents.recipe import Recipe
 from builder.documents.record import make_record
 from builder.documents.reference import Platform
-from builder.image.rootfs import Rootfs, compose
+from builder.image.rootfs import InstalledRecord, Rootfs, compose
 from builder.oci.types import Descriptor
 from builder.patch.model import Overlay, StackFile, StackResult
 from builder.patch.stack import apply_stack
@@ -29,13 +30,18 @@ from builder.util.project import Project
 
 @dataclass(frozen=True)
 class LockedTree:
-    """The part of a base's package that a lock knows, as a `PackageTree`."""
+    """The part of a base's packages that a lock knows, as a `PackageTree`. `unnamed` are packages that no overlay names."""
 
     root: str
     python: str
-    distribution: Distribution
+    distributions: Mapping[str, Distribution]
     files: Mapping[str, bytes]
     executable: Collection[str] = ()
+    unnamed: Collection[str] = ()
+
+    @property
+    def distribution(self) -> Distribution:
+        return next(iter(self.distributions.values()))
 
     def read(self, paths: Collection[str]) -> Mapping[str, BaseFile]:
         return {
@@ -49,8 +55,9 @@ class LockedTree:
         below = (path.removeprefix(prefix).split("/") for path in self.files if path.startswith(prefix))
         return {parts[0]: "file" if len(parts) == 1 else "directory" for parts in below}
 
-    def outside(self, paths: Collection[str]) -> Mapping[str, BaseFile]:  # noqa: ARG002
-        return {}
+    def outside(self, paths: Collection[str]) -> Mapping[str, BaseFile]:
+        known = {f"{self.root}/{name}/__init__.py" for name in self.unnamed}
+        return {path: BaseFile(path, "file", 0o644) for path in paths if path in known}
 
 
 @dataclass(frozen=True)
@@ -97,6 +104,7 @@ def _not_the_recipes(recipe: Recipe, lock: Lock) -> list[str]:
         ("default_profile", recipe.default_profile, lock.default_profile),
         ("profiles", recipe.profiles, tuple(profile.name for profile in lock.profiles)),
         ("base.reference", recipe.base, lock.base.reference),
+        ("packages", set(recipe.packages), set(lock.packages)),
         ("base.platforms", set(recipe.platforms), set(lock.base.platforms)),
         ("overlays", [spec.id for spec in recipe.overlays], [overlay.id for overlay in lock.overlays]),
         ("checkpoint", recipe.checkpoint is None, lock.checkpoint is None),
@@ -104,6 +112,7 @@ def _not_the_recipes(recipe: Recipe, lock: Lock) -> list[str]:
     for spec, overlay in zip(recipe.overlays, lock.overlays, strict=False):
         for key in ("fuzz", "accept_undelivered", "requires", "why", "drop_when"):
             pairs.append((f"overlays, {overlay.id}, {key}", getattr(spec, key), getattr(overlay, key)))
+        pairs.append((f"overlays, {overlay.id}, package", spec.packages, overlay.package))
         if spec.file is not None:
             pairs.append((f"overlays, {overlay.id}, diff", spec.file, overlay.diff))
             for key in ("title", "author", "origin"):
@@ -127,7 +136,7 @@ def plan_of_stack(
 ) -> Plan:
     """The plan of a lock whose diffs are at hand. `root` is what a base's folder or wheel is relative to."""
     locked = lock.base.platforms[str(platform)]
-    known, installed_record = _tree(root, lock, platform, context=context)
+    known, records = _tree(root, lock, platform, context=context)
     try:
         with naming(lock.overlays):
             result = apply_stack(overlays, known, lock.package)
@@ -140,7 +149,7 @@ def plan_of_stack(
         ) from error
     _check_result(locked, result)
     base = base_image(root, lock, platform, context=context)
-    return compose_plan(lock, base, result, installed_record, entrypoint)
+    return compose_plan(lock, base, result, records, entrypoint)
 
 
 def plan_of_contents(
@@ -149,8 +158,8 @@ def plan_of_contents(
 ) -> Plan:  # fmt: skip
     """The plan of a lock whose diffs are not at hand: `contents` has what the patched files become, with their modes."""
     base = base_image(root, lock, platform, context=context)
-    record = installed_record(root, lock, platform, context=context)
-    return compose_plan(lock, base, result_of_contents(lock, platform, contents), record, entrypoint)
+    records = installed_records(root, lock, platform, context=context)
+    return compose_plan(lock, base, result_of_contents(lock, platform, contents), records, entrypoint)
 
 
 def result_of_contents(lock: Lock, platform: Platform, contents: Mapping[str, tuple[bytes, int]]) -> StackResult:
@@ -168,11 +177,11 @@ def compose_plan(
     lock: Lock,
     base: BaseImage,
     result: StackResult,
-    installed: bytes,
+    installed: Mapping[str, bytes],
     entrypoint: bytes,
     more: Mapping[str, tuple[bytes, int]] | None = None,
 ) -> Plan:
-    """The layer's content. `installed` is the base's RECORD, empty when it has none; `more` are files by path from `/`."""
+    """The layer's content. `installed` has the base's RECORDs by distribution; `more` are files by path from `/`."""
     platform = base.platform
     locked = lock.base.platforms[str(platform)]
     settings = json.loads(base.config_bytes).get("config") or {}
@@ -180,8 +189,7 @@ def compose_plan(
     rootfs = compose(
         result,
         root=locked.root,
-        distribution=_distribution(locked),
-        record=installed,
+        records=_records_of(lock, locked, installed),
         bytecode=locked.bytecode,
         existing_directories=locked.directories,
         extra={
@@ -204,51 +212,83 @@ def check_epoch(lock: Lock, images: Sequence[BaseImage]) -> None:
         )
 
 
-def locked_tree(project: Project, lock: Lock, platform: Platform, *, context: Context) -> tuple[LockedTree, bytes]:
-    """The base's files that the lock knows, and the distribution's RECORD. Raises `MismatchError` when one is missing."""
+def locked_tree(
+    project: Project, lock: Lock, platform: Platform, *, context: Context
+) -> tuple[LockedTree, dict[str, bytes]]:
+    """The base's files that the lock knows, and the RECORDs of its packages by distribution (`*.dist-info`).
+
+    Raises `MismatchError` when one is missing.
+    """
     return _tree(project.root, lock, platform, context=context)
 
 
-def _distribution(locked: LockedPlatform) -> Distribution:
-    return Distribution(locked.distribution.name, locked.distribution.version, locked.distribution.dist_info)
-
-
-def _tree(root: Path, lock: Lock, platform: Platform, *, context: Context) -> tuple[LockedTree, bytes]:
+def _tree(root: Path, lock: Lock, platform: Platform, *, context: Context) -> tuple[LockedTree, dict[str, bytes]]:
     locked = lock.base.platforms[str(platform)]
     wanted = {file.path: file.before for file in locked.files if file.before is not None}
     contents = _read(root, lock, platform, wanted, context=context)
-    # The file list stays in the tree: it tells what the package has, and what was compiled.
-    record = contents.get(_record_path(locked), b"")
+    # The file lists stay in the tree: they tell what the packages have, and what was compiled.
+    owners = {
+        package: Distribution(each.name, each.version, each.dist_info)
+        for package, each in locked.distributions(lock.package).items()
+    }
     executable = {file.path for file in locked.files if file.executable}
-    return LockedTree(locked.root, locked.python, _distribution(locked), contents, executable), record
+    unnamed = {name for overlay in lock.overlays for name in overlay.unnamed}
+    tree = LockedTree(locked.root, locked.python, owners, contents, executable, unnamed)
+    return tree, _records_in(locked, lock, contents)
 
 
-def installed_record(root: Path, lock: Lock, platform: Platform, *, context: Context) -> bytes:
-    """The base's RECORD of the package's distribution, empty when it has none."""
+def installed_records(root: Path, lock: Lock, platform: Platform, *, context: Context) -> dict[str, bytes]:
+    """The base's RECORDs of the packages' distributions, by `*.dist-info`; without those that it does not have."""
     locked = lock.base.platforms[str(platform)]
-    return _read(root, lock, platform, {}, context=context).get(_record_path(locked), b"")
+    return _records_in(locked, lock, _read(root, lock, platform, {}, context=context))
 
 
-def _record_path(locked: LockedPlatform) -> str:
-    return f"{locked.distribution.dist_info}/RECORD"
+def _records_in(locked: LockedPlatform, lock: Lock, contents: Mapping[str, bytes]) -> dict[str, bytes]:
+    infos = dict.fromkeys(each.dist_info for each in locked.distributions(lock.package).values())
+    return {info: contents[path] for info in infos if (path := record_path(info)) in contents}
+
+
+def _records_of(lock: Lock, locked: LockedPlatform, installed: Mapping[str, bytes]) -> list[InstalledRecord]:
+    owners = locked.distributions(lock.package)
+    return [
+        InstalledRecord(info, [package for package, each in owners.items() if each.dist_info == info], data)
+        for info, data in installed.items()
+        if data
+    ]
+
+
+def record_path(dist_info: str) -> str:
+    """A distribution's RECORD, relative to the folder of its packages."""
+    return f"{dist_info}/RECORD"
 
 
 def _read(
     root: Path, lock: Lock, platform: Platform, files: Mapping[str, str], *, context: Context
 ) -> dict[str, bytes]:
-    """Files of the base by path and SHA-256, and RECORD where the lock has it."""
+    """Files of the base by path and SHA-256, and each RECORD that the lock has; from the wheel of each distribution first."""
     locked = lock.base.platforms[str(platform)]
-    wanted = dict(files)
-    if locked.distribution.record is not None:
-        wanted[_record_path(locked)] = locked.distribution.record
 
+    @cache
     def tree() -> PackageTree:
-        return open_locked(lock.base, root=root, context=context).tree(platform, lock.package)
+        return open_locked(lock.base, root=root, context=context).tree(platform, *lock.packages)
 
-    release = None if lock.base.wheel else (locked.distribution.name, locked.distribution.version)
-    return dict(
-        read_locked(wanted, cache=ContentCache(), release=release, platform=platform, tree=tree, context=context)
-    )
+    found: dict[str, bytes] = {}
+    owners = locked.distributions(lock.package)
+    for package, owner in owners.items():
+        wanted = {path: digest for path, digest in files.items() if _owner(path, lock, owners) == package}
+        if owner.record is not None:
+            wanted[record_path(owner.dist_info)] = owner.record
+        release = None if lock.base.wheel else (owner.name, owner.version, package)
+        found |= read_locked(
+            wanted, cache=ContentCache(), release=release, platform=platform, tree=tree, context=context
+        )
+    return found
+
+
+def _owner(path: str, lock: Lock, owners: Collection[str]) -> str:
+    """The package that a file is of; what is in none of them was moved from beside the lock's own."""
+    head = path.partition("/")[0]
+    return head if head in owners else lock.package
 
 
 def base_image(root: Path, lock: Lock, platform: Platform, *, context: Context) -> BaseImage:
@@ -276,8 +316,14 @@ def base_image(root: Path, lock: Lock, platform: Platform, *, context: Context) 
         manifest_bytes=manifest,
         config_bytes=config,
         platform=platform,
-        wheel=(lock.base.wheel, lock.base.digest.removeprefix("sha256:")) if lock.base.wheel else None,
+        wheels=_wheels(lock),
     )
+
+
+def _wheels(lock: Lock) -> tuple[tuple[str, str], ...]:
+    if lock.base.wheels:
+        return tuple((each.file, each.sha256) for each in lock.base.wheels)
+    return ((lock.base.wheel, lock.base.digest.removeprefix("sha256:")),) if lock.base.wheel else ()
 
 
 def _check_base(locked: LockedPlatform, manifest: bytes, config: bytes) -> None:

@@ -13,8 +13,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from builder.base.filter import Filter
 from builder.base.images import resolve_image
-from builder.base.layers import Filter, scan
+from builder.base.layers import scan
 from builder.base.record import read_record
 from builder.documents.lock import HEADER, Lock
 from builder.documents.recipe import Recipe

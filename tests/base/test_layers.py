@@ -14,7 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from builder.base.layers import Filter, scan
+from builder.base.filter import Filter
+from builder.base.layers import scan
 from builder.base.open import open_base
 from builder.base.snapshot import Snapshot
 from builder.base.tree import LayeredTree

@@ -47,7 +47,7 @@ def judged(
             raise InputError("gone")
         return DictTree(old)
 
-    moves = Moves(set(old), opened, DictTree(new), "vllm")
+    moves = Moves(set(old), opened, DictTree(new), ("vllm",))
     steps = run_steps([overlay(name, diff)], DictTree(old), "vllm")
     return judge_stack(steps, DictTree(new), base="new", find_moves=moves.find)
 
@@ -213,7 +213,7 @@ def test_nothing_is_read_when_no_file_is_missing(tmp_path: Path) -> None:
         [overlay("x", git_diff(tmp_path, files, {**files, "vllm/a.py": BODY + b"more = 1\n"}))], DictTree(files), "vllm"
     )
     answer = judge_stack(
-        steps, DictTree(files), base="new", find_moves=Moves(set(files), never, DictTree(files), "vllm").find
+        steps, DictTree(files), base="new", find_moves=Moves(set(files), never, DictTree(files), ("vllm",)).find
     )
     assert [each.verdict for each in answer.overlays] == ["applies"]
 
@@ -234,8 +234,8 @@ def test_a_base_without_a_record_is_walked_and_what_cannot_be_known_is_not_said(
         raise InputError("gone")
 
     walked = judge_stack(
-        steps, DictTree(new), base="new", find_moves=Moves((), lambda: DictTree(old), DictTree(new), "vllm").find
+        steps, DictTree(new), base="new", find_moves=Moves((), lambda: DictTree(old), DictTree(new), ("vllm",)).find
     )
     assert walked.moved == {"vllm/a.py": "vllm/sub/b.py"}
-    unknown = judge_stack(steps, DictTree(new), base="new", find_moves=Moves((), gone, DictTree(new), "vllm").find)
+    unknown = judge_stack(steps, DictTree(new), base="new", find_moves=Moves((), gone, DictTree(new), ("vllm",)).find)
     assert [each.why for each in unknown.overlays[0].conflicts] == ["x changes a file that new does not have"]

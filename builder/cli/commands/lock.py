@@ -13,7 +13,7 @@ from builder.util.context import Context
 from builder.util.errors import BuilderError, InputError, MismatchError
 
 if TYPE_CHECKING:
-    from builder.documents.lock import Lock
+    from builder.documents.lock import Lock, LockedOverlay
     from builder.util.project import Project
 
 _ALL = "*"
@@ -72,7 +72,7 @@ def command(
         "inputs": made.lock.inputs,
         "changed": changes,
         "base": {"reference": made.lock.base.reference, "digest": made.lock.base.digest},
-        "overlays": [overlay.model_dump(mode="json") for overlay in made.lock.overlays],
+        "overlays": [_overlay(overlay) for overlay in made.lock.overlays],
         "checkpoint": made.lock.checkpoint.digest if made.lock.checkpoint else None,
         **({"interdiffs": interdiffs} if update else {}),
     }
@@ -96,6 +96,12 @@ def command(
         if not changes:
             console.out(f"{document['lock']} is up to date")
     console.document(document)
+
+
+def _overlay(overlay: LockedOverlay) -> dict[str, object]:
+    """An overlay with all its keys, but for those of other packages, which few have."""
+    document = overlay.model_dump(mode="json")
+    return {key: value for key, value in document.items() if value or key not in ("package", "unnamed")}
 
 
 def _interdiffs(project: Project, previous: Lock | None, lock: Lock, diffs: Mapping[str, bytes]) -> dict[str, str]:

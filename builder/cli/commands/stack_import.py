@@ -15,7 +15,9 @@ from builder.util.errors import BuilderError, InputError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from builder.base.model import PackageTree
     from builder.documents.recipe import Recipe
+    from builder.upkeep.rebase.edit import Written
     from builder.upkeep.series.series import Imported
     from builder.util.project import Project
 
@@ -31,6 +33,13 @@ if TYPE_CHECKING:
     help="Folders that come off the patches' names, as `patch --strip`. Found out when nothing else fits.",
 )
 @click.option("--under", metavar="FOLDER", help="The folder of the package in which the patches were made.")
+@click.option(
+    "--package",
+    "packages",
+    multiple=True,
+    metavar="NAME",
+    help="The package that the patches change, when it is not the recipe's; repeat it for several. Found out when left out.",
+)
 @offline_option
 @common_options
 def command(
@@ -39,6 +48,7 @@ def command(
     base: str | None,
     strip: int | None,
     under: str | None,
+    packages: tuple[str, ...],
     context: Context,
     console: Console,
 ) -> None:
@@ -69,13 +79,14 @@ def command(
         text = project.recipe_path.read_bytes().decode("utf-8")
     # Before anything else: a recipe that cannot be read is not added to.
     existing = validate_document(Recipe, before)
-    if strip is None and under is None:
+    keys: list[dict[str, Written]]
+    if strip is None and under is None and not packages:
         keys = _found_out(project, existing, imported, context=context)
     else:
-        keys = [_keys(each.strip, under) for each in imported]
+        keys = [_keys(each.strip, under, packages or each.packages) for each in imported]
     folder = f"overlays/{project.recipe_path.stem}"
     files: dict[str, bytes] = {}
-    items: list[dict[str, str | int]] = []
+    items: list[dict[str, Written]] = []
     for each, own in zip(imported, keys, strict=True):
         stem = each.name.removesuffix(".patch").removesuffix(".diff").replace("/", "-")
         name = f"{folder}/{stem}.diff"
@@ -99,37 +110,56 @@ def command(
     console.document({"recipe": project.show(project.recipe_path), "files": written, "overlays": items})
 
 
-def _keys(strip: int, under: str | None) -> dict[str, str | int]:
-    return {**({"strip": strip} if strip != 1 else {}), **({"under": under} if under else {})}
+def _keys(strip: int, under: str | None, packages: Sequence[str]) -> dict[str, Written]:
+    return {
+        **({"strip": strip} if strip != 1 else {}),
+        **({"under": under} if under else {}),
+        **({"package": packages[0] if len(packages) == 1 else list(packages)} if packages else {}),
+    }
 
 
 def _found_out(
     project: Project, recipe: Recipe, imported: Sequence[Imported], *, context: Context
-) -> list[dict[str, str | int]]:
-    """For each patch the keys with which it enters the package: none for one whose names do already."""
+) -> list[dict[str, Written]]:
+    """For each patch the keys with which it enters a package: none for one whose names lead into the recipe's already."""
     from builder.base.open import open_base
     from builder.documents.lock import read_lock
     from builder.documents.reference import Platform
     from builder.patch.diagnose.names import ways_of_series
+    from builder.patch.select import package_line
 
-    given = [_keys(each.strip, None) for each in imported]
-    if all(each.strip != 1 or each.enters(recipe.package) for each in imported):
+    given = [_keys(each.strip, None, each.packages) for each in imported]
+    settled = [each.strip != 1 or bool(each.packages) or each.enters(recipe.package) for each in imported]
+    if all(settled):
         return given
     reference = read_lock(project.lock_path).base.pinned if project.lock_path.is_file() else recipe.base_reference
     try:
         base = open_base(reference, root=project.root, context=context)
         tree = base.tree(Platform.parse(recipe.platforms[0]), recipe.package)
+        beside = [_beside(each, tree) if not known else [] for each, known in zip(imported, settled, strict=True)]
         ways = ways_of_series([each.diff.changes for each in imported], recipe.package, tree)
     except BuilderError as error:
         context.console.warn(f"cannot look into the base for the files that are meant: {error.message}")
         return given
     for number, (each, way) in enumerate(zip(imported, ways, strict=True)):
-        if each.strip != 1 or each.enters(recipe.package):
+        if settled[number]:
+            continue
+        if found := beside[number]:
+            given[number] = _keys(each.strip, None, found)
+            context.console.say(f"{each.name}: it is for another package of the base: {package_line(found)}")
             continue
         if way is None:
             context.console.warn(f"{each.name}: nothing tells which files it means; give --strip and --under")
             continue
-        given[number] = way.keys
-        found = f"{way.found} of {way.total} files exist" if way.total else "it only makes new files"
-        context.console.say(f"{each.name}: {found} below {way.under or recipe.package}/: {', '.join(way.lines)}")
+        given[number] = {**way.keys}
+        said = f"{way.found} of {way.total} files exist" if way.total else "it only makes new files"
+        context.console.say(f"{each.name}: {said} below {way.under or recipe.package}/: {', '.join(way.lines)}")
     return given
+
+
+def _beside(imported: Imported, tree: PackageTree) -> list[str]:
+    """The packages of the base beside the recipe's that a patch changes by its names."""
+    from builder.base.together import packages_beside
+    from builder.patch.select import TEST_FOLDERS
+
+    return packages_beside(tree, (each for each in imported.tops if each not in TEST_FOLDERS))

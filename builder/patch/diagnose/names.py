@@ -10,7 +10,7 @@ from builder.patch.installed import Installed, Meant, existing_names, find_meant
 from builder.patch.locate import locate_all
 from builder.patch.model import FileChange, Overlay
 from builder.patch.names import moved
-from builder.patch.select import NothingEntersError
+from builder.patch.select import NothingEntersError, below
 
 # How many ways to read the names are told apart by their files' content.
 _TOLD_APART = 20
@@ -75,13 +75,14 @@ def _fits(changes: Sequence[FileChange], way: Meant, tree: PackageTree, stripped
 def explained(
     error: NothingEntersError,
     overlay: Overlay,
-    package: str,
+    packages: tuple[str, ...],
     installed: Installed,
     tree: PackageTree,
     *,
     strip: int = 1,
 ) -> NothingEntersError:
-    """The error with the files that are meant, when the package has files of these names."""
+    """The error with the files that are meant, when one of the packages has files of these names."""
+    package = packages[0]
     ways = meant_files(overlay.diff.changes, installed, tree, stripped=strip)
     if not ways:
         return error
@@ -96,7 +97,7 @@ def explained(
     if len(ways) > 1:
         hint += "\nor with another of these folders: the one that the change is for"
     return NothingEntersError(
-        f"nothing of overlay {overlay.id} enters the image: no file of it is below {package}/",
+        f"nothing of overlay {overlay.id} enters the image: no file of it is below {below(packages)}",
         details=[("meant", reason), *(("file", _example(each, first, strip)) for each in overlay.diff.changes[:3])],
         hint=hint,
         data={

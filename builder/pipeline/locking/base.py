@@ -7,8 +7,9 @@ from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
 
-from builder.base.model import BaseImage, PackageTree
-from builder.documents.lock import LockedDistribution, LockedFile, LockedPlatform
+from builder.base.model import BaseImage, Distribution, PackageTree
+from builder.base.together import distributions
+from builder.documents.lock import LockedDistribution, LockedFile, LockedPackage, LockedPlatform
 from builder.oci.document import read_config
 from builder.patch.model import StackResult
 from builder.util.errors import InputError
@@ -54,15 +55,17 @@ def epoch_of(image: BaseImage) -> int:
     return max(seconds, _WHEEL_EPOCH)
 
 
-def lock_platform(image: BaseImage, tree: PackageTree, result: StackResult, cache: ContentCache) -> LockedPlatform:
-    """Pin one platform: the image, the package's place, and every file that a build will read or write.
+def lock_platform(
+    image: BaseImage, tree: PackageTree, result: StackResult, cache: ContentCache, packages: tuple[str, ...]
+) -> LockedPlatform:
+    """Pin one platform: the image, the packages' place, and every file that a build will read or write.
 
     The content of what a build will read goes into the cache, so that a build on this machine reads nothing twice.
     """
     cache.put(image.manifest_bytes)
-    record_path = f"{tree.distribution.dist_info}/RECORD"
     files = _locked_files(tree, result, cache)
-    record = tree.read([record_path]).get(record_path)
+    own, *others = distributions(tree, packages[0]).items()
+    records = dict.fromkeys(f"{each.dist_info}/RECORD" for _, each in (own, *others))
     written = [file.path for file in files if file.after is not None]
     return LockedPlatform(
         manifest=image.manifest.digest,
@@ -71,16 +74,26 @@ def lock_platform(image: BaseImage, tree: PackageTree, result: StackResult, cach
         config=f"sha256:{cache.put(image.config_bytes)}",
         root=tree.root,
         python=tree.python,
-        distribution=LockedDistribution(
-            name=tree.distribution.name,
-            version=tree.distribution.version,
-            dist_info=tree.distribution.dist_info,
-            record=cache.put(record.data) if record is not None else None,
+        distribution=_locked_distribution(tree, own[1], cache),
+        further=tuple(
+            LockedPackage(package=package, distribution=_locked_distribution(tree, each, cache))
+            for package, each in others
         ),
-        directories=() if image.wheel else _existing_directories(tree, [*written, record_path]),
+        directories=() if image.wheels else _existing_directories(tree, [*written, *records]),
         packages=_packages(tree),
         bytecode=_stale_bytecode(tree, [file.path for file in files if file.before != file.after]),
         files=files,
+    )
+
+
+def _locked_distribution(tree: PackageTree, found: Distribution, cache: ContentCache) -> LockedDistribution:
+    path = f"{found.dist_info}/RECORD"
+    record = tree.read([path]).get(path)
+    return LockedDistribution(
+        name=found.name,
+        version=found.version,
+        dist_info=found.dist_info,
+        record=cache.put(record.data) if record is not None else None,
     )
 
 

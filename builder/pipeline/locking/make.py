@@ -10,7 +10,7 @@ from pathlib import Path
 from builder.base.model import Base
 from builder.base.open import open_base, open_locked
 from builder.base.wheel import WheelBase
-from builder.documents.lock import Lock, LockedBase, LockedPlatform, read_lock
+from builder.documents.lock import Lock, LockedBase, LockedPlatform, LockedWheel, read_lock
 from builder.documents.profile import Profile, load_profile
 from builder.documents.recipe import Recipe
 from builder.documents.reference import Platform
@@ -19,7 +19,7 @@ from builder.patch.stack import apply_stack
 from builder.patch.unified import notes
 from builder.pipeline.locking.base import epoch_of, lock_platform
 from builder.pipeline.locking.checkpoint import resolve_checkpoint
-from builder.pipeline.locking.overlays import ResolvedOverlay, naming, resolve_overlay, with_headings
+from builder.pipeline.locking.overlays import ResolvedOverlay, naming, resolve_overlay, with_findings
 from builder.serve import entrypoint
 from builder.util.context import Context
 from builder.util.errors import MismatchError
@@ -96,24 +96,25 @@ def make_lock(
     base = _open(project, recipe, previous if "base" not in update else None, context=context)
     platforms: dict[str, LockedPlatform] = {}
     results: dict[str, StackResult] = {}
-    digest, epoch, wheel = "", 1, None
+    digest, epoch = "", 1
+    wheels: tuple[tuple[str, str], ...] = ()
     for name in recipe.platforms:
         platform = Platform.parse(name)
         image = base.image(platform)
         if isinstance(base, WheelBase) and not trust_ranges and not base.checked(platform):
             # A wheel is a quarter of a gigabyte, and a stack that does not apply to its ranges needs none of it.
             with naming(each.locked for each in resolved):
-                apply_stack([each.overlay for each in resolved], base.tree(platform, recipe.package), recipe.package)
+                apply_stack([each.overlay for each in resolved], base.tree(platform, *recipe.packages), recipe.package)
             base.check(platform)
-        tree = base.tree(platform, recipe.package)
+        tree = base.tree(platform, *recipe.packages)
         with naming(each.locked for each in resolved):
             results[name] = apply_stack([each.overlay for each in resolved], tree, recipe.package)
         for note in notes(results[name]):
             context.console.warn(note)
         _check_after(recipe, resolved, base, platform)
-        platforms[name] = lock_platform(image, tree, results[name], cache)
+        platforms[name] = lock_platform(image, tree, results[name], cache, recipe.packages)
         digest, epoch = image.digest, max(epoch, epoch_of(image))
-        wheel = image.wheel[0] if image.wheel else None
+        wheels = image.wheels
     checkpoint = resolve_checkpoint(
         project, recipe.checkpoint, previous.checkpoint if previous and "checkpoint" not in update else None,
         context=context,
@@ -125,13 +126,14 @@ def make_lock(
         base=LockedBase(
             reference=recipe.base,
             digest=digest,
-            wheel=wheel,
-            trust_ranges=trust_ranges and wheel is not None,
             mirrors=previous.base.mirrors if previous is not None and previous.base.digest == digest else (),
+            wheel=wheels[0][0] if wheels else None,
+            wheels=tuple(LockedWheel(file=file, sha256=sha) for file, sha in wheels) if len(wheels) > 1 else (),
+            trust_ranges=trust_ranges and bool(wheels),
             platforms=platforms,
         ),
         overlays=tuple(
-            with_headings(each, [overlay for result in results.values() for overlay in result.overlays])
+            with_findings(each, [overlay for result in results.values() for overlay in result.overlays])
             for each in resolved
         ),
         checkpoint=checkpoint,
@@ -157,7 +159,7 @@ def _check_after(recipe: Recipe, resolved: Sequence[ResolvedOverlay], base: Base
         if not spec.after:
             continue
         overlays: list[Overlay] = [each.overlay for each in resolved[: index + 1]]
-        result = apply_stack(overlays, base.tree(platform, recipe.package), recipe.package)
+        result = apply_stack(overlays, base.tree(platform, *recipe.packages), recipe.package)
         found = {file.path: sha256(file.after) for file in result.files if file.after is not None}
         for path, wanted in spec.after.items():
             if found.get(path) != wanted:

@@ -58,7 +58,7 @@ def read_overlay(project: Project, locked: LockedOverlay) -> Overlay:
         diff = parse(data, locked.diff, strip=locked.strip, under=locked.under or "")
     else:
         diff = parse(data, locked.diff, fetched=True)
-    overlay = _overlay(locked, diff)
+    overlay = overlay_of(locked, diff)
     if overlay.diff.digest != locked.digest:
         raise MismatchError(
             f"{locked.diff} is not the diff that was locked",
@@ -103,7 +103,7 @@ def resolve_overlay(
         kept = ContentCache().get(pinned.digest)
         if kept is not None:
             context.console.say(f"taking {pinned.diff} from the cache")
-            return ResolvedOverlay(locked, _overlay(locked, parse(kept, pinned.diff)), vendor=kept)
+            return ResolvedOverlay(locked, overlay_of(locked, parse(kept, pinned.diff)), vendor=kept)
     branch = previous.base_branch if previous is not None else None
     return _from_pull(project, spec, pinned, branch, context=context)
 
@@ -125,7 +125,7 @@ def _from_file(project: Project, spec: OverlaySpec, pending: Mapping[str, bytes]
     locked = _entry(
         spec, diff=name, digest=diff.digest, title=spec.title, author=spec.author, origin=spec.origin
     )  # fmt: skip
-    return ResolvedOverlay(locked, _overlay(locked, diff, headings=_headings(diff.changes)))
+    return ResolvedOverlay(locked, overlay_of(locked, diff, headings=_headings(diff.changes)))
 
 
 def _from_pull(
@@ -158,7 +158,7 @@ def _from_pull(
         rendering=Rendering(via=pull.via, sha256=sha256(pull.diff)),
     )  # fmt: skip
     headings = _headings(relocated(fetched.changes, spec.strip, spec.under or ""))
-    return ResolvedOverlay(locked, _overlay(locked, diff, headings=headings), vendor=diff.canonical)
+    return ResolvedOverlay(locked, overlay_of(locked, diff, headings=headings), vendor=diff.canonical)
 
 
 def _entry(spec: OverlaySpec, **found: str | Rendering | None) -> LockedOverlay:
@@ -167,6 +167,7 @@ def _entry(spec: OverlaySpec, **found: str | Rendering | None) -> LockedOverlay:
             "id": spec.id,
             "strip": spec.strip,
             "under": spec.under,
+            "package": spec.packages,
             "fuzz": spec.fuzz,
             "accept_undelivered": spec.accept_undelivered,
             "requires": spec.requires,
@@ -177,7 +178,7 @@ def _entry(spec: OverlaySpec, **found: str | Rendering | None) -> LockedOverlay:
     )
 
 
-def _overlay(locked: LockedOverlay, diff: Diff, *, headings: Headings | None = None) -> Overlay:
+def overlay_of(locked: LockedOverlay, diff: Diff, *, headings: Headings | None = None) -> Overlay:
     """The overlay with its files where the package has them.
 
     A pull request's diff is vendored with the names that it has upstream; a local diff was read with the lock's `strip`
@@ -194,6 +195,7 @@ def _overlay(locked: LockedOverlay, diff: Diff, *, headings: Headings | None = N
         accept_undelivered=dict(locked.accept_undelivered),
         headings=headings if headings is not None else pinned,
         strip=locked.strip,
+        packages=locked.package,
     )
 
 
@@ -207,15 +209,21 @@ def _headings(changes: Iterable[FileChange]) -> Headings:
     return found
 
 
-def with_headings(resolved: ResolvedOverlay, applied: Iterable[AppliedOverlay]) -> LockedOverlay:
-    """The entry for the lock, with the headings that settled a place on one of the platforms: a build goes by them."""
+def with_findings(resolved: ResolvedOverlay, applied: Iterable[AppliedOverlay]) -> LockedOverlay:
+    """The entry for the lock, with what the base has decided, on any of the platforms.
+
+    That is the headings that settled a place, which a build goes by, and the packages of which a change was left out.
+    """
     pinned: dict[str, dict[str, str]] = {}
+    unnamed: dict[str, None] = {}
     for overlay in applied:
+        if overlay.id == resolved.locked.id:
+            unnamed |= dict.fromkeys(overlay.unnamed)
         for hunk in overlay.hunks if overlay.id == resolved.locked.id else ():
             if hunk.chosen == "heading":
                 text = resolved.overlay.headings[hunk.path][hunk.number]
                 pinned.setdefault(hunk.path, {})[str(hunk.number)] = text
-    return resolved.locked.model_copy(update={"headings": pinned})
+    return resolved.locked.model_copy(update={"headings": pinned, "unnamed": tuple(unnamed)})
 
 
 def _read_diff(project: Project, name: str) -> bytes:

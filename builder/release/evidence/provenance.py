@@ -70,6 +70,8 @@ def recipe_source(repository: Repository) -> dict[str, Any]:
 
 def _dependencies(lock: Lock, platforms: list[str]) -> list[dict[str, Any]]:
     found = [{"name": "base", "uri": _base_uri(lock), "digest": _sha256(lock.base.digest)}]
+    for wheel, name in zip(lock.base.wheels, lock.base.parsed.wheels, strict=True) if lock.base.wheels else ():
+        found.append({"name": f"wheel {wheel.file}", "uri": _wheel_uri(name), "digest": {"sha256": wheel.sha256}})
     for platform in platforms:
         manifest = lock.base.platforms[platform].manifest
         found.append({"name": f"base ({platform})", "uri": _base_uri(lock), "digest": _sha256(manifest)})
@@ -103,9 +105,15 @@ def _overlay(overlay: LockedOverlay) -> dict[str, Any]:
 
 def _base_uri(lock: Lock) -> str:
     base = lock.base.parsed
+    if len(base.wheels) > 1:
+        return base.text
     if base.kind == "wheel":
-        return f"pkg:pypi/{base.target.replace('==', '@')}"
+        return _wheel_uri(base.target)
     return f"docker://{base.image}" if base.kind == "registry" else base.text
+
+
+def _wheel_uri(wheel: str) -> str:
+    return f"pkg:pypi/{wheel.replace('==', '@')}"
 
 
 def _sha256(digest: str) -> dict[str, str]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import uuid
+from collections.abc import Collection
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from builder import __version__
-from builder.documents.lock import Lock, LockedOverlay
+from builder.documents.lock import Lock, LockedOverlay, LockedPlatform
 from builder.oci.types import Descriptor
 from builder.util.errors import InputError
 from builder.util.extras import install_hint
@@ -21,7 +23,7 @@ _PREFIX = "overlay-image-builder"
 def make_sbom(lock: Lock, platform: str, subject: Descriptor) -> bytes:
     """The SBOM of one platform's image, the same bytes for the same lock.
 
-    Each overlay is a patch of the package's component: kind (a merged pull request is a backport, anything else
+    Each overlay is a patch of the component of each package that it may change: kind (a merged pull request is a backport, anything else
     unofficial), the canonical diff's SHA-256 and address, and the pull request that it resolves.
     """
     try:
@@ -45,7 +47,8 @@ def make_sbom(lock: Lock, platform: str, subject: Descriptor) -> bytes:
             Property(name=f"{_PREFIX}:packages", value="those in the layers that were read to find the package"),
         ],
     )
-    names = dict.fromkeys([f"{locked.distribution.name}=={locked.distribution.version}", *locked.packages])
+    owners = locked.distributions(lock.package)
+    names = dict.fromkeys([*(f"{each.name}=={each.version}" for each in owners.values()), *_others(locked)])
     components = []
     for spelled in names:
         name, _, version = spelled.partition("==")
@@ -56,8 +59,9 @@ def make_sbom(lock: Lock, platform: str, subject: Descriptor) -> bytes:
             purl=PackageURL("pypi", None, name.lower().replace("_", "-"), version),
             bom_ref=f"pypi:{spelled}",
         )
-        if name == locked.distribution.name:
-            _patch(component, lock)
+        packages = [package for package, each in owners.items() if f"{each.name}=={each.version}" == spelled]
+        if packages:
+            _patch(component, lock, packages)
         components.append(component)
     bom = Bom(components=components, serial_number=uuid.uuid5(uuid.NAMESPACE_URL, subject.digest))
     bom.metadata.component = root
@@ -69,14 +73,32 @@ def make_sbom(lock: Lock, platform: str, subject: Descriptor) -> bytes:
     return JsonV1Dot6(bom).output_as_string(indent=1).encode() + b"\n"
 
 
-def _patch(component: Component, lock: Lock) -> None:
+def _others(locked: LockedPlatform) -> list[str]:
+    """What was seen beside the packages; a distribution of one that is spelled in another way is not another one."""
+    further = {f"{_plain(each.distribution.name)}=={each.distribution.version}" for each in locked.further}
+    split = [spelled.partition("==") for spelled in locked.packages]
+    return [f"{name}=={version}" for name, _, version in split if f"{_plain(name)}=={version}" not in further]
+
+
+def _plain(name: str) -> str:
+    """A distribution's name as PEP 503 normalises it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _patch(component: Component, lock: Lock, packages: Collection[str]) -> None:
+    """The overlays that may change one of `packages`, as patches of their distribution."""
     from cyclonedx.model import Property
     from cyclonedx.model.component import Pedigree
 
-    patches = [_pedigree(overlay) for overlay in lock.overlays]
+    mine = {
+        number: overlay
+        for number, overlay in enumerate(lock.overlays, 1)
+        if not set(packages).isdisjoint(overlay.package or (lock.package,))
+    }
+    patches = [_pedigree(overlay) for overlay in mine.values()]
     if patches:
         component.pedigree = Pedigree(patches=patches)
-    for number, overlay in enumerate(lock.overlays, 1):
+    for number, overlay in mine.items():
         component.properties.add(Property(name=f"{_PREFIX}:overlay:{number}", value=overlay.id))
         component.properties.add(Property(name=f"{_PREFIX}:overlay:{number}:sha256", value=overlay.digest))
         for key, value in overlay.about().items():

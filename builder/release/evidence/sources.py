@@ -16,6 +16,7 @@ from builder.image.layer import make_layer
 from builder.image.rootfs import Entry, Rootfs
 from builder.patch.diff import parse
 from builder.patch.model import Overlay
+from builder.pipeline.locking.overlays import overlay_of
 from builder.util.errors import BuilderError, MismatchError
 from builder.util.files import sha256
 
@@ -77,13 +78,5 @@ def overlays_of(lock: Lock, blobs: Mapping[str, bytes]) -> Sequence[Overlay]:
             raise MismatchError(f"the diff of {locked.id} cannot be read: {error.message}") from error
         if diff.digest != locked.digest:
             raise MismatchError(f"the diff of {locked.id} is not in its canonical form")
-        overlays.append(
-            Overlay(
-                id=locked.id,
-                diff=diff,
-                where=locked.diff,
-                fuzz=locked.fuzz,
-                accept_undelivered=dict(locked.accept_undelivered),
-            )
-        )
+        overlays.append(overlay_of(locked, diff))
     return overlays

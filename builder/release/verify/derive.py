@@ -26,6 +26,7 @@ from builder.pipeline.plan import (
     compose_plan,
     plan_of_contents,
     plan_of_stack,
+    record_path,
     result_of_contents,
 )
 from builder.release.verify.compare import Parts, object_of
@@ -96,20 +97,28 @@ def derive_without_base(lock: Lock, found: Mapping[str, Parts]) -> Derived:
         entries = _entries(parts)
         serve = _entrypoint(lock, entries, problems)
         contents = _contents(lock, name, entries, problems)
-        locked = lock.base.platforms[name]
         base = _base_of(lock, name, parts, entries)
-        installed = entries.get(f"{locked.root}/{locked.distribution.dist_info}/RECORD")
-        if locked.distribution.record is not None and installed is None:
-            path = f"{locked.root}/{locked.distribution.dist_info}/RECORD"
-            problems.append(Problem(f"layer entry {path}", "a file in the layer", MISSING))
+        more: dict[str, tuple[bytes, int]] = {}
+        for path in _records(lock, name):
+            if path in entries:
+                more[path] = (entries[path].data, 0o644)
+            else:
+                problems.append(Problem(f"layer entry {path}", "a file in the layer", MISSING))
         if contents is None:
             continue
         result = result_of_contents(lock, base.platform, contents)
-        more = {installed.name: (installed.data, 0o644)} if installed is not None and locked.distribution.record else {}
-        plans.append(compose_plan(lock, base, result, b"", serve, more))
+        plans.append(compose_plan(lock, base, result, {}, serve, more))
     if problems:
         return Derived(None, tuple(dict.fromkeys(problems)))
     return Derived(build_images(lock, plans) if plans else None)
+
+
+def _records(lock: Lock, name: str) -> list[str]:
+    """The RECORDs that the layer of a platform has, by path from `/`: of every package, where the base has one."""
+    locked = lock.base.platforms[name]
+    owners = locked.distributions(lock.package).values()
+    found = [record_path(each.dist_info) for each in owners if each.record is not None]
+    return list(dict.fromkeys(f"{locked.root}/{path}" for path in found))
 
 
 def _entries(parts: Parts | None) -> dict[str, TarEntry]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from builder.base.open import open_base
 from builder.base.wheel import choose_wheel
 from builder.checkpoint.hub import hub_commit
-from builder.documents.lock import Lock, LockedCheckpoint
+from builder.documents.lock import Lock, LockedCheckpoint, wheels_digest
 from builder.documents.recipe import CheckpointSpec
 from builder.documents.reference import Platform
 from builder.oci.registry.client import Registry
@@ -54,13 +54,15 @@ def _registry_digest(lock: Lock, context: Context) -> str | None:
 
 
 def _other_digest(project: Project, lock: Lock, context: Context) -> str:
-    what = lock.base.parsed.target
+    wheels = lock.base.parsed.wheels
     # The digest that `make_lock` keeps is the last platform's: of a wheel, each platform may have its own.
     platform = Platform.parse(list(lock.base.platforms)[-1])
-    if lock.base.wheel is not None and "==" in what:
+    if lock.base.wheel is not None and all("==" in each for each in wheels):
         # Not from the cache: a release can get another build of its wheel.
-        name, _, version = what.partition("==")
-        return f"sha256:{choose_wheel(name, version, platform).sha256}"
+        releases = [each.partition("==") for each in wheels]
+        found = [choose_wheel(name, version, platform) for name, _, version in releases]
+        digest = wheels_digest((each.filename, each.sha256) for each in found)
+        return f"sha256:{found[0].sha256 if len(found) == 1 else digest}"
     return open_base(lock.base.parsed, root=project.root, context=context).image(platform).digest
 
 

@@ -44,6 +44,9 @@ class OverlayEdit:
         return self.drop or self.replace is not None or bool(self.after or self.moved or self.unpinned)
 
 
+Written = str | int | list[str]
+"""A value of an overlay's key in a recipe."""
+
 # What belongs to the diff that is replaced, and not to the one in its place.
 OF_THE_DIFF = frozenset({
     "pull", "head", "merge_base", "file", "origin", "strip", "under", "fuzz", "accept_undelivered",
@@ -90,7 +93,7 @@ def edit_recipe(text: str, *, base: str | None = None, overlays: Sequence[Overla
     return _keeping_line_endings(text, lambda text: _edit_recipe(text, base, overlays))
 
 
-def append_overlays(text: str, items: Sequence[Mapping[str, str | int]]) -> str:
+def append_overlays(text: str, items: Sequence[Mapping[str, Written]]) -> str:
     """The recipe's text with more overlays at the end of its list. Raises `BlockStyleError` for a list in braces or brackets."""
     return _keeping_line_endings(text, lambda text: _append(text, items))
 
@@ -138,7 +141,7 @@ def _edit_recipe(text: str, base: str | None, overlays: Sequence[OverlayEdit]) -
     return text
 
 
-def _append(text: str, items: Sequence[Mapping[str, str | int]]) -> str:
+def _append(text: str, items: Sequence[Mapping[str, Written]]) -> str:
     root = _root(text)
     if root.flow_style:
         raise BlockStyleError
@@ -158,7 +161,7 @@ def _append(text: str, items: Sequence[Mapping[str, str | int]]) -> str:
     return _with_newline(text[:at]) + _items(items, indent) + text[at:]
 
 
-def _append_list(text: str, root: yaml.MappingNode, items: Sequence[Mapping[str, str | int]]) -> str:
+def _append_list(text: str, root: yaml.MappingNode, items: Sequence[Mapping[str, Written]]) -> str:
     """A list of overlays for a recipe that has none: behind everything, but before the mark of a document's end."""
     indent = " " * root.value[0][0].start_mark.column
     at = _line_end(text, _last(root))
@@ -167,14 +170,18 @@ def _append_list(text: str, root: yaml.MappingNode, items: Sequence[Mapping[str,
     return _with_newline(text[:at]) + f"{indent}overlays:\n" + _items(items, f"{indent}  ") + text[at:]
 
 
-def _items(items: Sequence[Mapping[str, str | int]], indent: str) -> str:
+def _items(items: Sequence[Mapping[str, Written]], indent: str) -> str:
     lines: list[str] = []
     for item in items:
         for number, (key, value) in enumerate(item.items()):
-            lines.append(
-                f"{indent}{'- ' if number == 0 else '  '}{key}: {quoted(value) if isinstance(value, str) else value}\n"
-            )
+            lines.append(f"{indent}{'- ' if number == 0 else '  '}{key}: {_written(value)}\n")
     return "".join(lines)
+
+
+def _written(value: Written) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(map(quoted, value))}]"
+    return quoted(value) if isinstance(value, str) else str(value)
 
 
 def _root(text: str) -> yaml.MappingNode:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from builder.base.model import PackageTree
 from builder.base.record import read_record
+from builder.base.together import distributions
 from builder.util.errors import BuilderError, InputError
 from builder.util.process import run
 
@@ -26,7 +27,7 @@ class Moves:
     old_paths: Collection[str]
     old: Callable[[], PackageTree]
     new: PackageTree
-    package: str
+    packages: tuple[str, ...]
 
     def find(self, missing: Mapping[str, bytes]) -> dict[str, str] | None:
         """For files that the new base does not have, by path with their old content: the paths where they are now.
@@ -37,10 +38,10 @@ class Moves:
         if not asked:
             return {}
         try:
-            there = set(self.old_paths) or python_paths(self.old(), self.package)
+            there = set(self.old_paths) or python_paths(self.old(), self.packages)
         except BuilderError:
             return None
-        here = python_paths(self.new, self.package)
+        here = python_paths(self.new, self.packages)
         gone = there - here
         came = _contents(self.new, here - there)
         try:
@@ -51,17 +52,21 @@ class Moves:
         return {path: found[path] for path in sorted(asked & found.keys())}
 
 
-def python_paths(tree: PackageTree, package: str) -> set[str]:
-    """All Python files of the package: as the distribution's RECORD lists them, else as its folders have them."""
-    record = f"{tree.distribution.dist_info}/RECORD"
-    entry = tree.read([record]).get(record)
-    return listed(entry.data, package) if entry is not None and entry.kind == "file" else _walked(tree, package)
+def python_paths(tree: PackageTree, packages: tuple[str, ...]) -> set[str]:
+    """All Python files of packages: as their distributions' RECORD lists them, else as their folders have them."""
+    found: set[str] = set()
+    for package, owner in distributions(tree, packages[0]).items():
+        record = f"{owner.dist_info}/RECORD"
+        entry = tree.read([record]).get(record)
+        known = entry is not None and entry.kind == "file"
+        found |= listed(entry.data, package) if entry is not None and known else _walked(tree, package)
+    return found
 
 
-def listed(record: bytes, package: str) -> set[str]:
-    """The package's Python files in a RECORD."""
+def listed(record: bytes, *packages: str) -> set[str]:
+    """The Python files of packages in a RECORD."""
     paths = (row.path for row in read_record(record, "the base's RECORD"))
-    return {path for path in paths if path.startswith(f"{package}/") and path.endswith(".py")}
+    return {path for path in paths if path.partition("/")[0] in packages and path.endswith(".py")}
 
 
 def _walked(tree: PackageTree, folder: str) -> set[str]:

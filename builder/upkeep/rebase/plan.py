@@ -56,23 +56,25 @@ class LockedStack:
 
     steps: tuple[Step, ...]
     paths: Collection[str]
-    """All Python files of the package; empty when the base has no RECORD."""
+    """All Python files of the packages; empty when the base has no RECORD."""
     tree: Callable[[], PackageTree]
 
 
 def old_stack(workspace: Workspace) -> LockedStack:
     """Apply the locked stack. Raises as a build does when something is not as it was locked."""
     platform = Platform.parse(workspace.recipe.platforms[0])
-    locked, record = locked_tree(workspace.project, workspace.lock, platform, context=workspace.context)
+    locked, records = locked_tree(workspace.project, workspace.lock, platform, context=workspace.context)
     overlays = [read_overlay(workspace.project, each) for each in workspace.lock.overlays]
 
     def tree() -> PackageTree:
         base = open_locked(workspace.lock.base, root=workspace.project.root, context=workspace.context)
-        return base.tree(platform, workspace.lock.package)
+        return base.tree(platform, *workspace.lock.packages)
 
     with naming(workspace.lock.overlays):
         steps = run_steps(overlays, locked, workspace.lock.package)
-    return LockedStack(tuple(steps), listed(record, workspace.lock.package), tree)
+    packages = workspace.lock.packages
+    paths = {path for record in records.values() for path in listed(record, *packages)}
+    return LockedStack(tuple(steps), paths, tree)
 
 
 def rebase(workspace: Workspace, base: str, old: LockedStack) -> Rebase:
@@ -80,8 +82,8 @@ def rebase(workspace: Workspace, base: str, old: LockedStack) -> Rebase:
     platform = Platform.parse(workspace.recipe.platforms[0])
     package = workspace.lock.package
     new = open_base(BaseReference.parse(base), root=workspace.project.root, context=workspace.context)
-    tree = new.tree(platform, package)
-    moves = Moves(old.paths, old.tree, tree, package)
+    tree = new.tree(platform, *workspace.lock.packages)
+    moves = Moves(old.paths, old.tree, tree, workspace.lock.packages)
     result = judge_stack(old.steps, tree, base=base, find_moves=moves.find)
     over = result.over()
     image = new.image(platform)

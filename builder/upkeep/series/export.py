@@ -39,6 +39,7 @@ def metadata(overlay: LockedOverlay, *, refreshed: str | None = None) -> list[tu
         ("Overlay", overlay.id),
         ("Origin", overlay.origin or (f"{overlay.id}@{overlay.head}" if overlay.head else None)),
         ("Merge-Base", overlay.merge_base),
+        ("Packages", ", ".join(overlay.package)),
         ("Url", overlay.url),
         ("State", overlay.state),
         ("Why", overlay.why),

@@ -29,11 +29,18 @@ class Imported:
     meta: Mapping[str, str] = field(default_factory=dict)
     strip: int = 1
     """How many folders come off the names of `diff.canonical`, as `patch --strip` counts them."""
+    packages: tuple[str, ...] = ()
+    """The packages that it may change, when its header says so."""
 
     def enters(self, package: str) -> bool:
         """Whether a file of the patch is one of the package by its name as it is."""
+        return package in self.tops
+
+    @property
+    def tops(self) -> list[str]:
+        """The first folders of the names, in their order."""
         paths = (path for change in self.diff.changes for path in (change.old_path, change.new_path))
-        return any(path is not None and path.startswith(f"{package}/") for path in paths)
+        return list(dict.fromkeys(path.partition("/")[0] for path in paths if path is not None and "/" in path))
 
 
 def read_series(where: Path, *, strip: int | None = None) -> list[Imported]:
@@ -114,7 +121,10 @@ def _read_patch(folder: Path, name: str, strip: int) -> Imported:
     data = _decoded_mail(data)
     # What is written has a/ and b/ before each name, whatever the patch has.
     changes = [_from_a_folder(change) for change in parse(data, name, strip=min(strip, 1)).changes]
-    return Imported(name, parse(canonical(changes), name), _meta(data), max(strip, 1))
+    meta = _meta(data)
+    packages = tuple(each.strip() for each in meta.pop("packages", "").split(","))
+    named = packages if all(each.isascii() and each.isidentifier() for each in packages) else ()
+    return Imported(name, parse(canonical(changes), name), meta, max(strip, 1), named)
 
 
 def _from_a_folder(change: FileChange) -> FileChange:
@@ -163,6 +173,7 @@ def _meta(data: bytes) -> dict[str, str]:
         "origin": fields.get("origin") or "",
         "why": fields.get("why") or " ".join(fields.get("long", "").split()),
         "drop_when": fields.get("drop-when") or "",
+        "packages": fields.get("packages") or "",
     }
     return {key: value for key, value in pairs.items() if value}
 
