@@ -11,7 +11,7 @@ from builder.documents.reference import BaseReference, join_wheels
 from builder.util.errors import InputError
 
 NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,8}", fullmatch=True)
-VERSIONS = st.from_regex(r"[0-9][0-9a-z.!]{0,6}(\+[a-z0-9.]{1,5})?", fullmatch=True)
+VERSIONS = st.from_regex(r"[0-9]([0-9a-z.!]{0,6}[0-9a-z])?(\+[a-z0-9.]{0,5}[a-z0-9])?", fullmatch=True)
 RELEASES = st.builds("{}=={}".format, NAMES, VERSIONS)
 FILES = st.from_regex(r"([a-z.]{1,4}/){0,2}[A-Za-z0-9_.]{1,6}-[0-9.]{1,4}(\+[a-z0-9]{1,5})?-py3-none-any\.whl", fullmatch=True)  # fmt: skip
 
