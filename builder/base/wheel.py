@@ -123,7 +123,10 @@ class WheelBase:
                 if not found
                 else "name one of these wheels in the recipe's base",
             )
-        return found[0][1]
+        (_, chosen), *_ = found
+        return WheelTree(
+            chosen.link, package, offline=self._context.offline, beside=[tree for tree in trees if tree is not chosen]
+        )
 
     def checked(self, platform: Platform) -> bool:
         """Whether every wheel was read whole and checked before."""
@@ -369,8 +372,11 @@ class WheelTree:
     root = OFFICIAL_ROOT
     python = OFFICIAL_PYTHON
 
-    def __init__(self, link: WheelLink, package: str, *, offline: bool = False) -> None:
-        self._link = link
+    def __init__(
+        self, link: WheelLink, package: str, *, offline: bool = False, beside: Sequence[WheelTree] = ()
+    ) -> None:
+        self.link = link
+        self._beside = beside
         self._package = package
         self._offline = offline
         self._index: WheelIndex | None = None
@@ -393,13 +399,13 @@ class WheelTree:
                 self._known[path] = kept
                 wanted.remove(path)
         if wanted:
-            if self._offline and not self._link.url.startswith("file:"):
+            if self._offline and not self.link.url.startswith("file:"):
                 raise InputError(
-                    f"--offline: {len(wanted)} files of {self._link.filename} are not in the cache",
+                    f"--offline: {len(wanted)} files of {self.link.filename} are not in the cache",
                     details=[("missing", ", ".join(sorted(wanted)[:5]))],
                     hint="run once with the network",
                 )
-            with open_wheel(self._link) as archive:
+            with open_wheel(self.link) as archive:
                 for path in wanted:
                     self._known[path] = self._read_member(archive, path, index)
         found = {
@@ -419,10 +425,13 @@ class WheelTree:
         return found
 
     def outside(self, paths: Collection[str]) -> Mapping[str, BaseFile]:
-        """What the wheel itself has: there is nothing around it."""
+        """What the base's wheels have: there is nothing around them."""
         below = {path: path.removeprefix(f"{self.root}/") for path in paths if path.startswith(f"{self.root}/")}
         members = self._members().members
-        return {
+        found: dict[str, BaseFile] = {}
+        for other in self._beside:
+            found |= other.outside(paths)
+        return found | {
             path: BaseFile(path, "file", 0o755 if members[name] else 0o644)
             for path, name in below.items()
             if name in members
@@ -439,17 +448,17 @@ class WheelTree:
         """What binds the members. Raises `InputError` when the package is not among them."""
         if not self.has(self._package):
             raise InputError(
-                f"{self._link.filename} has no package {self._package!r}", hint="check the recipe's 'package'"
+                f"{self.link.filename} has no package {self._package!r}", hint="check the recipe's 'package'"
             )
         return self._members()
 
     def _members(self) -> WheelIndex:
         """What binds the members, remembered or read by range."""
         if self._index is None:
-            index = read_index(self._link.sha256)
+            index = read_index(self.link.sha256)
             if index is None:
-                with open_wheel(self._link) as archive:
-                    index = index_of(archive, self._link.filename)
+                with open_wheel(self.link) as archive:
+                    index = index_of(archive, self.link.filename)
             self._known[f"{index.dist_info}/RECORD"] = index.record
             self._index = index
         return self._index
@@ -459,14 +468,14 @@ class WheelTree:
         try:
             info = archive.getinfo(path)
             if info.file_size > MEMBER_LIMIT:
-                raise InputError(f"{path} in {self._link.filename} is larger than {MEMBER_LIMIT >> 20} MiB")
+                raise InputError(f"{path} in {self.link.filename} is larger than {MEMBER_LIMIT >> 20} MiB")
             data = archive.read(info)
         except KeyError as error:
-            raise _other_wheel(self._link, f"one without {path}") from error
+            raise _other_wheel(self.link, f"one without {path}") from error
         wanted, found = index.digests.get(path), sha256(data)
         if wanted != found:
             raise MismatchError(
-                f"{path} in {self._link.filename} is not what the wheel's RECORD says",
+                f"{path} in {self.link.filename} is not what the wheel's RECORD says",
                 details=[("wanted", wanted or "RECORD has no SHA-256 of it"), ("found", found)],
                 hint="try again; if it stays, the index or a proxy changes files",
             )

@@ -22,7 +22,8 @@ def update_record(
 ) -> bytes:
     """RECORD after the stack: new digests and sizes, new files at the end, deleted files and stale bytecode gone.
 
-    New files of the packages `not_of` belong into another distribution's RECORD. Rows of other files keep their bytes, so that the change is as small as it can be.
+    New files of the packages `not_of` belong to another distribution's RECORD. Rows of other files keep their bytes, so
+    that the change is as small as it can be.
     """
     newline = "\r\n" if b"\r\n" in record else "\n"
     changed = {file.path: file for file in result.files}

@@ -198,12 +198,12 @@ def below(packages: Collection[str]) -> str:
 def _nothing(overlay: Overlay, packages: Collection[str], dropped: Sequence[Dropped]) -> InputError:
     message = f"nothing of overlay {overlay.id} enters the image: no file of it is below {below(packages)}"
     details = [("dropped", f"{each.path} ({each.reason})") for each in dropped]
-    package = below(packages).rstrip("/")
+    package = " or ".join(packages)
     if named := [each.package for each in dropped if each.package]:
         return InputError(
             message,
             details=details,
-            hint=f"it is for another package of the base: add this line to {overlay.id} in the recipe\n"
+            hint=f"it is for another package of the base: give {overlay.id} this line in the recipe\n"
             f"  {package_line(named)}",
             data={"overlay": overlay.id, "package": list(dict.fromkeys(named))},
         )

@@ -385,6 +385,14 @@ def test_a_wheel_base_that_lacks_the_package(diffs: Mapping[str, bytes], tmp_pat
     refused(builder("lock", "small", cwd=project), 2, "no package 'transformers'", names[0], names[1])
 
 
+def test_a_change_for_another_wheel_of_the_base_gets_the_line_to_add(
+    diffs: Mapping[str, bytes], tmp_path: Path
+) -> None:
+    names = [each.write_wheel(tmp_path / "project").name for each in (VLLM, TRANSFORMERS)]
+    project = project_of(tmp_path, diffs, "wheel:" + "+".join(names), [{"file": "overlays/hf.diff"}])
+    refused(builder("lock", "small", cwd=project), 2, "nothing of overlay", "package: transformers")
+
+
 def test_a_wheel_that_is_another_one_since_the_lock(diffs: Mapping[str, bytes], tmp_path: Path) -> None:
     names = [each.write_wheel(tmp_path / "project").name for each in (VLLM, FLASHINFER)]
     project = project_of(tmp_path, diffs, "wheel:" + "+".join(names), [OVERLAYS[0]])
