@@ -17,7 +17,8 @@ _PARSER = re.compile(
     r"^(?:usage: )?\S*vllm(?: serve)?: error: (.+)$|^\S+: error: ((?:argument|unrecognized|the following) .+)$"
 )
 _CHAINED = ("During handling of the above exception", "The above exception was the direct cause")
-_PACKAGES = re.compile(r"^.*/(?:site|dist)-packages/")
+# Above a package: its folder of packages, or, for vLLM from elsewhere, whatever is above `vllm/`.
+_ABOVE = re.compile(r"^(?:.*/(?:site|dist)-packages/|.*?/(?=vllm/))")
 _LONGEST = 600
 _MORE_LINES = 3
 
@@ -137,7 +138,7 @@ class RootCauseFinder:
                 current.more = _MORE_LINES
             return
         if frame := _FRAME.match(text):
-            current.frame = f"{_PACKAGES.sub('', frame[1])}:{frame[2]} in {frame[3]}"
+            current.frame = f"{_ABOVE.sub('', frame[1], count=1)}:{frame[2]} in {frame[3]}"
         elif _EXCEPTION.match(text):
             current.error = text[:_LONGEST]
             self._found.append(current)

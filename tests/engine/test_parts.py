@@ -34,7 +34,7 @@ def test_a_stub_is_loaded_and_each_symbol_is_found(symbols: list[tuple[str, str]
     find = ctypes.CDLL(None).dlvsym
     find.restype, find.argtypes = ctypes.c_void_p, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_char_p]
     for name, version in symbols:
-        assert getattr(library, name)() == 1
+        assert library[name]() == 1
         if version:
             assert find(library._handle, name.encode(), version.encode())
             assert not find(library._handle, name.encode(), b"libx.so.9")

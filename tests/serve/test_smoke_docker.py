@@ -186,7 +186,29 @@ def test_a_server_that_never_gets_healthy_and_one_that_ends(bench: Bench) -> Non
     ends = bench.smoke("smoke", exits=7)
     assert ends.code == 6
     assert "exit code 7" in failures(ends)["healthy in time"]
+    details = {each["label"]: each["text"] for each in checks(ends)["healthy in time"]["details"]}
+    # The last line of the log, which is fatal too, is only the consequence.
+    assert details["cause"] == "ValueError: something is wrong with this model"
+    assert details["raised"] == "vllm/model_executor/models/utils.py:339 in f"
     assert "something is wrong with this model" in ends.err
+
+
+def test_a_start_that_fails_in_a_changed_file_names_its_overlay(bench: Bench) -> None:
+    record = yaml.safe_load((bench.project / "images/small.lock.yaml").read_text())
+    changed = record["base"]["platforms"]["linux/amd64"]["files"][0]
+    done = bench.smoke("smoke", exits=7, raised=changed["path"].removeprefix("vllm/"))
+    details = {each["label"]: each["text"] for each in checks(done)["healthy in time"]["details"]}
+    assert details["overlay"] == f"{', '.join(changed['overlays'])} changes {changed['path']}"
+
+
+def test_what_is_kept_and_has_exited_is_not_said_to_run(bench: Bench) -> None:
+    done = bench.smoke("smoke", "--keep", exits=7)
+    try:
+        assert "it runs on" not in done.err
+        assert "the container ended with exit code 7; its log: docker logs" in done.err
+    finally:
+        for name in bench.docker("ps", "-aq").split():
+            bench.docker("rm", "-f", name)
 
 
 def test_another_gpu_and_a_wrong_image(bench: Bench) -> None:

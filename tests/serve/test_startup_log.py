@@ -130,3 +130,78 @@ def test_the_texts_are_those_of_the_wheel() -> None:
         "EngineCore encountered a fatal error",
     ):  # fmt: skip
         assert text in source, text
+
+
+# --- root causes ------------------------------------------------------------------------------------------------------
+
+STOCK = """\
+(Worker pid=9) ERROR 11-25 12:56:08 [multiproc_executor.py:870] Traceback (most recent call last):
+(EngineCore pid=5) INFO 11-25 12:56:08 [core.py:1] something else meanwhile
+(Worker pid=9) ERROR 11-25 12:56:08 [multiproc_executor.py:870]   File "/usr/local/lib/python3.12/dist-packages/vllm/v1/executor/multiproc_executor.py", line 841, in worker_main
+(Worker pid=9) ERROR 11-25 12:56:08 [multiproc_executor.py:870]     worker = WorkerProc(*args, **kwargs)
+(Worker pid=9) ERROR 11-25 12:56:08 [multiproc_executor.py:870]   File "/usr/local/lib/python3.12/dist-packages/vllm/model_executor/models/utils.py", line 339, in _load_module
+(Worker pid=9) ERROR 11-25 12:56:08 [multiproc_executor.py:870]     raise ValueError(msg)
+(Worker pid=9) ERROR 11-25 12:56:08 [multiproc_executor.py:870] ValueError: There is no module or parameter named 'lm_head.weight_scale_inv' in Qwen3ForCausalLM.
+(EngineCore pid=5) Traceback (most recent call last):
+(EngineCore pid=5)   File "/usr/local/lib/python3.12/dist-packages/vllm/v1/executor/multiproc_executor.py", line 747, in wait_for_ready
+(EngineCore pid=5) Exception: WorkerProc initialization failed due to an exception in a background process. See stack trace for root cause.
+(APIServer pid=1) Traceback (most recent call last):
+(APIServer pid=1)   File "/usr/local/lib/python3.12/dist-packages/vllm/v1/engine/utils.py", line 1178, in wait_for_engine_startup
+(APIServer pid=1)     raise RuntimeError(
+(APIServer pid=1) RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}
+"""
+
+
+def test_the_cause_is_not_the_consequence() -> None:
+    """The lines of a real start, in an official image's folders."""
+    cause = read_startup_log(STOCK.splitlines()).root_cause()
+    assert cause is not None
+    assert cause.error.startswith("ValueError: There is no module or parameter named 'lm_head.weight_scale_inv'")
+    assert cause.where == "vllm/model_executor/models/utils.py:339 in _load_module"
+    assert cause.path == "vllm/model_executor/models/utils.py"
+    assert cause.kind == "missing parameter"
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        ("NotImplementedError: TurboQuant KV cache is not supported for hybrid (attention + Mamba) models.", "hybrid refusal"),
+        ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.37 GiB.", "out of memory"),
+        ("ValueError: No available memory for the cache blocks. Try increasing `gpu_memory_utilization`.", "out of memory"),
+        ("RuntimeError: Found no NVIDIA driver on your system.", "no GPU"),
+        ("RuntimeError: Failed to infer device type", "no GPU"),
+        ("torch._inductor.exc.InductorError: InvalidCxxCompiler: No working C++ compiler found", "no compiler"),
+        ("FileNotFoundError: [Errno 2] No such file or directory: 'gcc'", "no compiler"),
+        ("RuntimeError: expected scalar type BFloat16 but found Half", "wrong dtype"),
+        ("ValueError: lm_head.weight is torch.bfloat16, not torch.float8_e4m3fn: the config opts in to FP8 tables that the checkpoint does not have", "wrong dtype"),
+        ("ValueError: lm_head.weight_scale_inv is (4, 2), not (8, 2)", "wrong checkpoint"),
+        ("ModuleNotFoundError: No module named 'torchvision'", "missing module"),
+        ("KeyError: 'x'", ""),
+    ],
+)  # fmt: skip
+def test_kinds_of_causes(error: str, kind: str) -> None:
+    cause = read_startup_log(["Traceback (most recent call last):", '  File "/x/vllm/a.py", line 1, in f', "    g()", error]).root_cause()  # fmt: skip
+    assert cause is not None
+    assert (cause.error, cause.where, cause.kind) == (error, "vllm/a.py:1 in f", kind)
+    assert bool(cause.points_to) is bool(kind)
+
+
+def test_the_last_of_a_chain_the_lines_of_a_validation_and_the_parsers_refusal() -> None:
+    chain = ["Traceback (most recent call last):", '  File "a.py", line 1, in f', "KeyError: 'x'", "", "During handling of the above exception, another exception occurred:", "", "Traceback (most recent call last):", '  File "b.py", line 2, in g', "ValueError: no x"]  # fmt: skip
+    cause = read_startup_log(chain).root_cause()
+    assert cause is not None
+    assert (cause.error, cause.where) == ("ValueError: no x", "b.py:2 in g")
+    model = ["Traceback (most recent call last):", "pydantic_core._pydantic_core.ValidationError: 1 validation error for ModelConfig", "  Value error, max_model_len is too large", "", "more"]  # fmt: skip
+    cause = read_startup_log(model).root_cause()
+    assert cause is not None
+    assert cause.error.endswith("for ModelConfig Value error, max_model_len is too large")
+    cause = read_startup_log(["usage: vllm serve [x]", "vllm serve: error: unrecognized arguments: --x"]).root_cause()
+    assert cause is not None
+    assert (cause.error, cause.kind) == ("unrecognized arguments: --x", "wrong flag")
+    assert read_startup_log(["ValueError: not in a traceback"]).root_cause() is None
+
+
+@given(st.lists(st.sampled_from([*STOCK.splitlines(), "", "  x", "Traceback (most recent call last):", "A: b"])))
+def test_any_order_of_lines_is_read(lines: list[str]) -> None:
+    cause = read_startup_log(lines).root_cause()
+    assert cause is None or cause.error

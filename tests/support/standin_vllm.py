@@ -95,12 +95,22 @@ class Handler(BaseHTTPRequestHandler):
         elif self.path == "/v1/models":
             self.answer({"object": "list", "data": [{"id": sys.argv[2], "object": "model"}]})
         else:
-            self.answer({"error": "not found"}, 404)
+            self.refuse(404, "Not Found", "Not Found")
+
+    def refuse(self, status, message, kind="BadRequestError"):
+        self.answer({"error": {"message": message, "type": kind, "param": None, "code": status}}, status)
 
     def do_POST(self):
-        request = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))))
+        try:
+            request = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))))
+        except ValueError:
+            return self.refuse(400, "JSON decode error", "Bad Request")
         if os.environ.get("STANDIN_KEY") and self.headers["Authorization"] != f"Bearer {os.environ['STANDIN_KEY']}":
             return self.answer({"error": "unauthorized"}, 401)
+        if "messages" not in request:
+            return self.refuse(400, "Field required: messages", "Bad Request")
+        if request.get("model", sys.argv[2]) != sys.argv[2]:
+            return self.refuse(404, f"The model `{request['model']}` does not exist.", "NotFoundError")
         with LOCK:
             COUNTS["asked"] += 1
             COUNTS["active"] += 1
@@ -117,7 +127,7 @@ class Handler(BaseHTTPRequestHandler):
         with LOCK:
             COUNTS["active"] -= 1
         if status != 200:
-            return self.answer({"error": {"message": message}}, status)
+            return self.refuse(status, message)
         reason = "length" if message.get("content") is None and "tool_calls" not in message else "stop"
         return self.answer(
             {"object": "chat.completion", "choices": [{"index": 0, "message": message, "finish_reason": reason}]}
@@ -155,7 +165,28 @@ say("Starting to load model /model...")
 if HOW.get("skips"):
     say("Parameter model.embed_tokens.weight_scale_inv not found in params_dict, skip loading")
 if "exits" in HOW:
-    print("ValueError: something is wrong with this model", flush=True)
+    # As a start fails in three processes: the first says why, the others that another one has failed.
+    for process, place, error in (
+        ("Worker", "model_executor/models/utils.py", "ValueError: something is wrong with this model"),
+        (
+            "EngineCore",
+            "v1/executor/multiproc_executor.py",
+            "Exception: WorkerProc initialization failed due to an exception in a background process. See stack trace for root cause.",
+        ),
+        (
+            "APIServer",
+            "v1/engine/utils.py",
+            "RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}",
+        ),
+    ):
+        lines = (
+            "Traceback (most recent call last):",
+            f'  File "/usr/local/lib/python3.11/dist-packages/vllm/{HOW.get("raised", place)}", line 339, in f',
+            "    raise error",
+            error,
+        )
+        for line in lines:
+            print(f"({process} pid={os.getpid()}) {line}", flush=True)
     sys.exit(HOW["exits"])
 say(f"Model loading took {HOW.get('loaded', '26.19')} GiB memory and 12.345678 seconds")
 if not HOW.get("unpatched"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -73,13 +74,14 @@ def _ask(server: Running, found: Observation, cwd: Path) -> None:
 
 def _answer(url: str, model: str, case: Case) -> Answer:
     body: dict[str, Any] = {
-        "model": model, "messages": list(case.messages), "temperature": 0, "max_tokens": 64, "logprobs": True,
+        "model": model, "messages": [_sent(message) for message in case.messages], "temperature": 0, "max_tokens": 64, "logprobs": True,
         "top_logprobs": 5, "chat_template_kwargs": {"enable_thinking": case.thinking},
     }  # fmt: skip
     if case.tools:
         # The template gets the tools, the parser does not touch the answer.
         body |= {"tools": list(case.tools), "tool_choice": "none"}
     document = requests.post(f"{url}/v1/chat/completions", json=body, timeout=120).json()
+    assert "choices" in document, document
     choice = document["choices"][0]
     places = choice["logprobs"]["content"]
     return Answer(
@@ -89,3 +91,14 @@ def _answer(url: str, model: str, case: Case) -> Answer:
         likeliest=tuple({each["token"]: each["logprob"] for each in place["top_logprobs"]} for place in places),
         content=choice["message"]["content"] or "",
     )
+
+
+def _sent(message: dict[str, Any]) -> dict[str, Any]:
+    """A message as the API has it: arguments are text, and a result names its call."""
+    if message["role"] == "tool":
+        return {**message, "tool_call_id": "1"}
+    calls = [
+        {**call, "function": {**call["function"], "arguments": json.dumps(call["function"]["arguments"])}}
+        for call in message.get("tool_calls", ())
+    ]
+    return {**message, "tool_calls": calls} if calls else message

@@ -127,9 +127,16 @@ def shards(vocabulary: int, hidden: int, size: int, chunk: int | None = None) ->
 
 def parse(lines: list[list[str]]) -> dict[str, Any]:
     """What the engine's own parser says against command lines; None where it takes one."""
-    from vllm.entrypoints.openai.cli_args import make_arg_parser
+    import importlib
+
+    import vllm
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
+    # It moved between the releases.
+    names = ("entrypoints.openai.cli_args", "entrypoints.launchers.cli_args")
+    folder = Path(vllm.__file__).parent
+    name = next(each for each in names if (folder / each.replace(".", "/")).with_suffix(".py").is_file())
+    make_arg_parser = importlib.import_module(f"vllm.{name}").make_arg_parser
     parser = make_arg_parser(FlexibleArgumentParser())
 
     class RefusedError(Exception):
