@@ -11,6 +11,7 @@ from pathlib import Path
 import grimp
 import pytest
 
+from builder.oci import artifact
 from tests.support.cli import builder
 
 ROOT = Path(__file__).parents[1]
@@ -82,3 +83,14 @@ def test_the_demo_has_the_digest_that_it_had(tmp_path: Path) -> None:
     done = builder("build", "demo", "--engine", "oci", "--output", f"oci:{tmp_path / 'demo'}", "--json", cwd=ROOT)
     assert done.code == 0, done.err
     assert json.loads(done.out)["digest"] == DEMO
+
+
+def test_published_types_are_what_they_were() -> None:
+    """Registries keep documents under these types: a rename of a module must not rename them."""
+    assert {artifact.SBOM, artifact.PROVENANCE, artifact.LOCK, artifact.SOURCES, artifact.VERDICT} == {
+        "application/vnd.cyclonedx+json",
+        "application/vnd.in-toto+json",
+        "application/vnd.overlay-image-builder.lock.v1+yaml",
+        "application/vnd.overlay-image-builder.sources.v1.tar",
+        "application/vnd.overlay-image-builder.verdict.v1+json",
+    }

@@ -14,7 +14,7 @@ from builder.util.files import sha256
 
 SBOM: Final = "application/vnd.cyclonedx+json"
 PROVENANCE: Final = "application/vnd.in-toto+json"
-LOCK: Final = "application/vnd.overlay-image-builder.documents.lock.v1+yaml"
+LOCK: Final = "application/vnd.overlay-image-builder.lock.v1+yaml"
 SOURCES: Final = "application/vnd.overlay-image-builder.sources.v1.tar"
 VERDICT: Final = "application/vnd.overlay-image-builder.verdict.v1+json"
 

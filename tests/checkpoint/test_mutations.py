@@ -195,7 +195,7 @@ def test_pipes_folders_and_hidden_shards_in_the_place_of_files(place: Path) -> N
         (folder / "outside.safetensors").rename(folder / name)
         code, out, _ = call("checkpoint", "check", str(folder))
         assert code == 2
-        assert "no shard beside it" in out
+        assert "not a shard beside it" in out
         judge(place, folder)
 
 

@@ -101,7 +101,7 @@ RECIPES = {
 
 
 def test_every_command_that_has_the_option_is_here() -> None:
-    assert offline_commands().keys() == ARGUMENTS.keys()
+    assert offline_commands().keys() == {*ARGUMENTS, "stack import"}
 
 
 @pytest.mark.parametrize("missing", RECIPES)
@@ -120,6 +120,22 @@ def test_offline_calls_nobody(
     code = run([*command.split(), *ARGUMENTS[command], "--offline"])
     said = capfd.readouterr().err
     assert (code, door.calls) == (2, 0), said
+    assert "--offline" in said
+
+
+@pytest.mark.parametrize("base", ["wheel:vllm==0.0.1", "vllm/vllm-openai:v0.0.1"])
+def test_an_import_offline_asks_no_base_what_is_meant(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], door: Door, base: str
+) -> None:
+    project = make_project(tmp_path / "project", {}, base=base)
+    (project / "stack").mkdir()
+    (project / "stack/series").write_text("inside.patch\n")
+    (project / "stack/inside.patch").write_bytes(DIFF.replace(b"vllm/", b""))
+    monkeypatch.chdir(project)
+    code = run(["stack", "import", "stack", "--recipe", "small", "--offline"])
+    said = capfd.readouterr().err
+    assert (code, door.calls) == (0, 0), said
+    assert "cannot look into the base" in said
     assert "--offline" in said
 
 

@@ -27,9 +27,9 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 def is_whole(layout: Layout) -> set[str]:
-    """Every blob that the layout names is there and is what it should be; the tags."""
+    """Every blob that the layout names is there and is what it should be; the tags (what is about an image has none)."""
     queue = list(layout.entries())
-    tags = {each.annotations.get("org.opencontainers.image.ref.name", "") for each in queue}
+    tags = {tag for each in queue if (tag := each.annotations.get("org.opencontainers.image.ref.name"))}
     while queue:
         descriptor = queue.pop()
         document = json.loads(layout.read(descriptor))
