@@ -166,7 +166,7 @@ if HOW.get("skips"):
     say("Parameter model.embed_tokens.weight_scale_inv not found in params_dict, skip loading")
 if "exits" in HOW:
     # As a start fails in three processes: the first says why, the others that another one has failed.
-    for process, place, error in (
+    for process, place, said in (
         ("Worker", "model_executor/models/utils.py", "ValueError: something is wrong with this model"),
         (
             "EngineCore",
@@ -183,7 +183,7 @@ if "exits" in HOW:
             "Traceback (most recent call last):",
             f'  File "/usr/local/lib/python3.11/dist-packages/vllm/{HOW.get("raised", place)}", line 339, in f',
             "    raise error",
-            error,
+            said,
         )
         for line in lines:
             print(f"({process} pid={os.getpid()}) {line}", flush=True)
