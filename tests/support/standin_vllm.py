@@ -95,7 +95,7 @@ class Handler(BaseHTTPRequestHandler):
         elif self.path == "/v1/models":
             self.answer({"object": "list", "data": [{"id": sys.argv[2], "object": "model"}]})
         else:
-            self.refuse(404, "Not Found", "Not Found")
+            self.answer({"detail": "Not Found"}, 404)
 
     def refuse(self, status, message, kind="BadRequestError"):
         self.answer({"error": {"message": message, "type": kind, "param": None, "code": status}}, status)
