@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +17,8 @@ import requests
 
 from builder.serve.container import free_port
 from tests.support.cli import builder
-from tests.support.services import require
+from tests.support.engine.server import healthy, serving
+from tests.support.services import require, require_root
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(1200)]
 
@@ -97,9 +100,9 @@ def test_looking_inside(docker: Docker, project: Path) -> None:
     def asked(*words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         return docker.run("run", "--rm", "--network", "none", docker.image, *words, check=check)
 
-    assert "4 files are as recorded" in asked("verify").stdout or "files are as recorded" in asked("verify").stdout
+    assert "files are as recorded" in asked("verify").stdout
     assert "* smoke-cpu" in asked("profiles").stdout
-    assert json.loads(asked("show", "smoke-cpu").stdout)["flags"]["max-model-len"] == 2048
+    assert "--max-model-len" in json.loads(asked("show", "smoke-cpu").stdout)["argv"]
     printed = asked("smoke-cpu", "--print", "--json").stdout
     assert json.loads(printed)[:3] == ["vllm", "serve", "/model"]
     # Anything else is the base's own entrypoint: the real parser refuses, not ours.
@@ -116,18 +119,33 @@ def test_a_checkpoint_that_would_be_garbage_is_refused(docker: Docker, models: d
     assert "is not one that this image can serve" in done.stderr
 
 
-def test_under_podman(project: Path, models: dict[str, Path], tmp_path: Path) -> None:
-    """podman reads the OCI layout itself; what it runs is the same entrypoint."""
-    require("podman", "runc", "skopeo")
-    store = [
-        f"--root={tmp_path}/root",
-        f"--runroot={tmp_path}/run",
-        "--storage-driver=vfs",
-        "--cgroup-manager=cgroupfs",
-    ]
-    image = f"oci:{project / 'dist/engine'}"
-    limits = ["--ulimit", "nofile=20000:20000", "--ulimit", "nproc=1000:1000"]
-    words = ["podman", "--runtime", "/usr/sbin/runc", *store, "run", *limits, "--rm", "--network=none", image, "verify"]
-    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=600)
-    assert done.returncode == 0, done.stderr[-1500:]
-    assert "files are as recorded" in done.stdout
+def test_under_podman(project: Path) -> None:
+    """podman reads the OCI layout itself, without a daemon; what runs is the same entrypoint, and the same engine."""
+    require("podman", "runc")
+    require_root()
+    # podman refuses long paths.
+    folder = Path(tempfile.mkdtemp(prefix="pm", dir="/var/tmp"))
+    words = [
+        "podman", "--runtime", "/usr/sbin/runc", f"--root={folder}/s", f"--runroot={folder}/r",
+        "--storage-driver=overlay", "--cgroup-manager=cgroupfs",
+    ]  # fmt: skip
+    limits = ["--ulimit", "nofile=20000:20000", "--ulimit", "nproc=2000:2000"]
+    index = json.loads((project / "dist/engine/index.json").read_text())
+    tag = index["manifests"][0]["annotations"]["org.opencontainers.image.ref.name"]
+    image = f"oci:{project / 'dist/engine'}:{tag}"
+    try:
+        verified = subprocess.run(
+            [*words, "run", *limits, "--rm", "--network=none", image, "verify"],
+            capture_output=True, text=True, check=False, timeout=600,
+        )  # fmt: skip
+        assert verified.returncode == 0, verified.stderr[-1500:]
+        assert "files are as recorded" in verified.stdout
+        port = free_port()
+        run = [*words, "run", *limits, "--rm", "--network=host", "--shm-size=1g", "--volume", f"{project / 'model'}:/model:ro", image, "smoke-cpu"]  # fmt: skip
+        with serving(run, env=dict(os.environ), log=project / "podman.log", port=port) as server:
+            assert healthy(server), server.text()[-3000:]
+            assert len(requests.get(f"{server.url}/overlays", timeout=30).json()["overlays"]) == 3
+    finally:
+        subprocess.run([*words, "rm", "--all", "--force"], capture_output=True, check=False, timeout=100)
+        subprocess.run([*words, "umount", "--all"], capture_output=True, check=False, timeout=100)
+        shutil.rmtree(folder, ignore_errors=True)

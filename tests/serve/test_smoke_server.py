@@ -86,7 +86,7 @@ def test_a_log_beside_the_server_and_another_prompt(tmp_path: Path) -> None:
         assert "the answer is not the expected one" in wrong.err
     gone = builder("smoke", url, "--limit", "0.5", cwd=tmp_path)
     assert gone.code == 6
-    assert "no answer (ConnectionError)" in gone.err
+    assert "no response (ConnectionError)" in gone.err
 
 
 def test_the_key_is_sent_and_never_shown(tmp_path: Path) -> None:

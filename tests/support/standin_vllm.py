@@ -95,7 +95,7 @@ class Handler(BaseHTTPRequestHandler):
         elif self.path == "/v1/models":
             self.answer({"object": "list", "data": [{"id": sys.argv[2], "object": "model"}]})
         else:
-            self.refuse(404, "Not Found", "Not Found")
+            self.answer({"detail": "Not Found"}, 404)
 
     def refuse(self, status, message, kind="BadRequestError"):
         self.answer({"error": {"message": message, "type": kind, "param": None, "code": status}}, status)
@@ -166,7 +166,7 @@ if HOW.get("skips"):
     say("Parameter model.embed_tokens.weight_scale_inv not found in params_dict, skip loading")
 if "exits" in HOW:
     # As a start fails in three processes: the first says why, the others that another one has failed.
-    for process, place, raised in (
+    for process, place, said in (
         ("Worker", "model_executor/models/utils.py", "ValueError: something is wrong with this model"),
         (
             "EngineCore",
@@ -182,8 +182,8 @@ if "exits" in HOW:
         lines = (
             "Traceback (most recent call last):",
             f'  File "/usr/local/lib/python3.11/dist-packages/vllm/{HOW.get("raised", place)}", line 339, in f',
-            "    raise ValueError",
-            raised,
+            "    raise error",
+            said,
         )
         for line in lines:
             print(f"({process} pid={os.getpid()}) {line}", flush=True)

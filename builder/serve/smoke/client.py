@@ -19,7 +19,7 @@ _MESSAGE = 300
 
 
 class UnansweredError(Exception):
-    """The server did not answer a request as the API has it; the text says how."""
+    """The response to a request is missing, or is not one of the API; the text says how."""
 
 
 @dataclass(frozen=True)
@@ -61,13 +61,13 @@ class Server:
         self._model: str | None = None
 
     def health(self) -> str | None:
-        """None when the server is healthy, else what it is. A server that has no `/health` is asked for its models."""
+        """None when the server is healthy, else what it is. Where `/health` does not exist, the list of models is read."""
         try:
             answer = self._get("/health")
             if answer.status_code == requests.codes.not_found:
                 answer = self._get("/v1/models")
         except requests.RequestException as error:
-            return f"no answer ({type(error).__name__})"
+            return f"no response ({type(error).__name__})"
         return None if answer.ok else f"status {answer.status_code}"
 
     def version(self) -> str | None:
@@ -100,7 +100,7 @@ class Server:
         thinking: bool,
         tools: Sequence[Mapping[str, Any]] = (),
     ) -> Completion:
-        """One completion at temperature 0. `thinking` is asked of the chat template, where the server takes such a wish.
+        """One completion at temperature 0. `thinking` is passed to the chat template where the server accepts that field.
 
         Raises `UnansweredError`.
         """
@@ -128,7 +128,7 @@ class Server:
                 timeout=(_QUICK_SECONDS, self._answer_seconds),
             )  # fmt: skip
         except requests.RequestException as error:
-            raise UnansweredError(f"no answer: {type(error).__name__}: {str(error)[:_MESSAGE]}") from error
+            raise UnansweredError(f"no response: {type(error).__name__}: {str(error)[:_MESSAGE]}") from error
 
 
 def _read_answer(answer: requests.Response, seconds: float) -> Completion:

@@ -1,4 +1,4 @@
-"""Which GPU a server has, and how much of its memory is free: asked of `nvidia-smi`, wherever it can be run."""
+"""Which GPU a server has, and how much of its memory is free, as `nvidia-smi` reports it where it can be run."""
 
 from __future__ import annotations
 

@@ -172,7 +172,7 @@ def _why(log: StartupLog | None, wanted: Wanted) -> list[tuple[str, str]]:
 
 
 def _ask(subject: Subject, server: Server, wanted: Wanted, start: _Start, context: Context) -> list[Check]:
-    """The checks that send requests; none when there is nobody to answer."""
+    """The checks that send requests; each is not checked when the server is gone."""
     steps: list[tuple[str, Callable[[], Check]]] = [
         (determinism.NAME, lambda: determinism.check(server, wanted.prompt, wanted.answer)),
         (concurrency.NAME, lambda: concurrency.check(server, subject, TOGETHER)),

@@ -96,19 +96,19 @@ class ContainerServer:
         self.name = str(container.name)
         self._container = container
         self._log = StartupLog(watched=watched)
-        self._pieces: list[str] = []
+        self._chunks: list[str] = []
         self._lock = threading.Lock()
         self._stream = container.logs(stream=True, follow=True)
         self._thread = threading.Thread(target=self._follow, daemon=True)
         self._thread.start()
 
     def _follow(self) -> None:
-        """Feed whole lines: the daemon cuts its output where it likes."""
+        """Feed whole lines: the daemon splits its output anywhere."""
         rest = b""
-        # The connection is cut when the container goes: whatever is raised then, the log ends here.
+        # The connection is closed when the container goes: whatever is raised then, the log ends here.
         with suppress(Exception):
-            for piece in self._stream:
-                *lines, rest = (rest + piece).split(b"\n")
+            for chunk in self._stream:
+                *lines, rest = (rest + chunk).split(b"\n")
                 for line in lines:
                     self._take(line)
         self._take(rest)
@@ -116,7 +116,7 @@ class ContainerServer:
     def _take(self, line: bytes) -> None:
         text = line.decode("utf-8", "replace")
         with self._lock:
-            self._pieces.append(text)
+            self._chunks.append(text)
             self._log.feed(text)
 
     def ended(self) -> str | None:
@@ -140,7 +140,7 @@ class ContainerServer:
 
     def log_text(self) -> str:
         with self._lock:
-            return "\n".join(self._pieces)
+            return "\n".join(self._chunks)
 
     def gpu(self) -> Gpu | None:
         from docker.errors import APIError

@@ -37,7 +37,11 @@ def make_project(
     if not (folder / "model").is_dir():
         shutil.copytree(model, folder / "model")
     (folder / "images").mkdir(exist_ok=True)
-    (folder / "images" / f"{name}.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
+    path, text = folder / "images" / f"{name}.yaml", yaml.safe_dump(recipe, sort_keys=False)
+    if not path.is_file() or path.read_text() != text:
+        # A lock of another base is not one of this recipe.
+        path.with_suffix(".lock.yaml").unlink(missing_ok=True)
+        path.write_text(text)
     return folder
 
 

@@ -31,6 +31,8 @@ def check(server: Server, prompt: str, expected: str) -> Check:
     if (first.content, first.reasoning) != (second.content, second.reasoning):
         return failed(NAME, "the second answer is another one", *details, seconds=seconds)
     if normal(expected) not in normal(first.content):
-        cut = "; it was cut off" if first.finish_reason == "length" else ""
-        return failed(NAME, f"the answer is not the expected one{cut}", ("wanted", expected), *details, seconds=seconds)
+        truncated = "; it was truncated" if first.finish_reason == "length" else ""
+        return failed(
+            NAME, f"the answer is not the expected one{truncated}", ("wanted", expected), *details, seconds=seconds
+        )
     return passed(NAME, f"equal answers, with {expected!r}", asked, ("answer", first.content), seconds=seconds)

@@ -27,8 +27,8 @@ def check(server: Server, profile: Profile | None, max_tokens: int) -> Check:
     if not answer.reasoning:
         return failed(NAME, f"the answer has no reasoning: {parser} took none out", *details, seconds=answer.seconds)
     if not answer.content.strip():
-        cut = f": thinking did not end within {max_tokens:,} tokens" if answer.finish_reason == "length" else ""
-        return failed(NAME, f"reasoning without an answer{cut}", *details, seconds=answer.seconds)
+        truncated = f": thinking did not end within {max_tokens:,} tokens" if answer.finish_reason == "length" else ""
+        return failed(NAME, f"reasoning without an answer{truncated}", *details, seconds=answer.seconds)
     if "<think>" in answer.content or "</think>" in answer.content:
         return failed(NAME, f"{parser} left the marks of thinking in the answer", *details, seconds=answer.seconds)
     return passed(NAME, f"{parser} takes the thinking out of the answer", *details, seconds=answer.seconds)
