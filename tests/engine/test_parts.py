@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from builder.util.errors import InputError
+from builder.util.errors import InputError, MismatchError
 from tests.support.engine import packages
 from tests.support.engine.base import ROOT, write_image
-from tests.support.engine.packages import NEW, OLD, Release
+from tests.support.engine.packages import KEPT, NEW, OLD, Release
 from tests.support.engine.questions import cases
 from tests.support.engine.rootfs import unpacked
 from tests.support.engine.stubs import Symbol, stub, undefined
@@ -72,6 +72,10 @@ def test_a_base_image_has_the_same_digest_on_every_run(tmp_path: Path) -> None:
     one, other = _site(tmp_path / "one"), _site(tmp_path / "other")
     (other / "vllm/__pycache__").mkdir()
     (other / "vllm/__pycache__/b.pyc").write_bytes(b"left by a start")
+    # A file that this machine has changed since, and the copy that was kept of it.
+    (other / KEPT).mkdir()
+    shutil.copyfile(other / "other.py", other / KEPT / "other.py")
+    (other / "other.py").write_text("changed by the machine\n")
     for path in other.rglob("*"):
         os.utime(path, (1, 1))
         path.chmod(0o700)
@@ -80,6 +84,14 @@ def test_a_base_image_has_the_same_digest_on_every_run(tmp_path: Path) -> None:
     first, second = write_image(tmp_path / "a", one, root), write_image(tmp_path / "b", other, root)
     assert first == second
     assert first != write_image(tmp_path / "c", one, None)
+
+
+def test_packages_that_were_changed_are_refused(tmp_path: Path) -> None:
+    site = _site(tmp_path / "site")
+    (site / "x.dist-info").mkdir()
+    (site / "x.dist-info/RECORD").write_text(f"other.py,sha256={'A' * 43},2\nvllm/c.so,,\n")
+    with pytest.raises(MismatchError, match=r"other\.py is not as it was unpacked"):
+        write_image(tmp_path / "image", site, None)
 
 
 def test_an_unpacked_image_leaves_the_packages_as_they_are(tmp_path: Path) -> None:

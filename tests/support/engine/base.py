@@ -5,6 +5,8 @@ Package folders and entrypoint are those of the official image. Made once per ma
 
 from __future__ import annotations
 
+import base64
+import csv
 import fcntl
 import hashlib
 import json
@@ -17,8 +19,9 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from builder.util.errors import UnreachableError
-from tests.support.engine.packages import Release, Say, cache, require_disk, site_packages
+from builder.util.errors import MismatchError, UnreachableError
+from builder.util.files import file_sha256
+from tests.support.engine.packages import KEPT, Release, Say, cache, require_disk, site_packages
 from tests.support.engine.server import ENVIRONMENT, PROGRAM
 
 ROOT = "usr/local/lib/python3.11/dist-packages"
@@ -155,21 +158,43 @@ def _stored(blobs: Path, write: Callable[[Any], object]) -> tuple[str, int]:
 def _packages(stream: Any, site: Path) -> None:
     """A layer with the packages, without the folders above them, which Debian's python3 has.
 
-    Bytecode is left out: what the tests leave in `site` differs from run to run.
+    Bytecode is left out: what the tests leave in `site` differs from run to run. Raises `MismatchError` when another file
+    is not what its wheel's RECORD says.
     """
+    wanted = _recorded(site)
     with tarfile.open(fileobj=stream, mode="w|", format=tarfile.GNU_FORMAT, bufsize=1 << 20) as archive:
-        for name, path in _walk(site, ""):
+        for name, found in _walk(site, ""):
+            kept = site / KEPT / name
+            path = kept if kept.is_file() else found
             info = _entry(f"{ROOT}/{name}", None if path.is_dir() else path.stat().st_size)
             if info.isdir():
                 archive.addfile(info)
-            else:
-                with path.open("rb") as file:
-                    archive.addfile(info, file)
+                continue
+            if name in wanted and file_sha256(path) != wanted[name]:
+                raise MismatchError(
+                    f"{name} is not as it was unpacked",
+                    details=[("where", str(site))],
+                    hint=f"remove the folder: rm -r {site}",
+                )
+            with path.open("rb") as file:
+                archive.addfile(info, file)
+
+
+def _recorded(site: Path) -> dict[str, str]:
+    """The SHA-256 of each file that a RECORD has one for."""
+    found: dict[str, str] = {}
+    for record in sorted(site.glob("*.dist-info/RECORD")):
+        with record.open(newline="", encoding="utf-8") as stream:
+            for name, digest, *_ in csv.reader(stream):
+                if digest.startswith("sha256="):
+                    code = digest.removeprefix("sha256=")
+                    found[name] = base64.urlsafe_b64decode(code + "=" * (-len(code) % 4)).hex()
+    return found
 
 
 def _walk(folder: Path, above: str) -> Iterator[tuple[str, Path]]:
     for path in sorted(folder.iterdir()):
-        if path.name != "__pycache__":
+        if path.name not in ("__pycache__", KEPT):
             name = f"{above}{path.name}"
             yield name, path
             if path.is_dir():

@@ -20,6 +20,9 @@ from tests.support.engine.stubs import write_stubs
 
 _PINS = Path(__file__).with_name("pins")
 _FORMAT = "1"
+# Some machines add a certificate of their own to this file when Python starts: a copy is kept for the image.
+CHANGED = "certifi/cacert.pem"
+KEPT = ".kept"
 _DISK_BYTES = 6_000_000_000
 _PIN = re.compile(r"^([a-z0-9-]+)==(\S+) (--hash=\S+(?: --hash=\S+)*)  # (\d+)$")
 
@@ -166,6 +169,8 @@ def unpack(wheels: Path, folder: Path, version: str) -> None:
     for path in runtime.glob("*.a") if runtime.is_dir() else ():
         path.unlink()
     _rename_distribution(folder, version)
+    (folder / KEPT / CHANGED).parent.mkdir(parents=True)
+    shutil.copyfile(folder / CHANGED, folder / KEPT / CHANGED)
 
 
 def _rename_distribution(folder: Path, version: str) -> None:
