@@ -15,8 +15,10 @@ from typing import Any
 import pytest
 import requests
 
+from builder.oci.layout import REF_NAME
 from builder.serve.container import free_port
 from tests.support.cli import builder
+from tests.support.engine.project import tagged_image
 from tests.support.engine.server import healthy, serving
 from tests.support.services import require, require_root
 
@@ -130,8 +132,7 @@ def test_under_podman(project: Path) -> None:
         "--storage-driver=overlay", "--cgroup-manager=cgroupfs",
     ]  # fmt: skip
     limits = ["--ulimit", "nofile=20000:20000", "--ulimit", "nproc=2000:2000"]
-    index = json.loads((project / "dist/engine/index.json").read_text())
-    tag = index["manifests"][0]["annotations"]["org.opencontainers.image.ref.name"]
+    tag = tagged_image(project / "dist/engine")["annotations"][REF_NAME]
     image = f"oci:{project / 'dist/engine'}:{tag}"
     try:
         verified = subprocess.run(

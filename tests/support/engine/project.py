@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from builder.oci.layout import REF_NAME
 
 _HERE = Path(__file__).parents[3]
 DEMO = ("overlays/demo/collect-env.diff", "overlays/demo/overlays-endpoint.diff")
@@ -45,14 +48,19 @@ def make_project(
     return folder
 
 
+def tagged_image(layout: Path) -> dict[str, Any]:
+    """An entry of the one image in an OCI layout: one for each tag. What is about the image, its lock, has no tag."""
+    index = json.loads((layout / "index.json").read_text())
+    tagged: list[dict[str, Any]] = [each for each in index["manifests"] if REF_NAME in each.get("annotations", {})]
+    assert len({each["digest"] for each in tagged}) == 1
+    return tagged[0]
+
+
 def own_layer(layout: Path) -> Path:
     """The last layer of the one image in an OCI layout, as a tar."""
-    import json
-
-    index = json.loads((layout / "index.json").read_text())
 
     def blob(digest: str) -> Path:
         return layout / "blobs" / digest.replace(":", "/")
 
-    manifest = json.loads(blob(index["manifests"][0]["digest"]).read_text())
+    manifest = json.loads(blob(tagged_image(layout)["digest"]).read_text())
     return blob(manifest["layers"][-1]["digest"])
