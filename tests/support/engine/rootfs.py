@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import tarfile
@@ -41,5 +42,6 @@ def unpacked(site: Path, layer: Path, folder: Path) -> Path:
 
 
 def command(entrypoint: Path, *arguments: str) -> list[str]:
-    """How the entrypoint of an unpacked image is run."""
-    return [interpreter(), "-I", "-S", str(entrypoint), *arguments]
+    """How the entrypoint of an unpacked image is run: with the record's digest, as the image's ENTRYPOINT has it."""
+    record = hashlib.sha256((entrypoint.parent / "record.json").read_bytes()).hexdigest()
+    return [interpreter(), "-I", "-S", str(entrypoint), f"--record=sha256:{record}", *arguments]
