@@ -15,10 +15,9 @@ from typing import Any
 import pytest
 import requests
 
-from builder.oci.layout import REF_NAME
+from builder.oci.layout import REF_NAME, Layout
 from builder.serve.container import free_port
 from tests.support.cli import builder
-from tests.support.engine.project import tagged_image
 from tests.support.engine.server import healthy, serving
 from tests.support.services import require, require_root
 
@@ -132,7 +131,7 @@ def test_under_podman(project: Path) -> None:
         "--storage-driver=overlay", "--cgroup-manager=cgroupfs",
     ]  # fmt: skip
     limits = ["--ulimit", "nofile=20000:20000", "--ulimit", "nproc=2000:2000"]
-    tag = tagged_image(project / "dist/engine")["annotations"][REF_NAME]
+    tag = Layout(project / "dist/engine").resolve().annotations[REF_NAME]
     image = f"oci:{project / 'dist/engine'}:{tag}"
     try:
         verified = subprocess.run(

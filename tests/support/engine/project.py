@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from builder.oci.layout import REF_NAME
+from builder.oci.layout import Layout
 
 _HERE = Path(__file__).parents[3]
 DEMO = ("overlays/demo/collect-env.diff", "overlays/demo/overlays-endpoint.diff")
@@ -48,19 +48,8 @@ def make_project(
     return folder
 
 
-def tagged_image(layout: Path) -> dict[str, Any]:
-    """An entry of the one image in an OCI layout: one for each tag. What is about the image, its lock, has no tag."""
-    index = json.loads((layout / "index.json").read_text())
-    tagged: list[dict[str, Any]] = [each for each in index["manifests"] if REF_NAME in each.get("annotations", {})]
-    assert len({each["digest"] for each in tagged}) == 1
-    return tagged[0]
-
-
-def own_layer(layout: Path) -> Path:
+def own_layer(folder: Path) -> Path:
     """The last layer of the one image in an OCI layout, as a tar."""
-
-    def blob(digest: str) -> Path:
-        return layout / "blobs" / digest.replace(":", "/")
-
-    manifest = json.loads(blob(tagged_image(layout)["digest"]).read_text())
-    return blob(manifest["layers"][-1]["digest"])
+    layout = Layout(folder)
+    manifest = json.loads(layout.read(layout.resolve()))
+    return layout.blob_path(manifest["layers"][-1]["digest"])
