@@ -5,12 +5,13 @@ PROFILE ?=
 VENV := .venv
 BUILDER := $(VENV)/bin/builder
 SETUP := $(VENV)/.setup
+DEV := $(VENV)/.dev
 TESTS ?= tests
 # Many tests wait for servers that stall on purpose: one more worker than this has cores.
 WORKERS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-serve build check lock test test-engine lint bench publish run clean
+.PHONY: help setup setup-dev demo demo-serve build check lock test test-engine lint bench publish run clean
 
 help: ## Show this help
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,12 +21,20 @@ help: ## Show this help
 
 setup: $(SETUP) ## Make .venv with the builder command
 
+setup-dev: $(DEV) ## Add what tests, linters and benchmarks need
+
 $(SETUP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not ((3, 11) <= sys.version_info[:2] <= (3, 13)))' \
 		|| { echo "error: $(PYTHON) is not Python 3.11 to 3.13; name one with: make PYTHON=python3.12" >&2; exit 2; }
+	@echo "Setting up $(VENV): downloads about 40 packages the first time" >&2
 	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	@$(VENV)/bin/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements.lock
 	@$(VENV)/bin/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(DEV): requirements-dev.lock $(SETUP)
+	@echo "Adding what tests and linters need to $(VENV): about 150 packages the first time" >&2
+	@$(VENV)/bin/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements-dev.lock
 	@touch $@
 
 demo: $(SETUP) ## Build a patched vLLM image with no Docker, no GitHub and no GPU
@@ -43,19 +52,19 @@ check: $(SETUP) ## Apply RECIPE's overlays to the base's real files and lint its
 lock: $(SETUP) ## Resolve RECIPE and write its lock and vendored diffs
 	@$(BUILDER) lock $(RECIPE)
 
-test: $(SETUP) ## Run all tests but those of the real engine
+test: $(DEV) ## Run all tests but those of the real engine
 	@$(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile -q -m "not engine" $(TESTS)
 
-test-engine: $(SETUP) ## Run the tests of the real vLLM on the CPU: one process, since each engine is started once
+test-engine: $(DEV) ## Run the tests of the real vLLM on the CPU: one process, since each engine is started once
 	@$(VENV)/bin/python -m pytest -n 0 -q -m engine --durations=10 tests/engine
 
-lint: $(SETUP) ## Run ruff, mypy and the import contract
+lint: $(DEV) ## Run ruff, mypy and the import contract
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy
 	@$(VENV)/bin/lint-imports --no-cache
 
-bench: $(SETUP) ## Measure speed side by side with peers, as ratios
+bench: $(DEV) ## Measure speed side by side with peers, as ratios
 	@$(VENV)/bin/python -m bench
 
 publish: $(SETUP) ## Build RECIPE and push it, with tags and evidence
