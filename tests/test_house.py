@@ -92,5 +92,5 @@ def test_published_types_are_what_they_were() -> None:
         "application/vnd.in-toto+json",
         "application/vnd.overlay-image-builder.lock.v1+yaml",
         "application/vnd.overlay-image-builder.sources.v1.tar",
-        "application/vnd.overlay-image-builder.verdict.v1+json",
+        "application/vnd.in-toto.test-result+json",
     }

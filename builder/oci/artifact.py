@@ -16,7 +16,7 @@ SBOM: Final = "application/vnd.cyclonedx+json"
 PROVENANCE: Final = "application/vnd.in-toto+json"
 LOCK: Final = "application/vnd.overlay-image-builder.lock.v1+yaml"
 SOURCES: Final = "application/vnd.overlay-image-builder.sources.v1.tar"
-VERDICT: Final = "application/vnd.overlay-image-builder.verdict.v1+json"
+VERDICT: Final = "application/vnd.in-toto.test-result+json"
 
 _EMPTY = b"{}"
 _TITLE = "org.opencontainers.image.title"

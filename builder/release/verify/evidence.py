@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from builder.documents.lock import Lock, parse_lock
+from builder.documents.verdict import read_verdict
 from builder.oci.artifact import LOCK, PROVENANCE, SBOM, SOURCES, VERDICT
 from builder.oci.types import Descriptor
 from builder.release.evidence.collect import OUTCOME
@@ -19,7 +20,6 @@ from builder.release.evidence.sources import read_sources
 from builder.release.verify.compare import json_differences, key_differences, object_of
 from builder.release.verify.problem import MISSING, Problem
 from builder.release.verify.reader import Attachment
-from builder.serve.smoke.result import read_verdict
 from builder.util.errors import BuilderError, InputError, MismatchError
 from builder.util.files import sha256
 
@@ -132,16 +132,22 @@ def check_evidence(
 
 
 def check_verdicts(attached: Sequence[Attachment], digests: Collection[str]) -> tuple[Counter[str], list[Problem]]:
-    """How many verdicts passed, failed or cannot be read, and those that are about another image or hide their outcome."""
-    counts: Counter[str] = Counter(passed=0, failed=0, unreadable=0)
+    """How many verdicts passed, warned, failed or cannot be read, and those that are about another image or hide their outcome."""
+    counts: Counter[str] = Counter(passed=0, warned=0, failed=0, unreadable=0)
     problems = []
     for each in attached:
         if each.kind != VERDICT or each.problem:
             continue
         verdict = read_verdict(each.document)
         counts[verdict.outcome] += 1
-        if verdict.outcome != "unreadable" and verdict.subject not in digests:
-            problems.append(Problem("evidence verdict, its image", " or ".join(sorted(digests)), str(verdict.subject)))
+        if verdict.outcome != "unreadable" and not set(verdict.subjects) & set(digests):
+            problems.append(
+                Problem(
+                    "evidence verdict, its image",
+                    " or ".join(sorted(digests)),
+                    ", ".join(verdict.subjects) or "no image",
+                )
+            )
         if each.annotations.get(OUTCOME) != verdict.outcome:
             problems.append(
                 Problem("evidence verdict, outcome", verdict.outcome, str(each.annotations.get(OUTCOME, MISSING)))
