@@ -15,7 +15,7 @@ from builder.oci import artifact
 from tests.support.cli import builder
 
 ROOT = Path(__file__).parents[1]
-DEMO = "sha256:0e3eabb46b302ec89a05d5e27d8788cdb559ce0a07df6092aea60e12ddad32c5"
+DEMO = "sha256:537376b39e9461ba76cde39100a52cf66d4b554ca8a9b0c50167c3b05c1ad1f9"
 """The demo's manifest. It changes with the entrypoint or the record, and with nothing else."""
 
 

@@ -187,7 +187,9 @@ class Recipe(Frozen):
     )
     envelope: Envelope | None = Field(default=None, description="What at least one profile must be able to serve.")
     profiles: tuple[Name, ...] = ()
-    default_profile: Name | None = None
+    default_profile: Name | None = Field(
+        default=None, description="What the image serves when no profile is named. One profile alone is the default."
+    )
     platforms: tuple[str, ...] = ("linux/amd64",)
     publish: str | None = Field(default=None, description="REGISTRY/REPOSITORY that `builder publish` pushes to.")
     description: str = ""
@@ -220,6 +222,13 @@ class Recipe(Frozen):
     def packages(self) -> tuple[str, ...]:
         """The recipe's package, then the others that its overlays name, in their order."""
         return tuple(dict.fromkeys([self.package, *(name for each in self.overlays for name in each.packages)]))
+
+    @property
+    def default(self) -> str | None:
+        """The profile that the image serves when none is named: the one that is chosen, or the only one."""
+        if self.default_profile is None and len(self.profiles) == 1:
+            return self.profiles[0]
+        return self.default_profile
 
     @property
     def base_reference(self) -> BaseReference:

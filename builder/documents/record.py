@@ -38,6 +38,10 @@ class RecordBase(Frozen):
     manifest: Digest
     entrypoint: tuple[str, ...]
     cmd: tuple[str, ...]
+    env: dict[str, str] = Field(
+        default={},
+        description="What the base's config sets of the variables that profiles set: it is not the caller's.",
+    )
 
 
 class RecordPackage(Frozen):
@@ -89,6 +93,7 @@ class RecordProfile(Frozen):
 
     description: str
     argv: tuple[str, ...]
+    env: dict[str, str] = Field(default={}, description="Variables of the server that the caller has not set.")
     hardware: Hardware | None = None
     envelope: Envelope | None = None
 
@@ -148,6 +153,7 @@ def make_record(lock: Lock, platform: str, *, base_config: Mapping[str, Any]) ->
             "manifest": locked.manifest,
             "entrypoint": base_config.get("Entrypoint") or [],
             "cmd": base_config.get("Cmd") or [],
+            **({"env": stock} if (stock := _stock_variables(lock, base_config)) else {}),
         },
         "package": _package(lock.package, locked, locked.distribution),
         **(
@@ -207,6 +213,14 @@ def _package(name: str, locked: LockedPlatform, distribution: LockedDistribution
     }
 
 
+def _stock_variables(lock: Lock, base_config: Mapping[str, Any]) -> dict[str, str]:
+    """The base's own values of variables that a profile of the lock sets."""
+    listed = base_config.get("Env")
+    pairs = [str(each).partition("=") for each in listed] if isinstance(listed, list) else []
+    wanted = {name for profile in lock.profiles for name in profile.env}
+    return {name: text for name, _, text in pairs if name in wanted}
+
+
 def _files(locked: LockedPlatform) -> list[dict[str, Any]]:
     return [
         {"path": file.path, "before": file.before, "after": file.after, "overlays": list(file.overlays)}
@@ -218,6 +232,7 @@ def _profile(profile: Profile) -> dict[str, Any]:
     return {
         "description": profile.description,
         "argv": profile.argv(),
+        **({"env": profile.env} if profile.env else {}),
         **({"hardware": profile.hardware.model_dump(mode="json")} if profile.hardware else {}),
         **({"envelope": profile.envelope.model_dump(mode="json")} if profile.envelope else {}),
     }

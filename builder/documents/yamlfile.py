@@ -53,9 +53,13 @@ class Document:
     value: Any
     places: dict[Location, tuple[int, int]] = field(default_factory=dict)
     keys: dict[Location, tuple[int, int]] = field(default_factory=dict)
+    below: Document | None = None
+    """A document whose values hold where this one has none."""
 
     def at(self, location: Location, *, key: bool = False) -> str:
         """`FILE:LINE:COLUMN` of a node, or of the nearest one around it."""
+        if self.below is not None and len(location) > 1 and location not in self.places and location not in self.keys:
+            return self.below.at(location, key=key)
         tables = (self.keys, self.places) if key else (self.places, self.keys)
         for length in range(len(location), -1, -1):
             for table in tables:

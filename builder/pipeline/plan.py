@@ -101,7 +101,7 @@ def _not_the_recipes(recipe: Recipe, lock: Lock) -> list[str]:
         ("name", recipe.name, lock.name),
         ("package", recipe.package, lock.package),
         ("description", recipe.description, lock.description),
-        ("default_profile", recipe.default_profile, lock.default_profile),
+        ("default_profile", recipe.default, lock.default_profile),
         ("profiles", recipe.profiles, tuple(profile.name for profile in lock.profiles)),
         ("base.reference", recipe.base, lock.base.reference),
         ("packages", set(recipe.packages), set(lock.packages)),

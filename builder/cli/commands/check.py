@@ -83,11 +83,34 @@ def command(recipe: str, show_diff: bool, context: Context, console: Console) ->
         if show_diff:
             console.out(unified_diff(result).rstrip("\n"))
     profiles, failed = _lint(workspace, plans[0], console=console)
+    default_note = _default_note(workspace)
+    if default_note is not None:
+        console.warn(default_note)
     console.document(
-        {"name": workspace.lock.name, "inputs": workspace.lock.inputs, "platforms": document, "profiles": profiles}
+        {
+            "name": workspace.lock.name,
+            "inputs": workspace.lock.inputs,
+            "platforms": document,
+            "default_profile": workspace.lock.default_profile,
+            "notes": [default_note] if default_note is not None else [],
+            "profiles": profiles,
+        }
     )
     if failed:
         raise click.exceptions.Exit(EXIT_INPUT)
+
+
+def _default_note(workspace: Workspace) -> str | None:
+    """What `docker run IMAGE` does when the image has no default profile; None when it has one."""
+    lock = workspace.lock
+    if lock.default_profile is not None:
+        return None
+    if not lock.profiles:
+        return "no profile: `docker run IMAGE` serves nothing, and exits with 2 unless a model is named"
+    return (
+        f"no default profile among {', '.join(profile.name for profile in lock.profiles)}: `docker run IMAGE` lists them "
+        "and exits with 2 (default_profile: NAME in the recipe chooses one)"
+    )
 
 
 def _lint(workspace: Workspace, plan: Plan, *, console: Console) -> tuple[list[dict[str, Any]], bool]:

@@ -138,7 +138,7 @@ def make_lock(
         ),
         checkpoint=checkpoint,
         profiles=profiles,
-        default_profile=recipe.default_profile,
+        default_profile=recipe.default,
         description=recipe.description,
         entrypoint=file_sha256(ENTRYPOINT_SOURCE),
         epoch=epoch,
