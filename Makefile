@@ -11,7 +11,7 @@ TESTS ?= tests
 WORKERS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo demo-serve build check lock test test-engine lint bench publish run clean
+.PHONY: profile-is-named help setup setup-dev demo demo-serve build check lock test test-engine lint bench publish run clean
 
 help: ## Show this help
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,8 +70,11 @@ bench: $(DEV) ## Measure speed side by side with peers, as ratios
 publish: $(SETUP) ## Build RECIPE and push it, with tags and evidence
 	@$(BUILDER) publish $(RECIPE)
 
-run: $(SETUP) ## Run RECIPE's image with PROFILE
+# Checked before the set-up, which takes a while.
+profile-is-named:
 	@test -n "$(PROFILE)" || { echo "error: name a profile: make run PROFILE=smoke" >&2; exit 2; }
+
+run: profile-is-named | $(SETUP) ## Run RECIPE's image with PROFILE
 	@$(BUILDER) run $(RECIPE) $(PROFILE)
 
 clean: ## Remove .venv and dist

@@ -21,6 +21,8 @@ from typing import IO, TYPE_CHECKING
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
+from packaging.version import InvalidVersion, Version
+
 from builder.base.model import BaseFile, BaseImage, Distribution, EntryKind, PackageTree
 from builder.base.together import together
 from builder.base.wheel_index import MEMBER_LIMIT, WheelIndex, index_of, read_index, write_index
@@ -226,13 +228,31 @@ def choose_wheel(name: str, version: str, platform: Platform) -> WheelLink:
         if fits and package.digests.get("sha256"):
             found.append((build, package.filename, package))
     if not found:
-        versions = sorted({package.version for package in page.packages if package.version})[-5:]
         raise InputError(
             f"there is no wheel of {name} {version} for {platform}",
-            hint=f"some versions that the index has: {', '.join(versions)}",
+            hint=_offer(version, {package.version for package in page.packages if package.version}),
         )
     _, filename, package = max(found, key=lambda each: (each[0], each[1]))
     return WheelLink(without_secrets(package.url), filename, package.digests["sha256"])
+
+
+def _version(text: str) -> Version | None:
+    try:
+        return Version(text)
+    except InvalidVersion:
+        return None
+
+
+def _offer(wanted: str, known: Collection[str]) -> str:
+    """Which versions there are, for one that is not: the nearest of the same release line first, then the newest."""
+    versions = sorted((each for each in map(_version, known) if each is not None), reverse=True)
+    finals = [each for each in versions if not each.is_prerelease] or versions
+    if not finals:
+        return "the index has none: check the name"
+    asked = _version(wanted)
+    near = [each for each in finals if asked is not None and each.release[:2] == asked.release[:2]][:2]
+    shown = list(dict.fromkeys([*near, *finals[:3]]))
+    return f"the index has {', '.join(map(str, shown))}"
 
 
 def index_session() -> requests.Session:

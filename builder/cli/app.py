@@ -6,8 +6,10 @@ Commands are imported only when they are called or asked for help, so that `buil
 from __future__ import annotations
 
 import errno
+import functools
 import importlib
 import os
+import shlex
 import sys
 import tempfile
 import traceback
@@ -19,6 +21,7 @@ import click
 
 from builder import __version__
 from builder.cli.console import Console
+from builder.cli.examples import EXAMPLES
 from builder.util.context import Context
 from builder.util.errors import EXIT_BUG, EXIT_INPUT, EXIT_INTERRUPTED, BuilderError, InputError
 from builder.util.redact import without_secrets
@@ -37,6 +40,9 @@ _TOKENS = ("GITHUB_TOKEN", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "BUILDER_API_KE
 
 # Name -> (module with an attribute `command`, one line of help). In the order in which a user meets them.
 COMMANDS: dict[str, tuple[str, str]] = {
+    "list": ("builder.cli.commands.list", "List the recipes here, their locks and their images."),
+    "doctor": ("builder.cli.commands.doctor", "Look for what builds, runs and publication need."),
+    "init": ("builder.cli.commands.init", "Begin a recipe: name pull requests, and the files are written."),
     "lock": ("builder.cli.commands.lock", "Resolve a recipe and pin everything that a build needs."),
     "check": (
         "builder.cli.commands.check",
@@ -58,6 +64,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "stack": ("builder.cli.commands.stack", "Hand the stack over as quilt series or mails, or take a series in."),
     "checkpoint": ("builder.cli.commands.checkpoint", "Digest, quantize and check checkpoints."),
     "schema": ("builder.cli.commands.schema", "Print the JSON Schema of recipes, profiles, gates or records."),
+    "completion": ("builder.cli.commands.completion", "Print a shell's completion script."),
+    "help": ("builder.cli.commands.help", "Show the help of a command."),
 }
 
 
@@ -76,6 +84,7 @@ class LazyGroup(click.Group):
             return None
         command = importlib.import_module(self.table[cmd_name][0]).command
         assert isinstance(command, click.Command)  # noqa: S101
+        _with_examples(command, cmd_name if self is cli else f"{self.name} {cmd_name}")
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
@@ -94,6 +103,15 @@ class LazyGroup(click.Group):
             if near:
                 raise click.UsageError(f"{error.message} Did you mean '{near[0]}'?", ctx) from error
             raise
+
+
+def _with_examples(command: click.Command, name: str) -> None:
+    """Put the examples of `builder NAME` behind its help, and those of a plain group's commands behind theirs."""
+    if name in EXAMPLES:
+        command.epilog = "\b\n" + "\n".join(["Examples:", *(f"  {line}" for line in EXAMPLES[name])])
+    if isinstance(command, click.Group) and not isinstance(command, LazyGroup):
+        for inner, found in command.commands.items():
+            _with_examples(found, f"{name} {inner}")
 
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -119,7 +137,15 @@ def common_options(function: F) -> F:
 
         return callback
 
-    wrapped: Any = function
+    @functools.wraps(function)
+    def called(*arguments: Any, **options: Any) -> Any:
+        try:
+            return function(*arguments, **options)
+        except BuilderError as error:
+            error.hint = _for_recipe(error.hint, options)
+            raise
+
+    wrapped: Any = called
     # `console` is filled by a hidden option, so that commands stay plain functions with typed arguments.
     wrapped = click.option("--console", hidden=True, callback=fill)(wrapped)
     wrapped = click.option(
@@ -134,6 +160,14 @@ def common_options(function: F) -> F:
     )(wrapped)  # fmt: skip
     result: F = wrapped
     return result
+
+
+def _for_recipe(hint: str | None, options: dict[str, Any]) -> str | None:
+    """The hint with the recipe that the command was given: rooms below know none, and `builder lock` alone does not run."""
+    recipe = options.get("recipe") or next(iter(options.get("recipes") or ()), None)
+    if hint is None or not isinstance(recipe, str):
+        return hint
+    return hint.replace("`builder lock`", f"`builder lock {shlex.quote(recipe)}`")
 
 
 def offline_option(function: F) -> F:
@@ -161,7 +195,7 @@ def cli() -> None:
     """
 
 
-def _shown(text: str) -> str:
+def shown(text: str) -> str:
     """The text as it may be printed: a message of some library may quote an address with its password, or a token."""
     return without_secrets(text, *(os.environ.get(name, "").strip() for name in _TOKENS))
 
@@ -170,20 +204,20 @@ def _report_bug(error: BaseException) -> Path:
     """Write what is worth pasting into an issue, without the environment (it may hold tokens)."""
     import platform
 
-    text = _shown("".join(traceback.format_exception(error)))
+    text = shown("".join(traceback.format_exception(error)))
     handle, name = tempfile.mkstemp(prefix="builder-bug-", suffix=".txt")
     with os.fdopen(handle, "w", encoding="utf-8") as stream:
         stream.write(f"builder {__version__}, Python {platform.python_version()}, {platform.platform()}\n")
-        stream.write(f"arguments: {_shown(str(sys.argv[1:]))}\n\n{text}")
+        stream.write(f"arguments: {shown(str(sys.argv[1:]))}\n\n{text}")
     return Path(name)
 
 
 def _bug(console: Console, error: Exception) -> int:
-    print(_shown("".join(traceback.format_exception(error))), end="", file=console.stderr)
+    print(shown("".join(traceback.format_exception(error))), end="", file=console.stderr)
     report = _report_bug(error)
     console.say(f"error: this is a bug in builder\n  next  open an issue and paste {report}")
     console.document(
-        {"error": {"kind": "Bug", "message": _shown(repr(error)), "exit_code": EXIT_BUG, "report": str(report)}}
+        {"error": {"kind": "Bug", "message": shown(repr(error)), "exit_code": EXIT_BUG, "report": str(report)}}
     )
     return EXIT_BUG
 

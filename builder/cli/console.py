@@ -6,6 +6,7 @@ Rich is imported only when something is drawn, so that `builder --help` stays fa
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,10 @@ from typing import IO, Any
 from builder.cli.progress import bar
 from builder.util.context import Progress, SilentProgress
 from builder.util.errors import BuilderError
+
+_WIDE = 200
+_COLUMN_GAP = 3
+"""Columns on a terminal that rich puts between two of a table, at most."""
 
 
 @dataclass
@@ -43,8 +48,20 @@ class Console:
         """A warning, on standard error, also with `--quiet`."""
         print(f"warning: {text}", file=self.stderr, flush=True)
 
+    def fail(self, text: str) -> None:
+        """An error among a command's results: a line of them, and with `--quiet` alone on standard error."""
+        if self.verbosity < 0:
+            print(f"error: {text}", file=self.stderr, flush=True)
+        else:
+            self.out(f"error: {text}")
+
     def out(self, text: str) -> None:
-        """A line of the command's result for people; not printed with `--json`."""
+        """A line of the command's result for people; not printed with `--json` or `--quiet`."""
+        if self.verbosity >= 0:
+            self.data(text)
+
+    def data(self, text: str) -> None:
+        """What the command was called for, such as a schema: printed with `--quiet` too, and not with `--json`."""
         if not self.json_mode:
             print(text, file=self.stdout, flush=True)
 
@@ -56,24 +73,34 @@ class Console:
             self.stdout.flush()
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str | None = None) -> None:
-        """A table on standard output (not with `--json`). Columns of numbers are set to the right."""
-        if self.json_mode:
+        """A table on standard output (not with `--json` or `--quiet`). Columns of numbers are set to the right.
+
+        A column is never narrower than its longest word: on a terminal that has no room for that, lines run on.
+        """
+        if self.json_mode or self.verbosity < 0:
             return
         from rich.box import SIMPLE_HEAD
+        from rich.cells import cell_len
         from rich.console import Console as RichConsole
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+        table = Table(box=SIMPLE_HEAD, pad_edge=False)
+        narrowest = 1
         for index, column in enumerate(columns):
             cells = [row[index].replace(",", "") for row in rows]
             numeric = bool(cells) and all(cell in {"", "-"} or cell.lstrip("+-").isdigit() for cell in cells)
-            table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+            words = (word for text in (column, *(row[index] for row in rows)) for word in text.split())
+            least = max((cell_len(word) for word in words), default=1)
+            table.add_column(column, justify="right" if numeric else "left", overflow="fold", min_width=least)
+            narrowest += least + _COLUMN_GAP
         for row in rows:
             table.add_row(*(Text(cell) for cell in row))
         # A pipe has no width: a table for a program or a file is never folded to 80 columns.
-        width = None if self.stdout.isatty() else 200
-        RichConsole(file=self.stdout, width=width, highlight=False).print(table)
+        width = shutil.get_terminal_size().columns if self.stdout.isatty() else _WIDE
+        if title is not None:
+            print(title, file=self.stdout)
+        RichConsole(file=self.stdout, width=max(width, narrowest), highlight=False).print(table)
 
     def error(self, error: BuilderError) -> None:
         """Print an error with its details and hint, and with `--json` the error document."""

@@ -366,7 +366,7 @@ def read_lock(path: Path) -> Lock:
     if data is None:
         if path.exists():
             raise InputError(f"{path.name} is not a lock", hint="a lock is a file of at most 16 MiB")
-        raise InputError(f"there is no lock {path.name}", hint="run `builder lock` on the recipe first")
+        raise InputError(f"there is no lock {path.name}", hint="run `builder lock` first")
     return parse_lock(data, path.name)
 
 
@@ -377,12 +377,12 @@ def parse_lock(data: bytes, name: str) -> Lock:
     except UnicodeDecodeError as error:
         raise InputError(f"{name} is not UTF-8 text: {error.reason} at byte {error.start}") from error
     if not text.strip():
-        raise InputError(f"{name} is empty", hint="delete it and run `builder lock` on the recipe")
+        raise InputError(f"{name} is empty", hint="delete it and run `builder lock`")
     for number, line in enumerate(text.splitlines(), 1):
         if line.startswith(("<<<<<<< ", ">>>>>>> ")) or line == "=======":
             raise InputError(
                 f"{name}:{number}: a merge left its markers in the lock",
-                hint="take either side whole (`git checkout --ours` or `--theirs`), then run `builder lock` on the recipe",
+                hint="take either side whole (`git checkout --ours` or `--theirs`), then run `builder lock`",
             )
     document = parse_yaml(text, name)
     _not_a_recipe(document)
@@ -394,5 +394,5 @@ def _not_a_recipe(document: Document) -> None:
     if isinstance(value, Mapping) and isinstance(value.get("base"), str) and "epoch" not in value:
         raise InputError(
             f"{document.name} is a recipe, not a lock",
-            hint="run `builder lock` on the recipe; it writes NAME.lock.yaml",
+            hint=f"move {document.name} away, then run `builder lock`",
         )

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, StrictInt, StringConstraints, model_validator
 
 from builder.documents.model_shape import ModelShape
+from builder.documents.problems import PlacedError
+from builder.documents.pull import pull_name
 from builder.documents.reference import BaseReference, Platform, Reference, join_wheels
-from builder.documents.values import Commit, Envelope, Frozen, Name, PackageName, RelativePath, Sha256
+from builder.documents.values import Commit, Envelope, Frozen, Name, PackageName, RelativePath, WrittenSha256
 from builder.documents.yamlfile import validate
 from builder.util.errors import InputError
 from builder.util.files import sha256
@@ -44,7 +46,27 @@ def _folder(text: str) -> str:
 Folder = Annotated[
     str, StringConstraints(min_length=1, max_length=1000, pattern=r"^[^\x00-\x1f]+$"), AfterValidator(_folder)
 ]
-_PULL = re.compile(r"(?P<owner>[A-Za-z0-9][A-Za-z0-9-]*)/(?P<repo>[A-Za-z0-9._-]+)#(?P<number>[1-9][0-9]{0,9})")
+
+
+def _pull(value: object) -> object:
+    """A pull request as its canonical name, so that every spelling gives the same recipe and the same lock."""
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        return value
+    return pull_name(str(value))
+
+
+Pull = Annotated[str, BeforeValidator(_pull, json_schema_input_type=str | int)]
+
+
+def _platform(text: str) -> str:
+    try:
+        Platform.parse(text)
+    except InputError as error:
+        raise ValueError(f"{error.message}; {error.hint}") from error
+    return text
+
+
+PlatformName = Annotated[str, AfterValidator(_platform)]
 
 
 class TensorRule(Frozen):
@@ -64,7 +86,10 @@ class Requirements(Frozen):
 class OverlaySpec(Frozen):
     """One overlay: a pull request, or a diff in a local file."""
 
-    pull: str | None = Field(default=None, description="OWNER/REPOSITORY#NUMBER")
+    pull: Pull | None = Field(
+        default=None,
+        description="OWNER/REPOSITORY#NUMBER, the pull request's address, or a number of vllm-project/vllm.",
+    )
     file: RelativePath | None = Field(default=None, description="A diff, relative to the project root.")
     head: Commit | None = Field(
         default=None, description="The pull request's head commit. Pinned by the lock when left out."
@@ -95,7 +120,7 @@ class OverlaySpec(Frozen):
         default={},
         description="Path or glob of a change that a text overlay cannot deliver: why the overlay works without it.",
     )
-    after: dict[str, Sha256] = Field(
+    after: dict[str, WrittenSha256] = Field(
         default={}, description="Path: SHA-256 that the file must have once this overlay is applied."
     )
     requires: Requirements | None = Field(default=None, description="What the overlay needs of the checkpoint.")
@@ -107,12 +132,23 @@ class OverlaySpec(Frozen):
     why: str | None = Field(default=None, description="Why the overlay is in the stack.")
     drop_when: str | None = Field(default=None, description="When it can leave the stack.")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _a_mapping(cls, value: object) -> object:
+        """Say what is likely meant where YAML reads something else."""
+        if isinstance(value, str):
+            kind = "pull" if _names_a_pull(value) else "file"
+            raise ValueError(f"an overlay has keys; write it as `- {kind}: {value}`")  # noqa: TRY004  pydantic collects ValueErrors
+        if isinstance(value, Mapping) and "pull" in value and value["pull"] is None and "file" not in value:
+            raise ValueError(
+                "'pull' has no value; in YAML, `#` begins a comment: write the number alone, or OWNER/REPOSITORY#NUMBER"
+            )
+        return value
+
     @model_validator(mode="after")
     def _one_source(self) -> Self:
         if (self.pull is None) == (self.file is None):
             raise ValueError("an overlay has either 'pull' or 'file'")
-        if self.pull is not None and not _PULL.fullmatch(self.pull):
-            raise ValueError(f"{self.pull!r} is not a pull request; write it as OWNER/REPOSITORY#NUMBER")
         if self.file is not None and (self.head or self.merge_base):
             raise ValueError("'head' and 'merge_base' belong to a pull request")
         if self.pull is not None and self.origin is not None:
@@ -154,7 +190,7 @@ class CheckpointSpec(Frozen):
     )
     revision: str | None = Field(default=None, description="Commit, branch or tag; the lock pins the commit.")
     path: RelativePath | None = Field(default=None, description="A local folder, relative to the project root.")
-    digest: Sha256 | None = Field(default=None, description="The checkpoint digest, when it is known.")
+    digest: WrittenSha256 | None = Field(default=None, description="The checkpoint digest, when it is known.")
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -165,6 +201,29 @@ class CheckpointSpec(Frozen):
         if self.revision is not None and self.repo is None:
             raise ValueError("'revision' belongs to a 'repo'")
         return self
+
+
+def _names_a_pull(text: str) -> bool:
+    try:
+        pull_name(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _a_list(value: object) -> object:
+    """Say how a list is written where one text is in its place."""
+    if isinstance(value, str):
+        kind = "pull" if _names_a_pull(value) else "file"
+        raise ValueError(f"is a list; write `overlays:`, and below it `  - {kind}: {value}`")  # noqa: TRY004  pydantic collects ValueErrors
+    return value
+
+
+def _listed_once(key: str, what: str, names: Sequence[str]) -> None:
+    """Raise `PlacedError` at the second place of a name that is repeated."""
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            raise PlacedError(f"{what} {name} is repeated; it is number {names.index(name) + 1} already", (key, index))
 
 
 class Recipe(Frozen):
@@ -179,7 +238,7 @@ class Recipe(Frozen):
         pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
         description="The package that serves, which profiles are judged by and which overlays may change.",
     )
-    overlays: tuple[OverlaySpec, ...] = ()
+    overlays: Annotated[tuple[OverlaySpec, ...], BeforeValidator(_a_list)] = ()
     checkpoint: CheckpointSpec | None = None
     model: ModelShape | None = Field(
         default=None,
@@ -190,32 +249,35 @@ class Recipe(Frozen):
     default_profile: Name | None = Field(
         default=None, description="What the image serves when no profile is named. One profile alone is the default."
     )
-    platforms: tuple[str, ...] = ("linux/amd64",)
+    platforms: tuple[PlatformName, ...] = ("linux/amd64",)
     publish: str | None = Field(default=None, description="REGISTRY/REPOSITORY that `builder publish` pushes to.")
     description: str = ""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         ids = [overlay.id for overlay in self.overlays]
-        if twice := sorted({name for name in ids if ids.count(name) > 1}):
-            raise ValueError(f"overlay {', '.join(twice)} is listed twice")
-        if len(set(self.profiles)) != len(self.profiles):
-            raise ValueError("a profile is listed twice")
+        _listed_once("overlays", "overlay", ids)
+        _listed_once("profiles", "profile", self.profiles)
+        _listed_once("platforms", "platform", self.platforms)
         if self.default_profile is not None and self.default_profile not in self.profiles:
-            raise ValueError(f"default_profile {self.default_profile!r} is not among the profiles")
+            raise PlacedError(
+                f"default_profile {self.default_profile!r} is not among the profiles", ("default_profile",)
+            )
+        key = "base"
         try:
             BaseReference.parse(self.base)
-            for platform in self.platforms:
-                Platform.parse(platform)
+            key = "publish"
             if self.publish is not None and not Reference.is_repository(self.publish):
                 Reference.parse(self.publish)
                 raise ValueError("'publish' names a repository, without tag and digest")
         except InputError as error:
-            raise ValueError(error.message) from error
+            raise PlacedError(error.message, (key,)) from error
+        except ValueError as error:
+            raise PlacedError(str(error), (key,)) from error
         if len(self.packages) > MAX_PACKAGES:
             raise ValueError(f"the overlays name more than {MAX_PACKAGES} packages")
-        if not self.platforms or len(set(self.platforms)) != len(self.platforms):
-            raise ValueError("'platforms' lists each platform once, and at least one")
+        if not self.platforms:
+            raise PlacedError("'platforms' lists at least one platform", ("platforms",))
         return self
 
     @property

@@ -89,8 +89,9 @@ def parse_yaml(text: str, name: str) -> Document:
         _check_events(text, name)
         node = loader.get_single_node()
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
+        mark = _mark(error)
         what = error.problem or error.context or "not YAML"
+        what = next((plain for part, plain in _PLAIN.items() if part in what), what)
         if error.context and what.startswith("but "):
             # The second half of a sentence.
             what = f"{error.context} {what}"
@@ -105,6 +106,26 @@ def parse_yaml(text: str, name: str) -> Document:
     document = Document(name, None)
     document.value = _build(node, (), document) if node is not None else None
     return document
+
+
+_PLAIN = {
+    "could not find expected ':'": "this key has no `: ` and value behind it",
+    "found unexpected end of stream": "what is quoted here does not end",
+    "found unexpected document separator": "what is quoted here does not end",
+    "expected ',' or ']'": "the list that begins here has no `]`",
+    "expected ',' or '}'": "the mapping that begins here has no `}`",
+    "mapping values are not allowed here": "a second `: ` in one line, or a line that is indented too far",
+    "found character '\\t' that cannot start": "a tab; YAML is indented with spaces",
+}
+"""Parts of PyYAML's messages, in words of the file."""
+_BEGUN = tuple(_PLAIN)[:5]
+"""What was begun and is not ended: PyYAML notices it lines later."""
+
+
+def _mark(error: yaml.MarkedYAMLError) -> yaml.Mark | None:
+    """Where a person has to look: at the beginning of what is not ended."""
+    begun = any(part in (error.problem or "") for part in _BEGUN)
+    return error.context_mark if begun and error.context_mark else error.problem_mark or error.context_mark
 
 
 def _check_events(text: str, name: str) -> None:

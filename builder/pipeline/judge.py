@@ -42,7 +42,7 @@ def judge_of_recipe(project: Project, recipe: Recipe, *, context: Context) -> Ju
     if lock.recipe != recipe.digest:
         raise MismatchError(
             f"{project.show(project.lock_path)} is older than {project.show(project.recipe_path)}",
-            hint=f"run `builder lock {recipe.name}` and look at the difference before you commit it",
+            hint=f"run `builder lock {project.recipe}` and look at the difference before you commit it",
         )
     platform = Platform.parse(recipe.platforms[0])
     plan = make_plan(project, lock, platform, context=context)

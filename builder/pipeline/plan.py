@@ -91,7 +91,7 @@ def check_fresh(project: Project, recipe: Recipe, lock: Lock) -> None:
         raise MismatchError(
             f"{project.show(project.lock_path)} is older than what it locks",
             details=[("changed", name) for name in changed],
-            hint=f"run `builder lock {recipe.name}` and look at the difference before you commit it",
+            hint=f"run `builder lock {project.recipe}` and look at the difference before you commit it",
         )
 
 

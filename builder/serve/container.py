@@ -77,6 +77,14 @@ def cache_for(lock: Lock, user: str | None) -> str:
     return str(folder)
 
 
+def default_profile(lock: Lock) -> str:
+    """The profile that is meant when none is named. Raises `InputError` when the lock has no default."""
+    if lock.default_profile is not None:
+        return lock.default_profile
+    names = ", ".join(profile.name for profile in lock.profiles)
+    raise InputError("which profile?", hint=f"{lock.name} has no default; it has: {names or 'none'}")
+
+
 def locked_profile(lock: Lock, name: str) -> Profile:
     """The locked profile. Raises `InputError` with the names that there are."""
     for profile in lock.profiles:

@@ -164,7 +164,10 @@ def test_a_result_whose_outcome_contradicts_its_checks_is_unreadable(tmp_path: P
     assert read_verdict(path.read_bytes()) == Reading("failed", ("sha256:" + "0" * 64,))
     document = json.loads(path.read_text())
     predicate = document["predicate"]
-    for changed in ({"result": "PASSED"}, {"failedTests": []}, {"passedTests": ["smoke:tiny/b"]}):
+    contradictions: tuple[dict[str, object], ...] = (
+        {"result": "PASSED"}, {"failedTests": []}, {"passedTests": ["smoke:tiny/b"]},
+    )  # fmt: skip
+    for changed in contradictions:
         assert (
             read_verdict(json.dumps({**document, "predicate": {**predicate, **changed}}).encode()).outcome
             == "unreadable"

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from builder.cli.app import common_options, offline_option
+from builder.cli.commands.names import recipe_names
 from builder.cli.console import Console
 from builder.documents.lock import overlay_lines
 from builder.documents.reference import Platform
@@ -21,12 +22,12 @@ from builder.pipeline.build import build_images, docker_base, write_oci
 from builder.pipeline.plan import Plan
 from builder.pipeline.workspace import Workspace, open_workspace
 from builder.util.context import Context
-from builder.util.errors import InputError
+from builder.util.errors import InputError, UnreachableError
 from builder.util.holding import scratch
 
 
 @click.command(name="build")
-@click.argument("recipe")
+@click.argument("recipe", shell_complete=recipe_names)
 @click.option(
     "--engine", type=click.Choice(["oci", "docker"]),
     help="Who puts the image together. Default: docker when a daemon responds and the base is an image, else oci.",
@@ -188,13 +189,19 @@ def _load(workspace: Workspace, built: Built, kind: str, target: Path, console: 
 def _docker(workspace: Workspace, plans: list[Plan], console: Console) -> dict[str, Any]:
     from builder.image.context import render_context
     from builder.oci.daemon import daemon
-    from builder.oci.docker_cli import build
+    from builder.oci.docker_cli import build, choose
     from builder.pipeline.docker_base import ensure_base
 
     if len(plans) > 1:
         raise InputError("the docker engine builds one platform", hint="use --engine oci for several platforms")
     plan = plans[0]
-    ensure_base(workspace.project, workspace.lock, plan, context=workspace.context)
+    try:
+        ensure_base(workspace.project, workspace.lock, plan, context=workspace.context)
+        cli = choose()
+    except UnreachableError as error:
+        if workspace.lock.base.parsed.kind != "docker":
+            error.hint = f"{error.hint}; or build without Docker: --engine oci"
+        raise
     tags = image_tags(workspace.lock)
     names = [f"{workspace.lock.name}:{tag}" for tag in tags.all]
     with tempfile.TemporaryDirectory(prefix="builder-context-") as folder:
@@ -203,7 +210,7 @@ def _docker(workspace: Workspace, plans: list[Plan], console: Console) -> dict[s
             place, docker_base(workspace), plan.rootfs, labels=image_labels(workspace.lock, plan.record), entrypoint=entrypoint_of(plan.record),
             name=workspace.lock.name,
         )  # fmt: skip
-        found, cli = build(place, names, platform=str(plan.platform), context=workspace.context)
+        found, cli = build(place, names, platform=str(plan.platform), context=workspace.context, cli=cli)
     with daemon() as client:
         layers = client.images.get(found).attrs["RootFS"]["Layers"]
     console.out(f"docker:{names[0]}")

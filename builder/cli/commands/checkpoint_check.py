@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from builder.cli.app import common_options
+from builder.cli.commands.names import recipe_names
 from builder.cli.console import Console
 from builder.util.context import Context
 from builder.util.errors import MismatchError
@@ -21,7 +22,11 @@ if TYPE_CHECKING:
 
 @click.command(name="check")
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
-@click.option("--recipe", help="Judge for the overlays of this recipe, and against its lock when there is one.")
+@click.option(
+    "--recipe",
+    shell_complete=recipe_names,
+    help="Judge for the overlays of this recipe, and against its lock when there is one.",
+)
 @click.option("--error-against", "source", type=click.Path(path_type=Path), metavar="SOURCE",
               help="Read the tables too, and compare them with those of SOURCE.")  # fmt: skip
 @common_options

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from builder.cli.app import common_options
+from builder.cli.commands.names import profile_names, recipe_names
 from builder.cli.console import Console
 from builder.util.context import Context
 from builder.util.errors import InputError
@@ -37,8 +38,8 @@ _SECONDS = click.option(
 
 
 @command.command(name="compose")
-@click.argument("recipe")
-@click.argument("profiles", nargs=-1)
+@click.argument("recipe", shell_complete=recipe_names)
+@click.argument("profiles", nargs=-1, shell_complete=profile_names)
 @_IMAGE
 @_OUTPUT
 @_FORCE
@@ -64,7 +65,7 @@ def compose_command(
     from builder.serve.container import model_folder
     from builder.serve.deploy.compose import compose
 
-    workspace = open_workspace(recipe, context=Context(console))
+    workspace = open_workspace(recipe, context=Context(console), make=False)
     services = _services(workspace.lock, profiles, image, startup_seconds)
     folder = model or str(model_folder(workspace.project, workspace.lock, None))
     if not folder.startswith("/"):
@@ -73,8 +74,8 @@ def compose_command(
 
 
 @command.command(name="kubernetes")
-@click.argument("recipe")
-@click.argument("profiles", nargs=-1)
+@click.argument("recipe", shell_complete=recipe_names)
+@click.argument("profiles", nargs=-1, shell_complete=profile_names)
 @_IMAGE
 @_OUTPUT
 @_FORCE
@@ -99,7 +100,7 @@ def kubernetes_command(
     from builder.pipeline.workspace import open_workspace
     from builder.serve.deploy.kubernetes import manifests
 
-    lock = open_workspace(recipe, context=Context(console)).lock
+    lock = open_workspace(recipe, context=Context(console), make=False).lock
     services = _services(lock, profiles, image, startup_seconds)
     _write(manifests(services, model_claim=model_claim, cache_gib=cache_gib), output, force, console)
 
@@ -122,7 +123,7 @@ def _write(documents: Mapping[str, dict[str, Any]], output: str, force: bool, co
         for name, document in documents.items()
     }
     if output == "-":
-        console.out("---\n".join(texts.values()).rstrip("\n"))
+        console.data("---\n".join(texts.values()).rstrip("\n"))
         console.document({"documents": documents})
         return
     folder = Path(output)

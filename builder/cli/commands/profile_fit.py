@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from builder.cli.app import common_options
+from builder.cli.commands.names import gpu_names, profile_names, recipe_names
 from builder.cli.console import Console
 from builder.util.context import Context
 from builder.util.errors import InputError
@@ -27,9 +28,9 @@ _BAR = 40
 
 
 @click.command(name="fit")
-@click.argument("recipe")
-@click.argument("profile")
-@click.option("--gpu", help="A GPU by name, such as rtx-5090; the profile's own by default.")
+@click.argument("recipe", shell_complete=recipe_names)
+@click.argument("profile", shell_complete=profile_names)
+@click.option("--gpu", shell_complete=gpu_names, help="A GPU by name, such as rtx-5090; the profile's own by default.")
 @click.option("--vllm-version", metavar="V", help="Estimate for another vLLM than the recipe's base.")
 @click.option(
     "--checkpoint",

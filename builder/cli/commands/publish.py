@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from builder.cli.app import common_options
+from builder.cli.commands.names import recipe_names
 from builder.cli.console import Console
 from builder.util.context import Context
 from builder.util.errors import BuilderError, InputError
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @click.command(name="publish")
-@click.argument("recipes", nargs=-1, required=True, metavar="RECIPE...")
+@click.argument("recipes", nargs=-1, required=True, metavar="RECIPE...", shell_complete=recipe_names)
 @click.option(
     "--to", multiple=True, metavar="REGISTRY/REPOSITORY", help="Where to push. Default: the recipe's 'publish'."
 )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from builder.cli.app import common_options, offline_option
+from builder.cli.commands.names import recipe_names
 from builder.cli.console import Console
 from builder.util.context import Context
 from builder.util.errors import InputError
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @click.command(name="render")
-@click.argument("recipes", nargs=-1, required=True, metavar="RECIPE...")
+@click.argument("recipes", nargs=-1, required=True, metavar="RECIPE...", shell_complete=recipe_names)
 @click.option("--output", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Folder to write.")
 @click.option("--bake", is_flag=True, help="Write a folder per recipe, and DIR/docker-bake.json over all of them.")
 @offline_option

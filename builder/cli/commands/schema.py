@@ -27,5 +27,5 @@ def command(kind: str, console: Console) -> None:
         from builder.gate.suite import json_schema
     else:
         from builder.documents.profile import json_schema
-    console.out(json.dumps(json_schema(), indent=2))
+    console.data(json.dumps(json_schema(), indent=2))
     console.document(json_schema())

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from builder.cli.app import common_options, offline_option
+from builder.cli.commands.names import recipe_names
 from builder.cli.console import Console
 from builder.util.context import Context
 from builder.util.errors import InputError, MismatchError, UnreachableError
@@ -18,13 +20,18 @@ if TYPE_CHECKING:
     from builder.release.verify.reader import Reader
 
 
+_KINDS = ("oci:", "oci-archive:", "docker:", "wheel:")
+
+
 class NotVerifiedError(UnreachableError):
     """What is needed to derive the image again could not be reached. Nothing that differs was found, and nothing is proven."""
 
 
 @click.command(name="verify")
-@click.argument("reference", metavar="oci:DIR[:NAME]|REGISTRY/REPOSITORY[:TAG|@DIGEST]")
-@click.option("--recipe", help="Derive the image from this recipe's lock and diffs: pins the author.")
+@click.argument("reference", metavar="DIR|oci:DIR[:NAME]|REGISTRY/REPOSITORY[:TAG|@DIGEST]")
+@click.option(
+    "--recipe", shell_complete=recipe_names, help="Derive the image from this recipe's lock and diffs: pins the author."
+)
 @click.option(
     "--lock", "pin", metavar="DIGEST", help="The lock that travels along must have this digest: pins the author."
 )
@@ -56,8 +63,8 @@ def command(
         raise InputError("--quick and --rebuild exclude each other")
     if pin is not None:
         pin = _digest(pin)
-    reader, other = _open(reference, context=context), _open(against, context=context) if against is not None else None
     workspace, request = _request(recipe, pin, quick=quick, evidence=not no_evidence, context=context)
+    reader, other = _open(reference, context=context), _open(against, context=context) if against is not None else None
     named = choose_lock(reader, request)
     about = _about(named.digest, workspace, pin, quick=quick)
     console.out(about)
@@ -105,7 +112,7 @@ def _request(
 
     if recipe is None:
         return None, Request(pin=pin, quick=quick, evidence=evidence)
-    workspace = open_workspace(recipe, context=context)
+    workspace = open_workspace(recipe, context=context, make=False)
     overlays = [read_overlay(workspace.project, overlay) for overlay in workspace.lock.overlays]
     request = Request(
         workspace.lock, overlays, pin, root=workspace.project.root, quick=quick, evidence=evidence,
@@ -185,8 +192,10 @@ def _say(reference: str, done: Verified, console: Console, *, quick: bool) -> No
 def _open(text: str, *, context: Context) -> Reader:
     from builder.release.verify.reader import open_reader
 
+    if not text.startswith(_KINDS) and (Path(text) / "index.json").is_file():
+        text = f"oci:{text}"
     # Of the others, `open_reader` says that they cannot be verified.
-    if context.offline and not text.startswith(("oci:", "oci-archive:", "docker:", "wheel:")):
+    if context.offline and not text.startswith(_KINDS):
         raise InputError(f"--offline: {text} is in a registry", hint="name an OCI layout: oci:DIR or oci:DIR:TAG")
     return open_reader(text, context=context)
 

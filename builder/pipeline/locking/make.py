@@ -82,17 +82,13 @@ def make_lock(
     cache = ContentCache()
     profiles = load_profiles(project, recipe.profiles)
     pinned = {overlay.id: overlay for overlay in previous.overlays} if previous else {}
-    resolved = [
-        resolve_overlay(
-            project,
-            spec,
-            pinned.get(spec.id),
-            update=spec.id in update,
-            context=context,
-            pending=pending,
+    # What is wrong with a local diff is found before a server is asked.
+    found: dict[str, ResolvedOverlay] = {}
+    for spec in sorted(recipe.overlays, key=lambda each: each.file is None):
+        found[spec.id] = resolve_overlay(
+            project, spec, pinned.get(spec.id), update=spec.id in update, context=context, pending=pending
         )
-        for spec in recipe.overlays
-    ]
+    resolved = [found[spec.id] for spec in recipe.overlays]
     base = _open(project, recipe, previous if "base" not in update else None, context=context)
     platforms: dict[str, LockedPlatform] = {}
     results: dict[str, StackResult] = {}
