@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
+
+_ADDED, _REMOVED = b"+-"
+_GROUPS = re.compile(rb"( *)([+-]+)")
 
 ChangeKind = Literal["modify", "add", "delete", "rename", "copy", "mode"]
 
@@ -29,22 +33,32 @@ class Hunk:
     """The header as it should be, when the diff's own counts one line of context too few."""
 
     @cached_property
+    def markers(self) -> bytes:
+        """The markers of all lines, one byte for each."""
+        return bytes([line[0] for line in self.lines])
+
+    @cached_property
     def old(self) -> tuple[bytes, ...]:
         """The lines that the hunk finds."""
-        return tuple(line[1:] for line in self.lines if line[:1] in b" -")
+        return tuple([line[1:] for line in self.lines if line[0] != _ADDED])
 
     @cached_property
     def new(self) -> tuple[bytes, ...]:
         """The lines that the hunk leaves."""
-        return tuple(line[1:] for line in self.lines if line[:1] in b" +")
+        return tuple([line[1:] for line in self.lines if line[0] != _REMOVED])
 
     @cached_property
     def context(self) -> tuple[int, int]:
         """How many lines of context the hunk begins and ends with."""
-        markers = [line[:1] for line in self.lines]
-        head = next((index for index, marker in enumerate(markers) if marker != b" "), len(markers))
-        tail = next((index for index, marker in enumerate(reversed(markers)) if marker != b" "), len(markers))
-        return head, tail
+        size, markers = len(self.markers), self.markers
+        return size - len(markers.lstrip(b" ")), size - len(markers.rstrip(b" "))
+
+    @cached_property
+    def groups(self) -> tuple[tuple[int, int, int], ...]:
+        """The runs of changed lines: how many lines of context come before each, how many it removes, how many it adds."""
+        return tuple([
+            (len(kept), changed.count(b"-"), changed.count(b"+")) for kept, changed in _GROUPS.findall(self.markers)
+        ])
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
+from builder.patch.carried import carried
 from builder.patch.hunks import Text, found_at, old_index, result_at, stands_at
 from builder.patch.locate import as_placed, closest, locate_all
 from builder.patch.model import FileChange, Hunk, HunkCause, HunkFailure
@@ -222,6 +223,13 @@ def _made_already(text: Text, hunk: Hunk, spot: int | None) -> bool:
 def _follow(hunk: Hunk, path: str, steps: Sequence[Step]) -> _Followed:
     """Where the lines that a hunk finds in the base are after `steps`."""
     index = old_index(hunk)
+    if not steps:
+        return _Followed(index)
+    if hunk.old and (runs := carried(steps, path)) is not None:
+        place = runs.block(index, len(hunk.old))
+        if place is not None:
+            return _Followed(place)
+    # Something has changed the lines or what surrounds them: each version of the file says whether they were still together.
     for step in steps:
         position, touched = -1, False
         while (change := step.selection.next_of(path, position)) is not None:

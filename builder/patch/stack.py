@@ -6,8 +6,6 @@ tree is compared with what the hunks say, file by file and byte by byte.
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -35,6 +33,7 @@ from builder.patch.placement import Places, resolve
 from builder.patch.select import TEST_FOLDERS, NothingEntersError, Selection, select
 from builder.patch.syntax import judge
 from builder.patch.tree import Content, StackError, Step, Tree, change_in
+from builder.patch.workplace import Workplace, workplace
 from builder.util.errors import InputError
 from builder.util.process import Finished
 
@@ -66,10 +65,11 @@ def run_steps(overlays: Sequence[Overlay], tree: PackageTree, package: str) -> l
     selections = [_select(overlay, package, own[overlay.packages or (package,)], others, tree) for overlay in overlays]
     steps: list[Step] = []
     current = read_base(overlays, selections, tree)
-    for index, (overlay, selection) in enumerate(zip(overlays, selections, strict=True)):
-        step = _step(overlay, selection, current, steps, overlays[index + 1 :])
-        steps.append(step)
-        current = step.after
+    with workplace() as place:
+        for index, (overlay, selection) in enumerate(zip(overlays, selections, strict=True)):
+            step = _step(overlay, selection, current, steps, overlays[index + 1 :], place)
+            steps.append(step)
+            current = step.after
     return steps
 
 
@@ -164,24 +164,32 @@ def apply_overlay(
     overlay: Overlay, selection: Selection, before: Tree, steps: Sequence[Step], later: Sequence[Overlay]
 ) -> tuple[Tree, tuple[AppliedHunk, ...]]:
     """One overlay on a private copy: the tree after it, and where its hunks went."""
-    step = _step(overlay, selection, before, steps, later)
+    with workplace() as place:
+        step = _step(overlay, selection, before, steps, later, place)
     return step.after, step.hunks
 
 
 def _step(
-    overlay: Overlay, selection: Selection, before: Tree, steps: Sequence[Step], later: Sequence[Overlay]
+    overlay: Overlay,
+    selection: Selection,
+    before: Tree,
+    steps: Sequence[Step],
+    later: Sequence[Overlay],
+    place: Workplace,
 ) -> Step:
     """Find the places, let GNU patch apply, and compare its result with what the hunks say."""
     plan = None if overlay.fuzz else _planned(overlay, selection, before, steps)
     changes = plan.changes if plan is not None else [_whole(change, before) for change in selection.changes]
     concerned = _touched(selection.changes)
-    done, found = _patched(overlay, changes, {path: before[path] for path in concerned if path in before})
+    done, found = _patched(overlay, changes, {path: before[path] for path in concerned if path in before}, place)
     reported = gnupatch.read_placed(done.stdout)
     if plan is None and overlay.fuzz:
         plan = _as_reported(selection, before, reported)
     if done.returncode == 0 and plan is not None and _modes_of(found, plan.expected) == plan.expected:
-        untouched = {path: content for path, content in before.items() if path not in concerned}
-        after = {**untouched, **plan.expected}
+        after = dict(before)
+        for path in concerned:
+            after.pop(path, None)
+        after.update(plan.expected)
         _check_folders(overlay, selection, after)
         hunks = _report(selection.changes, plan, reported)
         return Step(overlay, selection, before, after, hunks, plan.spots)
@@ -286,35 +294,11 @@ def _report(changes: Sequence[FileChange], plan: _Plan, reported: Sequence[gnupa
     return tuple(hunks)
 
 
-def _patched(overlay: Overlay, changes: Sequence[FileChange], files: Tree) -> tuple[Finished, Tree]:
-    """Let GNU patch apply the changes to a private copy of `files`: how it ended, and every file that is then present."""
-    with tempfile.TemporaryDirectory(prefix="builder-stack-") as name:
-        made: set[Path] = set()
-        for path, content in files.items():
-            target = Path(name, path)
-            if target.parent not in made:
-                target.parent.mkdir(parents=True, exist_ok=True)
-                made.add(target.parent)
-            target.write_bytes(content.data)
-            target.chmod(content.mode)
-        done = gnupatch.apply(patch_input(changes), Path(name), fuzz=overlay.fuzz)
-        return done, _read_folder(name) if done.returncode == 0 else {}
-
-
-def _read_folder(folder: str) -> Tree:
-    """Everything in the folder, links included: a stray `.orig` or `.rej` makes the comparison fail."""
-    found: Tree = {}
-    left = [folder]
-    while left:
-        with os.scandir(left.pop()) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    left.append(entry.path)
-                    continue
-                data = b"" if entry.is_symlink() else Path(entry.path).read_bytes()
-                executable = bool(entry.stat(follow_symlinks=False).st_mode & 0o100)
-                found[entry.path[len(folder) + 1 :]] = Content(data, executable)
-    return found
+def _patched(overlay: Overlay, changes: Sequence[FileChange], files: Tree, place: Workplace) -> tuple[Finished, Tree]:
+    """Let GNU patch apply the changes to private `files`: how it ended, and every file that is then present."""
+    folder = place.prepare(files)
+    done = gnupatch.apply(patch_input(changes), Path(folder), fuzz=overlay.fuzz)
+    return done, place.read() if done.returncode == 0 else {}
 
 
 def _modes_of(found: Tree, expected: Tree) -> Tree:
@@ -371,13 +355,15 @@ def stack_file(path: str, old: Content | None, new: Content | None, overlays: tu
 
 
 def _result(applied: Sequence[AppliedOverlay], base: Tree, after: Tree) -> StackResult:
+    owners: dict[str, list[str]] = {}
+    for overlay in applied:
+        for path in overlay.files:
+            owners.setdefault(path, []).append(overlay.id)
     files = []
     for path in sorted(base.keys() | after.keys()):
         old, new = base.get(path), after.get(path)
-        if old == new:
-            continue
-        owners = tuple(overlay.id for overlay in applied if path in overlay.files)
-        files.append(stack_file(path, old, new, owners))
+        if old != new:
+            files.append(stack_file(path, old, new, tuple(owners.get(path, ()))))
     seen: set[str] = set()
     disjoint = True
     for overlay in applied:

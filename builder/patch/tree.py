@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
+from typing import Any
 
 from builder.patch import gnupatch
 from builder.patch.hunks import Text, apply_hunks
@@ -65,6 +66,11 @@ class Step:
     hunks: tuple[AppliedHunk, ...] = ()
     spots: Mapping[int, Sequence[int | None]] = field(default_factory=dict)
     """Where the hunks of a change went in the file before it (index from 0), by the change's line in the diff."""
+
+    @cached_property
+    def carried(self) -> dict[str, Any]:
+        """What is known of where the base's lines are after this step, by the base's path (see `builder.patch.carried`)."""
+        return {}
 
     def moved(self, change: FileChange, index: int) -> int | None:
         """Where the line `index` (from 0) of a file is after one of this overlay's changes; None when it is gone."""
