@@ -18,7 +18,6 @@ from builder.patch.diagnose.report import explain
 from builder.patch.diff import patch_input
 from builder.patch.hunks import Text, old_index
 from builder.patch.installed import Installed
-from builder.patch.locate import as_placed
 from builder.patch.model import (
     AppliedHunk,
     AppliedOverlay,
@@ -32,7 +31,7 @@ from builder.patch.model import (
 from builder.patch.placement import Places, resolve
 from builder.patch.select import TEST_FOLDERS, NothingEntersError, Selection, select
 from builder.patch.syntax import judge
-from builder.patch.tree import Content, StackError, Step, Tree, change_in
+from builder.patch.tree import Content, StackError, Step, Tree, change_at, change_in
 from builder.patch.workplace import Workplace, workplace
 from builder.util.errors import InputError
 from builder.util.process import Finished
@@ -216,9 +215,8 @@ def _planned(overlay: Overlay, selection: Selection, before: Tree, steps: Sequen
         source = tree.get(change.old_path or "")
         text = source.text if source is not None else Text(())
         found = resolve(change, text, base, steps, overlay.headings)
-        there = as_placed(change.hunks, found.spots) if found.complete else None
         given = _whole(change, tree)
-        if there is None or not change_in(tree, change, there):
+        if not found.complete or not change_at(tree, change, found.spots):
             return None
         changes.append(given if found.by_gnu_patch or change.carried_out else _exact(change, found.spots))
         places.append(found)
@@ -280,17 +278,18 @@ def _report(changes: Sequence[FileChange], plan: _Plan, reported: Sequence[gnupa
     placed = {(each.section, each.number): each for each in reported}
     hunks: list[AppliedHunk] = []
     for section, (change, places) in enumerate(zip(changes, plan.places, strict=True)):
-        shift = 0
+        path, shift = change.path, 0
+        exact = bool(places.spots) and not places.by_gnu_patch
         for number, hunk in enumerate(change.hunks, 1):
             spot = placed.get((section, number))
             line = spot.line if spot else max(hunk.new_start, 1)
             offset, fuzz = (spot.offset, spot.fuzz) if spot else (0, 0)
-            if places.spots and not places.by_gnu_patch:
+            if exact:
                 index = places.spots[number - 1] or 0
                 offset, line = index - old_index(hunk), index + shift + 1
             shift += hunk.new_count - hunk.old_count
             chosen = places.chosen[number - 1] if places.chosen else ""
-            hunks.append(AppliedHunk(change.path, number, hunk.diff_line, line, offset, fuzz, chosen))
+            hunks.append(AppliedHunk(path, number, hunk.diff_line, line, offset, fuzz, chosen))
     return tuple(hunks)
 
 
