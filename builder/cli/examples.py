@@ -31,11 +31,27 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "builder smoke http://127.0.0.1:8000 smoke --container NAME",
         "builder smoke http://10.0.0.7:8000/v1",
     ),
+    "gate run": (
+        "builder gate run http://127.0.0.1:8000 --suite sample",
+        "builder gate run http://127.0.0.1:8000 production-ceiling --container vllm --suite hard-gate-34",
+        "builder gate run mine smoke --suite hard-gate-34 --suite silver200",
+    ),
+    "gate lint": ("builder gate lint sample",),
+    "gate import": ("builder gate import lm-eval results/samples.jsonl --suite sample",),
+    "verdict show": (
+        "builder verdict show ghcr.io/me/images@sha256:DIGEST",
+        "builder verdict show dist/gate/sample.json --html page.html",
+    ),
+    "verdict adr": ("builder verdict adr dist/gate/sample.json --output docs/decision.md",),
     "deploy compose": ("builder deploy compose mine smoke --image ghcr.io/me/images@sha256:DIGEST --output deploy",),
     "deploy kubernetes": ("builder deploy kubernetes mine --image ghcr.io/me/images@sha256:DIGEST --output -",),
     "profile list": ("builder profile list", "builder profile list --recipe mine"),
     "profile show": ("builder profile show smoke", "builder profile show smoke --resolved --recipe mine"),
     "profile lint": ("builder profile lint smoke --recipe mine",),
+    "profile import": (
+        "builder profile import recipe.yaml --hardware h200",
+        "builder profile import --from-command 'vllm serve Qwen/Qwen3-8B --max-model-len 16384'",
+    ),
     "profile fit": ("builder profile fit mine smoke --gpu rtx-5090",),
     "drift": ("builder drift mine", "builder drift mine --markdown"),
     "rebase": (
