@@ -45,6 +45,7 @@ def command(recipe: str, show_diff: bool, context: Context, console: Console) ->
             console.out(line)
         for note in notes(result):
             console.out(note)
+        _show_brought(plan, console)
         if len(result.overlays) > 1:
             console.out(
                 "The overlays touch different files: their order does not matter to the result."
@@ -77,6 +78,14 @@ def command(recipe: str, show_diff: bool, context: Context, console: Console) ->
                     for overlay in result.overlays
                 ],
                 "notes": notes(result),
+                "wheels": [
+                    each.model_dump(
+                        mode="json", include={"id", "name", "version", "file", "sha256", "native", "replaces"}
+                    )
+                    for each in plan.locked.installed
+                ],
+                "files": [each.model_dump(mode="json") for each in plan.locked.added],
+                "unmet": list(plan.locked.unmet),
                 "diff": unified_diff(result) if show_diff else None,
             }
         )
@@ -98,6 +107,23 @@ def command(recipe: str, show_diff: bool, context: Context, console: Console) ->
     )
     if failed:
         raise click.exceptions.Exit(EXIT_INPUT)
+
+
+def _show_brought(plan: Plan, console: Console) -> None:
+    """What wheels and `files:` bring, each with its digest, and what is required in vain."""
+    for each in plan.locked.installed:
+        if each.file is None:
+            console.out(f"wheel: {each.replaces} is removed")
+            continue
+        instead = f" instead of {each.replaces}" if each.replaces else ""
+        console.out(f"wheel: {each.name}=={each.version}{instead}{' (native code)' if each.native else ''}")
+        console.out(f"  sha256 {each.sha256}  {each.file}")
+    for file in plan.locked.added:
+        console.out(f"file: /{file.path} from {file.source} ({file.size:,} B)")
+    for line in plan.locked.unmet:
+        console.out(f"requirement: {line}")
+    if plan.locked.installed and not plan.locked.unmet:
+        console.out("Everything that the base's distributions and the wheels require is there.")
 
 
 def _default_note(workspace: Workspace) -> str | None:
