@@ -44,6 +44,7 @@ def stack_key(lock: Lock, platform: str) -> str:
     """
     locked = lock.base.platforms[platform]
     content = [lock.base.digest, locked.manifest, *([file.path, file.after] for file in locked.files)]
+    content += [[each.name, each.record] for each in locked.installed]
     return sha256(json.dumps(content, separators=(",", ":")).encode())[:12]
 
 

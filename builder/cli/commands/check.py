@@ -16,7 +16,7 @@ from builder.util.errors import EXIT_INPUT
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from builder.documents.lock import Lock
+    from builder.documents.lock import Lock, LockedPlatform
     from builder.documents.recipe import Recipe
     from builder.documents.reference import Platform
     from builder.patch.model import StackResult
@@ -42,6 +42,7 @@ def command(recipe: str, show_diff: bool, context: Context, console: Console) ->
     about = {overlay.id: overlay.about() for overlay in lock.overlays}
     document = []
     for platform, result in opened.results:
+        locked = lock.base.platforms[str(platform)]
         console.table(
             COLUMNS,
             rows(result),
@@ -51,6 +52,7 @@ def command(recipe: str, show_diff: bool, context: Context, console: Console) ->
             console.out(line)
         for note in notes(result):
             console.out(note)
+        _show_brought(locked, console)
         if len(result.overlays) > 1:
             console.out(
                 "The overlays touch different files: their order does not matter to the result."
@@ -83,6 +85,14 @@ def command(recipe: str, show_diff: bool, context: Context, console: Console) ->
                     for overlay in result.overlays
                 ],
                 "notes": notes(result),
+                "wheels": [
+                    each.model_dump(
+                        mode="json", include={"id", "name", "version", "file", "sha256", "native", "replaces"}
+                    )
+                    for each in locked.installed
+                ],
+                "files": [each.model_dump(mode="json") for each in locked.added],
+                "unmet": list(locked.unmet),
                 "diff": unified_diff(result) if show_diff else None,
             }
         )
@@ -110,6 +120,23 @@ def command(recipe: str, show_diff: bool, context: Context, console: Console) ->
     )
     if failed:
         raise click.exceptions.Exit(EXIT_INPUT)
+
+
+def _show_brought(locked: LockedPlatform, console: Console) -> None:
+    """What wheels and `files:` bring, each with its digest, and what is required in vain."""
+    for each in locked.installed:
+        if each.file is None:
+            console.out(f"wheel: {each.replaces} is removed")
+            continue
+        instead = f" instead of {each.replaces}" if each.replaces else ""
+        console.out(f"wheel: {each.name}=={each.version}{instead}{' (native code)' if each.native else ''}")
+        console.out(f"  sha256 {each.sha256}  {each.file}")
+    for file in locked.added:
+        console.out(f"file: /{file.path} from {file.source} ({file.size:,} B)")
+    for line in locked.unmet:
+        console.out(f"requirement: {line}")
+    if locked.installed and not locked.unmet:
+        console.out("Everything that the base's distributions and the wheels require is there.")
 
 
 def _default_note(lock: Lock) -> str | None:
