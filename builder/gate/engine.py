@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from builder.documents.verdict import clean
 from builder.gate.answers import Reply
 from builder.gate.control import Control
 from builder.gate.rows import Row
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 _SIZE = 16 << 20
 """Bytes of one response. A body that never ends is cut off there, or by the limit of the attempt."""
-_CONTEXT = re.compile(r"context[ _]length|max(?:imum)?[ _]model[ _]len|context_length_exceeded", re.IGNORECASE)
+CONTEXT = re.compile(r"context[ _]length|max(?:imum)?[ _]model[ _]len|context_length_exceeded", re.IGNORECASE)
 _KEY = "reply"
 _WHY = 300
 _FLUSHES = 50
@@ -104,7 +105,9 @@ def ask_all(
             max_samples=suite.limits.connections * len(sides), fail_on_error=False, score=False,
             acp_server=False, ctl_server=False,
         )  # fmt: skip
-    if any(log.status == "cancelled" for log in logs):
+    # A run that the user ended gives no log, or a cancelled one.
+    if not logs or any(log.status == "cancelled" for log in logs):
+        context.console.say("the answers so far are kept: the same command goes on")
         raise KeyboardInterrupt
     for log in logs:
         if log.error is not None:
@@ -222,9 +225,9 @@ def read_output(output: ModelOutput) -> Reply:
             refused = refused or bool(part.refusal)
         thoughts = thoughts or part.type == "reasoning"
     usage = output.usage
-    why = "".join(texts)[:_WHY] if choice.stop_reason == "model_length" else ""
+    why = clean("".join(texts))[:_WHY] or "the prompt is too long" if choice.stop_reason == "model_length" else ""
     return Reply(
-        text="".join(texts), finish=str(choice.stop_reason), failure="over_context" if why else "", why=why,
+        text=clean("".join(texts)), finish=str(choice.stop_reason), failure="over_context" if why else "", why=why,
         tool_calls=len(choice.message.tool_calls or ()), thoughts=thoughts, refused=refused, model=output.model or None,
         prompt_tokens=usage.input_tokens if usage else None, completion_tokens=usage.output_tokens if usage else None,
         seconds=round(output.time, 4) if output.time is not None else None,
@@ -237,10 +240,10 @@ def failure(error: BaseException) -> Reply:
     if attempt is not None:
         error = attempt.exception() or error
     status = getattr(error, "status_code", None)
-    why = f"{type(error).__name__}: {error}"[:_WHY]
+    why = clean(f"{type(error).__name__}: {error}"[:_WHY])
     if not isinstance(status, int):
         return Reply(failure="transport", why=why)
-    if status in (400, 413, 422) and _CONTEXT.search(str(error)):
+    if status in (400, 413, 422) and CONTEXT.search(str(error)):
         return Reply(failure="over_context", why=why, status=status)
     kind = "server_error" if status in (408, 429) or status >= 500 else "client_error"
     return Reply(failure=kind, why=why, status=status)

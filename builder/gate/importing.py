@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 
 from builder.documents.verdict import ImageIdentity, clean
 from builder.gate.answers import Reply, make_parser, schema_bytes
-from builder.gate.engine import inspect_version, read_output
+from builder.gate.engine import CONTEXT, inspect_version, read_output
 from builder.gate.metrics import compute
 from builder.gate.rows import Row, Rows, read_rows
 from builder.gate.run import About, Run
@@ -92,7 +92,8 @@ def _inspect(path: Path) -> _Log:
     for sample in sorted(log.samples or (), key=lambda each: each.epoch):
         identity = str(sample.id)
         if sample.error is not None:
-            reply = Reply(failure="transport", why=clean(sample.error.message[:300]))
+            why = clean(sample.error.message[:300])
+            reply = Reply(failure="over_context" if CONTEXT.search(why) else "transport", why=why)
         else:
             reply = read_output(sample.output)
         replies.setdefault(identity, []).append(reply)
