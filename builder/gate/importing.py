@@ -119,7 +119,7 @@ def _lm_eval(path: Path) -> _Log:
             if (prompt := _prompt(line.get("arguments"))) is not None:
                 prompts[identity] = prompt
         made = datetime.fromtimestamp(path.stat().st_mtime, UTC)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
             f"{path} does not read as a samples file of lm-eval", details=[("why", str(error)[:300])],
             hint="run lm_eval with --log_samples, and name samples_TASK_TIME.jsonl",

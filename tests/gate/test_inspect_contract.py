@@ -20,7 +20,9 @@ from inspect_ai.model import GenerateConfig, Model, get_model
 from inspect_ai.scorer import SampleScore, accuracy, match, metric, scorer
 from inspect_ai.solver import generate
 
+from builder.gate import engine
 from tests.support.chatserver import ChatServer, chatting, prompt_of
+from tests.support.suites import row, run, write_suite
 
 
 def at_once(_state: object) -> float:
@@ -189,3 +191,14 @@ def test_a_data_set_that_was_edited_is_mixed_in_by_eval_retry(tmp_path: Path, mo
     assert second.status == "success"
     assert second.samples is not None
     assert sorted(str(each.input) for each in second.samples) == ["new b", "old a"]
+
+
+def test_both_readers_of_a_log_find_the_same_replies(tmp_path: Path) -> None:
+    suite = write_suite(tmp_path, [row(f"r{number}", legal=True) for number in range(5)])
+    with chatting(lambda _s, _b, _h: "yes") as server:
+        run(tmp_path, suite, server)
+    path, *others = engine.logs_of(tmp_path / "dist/gate/small.run/logs")
+    assert others == []
+    quick, slow = dict(engine._records(path)), dict(engine._slowly(path))
+    assert len(quick) == 5
+    assert quick == slow
