@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -122,6 +124,12 @@ class Profile(Frozen):
                 raise ValueError(f"{flag!r} and {seen[plain]!r} are the same flag")
             seen[plain] = flag
         return flags
+
+    @property
+    def sha256(self) -> str:
+        """The SHA-256 of what the profile says, however its file writes it."""
+        document = json.dumps(self.model_dump(mode="json"), sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(document.encode()).hexdigest()
 
     def argv(self) -> list[str]:
         """The flags as arguments. A value that begins with a dash is joined with `=`, so that it stays a value."""

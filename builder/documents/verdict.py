@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -331,9 +332,33 @@ class Verdict(_Value):
         return now >= self.expires
 
 
+_OUTCOMES: Final[dict[Result, Outcome]] = {"PASSED": "passed", "WARNED": "warned", "FAILED": "failed"}
 _LISTS: Final[tuple[tuple[str, Outcome], ...]] = (
     ("passedTests", "passed"), ("warnedTests", "warned"), ("failedTests", "failed"),
 )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What bytes say of images: the outcome, the digests that they are about (none: unbound), and why they are unreadable."""
+
+    outcome: Outcome | Literal["unreadable"]
+    subjects: tuple[str, ...] = ()
+    why: str = ""
+
+
+def read_verdict(data: bytes) -> Reading:
+    """A verdict by its schema, for those who count. Text that only mentions a digest is unreadable."""
+    try:
+        found = Verdict.parse(data)
+    except InputError as error:
+        return Reading("unreadable", why=error.details[0][1])
+    return Reading(_OUTCOMES[found.result], found.image_digests)
+
+
+def clean(text: str) -> str:
+    """`text` without lone surrogates, which JSON from a server may have and UTF-8 does not."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def written(time: datetime) -> str:

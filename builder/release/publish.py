@@ -9,18 +9,18 @@ from pathlib import Path
 from builder.base.model import Base
 from builder.base.open import open_locked
 from builder.documents.reference import Reference
+from builder.documents.verdict import read_verdict
 from builder.image.built import Built
-from builder.oci.artifact import Evidence
+from builder.oci.artifact import OUTCOME, Evidence
 from builder.oci.registry.client import Registry
 from builder.pipeline.build import build_images
 from builder.pipeline.locking.overlays import read_overlay
 from builder.pipeline.workspace import Workspace
 from builder.release.attest.signing import Signing
 from builder.release.attest.store import sign_evidence
-from builder.release.evidence.collect import OUTCOME, make_evidence, read_verdicts, write_evidence
+from builder.release.evidence.collect import make_evidence, read_verdicts, write_evidence
 from builder.release.evidence.repository import find_repository
 from builder.release.push import Moved, push
-from builder.serve.smoke.result import read_verdict
 from builder.util.context import Context
 from builder.util.errors import GateError, InputError
 
@@ -101,7 +101,7 @@ def prepare(workspace: Workspace, to: Sequence[str], options: PublishOptions) ->
 
 def _judge(verdicts: Sequence[Evidence], options: PublishOptions) -> None:
     """Raise `GateError` when a tag would move to an image with a verdict that did not pass."""
-    bad = [each for each in verdicts if each.annotations[OUTCOME] != "passed"]
+    bad = [each for each in verdicts if each.annotations[OUTCOME] not in ("passed", "warned")]
     if not bad or not options.tags or options.allow_failed:
         return
     raise GateError(

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from builder.documents.statement import PROVENANCE_V1
-from builder.oci.artifact import BUNDLE, IN_TOTO
+from builder.oci.artifact import BUNDLE, IN_TOTO, VERDICT
 from builder.oci.referrers import find_referrers, read_referrer
 from builder.oci.registry.client import Registry
 from builder.oci.types import Descriptor
@@ -177,7 +177,7 @@ def test_unsigned_is_called_so(hub: str, project: Path, tmp_path: Path) -> None:
         for each in listed(hub, "team/unsigned", image["digest"])
         if each.annotations.get("org.opencontainers.image.title") == "v.json"
     ]
-    assert [each.artifact_type for each in found] == [IN_TOTO]
+    assert [each.artifact_type for each in found] == [VERDICT]
 
 
 def test_an_edited_envelope_is_a_difference(hub: str, project: Path, tmp_path: Path, keys: tuple[Path, Path]) -> None:
@@ -283,7 +283,7 @@ def test_keyless_on_loopback(hub: str, project: Path, tmp_path: Path) -> None:
     pin = ("--signer", f"ci@example.com,{ISSUER}", "--trust-config", str(config))
     good = builder("verify", done.document["reference"], *pin, "--json", cwd=tmp_path)
     assert good.code == 0, good.err
-    assert good.document["verdicts"] == {"passed": 1, "failed": 0, "unreadable": 0}
+    assert good.document["verdicts"] == {"passed": 1, "warned": 0, "failed": 0, "unreadable": 0}
     assert {(each["kind"], each["state"]) for each in good.document["signed"]} == {
         (kind, "verified") for kind in ("provenance", "SBOM", "verdict")
     }

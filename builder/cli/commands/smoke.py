@@ -112,6 +112,7 @@ def _server(
     url: str, profile: str | None, log_file: Path | None, container: str | None
 ) -> tuple[AbstractContextManager[Subject], Wanted, Path]:
     from builder.documents.profile import load_profile
+    from builder.serve.configuration import configuration
     from builder.serve.smoke.run import Wanted
     from builder.serve.smoke.subject import AnyServer, running_container
 
@@ -119,7 +120,7 @@ def _server(
     if profile is not None:
         path = Path(profile) if profile.endswith((".yaml", ".yml")) else Path("profiles") / f"{profile}.yaml"
     loaded = load_profile(path.absolute()) if path is not None else None
-    wanted = Wanted(profile=loaded, limit=_SERVER_LIMIT)
+    wanted = Wanted(profile=loaded, limit=_SERVER_LIMIT, configuration=configuration(loaded))
     watched = tuple(text for each in (loaded.expect if loaded else ()) for text in each.log)
     if container is not None and log_file is not None:
         raise InputError("--log and --container are two logs of one server: name one")
@@ -145,6 +146,7 @@ def _started(
     from builder.image.tags import image_tags
     from builder.oci.docker_cli import choose
     from builder.pipeline.workspace import open_workspace
+    from builder.serve.configuration import configuration
     from builder.serve.container import (
         Container,
         cache_for,
@@ -179,6 +181,7 @@ def _started(
         profile=locked,
         recipe=lock.name,
         limit=limit,
+        configuration=configuration(locked, lock),
         vllm=lock.base.platforms[local_platform(lock)].distribution.version,
         changed={file.path: tuple(file.overlays) for file in lock.base.platforms[local_platform(lock)].files},
     )
@@ -188,7 +191,8 @@ def _started(
 
 def _report(result: SmokeResult, paths: dict[str, str], console: Console) -> None:
     """The outcome; raises `GateError` when a check failed."""
-    document = {**result.document(), "files": paths}
+    verdict = result.verdict()
+    document = {"result": verdict.result, **verdict.details.model_dump(mode="json", by_alias=True), "files": paths}
     if not result.ok:
         raise GateError(
             f"smoke failed: {len(result.failures())} of {len(result.checks)} checks",

@@ -14,8 +14,8 @@ from typing import Any, Final
 from builder.documents.reference import Reference
 from builder.documents.statement import CYCLONEDX, Statement, json_object, make_statement, parse_statement
 from builder.documents.verdict import PREDICATE as TEST_RESULT
-from builder.documents.verdict import Verdict
-from builder.oci.artifact import BUNDLE, IN_TOTO, SBOM, Evidence, referrer
+from builder.documents.verdict import Verdict, read_verdict
+from builder.oci.artifact import BUNDLE, IN_TOTO, OUTCOME, SBOM, VERDICT, Evidence, referrer
 from builder.oci.referrers import attach, find_referrers, read_referrer
 from builder.oci.registry.client import Registry
 from builder.oci.types import INDEX_TYPES, Descriptor
@@ -78,6 +78,8 @@ def envelope(
 ) -> Evidence:
     """A statement as evidence about `subject`: in a signed bundle, or as it is. `name` is its file's name."""
     if signing is None:
+        if statement.predicate_type == TEST_RESULT:
+            return Evidence(name, VERDICT, subject, statement.data, {OUTCOME: read_verdict(statement.data).outcome})
         return Evidence(name, IN_TOTO, subject, statement.data)
     created = datetime.fromtimestamp(context.limits.clock.wall(), UTC).isoformat(timespec="seconds")
     notes = {
@@ -97,7 +99,7 @@ def sign_evidence(
     """
     found = []
     for each in evidence:
-        if each.kind not in (IN_TOTO, SBOM):
+        if each.kind not in (IN_TOTO, SBOM, VERDICT) or each.annotations.get(OUTCOME) == "unreadable":
             found.append(each)
             continue
         statement = statement_of(each.data, each.name, each.subject.digest)

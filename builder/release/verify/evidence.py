@@ -11,16 +11,15 @@ from typing import Any
 
 from builder.documents.lock import Lock, parse_lock
 from builder.documents.statement import parse_statement
-from builder.documents.verdict import Verdict
+from builder.documents.verdict import read_verdict
+from builder.oci.artifact import OUTCOME
 from builder.oci.types import Descriptor
-from builder.release.evidence.collect import OUTCOME
 from builder.release.evidence.provenance import RECIPE, make_provenance
 from builder.release.evidence.sbom import make_sbom
 from builder.release.evidence.sources import read_sources
 from builder.release.verify.compare import json_differences, key_differences, object_of
 from builder.release.verify.problem import MISSING, Problem
 from builder.release.verify.reader import Attachment
-from builder.serve.smoke.result import read_verdict
 from builder.util.errors import BuilderError, InputError, MismatchError
 from builder.util.files import sha256
 
@@ -154,33 +153,21 @@ def _unpinned(attached: Sequence[Attachment], wanted: Sequence[str]) -> list[Pro
 
 
 def check_verdicts(attached: Sequence[Attachment], digests: Collection[str]) -> tuple[Counter[str], list[Problem]]:
-    """How many verdicts passed, failed or cannot be read, and those that are about another image or hide their outcome."""
-    counts: Counter[str] = Counter(passed=0, failed=0, unreadable=0)
+    """How many verdicts passed, warned, failed or cannot be read, and those that are about another image or hide their outcome."""
+    counts: Counter[str] = Counter(passed=0, warned=0, failed=0, unreadable=0)
     problems = []
     for each in attached:
         if each.kind != "verdict" or each.problem or each.signed.state == "broken":
             continue
-        outcome, about = _outcome(each.document)
-        counts[outcome] += 1
-        if outcome != "unreadable" and not about & set(digests):
-            found = ", ".join(sorted(about)) or "no image"
+        verdict = read_verdict(each.document)
+        counts[verdict.outcome] += 1
+        if verdict.outcome != "unreadable" and not set(verdict.subjects) & set(digests):
+            found = ", ".join(verdict.subjects) or "no image"
             problems.append(Problem("evidence verdict, its image", " or ".join(sorted(digests)), found))
         # A statement says its outcome itself; the annotation is for whoever only lists what is attached.
-        if each.annotations.get(OUTCOME, outcome) != outcome:
-            problems.append(Problem("evidence verdict, outcome", outcome, str(each.annotations[OUTCOME])))
+        if each.annotations.get(OUTCOME, verdict.outcome) != verdict.outcome:
+            problems.append(Problem("evidence verdict, outcome", verdict.outcome, str(each.annotations[OUTCOME])))
     return counts, problems
-
-
-def _outcome(data: bytes) -> tuple[str, set[str]]:
-    """Passed, warned, failed or unreadable, and the digests that a verdict is about."""
-    if "_type" not in object_of(data):
-        found = read_verdict(data)
-        return found.outcome, {found.subject} if found.subject else set()
-    try:
-        verdict = Verdict.parse(data)
-    except InputError:
-        return "unreadable", set()
-    return verdict.result.lower(), set(verdict.image_digests)
 
 
 def _lock(lock: Lock, data: bytes) -> list[Problem]:

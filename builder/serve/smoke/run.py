@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from builder.documents.profile import Profile
+from builder.documents.verdict import Resource, written
 from builder.serve.smoke.checks import concurrency, determinism, reasoning, tools
 from builder.serve.smoke.checks.log import check_fatal, check_figures, expectation_for
 from builder.serve.smoke.client import Server, UnansweredError
@@ -42,6 +43,8 @@ class Wanted:
     gpu: str | None = None
     vllm: str | None = None
     changed: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    configuration: tuple[Resource, ...] = ()
+    """Profile, lock and checkpoint, for the verdict."""
     prompt: str = SHORT_PROMPT
     answer: str = SHORT_ANSWER
 
@@ -69,7 +72,7 @@ def smoke(
     _say(context, start.check)
     gpu = subject.gpu() or early
     if wanted.gpu is not None:
-        gpu = Gpu(gpu.name if gpu else wanted.gpu, wanted.gpu, gpu.free_gib) if gpu else _named(wanted.gpu)
+        gpu = replace(gpu, short=wanted.gpu) if gpu else _named(wanted.gpu)
     free = gpu.free_gib if gpu and gpu.free_gib >= 0 and start.healthy else None
     log = subject.log()
     vllm = (log.vllm if log else None) or (server.version() if start.healthy else None) or wanted.vllm
@@ -91,11 +94,16 @@ def smoke(
         gpu_name=gpu.name if gpu else None,
         vllm=vllm,
         model=_model(server) if start.healthy else None,
-        begun=begun.isoformat(timespec="seconds").replace("+00:00", "Z"),
+        begun=written(begun),
         seconds=round(time.monotonic() - clock, 3),
         phases={name: round(at, 3) for name, at in start.phases.items()},
         figures={**(log.figures() if log else {}), **({"free_gib": round(free, 2)} if free is not None else {})},
         checks=(*checks, last),
+        driver=gpu.driver if gpu else None,
+        max_model_len=server.max_model_len if start.healthy else None,
+        envelope=wanted.profile.envelope if wanted.profile else None,
+        prompts=(wanted.prompt, wanted.answer),
+        configuration=wanted.configuration,
     )
 
 

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
+from builder.documents.verdict import ImageIdentity
 from builder.image.labels import INPUTS_LABEL, RECORD_LABEL
 from builder.oci.daemon import daemon
 from builder.serve.container import Container
 from builder.serve.smoke import gpu as gpus
 from builder.serve.smoke.gpu import Gpu
-from builder.serve.smoke.result import ImageIdentity
 from builder.serve.startup_log import StartupLog
 from builder.util.errors import InputError, MismatchError, UnreachableError
 from builder.util.process import run
