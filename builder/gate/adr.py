@@ -33,7 +33,7 @@ def decision_record(verdict: Verdict, signed: str = "unsigned") -> str:
         "## Considered Options", "", "* Accept the image", "* Refuse it", "",
         "## Decision Outcome", "", _DECIDED[verdict.result], "",
         "### Consequences", "",
-        "* The verdict is unsigned." if signed == "unsigned" else f"* The verdict is signed: {_text(signed)}.",
+        f"* The verdict is {_text(signed)}.",
         *_consequences(verdict), "",
         "### Confirmation", "",
         "| requirement | outcome | wanted | found |", "|---|---|---|---|",

@@ -55,7 +55,7 @@ def import_log(kind: Kind, path: Path, loaded: LoadedSuite) -> Run:
     notes = (f"judged from a log of {kind}; when and where it ran is what the log says",)
     return Run(
         loaded, rows, figures, None, served, None, {}, None, log.begun, log.ended, schema, (f"a log of {kind}", None), About(),
-        notes, "import", (path,),
+        notes, "import", (path,), kind,
     )  # fmt: skip
 
 

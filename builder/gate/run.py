@@ -66,6 +66,7 @@ class Run:
     notes: tuple[str, ...] = ()
     kind: Literal["gate", "import"] = "gate"
     logs: tuple[Path, ...] = ()
+    log_kind: str = "inspect"
 
 
 def run_suite(

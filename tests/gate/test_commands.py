@@ -11,7 +11,9 @@ import pytest
 
 from builder.cli.app import run as command
 from builder.documents.verdict import Verdict
+from builder.release.attest.signing import KeySigning
 from tests.support.chatserver import chatting
+from tests.support.signing import key_pair
 from tests.support.suites import row, say, write_suite
 
 Run = Callable[..., tuple[int, str, str]]
@@ -58,7 +60,7 @@ def test_two_suites_and_what_reads_their_verdicts(run: Run, tmp_path: Path, monk
     for text in ("bad: FAILED (unbound)", "signed   unsigned", "age      0 days", "expires in 89 days", "answered 4"):
         assert text in out
     code, out, _ = run("verdict", "show", failed, "--json", "--html", "again.html")
-    assert json.loads(out)["verdicts"][0]["signed"] == "unsigned"
+    assert json.loads(out)["verdicts"][0]["signed"] == {"state": "unsigned"}
     assert "ask r0" in (tmp_path / "again.html").read_text()
     assert run("verdict", "show", failed, "--html", "again.html", "--redact")[0] == 0
     assert "ask r0" not in (tmp_path / "again.html").read_text()
@@ -69,17 +71,16 @@ def test_two_suites_and_what_reads_their_verdicts(run: Run, tmp_path: Path, monk
     assert (tmp_path / "docs/adr.md").read_text().startswith("---\nstatus: rejected\n")
 
 
-def test_a_bundle_is_shown_as_signed_and_not_verified(run: Run, tmp_path: Path) -> None:
-    import base64
-
+def test_a_bundle_is_checked_when_its_signer_is_named(run: Run, tmp_path: Path) -> None:
     with chatting(lambda _s, _b, _h: say(legal=True)) as server:
         assert run("gate", server.url, "--suite", "good")[0] == 0
-    data = next((tmp_path / "dist/gate").glob("*.json")).read_bytes()
-    bundle = {
-        "dsseEnvelope": {"payload": base64.b64encode(data).decode(), "payloadType": "application/vnd.in-toto+json"}
-    }
-    (tmp_path / "bundle.json").write_text(json.dumps(bundle))
-    assert "signed, not verified here" in run("verdict", "show", "bundle.json")[1]
+    private, public = key_pair(tmp_path / "team")
+    data = KeySigning(private).sign(next((tmp_path / "dist/gate").glob("*.json")).read_bytes())
+    (tmp_path / "bundle.json").write_bytes(data)
+    assert "signature not checked" in run("verdict", "show", "bundle.json")[1]
+    code, out, _ = run("verdict", "show", "bundle.json", "--signer", str(public), "--json")
+    assert code == 0
+    assert json.loads(out)["verdicts"][0]["signed"]["state"] == "verified"
 
 
 @pytest.mark.parametrize(
@@ -89,6 +90,8 @@ def test_a_bundle_is_shown_as_signed_and_not_verified(run: Run, tmp_path: Path) 
         (("gate", "http://127.0.0.1:1"), 2, "Missing option '--suite'"),
         (("gate", "http://127.0.0.1:1", "--suite", "good", "--limit", "0.2"), 5, "the server is not healthy"),
         (("gate", "http://127.0.0.1:1", "--suite", "good", "--image", "x"), 2, "takes no arguments"),
+        (("gate", "http://127.0.0.1:1", "--suite", "good", "--attest", "x/y"), 2, "can never be attached"),
+        (("gate", "http://127.0.0.1:1", "--suite", "good", "--keyless"), 2, "sign what --attest attaches"),
         (("gate", "small", "--suite", "good"), 2, "which profile?"),
         (("gate", "small", "smoke", "--suite", "good"), 2, "there is no recipe 'small'"),
         (("gate", "http://x", "--suite", "good", "--resume", "--restart"), 2, "exclude each other"),

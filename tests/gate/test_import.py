@@ -51,7 +51,7 @@ def test_a_log_of_inspect(tmp_path: Path, log: Path) -> None:
     assert (details.metrics[0].numerator, details.metrics[0].denominator) == (3, 6)
     assert (details.buckets["answered"], details.buckets["transport"]) == (4, 2)
     assert written.logs is None
-    assert verdict.config("log 1") is not None
+    assert verdict.config("inspect log") is not None
 
 
 def samples_file(path: Path, **changes: Any) -> Path:

@@ -21,7 +21,7 @@ def command(verdict: Path, output: Path | None, console: Console) -> None:
     from builder.util.files import write_file
 
     found = in_file(verdict)
-    text = decision_record(found.verdict, found.signed)
+    text = decision_record(found.verdict, str(found.signed))
     if output is not None:
         write_file(output, text.encode())
         console.say(f"written: {output}")
