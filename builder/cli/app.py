@@ -36,7 +36,15 @@ _HINTS = {
     errno.EFBIG: "the file system, or the limit of `ulimit -f`, takes no file of that size: raise it, or try another place",
 }
 
-_TOKENS = ("GITHUB_TOKEN", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "BUILDER_API_KEY", "BUILDER_REFERENCE_API_KEY")
+_TOKENS = (
+    "GITHUB_TOKEN",
+    "HF_TOKEN",
+    "HUGGING_FACE_HUB_TOKEN",
+    "BUILDER_API_KEY",
+    "BUILDER_REFERENCE_API_KEY",
+    "BUILDER_KEY_PASSWORD",
+    "SIGSTORE_ID_TOKEN",
+)
 
 # Name -> (module with an attribute `command`, one line of help). In the order in which a user meets them.
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -51,6 +59,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "render": ("builder.cli.commands.render", "Write a Docker context that plain `docker build` builds."),
     "build": ("builder.cli.commands.build", "Make the image."),
     "publish": ("builder.cli.commands.publish", "Build the image and push what the registry lacks."),
+    "attest": ("builder.cli.commands.attest", "Attach a statement to a published image, signed or not."),
     "verify": ("builder.cli.commands.verify", "Derive an image again from its lock, and compare every byte."),
     "mirror": ("builder.cli.commands.mirror", "Keep a copy of the locked base in another repository."),
     "run": ("builder.cli.commands.run", "Run the image with a profile."),
@@ -179,6 +188,33 @@ def offline_option(function: F) -> F:
     result: F = click.option(
         "--offline", "context", is_flag=True, callback=fill, help="Use the vendored diffs and the cache only."
     )(function)
+    return result
+
+
+def signer_options(function: F) -> F:
+    """`--signer` and `--trust-config`, for commands that say whose signatures count."""
+    wrapped: Any = click.option(
+        "--trust-config", type=click.Path(path_type=Path), metavar="FILE",
+        help="Services and keys of your own Sigstore, for keyless signatures. Default: the public ones.",
+    )(function)  # fmt: skip
+    result: F = click.option(
+        "--signer", "signers", multiple=True, metavar="FILE|IDENTITY,ISSUER",
+        help="Whose signature counts: the file of a public key, or an identity and who vouches for it.",
+    )(wrapped)  # fmt: skip
+    return result
+
+
+def signing_options(function: F) -> F:
+    """`--key`, `--keyless` and `--trust-config`, for commands that sign."""
+    wrapped: Any = click.option(
+        "--trust-config", type=click.Path(path_type=Path), metavar="FILE",
+        help="Services and keys of your own Sigstore, for keyless signatures. Default: the public ones.",
+    )(function)  # fmt: skip
+    wrapped = click.option("--keyless", is_flag=True, help="Sign as your identity, with Sigstore's services.")(wrapped)
+    result: F = click.option(
+        "--key", type=click.Path(path_type=Path), metavar="FILE",
+        help="Sign with a private key in PEM (PKCS#8); BUILDER_KEY_PASSWORD opens an encrypted one.",
+    )(wrapped)  # fmt: skip
     return result
 
 

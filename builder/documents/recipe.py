@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -210,7 +211,9 @@ class WheelSpec(Frozen):
     remove: str | None = Field(
         default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=200, description="A distribution of the base."
     )
-    sha256: Sha256 | None = Field(default=None, description="The wheel's SHA-256. Pinned by the lock when left out.")
+    sha256: WrittenSha256 | None = Field(
+        default=None, description="The wheel's SHA-256. Pinned by the lock when left out."
+    )
     accept_unmet: dict[str, str] = Field(
         default={},
         description="Distribution whose requirement is not met with this change: why the image works all the same.",
