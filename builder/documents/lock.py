@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field, StrictBool, StrictInt, StringConstra
 from builder.documents.profile import Profile
 from builder.documents.recipe import MAX_PACKAGES, MAX_STRIP, Folder, Requirements
 from builder.documents.reference import BaseReference, Platform, Reference
-from builder.documents.values import Commit, Frozen, Name, PackageName, Sha256
+from builder.documents.values import Commit, Frozen, Licenses, Name, PackageName, Sha256, SourceAddress
 from builder.documents.yamlfile import Document, parse_yaml, validate_document
 from builder.util.errors import InputError
 from builder.util.files import sha256
@@ -304,6 +304,8 @@ class Lock(Frozen):
     profiles: tuple[Profile, ...] = ()
     default_profile: Name | None = None
     description: Text = ""
+    source: SourceAddress = ""
+    licenses: Licenses = ""
     entrypoint: Sha256 = Field(description="SHA-256 of /opt/builder/serve.")
     epoch: StrictInt = Field(
         ge=1,
