@@ -10,6 +10,7 @@ import functools
 import importlib
 import os
 import shlex
+import shutil
 import sys
 import tempfile
 import traceback
@@ -24,6 +25,7 @@ from builder.cli.console import Console
 from builder.cli.examples import EXAMPLES
 from builder.util.context import Context
 from builder.util.errors import EXIT_BUG, EXIT_INPUT, EXIT_INTERRUPTED, BuilderError, InputError
+from builder.util.files import cache_dir
 from builder.util.redact import without_secrets
 
 # What the file system refuses and the user can mend; other errors of the system are ours.
@@ -35,6 +37,9 @@ _HINTS = {
     errno.EIO: "the disk or the network file system failed: see the system's log, and try another place",
     errno.EFBIG: "the file system, or the limit of `ulimit -f`, takes no file of that size: raise it, or try another place",
 }
+
+_ROOM = 64 << 20
+"""Bytes: a place with less may be the one where a write failed."""
 
 _TOKENS = (
     "GITHUB_TOKEN",
@@ -248,6 +253,17 @@ def _report_bug(error: BaseException) -> Path:
     return Path(name)
 
 
+def _full(code: int | None) -> list[tuple[str, str]]:
+    """Where there is no room, when the system does not say: of the places that are written to, those with the least."""
+    if code not in (errno.ENOSPC, errno.EDQUOT):
+        return []
+    places = {str(Path.cwd()), tempfile.gettempdir(), str(cache_dir())}
+    free = {place: shutil.disk_usage(place).free for place in places}
+    least = sorted(free, key=lambda place: free[place])
+    full = [place for place in least if free[place] < _ROOM] or least[:1]
+    return [("where", f"{place} ({free[place] / (1 << 20):,.0f} MiB free)") for place in full]
+
+
 def _bug(console: Console, error: Exception) -> int:
     print(shown("".join(traceback.format_exception(error))), end="", file=console.stderr)
     report = _report_bug(error)
@@ -288,7 +304,7 @@ def run(arguments: list[str] | None = None) -> int:
     except OSError as error:
         if error.errno not in _MENDABLE:
             return _bug(console, error)
-        where = [("where", str(error.filename))] if error.filename else []
+        where = [("where", str(error.filename))] if error.filename else _full(error.errno)
         hint = _HINTS.get(error.errno, "make room or give rights there, then run it again")
         mended = InputError(error.strerror or str(error), details=where, hint=hint)
         console.error(mended)

@@ -22,6 +22,19 @@ _COLUMN_GAP = 3
 """Columns on a terminal that rich puts between two of a table, at most."""
 
 
+def _widths(least: Sequence[int], wanted: Sequence[int], room: int) -> list[int]:
+    """Widths of columns: at least their longest word each, and of the room that is left what they want, from the narrowest."""
+    widths = [max(1, each) for each in least]
+    left = room - sum(widths)
+    by_need = sorted(range(len(widths)), key=lambda index: wanted[index] - widths[index])
+    for position, index in enumerate(by_need):
+        share = max(0, left) // (len(by_need) - position)
+        more = max(0, min(wanted[index] - widths[index], share))
+        widths[index] += more
+        left -= more
+    return widths
+
+
 @dataclass
 class Console:
     """Messages, tables and progress of one command run.
@@ -86,21 +99,24 @@ class Console:
         from rich.text import Text
 
         table = Table(box=SIMPLE_HEAD, pad_edge=False)
-        narrowest = 1
-        for index, column in enumerate(columns):
-            cells = [row[index].replace(",", "") for row in rows]
-            numeric = bool(cells) and all(cell in {"", "-"} or cell.lstrip("+-").isdigit() for cell in cells)
-            words = (word for text in (column, *(row[index] for row in rows)) for word in text.split())
-            least = max((cell_len(word) for word in words), default=1)
-            table.add_column(column, justify="right" if numeric else "left", overflow="fold", min_width=least)
-            narrowest += least + _COLUMN_GAP
+        # A pipe has no width: a table for a program or a file is never folded to 80 columns.
+        room = shutil.get_terminal_size().columns if self.stdout.isatty() else _WIDE
+        cells = [[column, *(row[index] for row in rows)] for index, column in enumerate(columns)]
+        widths = _widths(
+            [max((cell_len(word) for text in column for word in text.split()), default=1) for column in cells],
+            [max(cell_len(line) for text in column for line in text.splitlines() or [""]) for column in cells],
+            room - _COLUMN_GAP * len(columns),
+        )
+        for (name, *found), width in zip(cells, widths, strict=True):
+            figures = [text.replace(",", "") for text in found]
+            numeric = bool(figures) and all(text in {"", "-"} or text.lstrip("+-").isdigit() for text in figures)
+            table.add_column(name, justify="right" if numeric else "left", width=width)
         for row in rows:
             table.add_row(*(Text(cell) for cell in row))
-        # A pipe has no width: a table for a program or a file is never folded to 80 columns.
-        width = shutil.get_terminal_size().columns if self.stdout.isatty() else _WIDE
         if title is not None:
             print(title, file=self.stdout)
-        RichConsole(file=self.stdout, width=max(width, narrowest), highlight=False).print(table)
+        width = max(room, sum(widths) + _COLUMN_GAP * len(columns))
+        RichConsole(file=self.stdout, width=width, highlight=False).print(table)
 
     def error(self, error: BuilderError) -> None:
         """Print an error with its details and hint, and with `--json` the error document."""

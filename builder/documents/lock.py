@@ -19,7 +19,7 @@ from builder.documents.recipe import (
     Requirements,
 )
 from builder.documents.reference import BaseReference, Platform, Reference
-from builder.documents.values import Commit, Frozen, Name, PackageName, Sha256
+from builder.documents.values import Commit, Frozen, Licenses, Name, PackageName, Sha256, SourceAddress
 from builder.documents.yamlfile import Document, parse_yaml, validate_document
 from builder.util.errors import InputError
 from builder.util.files import sha256
@@ -357,6 +357,8 @@ class Lock(Frozen):
     profiles: tuple[Profile, ...] = ()
     default_profile: Name | None = None
     description: Text = ""
+    source: SourceAddress = ""
+    licenses: Licenses = ""
     entrypoint: Sha256 = Field(description="SHA-256 of /opt/builder/serve.")
     epoch: StrictInt = Field(
         ge=1,

@@ -14,7 +14,17 @@ from builder.documents.model_shape import ModelShape
 from builder.documents.problems import PlacedError
 from builder.documents.pull import pull_name
 from builder.documents.reference import BaseReference, Platform, Reference, join_wheels
-from builder.documents.values import Commit, Envelope, Frozen, Name, PackageName, RelativePath, WrittenSha256
+from builder.documents.values import (
+    Commit,
+    Envelope,
+    Frozen,
+    Licenses,
+    Name,
+    PackageName,
+    RelativePath,
+    SourceAddress,
+    WrittenSha256,
+)
 from builder.documents.yamlfile import validate
 from builder.util.errors import InputError
 from builder.util.files import sha256
@@ -336,6 +346,11 @@ class Recipe(Frozen):
     platforms: tuple[PlatformName, ...] = ("linux/amd64",)
     publish: str | None = Field(default=None, description="REGISTRY/REPOSITORY that `builder publish` pushes to.")
     description: str = ""
+    source: SourceAddress = Field(
+        default="",
+        description="The web address of the repository that has this recipe; becomes the label with which GHCR links the package.",
+    )
+    licenses: Licenses = Field(default="", description="SPDX expression for the image's label.")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -26,6 +26,13 @@ PackageName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*
 """The name that Python imports a package by: `vllm`, `flashinfer`."""
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(?:[._-]+[a-z0-9]+)*$", max_length=100)]
 
+SourceAddress = Annotated[
+    str, StringConstraints(pattern=r"^(https://[A-Za-z0-9][A-Za-z0-9.:-]*/[\x21-\x7e]*)?$", max_length=1000)
+]
+"""A web address without a name and password, or nothing."""
+Licenses = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9 .()+:-]*$", max_length=500)]
+"""Characters of an SPDX licence expression."""
+
 
 class Frozen(BaseModel):
     """A value that refuses unknown keys and does not change."""

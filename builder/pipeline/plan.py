@@ -109,6 +109,8 @@ def _not_the_recipes(recipe: Recipe, lock: Lock) -> list[str]:
         ("name", recipe.name, lock.name),
         ("package", recipe.package, lock.package),
         ("description", recipe.description, lock.description),
+        ("source", recipe.source, lock.source),
+        ("licenses", recipe.licenses, lock.licenses),
         ("default_profile", recipe.default, lock.default_profile),
         ("profiles", recipe.profiles, tuple(profile.name for profile in lock.profiles)),
         ("base.reference", recipe.base, lock.base.reference),

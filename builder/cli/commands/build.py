@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,36 @@ def command(
         document = _oci(workspace, plans, kind, folder, with_base=with_base, load=load, console=console)
     for line in overlay_lines(overlay.summary() for overlay in workspace.lock.overlays):
         console.out(f"  overlay {line}")
+    following = next_commands(workspace, document, loaded=load)
+    console.out("next, with this very image:")
+    width = max(map(len, following))
+    for what, line in following.items():
+        console.out(f"  {what:<{width}}  {line}")
+    document["next"] = following
     console.document({**document, "overlays": [overlay.summary() for overlay in workspace.lock.overlays]})
+
+
+def next_commands(workspace: Workspace, document: dict[str, Any], *, loaded: bool) -> dict[str, str]:
+    """How to run, push and verify the image that was built: what -> a command line for the shell it was built from."""
+    name, lock = shlex.quote(workspace.project.recipe), workspace.lock
+    in_docker = document["engine"] == "docker" or loaded
+    image = f"{lock.name}:{document['tags'][0]}"
+    commands: dict[str, str] = {}
+    if not lock.base.wheel:
+        model = "" if lock.checkpoint is not None and lock.checkpoint.path else " --model /PATH/TO/CHECKPOINT"
+        profile = f" {lock.default_profile or lock.profiles[0].name}" if lock.profiles else ""
+        run = f"builder run {name}{profile}{model}"
+        if not in_docker:
+            commands["load"] = f"builder build {name} --load"
+        if profile:
+            commands["run"] = run
+    where = "" if workspace.recipe.publish else " --to REGISTRY/REPOSITORY"
+    commands["push"] = f"builder publish {name}{where}"
+    if document["engine"] == "docker":
+        commands["verify"] = f"docker run --rm {image} verify"
+    elif document["output"].startswith("oci:"):
+        commands["verify"] = f"builder verify {shlex.quote(document['output'].removeprefix('oci:'))} --recipe {name}"
+    return commands
 
 
 def _target(output: str | None) -> tuple[str, Path | None]:
@@ -101,7 +131,7 @@ def _oci(
         complete = _archive(workspace, built, target, with_base=with_base)
     else:
         complete = write_oci(workspace, built, target, with_base=with_base, referrers=_travelling(workspace, built))
-    console.out(f"{kind}:{target}")
+    console.out(f"{kind}:{_shown(target)}")
     console.out(f"  digest  {built.top.digest}")
     console.out(f"  layer   {image.layer.size:,} bytes, {sum(1 for each in plans[0].result.files)} files changed")
     console.out(f"  tags    {', '.join(built.tags.all)}")
@@ -111,10 +141,16 @@ def _oci(
         console.say(
             f"note: the base's layers stay at {workspace.lock.base.pinned!s}; --with-base puts them into the output"
         )
-    document = _document(workspace, built, plans, f"{kind}:{target}", complete)
+    document = _document(workspace, built, plans, f"{kind}:{_shown(target)}", complete)
     if load:
         document["docker"] = _load(workspace, built, kind, target, console)
     return document
+
+
+def _shown(target: Path) -> Path:
+    """The folder as a command in the working folder takes it."""
+    here = Path.cwd()
+    return target.relative_to(here) if target.is_absolute() and target.is_relative_to(here) else target
 
 
 def _travelling(workspace: Workspace, built: Built) -> list[Referrer]:
@@ -213,7 +249,7 @@ def _docker(workspace: Workspace, plans: list[Plan], console: Console) -> dict[s
         found, cli = build(place, names, platform=str(plan.platform), context=workspace.context, cli=cli)
     with daemon() as client:
         layers = client.images.get(found).attrs["RootFS"]["Layers"]
-    console.out(f"docker:{names[0]}")
+    console.out(names[0])
     console.out(f"  image id  {found}")
     console.out(f"  tags      {', '.join(tags.all)}")
     return {

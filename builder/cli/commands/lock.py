@@ -85,8 +85,9 @@ def command(
         console.out(f"what changed in {name}:\n{text.rstrip()}")
     if check:
         if changes:
+            missing = previous is None
             raise MismatchError(
-                f"{document['lock']} is not up to date",
+                f"{document['lock']} {'does not exist' if missing else 'is not up to date'}",
                 details=[("differs", name) for name in changes],
                 hint=f"run `builder lock {recipe}` and look at the difference before you commit it",
                 data={"changed": changes},

@@ -46,11 +46,11 @@ def _context(name: str, output: Path, *, console: Console, context: Context) -> 
     from builder.image.context import render_context
     from builder.image.labels import entrypoint_of, image_labels
     from builder.image.tags import image_tags
-    from builder.pipeline.build import docker_base
+    from builder.pipeline.build import rendered_base
     from builder.pipeline.workspace import open_workspace
 
     workspace = open_workspace(name, context=context)
-    base = docker_base(workspace)
+    base = rendered_base(workspace)
     plans = workspace.plans()
     where = workspace.recipe.publish or workspace.lock.name
     tags = tuple(f"{where}:{tag}" for tag in image_tags(workspace.lock).all)

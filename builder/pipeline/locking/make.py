@@ -150,6 +150,8 @@ def make_lock(
         profiles=profiles,
         default_profile=recipe.default,
         description=recipe.description,
+        source=recipe.source,
+        licenses=recipe.licenses,
         entrypoint=file_sha256(ENTRYPOINT_SOURCE),
         epoch=epoch,
     )
