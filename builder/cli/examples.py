@@ -43,6 +43,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "builder verdict show dist/gate/sample.json --html page.html",
     ),
     "verdict adr": ("builder verdict adr dist/gate/sample.json --output docs/decision.md",),
+    "attest": (
+        "builder attest dist/gate/sample.json --image ghcr.io/me/images@sha256:DIGEST --key signing.pem",
+        "builder attest dist/gate/sample.json --image ghcr.io/me/images@sha256:DIGEST --keyless",
+    ),
     "deploy compose": ("builder deploy compose mine smoke --image ghcr.io/me/images@sha256:DIGEST --output deploy",),
     "deploy kubernetes": ("builder deploy kubernetes mine --image ghcr.io/me/images@sha256:DIGEST --output -",),
     "profile list": ("builder profile list", "builder profile list --recipe mine"),

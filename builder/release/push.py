@@ -88,14 +88,17 @@ def push(
     """
     registry = registry or Registry(target.registry, context=context)
     moved = Moved()
-    if not _is_complete(registry, target, built):
+    complete = _is_complete(registry, target, built)
+    if not complete:
         _push_blobs(registry, target.repository, built, base, source, moved, context)
         _push_manifests(registry, target, built)
     moved.evidence = attach(registry, target.repository, [referrer(each) for each in evidence])
     if sign is not None:
         sign(f"{target.name}@{built.top.digest}")
     data = built.index if built.index is not None else next(iter(built.images.values())).manifest_bytes
-    if not check_immutable(registry, target, built):
+    # Where nothing was missing and nothing was sent, the tag is what it was a moment ago.
+    unchanged = complete and not moved.evidence and sign is None
+    if not unchanged and not check_immutable(registry, target, built):
         _set_tag(registry, target, built.tags.immutable, data, built.top)
     for tag in tags:
         if _held(registry, target, tag, built.top.digest) != built.top.digest:
