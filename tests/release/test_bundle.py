@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from sigstore.models import Bundle as SigstoreBundle
 from sigstore_models.bundle.v1 import Bundle as Model
 
 from builder.documents.statement import PROVENANCE_V1, make_statement
-from builder.oci.artifact import BUNDLE
+from builder.oci.artifact import BUNDLE, IN_TOTO
 from builder.release.attest import keyless
 from builder.release.attest.bundle import parse_bundle
 from builder.release.attest.read import open_document, read
@@ -219,6 +220,27 @@ def test_keys_that_cannot_be_used_say_what_to_do(
         trust([str(tmp_path / "weak.pub")])
     with pytest.raises(InputError, match="exclude each other"):
         signing_of(private, keyless=True, context=Context())
+
+
+def test_without_the_packages_unsigned_documents_are_read_and_the_rest_says_what_to_install(
+    bundle: bytes, keys: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("securesystemslib.signer", "securesystemslib.dsse", "sigstore.models", "sigstore.oidc"):
+        monkeypatch.setitem(sys.modules, name, None)
+    assert open_document(IN_TOTO, STATEMENT) is not None
+    named = read(BUNDLE, bundle, NOBODY)
+    assert named is not None
+    assert "signature not checked" in str(named[1])
+    keyless.trust_config.cache_clear()
+    for call in (
+        lambda: by_key(keys[0]),
+        lambda: trust([str(keys[1])]),
+        lambda: keyless.trust_config(None, True),
+        lambda: signing_of(None, keyless=True, context=Context()),
+    ):
+        with pytest.raises(InputError, match="more packages") as caught:
+            call()
+        assert "pip install" in (caught.value.hint or "")
 
 
 # --- keyless, on loopback --------------------------------------------------------------------------------------------

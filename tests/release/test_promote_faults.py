@@ -77,14 +77,13 @@ def total(scene: Scene) -> int:
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_single_fault_at_every_request(scene: Scene, total: int, fault: str) -> None:
     outcomes = []
-    name = scene.ready()
     for position in range(total):
+        name = scene.ready()
         outcomes.append(scene.promote(name, fault, position))
-        if scene.made.holds(name) == scene.made.digests["one"]:
-            # Whatever a fault left behind, the next promotion ends it; then the next one begins at the old image again.
-            if position % 3 == 0:
-                scene.made.promote(name)
-            name = scene.ready()
+        if position % 3 == 0:
+            # Whatever a fault left behind, the next promotion ends it.
+            scene.made.promote(name)
+            assert scene.check(name, None) == scene.made.digests["one"]
     assert outcomes.count("done") > total // 2, outcomes
     assert "mismatch" not in outcomes, outcomes
 
@@ -134,18 +133,17 @@ def killed_at(made: Stage, name: str, number: int, *, after: bool) -> bool:
 @pytest.mark.parametrize("after", [False, True])
 def test_killed_at_every_step(scene: Scene, after: bool) -> None:
     kills = moved = 0
-    name = scene.ready()
     for number in itertools.count(1):
-        before = scene.made.holds(name)
+        name = scene.ready()
         killed = killed_at(scene.made, name, number, after=after)
-        if scene.check(name, before) == scene.made.digests["one"]:
+        if scene.check(name, scene.made.digests["two"]) == scene.made.digests["one"]:
             moved += 1
+        elif number % 3 == 0:
             scene.made.promote(name)
-            name = scene.ready()
+            assert scene.check(name, None) == scene.made.digests["one"]
         if not killed:
             break
         kills += 1
     # Resolve, judge, summary, tag: each takes more than one request; some kills come after the tag is set.
     assert kills > 12
     assert moved >= 2
-    assert scene.check(scene.ready(first=True), None) is None
