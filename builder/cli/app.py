@@ -38,6 +38,7 @@ _TOKENS = (
     "HF_TOKEN",
     "HUGGING_FACE_HUB_TOKEN",
     "BUILDER_API_KEY",
+    "BUILDER_REFERENCE_API_KEY",
     "BUILDER_KEY_PASSWORD",
     "SIGSTORE_ID_TOKEN",
 )
@@ -58,13 +59,18 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "mirror": ("builder.cli.commands.mirror", "Keep a copy of the locked base in another repository."),
     "run": ("builder.cli.commands.run", "Run the image with a profile."),
     "smoke": ("builder.cli.commands.smoke", "Start the image, or take a running server, and check it."),
+    "gate": ("builder.cli.commands.gate", "Run suites of rows against an image or a server; write verdicts."),
+    "verdict": ("builder.cli.commands.verdict", "Show verdicts, and write them as decision records."),
     "deploy": ("builder.cli.commands.deploy", "Render Compose or Kubernetes files for a published image."),
     "profile": ("builder.cli.commands.profile", "List, show, check and size serving profiles."),
     "drift": ("builder.cli.commands.drift", "Compare the lock with upstream: what moved, and why."),
     "rebase": ("builder.cli.commands.rebase", "What the stack needs on another base."),
     "stack": ("builder.cli.commands.stack", "Hand the stack over as quilt series or mails, or take a series in."),
     "checkpoint": ("builder.cli.commands.checkpoint", "Digest, quantize and check checkpoints."),
-    "schema": ("builder.cli.commands.schema", "Print the JSON Schema of recipes, profiles, policies or records."),
+    "schema": (
+        "builder.cli.commands.schema",
+        "Print the JSON Schema of recipes, profiles, gates, policies or records.",
+    ),
 }
 
 

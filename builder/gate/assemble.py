@@ -25,12 +25,13 @@ from builder.documents.verdict import (
     written,
 )
 from builder.gate.compare import compare
-from builder.gate.engine import inspect_version, logs_of
+from builder.gate.engine import inspect_version
 from builder.gate.metrics import Figures
 from builder.gate.page import page
 from builder.gate.requirements import check
 from builder.gate.results import result_lines
 from builder.gate.run import Run
+from builder.gate.state import RunState
 from builder.gate.suite import LoadedSuite
 from builder.util.files import file_sha256, sha256, write_file
 
@@ -65,9 +66,7 @@ def write_run(run: Run, output: Path, *, redact: bool) -> Written:
     output.mkdir(parents=True, exist_ok=True)
     write_file(output / f"{stem}.rows.jsonl", rows)
     configuration = [*_documents(run.loaded, run.rows.sha256, run.schema), *run.about.configuration]
-    logs = [
-        Resource(name=f"inspect log {n}", sha256=file_sha256(path)) for n, path in enumerate(logs_of(run.state.logs), 1)
-    ]
+    logs = _log_resources(run)
     results = Resource(name="results", sha256=sha256(rows))
     reference, other = None, None
     if run.theirs is not None and run.reference is not None:
@@ -82,11 +81,26 @@ def write_run(run: Run, output: Path, *, redact: bool) -> Written:
         configuration.append(Resource(name="reference verdict", sha256=sha256(data)))
     verdict = _verdict(run, run.ours, reference, (*configuration, results, *logs), side=0)
     paths = write_verdict(verdict, output / stem, shown, redact=redact)
-    kept = output / f"{stem}.logs"
-    run.state.logs.mkdir(exist_ok=True)
-    run.state.logs.rename(kept)
-    shutil.rmtree(run.state.folder)
-    return replace(paths, logs=kept, reference=other)
+    return replace(paths, logs=_keep_logs(run.state, output / f"{stem}.logs"), reference=other)
+
+
+def _log_resources(run: Run) -> list[Resource]:
+    """The logs that the figures come from, one for each session of the run."""
+    several = len(run.logs) > 1
+    return [
+        Resource(name=f"{run.log_kind} log {number}" if several else f"{run.log_kind} log", sha256=file_sha256(path))
+        for number, path in enumerate(run.logs, 1)
+    ]
+
+
+def _keep_logs(state: RunState | None, place: Path) -> Path | None:
+    """The run is finished: its logs go beside the verdict, and nobody goes on with it."""
+    if state is None:
+        return None
+    state.logs.mkdir(exist_ok=True)
+    state.logs.rename(place)
+    shutil.rmtree(state.folder)
+    return place
 
 
 def write_verdict(
@@ -124,7 +138,7 @@ def _verdict(
     profile = about.profile if about is not None else None
     gpu = about.gpu if about is not None else None
     details = Details(
-        kind="gate", bound=served.image is not None, suite=Suite(name=run.loaded.name, sha256=run.loaded.sha256),
+        kind=run.kind, bound=served.image is not None, suite=Suite(name=run.loaded.name, sha256=run.loaded.sha256),
         target=str(run.urls[side]), recipe=about.recipe if about else None, profile=profile.name if profile else None,
         flags=about.flags if about else (), command=about.command if about else None, image=served.image,
         gpu=gpu.short if gpu else None, gpu_name=gpu.name if gpu else None, driver=gpu.driver if gpu else None,

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from builder.documents.profile import Profile
 from builder.documents.verdict import Resource
 from builder.gate.answers import Parse, Reply, make_parser, schema_bytes
 from builder.gate.control import Control, Stop
-from builder.gate.engine import Ask, Replies, ask_all, inspect_version, read_replies, session, settled
+from builder.gate.engine import Ask, Replies, ask_all, inspect_version, logs_of, read_replies, session, settled
 from builder.gate.metrics import Figures, compute
 from builder.gate.rows import Rows, read_rows
 from builder.gate.state import Identity, RunState, open_state
@@ -57,13 +57,16 @@ class Run:
     served: Served
     reference: Served | None
     tokens: Mapping[str, int]
-    state: RunState
+    state: RunState | None
     begun: datetime
     ended: datetime
     schema: bytes | None
     urls: tuple[str, str | None]
     about: About
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
+    kind: Literal["gate", "import"] = "gate"
+    logs: tuple[Path, ...] = ()
+    log_kind: str = "inspect"
 
 
 def run_suite(
@@ -102,8 +105,9 @@ def run_suite(
         sides = [each.side(what) for each, what in zip(targets, served, strict=True)]
         ask_all(asks, sides, suite, session(state.logs), control, context=context)
     replies = {**done, **read_replies(state.logs)}
-    if control.stop is not None:
-        _stopped(control.stop, loaded, state, len(everything), sum(ask.id in replies for ask in everything))
+    found = sum(ask.id in replies for ask in everything)
+    if control.stop is not None and not (control.stop.spent and found == len(everything)):
+        _stopped(control.stop, loaded, state, len(everything), found)
     for each, what in zip(targets, served, strict=True):
         try:
             each.same_as(what)
@@ -121,7 +125,7 @@ def run_suite(
     notes = ("the clock of this machine went back during the run",) if now < state.begun else ()
     return Run(
         loaded, rows, figures[0], figures[1] if reference else None, served[0], served[1] if reference else None, tokens, state,
-        state.begun, ended, schema, (target.url, reference.url if reference else None), about, notes,
+        state.begun, ended, schema, (target.url, reference.url if reference else None), about, notes, logs=tuple(logs_of(state.logs)),
     )  # fmt: skip
 
 

@@ -50,7 +50,7 @@ class Wanted:
 
 
 @dataclass
-class _Start:
+class Start:
     """How the start went."""
 
     check: Check
@@ -68,7 +68,7 @@ def smoke(
     begun, clock = datetime.now(UTC), time.monotonic()
     # Asked first as well: a container that ends can no longer say what GPU it had.
     early = subject.gpu()
-    start = _wait(subject, server, wanted, view)
+    start = wait_for_start(subject, server, wanted, view)
     _say(context, start.check)
     gpu = subject.gpu() or early
     if wanted.gpu is not None:
@@ -119,7 +119,7 @@ def _model(server: Server) -> str | None:
         return None
 
 
-def _wait(subject: Subject, server: Server, wanted: Wanted, view: AbstractContextManager[View]) -> _Start:
+def wait_for_start(subject: Subject, server: Server, wanted: Wanted, view: AbstractContextManager[View]) -> Start:
     """Wait until the server is healthy, has ended, has said something fatal, or the limit is reached.
 
     After a fatal line the log is read on until the process ends, answers, or says nothing more: what is fatal first is
@@ -143,7 +143,7 @@ def _wait(subject: Subject, server: Server, wanted: Wanted, view: AbstractContex
                 log = subject.log() or log
                 tail = ("log", "\n".join(subject.log_text().splitlines()[-15:]))
                 details = (*_why(log, wanted), tail)
-                return _Start(failed(_HEALTH, f"{ended} after {seconds:.1f} s", *details, seconds=seconds), phases)
+                return Start(failed(_HEALTH, f"{ended} after {seconds:.1f} s", *details, seconds=seconds), phases)
             trouble = server.health()
             if (
                 log is not None
@@ -151,13 +151,13 @@ def _wait(subject: Subject, server: Server, wanted: Wanted, view: AbstractContex
                 and (trouble is None or now - spoken >= _QUIET_SECONDS or seconds >= wanted.limit)
             ):
                 summary = f"given up after {seconds:.1f} s: the log is fatal"
-                return _Start(failed(_HEALTH, summary, *_why(log, wanted)), phases)
+                return Start(failed(_HEALTH, summary, *_why(log, wanted)), phases)
             if trouble is None:
-                return _Start(passed(_HEALTH, f"after {seconds:.1f} s of {wanted.limit:g} s", seconds=seconds), phases)
+                return Start(passed(_HEALTH, f"after {seconds:.1f} s of {wanted.limit:g} s", seconds=seconds), phases)
             if seconds >= wanted.limit:
                 phase = f", in the phase {log.phase!r}" if log is not None else ""
                 summary = f"not within {wanted.limit:g} s{phase}: {trouble}"
-                return _Start(failed(_HEALTH, summary, *_why(log, wanted), seconds=seconds), phases)
+                return Start(failed(_HEALTH, summary, *_why(log, wanted), seconds=seconds), phases)
             time.sleep(min(_POLL_SECONDS, max(wanted.limit - seconds, 0.01)))
 
 
@@ -179,7 +179,7 @@ def _why(log: StartupLog | None, wanted: Wanted) -> list[tuple[str, str]]:
     return found
 
 
-def _ask(subject: Subject, server: Server, wanted: Wanted, start: _Start, context: Context) -> list[Check]:
+def _ask(subject: Subject, server: Server, wanted: Wanted, start: Start, context: Context) -> list[Check]:
     """The checks that send requests; each is not checked when the server is gone."""
     steps: list[tuple[str, Callable[[], Check]]] = [
         (determinism.NAME, lambda: determinism.check(server, wanted.prompt, wanted.answer)),
