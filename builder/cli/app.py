@@ -171,16 +171,16 @@ def trust_config_option(function: F) -> F:
 
 
 def signer_options(function: F) -> F:
-    """`--signer`, for commands that say whose signatures count."""
+    """`--signer` and `--trust-config`, for commands that say whose signatures count."""
     result: F = click.option(
         "--signer", "signers", multiple=True, metavar="FILE|IDENTITY,ISSUER",
         help="Whose signature counts: the file of a public key, or an identity and who vouches for it.",
-    )(function)  # fmt: skip
+    )(trust_config_option(function))  # fmt: skip
     return result
 
 
-def signing_options(function: F) -> F:
-    """`--key` and `--keyless`, for commands that sign."""
+def key_options(function: F) -> F:
+    """`--key` and `--keyless`: what signs."""
     wrapped: Any = click.option("--keyless", is_flag=True, help="Sign as your identity, with Sigstore's services.")(
         function
     )
@@ -189,6 +189,11 @@ def signing_options(function: F) -> F:
         help="Sign with a private key in PEM (PKCS#8); BUILDER_KEY_PASSWORD opens an encrypted one.",
     )(wrapped)  # fmt: skip
     return result
+
+
+def signing_options(function: F) -> F:
+    """`--key`, `--keyless` and `--trust-config`, for commands that sign."""
+    return key_options(trust_config_option(function))
 
 
 @click.group(

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from builder.cli.app import common_options, signing_options, trust_config_option
+from builder.cli.app import common_options, signing_options
 from builder.cli.console import Console
 from builder.util.context import Context
 from builder.util.errors import InputError
@@ -21,7 +21,6 @@ _LIMIT = 64 << 20
     "--image", required=True, metavar="REGISTRY/REPOSITORY[:TAG|@DIGEST]", help="The image that DOC is about."
 )
 @signing_options
-@trust_config_option
 @common_options
 def command(
     document: Path, image: str, key: Path | None, keyless: bool, trust_config: Path | None, console: Console

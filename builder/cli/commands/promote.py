@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from builder.cli.app import common_options, signer_options, signing_options, trust_config_option
+from builder.cli.app import common_options, key_options, signer_options
 from builder.cli.console import Console
 from builder.util.context import Context
 from builder.util.errors import InputError
@@ -31,8 +31,7 @@ if TYPE_CHECKING:
 @click.option("--dry-run", is_flag=True, help="Judge only: write nothing, move nothing.")
 @click.option("--record", is_flag=True, help="Attach a FAILED summary when the image does not meet the policy.")
 @signer_options
-@trust_config_option
-@signing_options
+@key_options
 @common_options
 def command(
     reference: str,

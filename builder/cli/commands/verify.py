@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from builder.cli.app import common_options, offline_option, signer_options, trust_config_option
+from builder.cli.app import common_options, offline_option, signer_options
 from builder.cli.console import Console
 from builder.util.context import Context
 from builder.util.errors import InputError, MismatchError, UnreachableError
@@ -37,7 +37,6 @@ class NotVerifiedError(UnreachableError):
 @click.option("--against", metavar="OTHER", help="Show in what another image differs from this one.")
 @click.option("--no-evidence", is_flag=True, help="Do not compare what is attached to the image, but for its lock.")
 @signer_options
-@trust_config_option
 @offline_option
 @common_options
 def command(
