@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -314,6 +315,21 @@ def test_services_that_do_not_sign_are_an_error_without_the_token(
         signing.sign(STATEMENT)
     assert "keyless signing as ci@example.com failed" in caught.value.message
     assert secret not in str(caught.value.details)
+
+
+def test_public_keys_need_a_network_or_the_copy_that_sigstore_brings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nobody(*arguments: object, **options: object) -> None:
+        raise socket.gaierror("no name server")
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(socket, "getaddrinfo", nobody)
+    keyless.trust_config.cache_clear()
+    with pytest.raises(UnreachableError, match="public services") as caught:
+        keyless.trust_config(None, False)
+    assert "--trust-config" in (caught.value.hint or "")
+    assert "fulcio" in keyless.trust_config(None, True).signing_config.get_fulcio().url
 
 
 def test_without_an_identity_the_error_says_how_to_get_one(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,17 +14,22 @@ import pytest
 import yaml
 
 from builder.documents.policy import load_policy
+from builder.documents.statement import SUMMARY_V1
 from builder.oci.artifact import BUNDLE, IN_TOTO, VERDICT, Evidence, referrer
 from builder.oci.referrers import attach, find_referrers, read_referrer
 from builder.oci.registry.client import Registry
 from builder.oci.types import Descriptor
 from builder.release.promote.vsa import LEVEL
 from builder.util.errors import GateError, InputError, MismatchError, UnreachableError
+from tests.release.test_judges import two_platforms
 from tests.support.cli import builder
 from tests.support.clock import Owned
 from tests.support.promotion import NOW, SUITE, Stage, later, stage
 from tests.support.published import patched_project
+from tests.support.referrers_api import with_referrers_api
+from tests.support.registry import skopeo_copy
 from tests.support.signing import key_pair
+from tests.support.sigstore import ISSUER, sigstore, token
 from tests.support.verdicts import verdict_of
 
 
@@ -382,6 +387,66 @@ def test_two_promotes_at_once(scene: Stage) -> None:
             assert not any(isinstance(each, Exception) for each in outcomes.values())
 
 
+def test_a_registry_with_the_referrers_api(scene: Stage) -> None:
+    from builder.release.attest.store import attest
+
+    name = scene.repository()
+    with with_referrers_api(scene.host) as front:
+        path = verdict_of(scene.root / "v.json", scene.digests["one"], suite_data=SUITE, ended=NOW - timedelta(hours=1))
+        image = f"{front}/{name}:one"
+        attest(path.read_bytes(), "v.json", image, signing=scene.signing(), context=Owned().context)
+        done = scene.promote(name, host=front)
+        listed = {each.digest: each for each in find_referrers(Registry(front), name, scene.digests["one"])}
+        assert done.summary in listed
+        assert listed[done.summary].annotations["dev.sigstore.bundle.predicateType"] == SUMMARY_V1
+        assert scene.promote(name, host=front).summary == done.summary
+    assert scene.holds(name) == scene.digests["one"]
+
+
+def test_an_index_is_promoted_by_a_verdict_that_names_it(scene: Stage, tmp_path: Path) -> None:
+    """A run is of one platform's manifest; its verdict names the index as well, and may be attached to either."""
+    skopeo_copy(f"oci:{two_platforms(tmp_path / 'layout')}:base", f"docker://{scene.host}/team/index:one")
+    data, _, digest = Registry(scene.host).manifest("team/index", "one")
+    child = json.loads(data)["manifests"][0]["digest"]
+    scene.digests["one"] = digest
+    scene.attach("team/index", digest=child)
+    assert reasons(refused(scene, "team/index")) == {"sample": "other digest"}
+    scene.attach("team/index", digest=child, index=digest, ended=NOW - timedelta(hours=2))
+    done = scene.promote("team/index")
+    assert (done.digest, scene.holds("team/index")) == (digest, digest)
+
+
+def test_identities_may_sign_verdicts_and_summaries(
+    scene: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from builder.release.attest.signing import signing_of
+    from builder.release.attest.trust import trust
+    from builder.release.promote.run import Order, promote
+    from builder.util.context import Context
+
+    scene.policy(signers=[{"identity": "ci@example.com", "issuer": ISSUER}])
+    name = scene.repository()
+    with sigstore() as services:
+        config = services.write(tmp_path / "trust.json")
+        loaded = load_policy(scene.root / "gates/production.yaml")
+        known = trust([each.option for each in loaded.policy.signers], config=config, root=loaded.root)
+        order = Order(f"{scene.host}/{name}:one", "production", loaded, known)
+
+        def by(identity: str) -> Any:
+            monkeypatch.setenv("SIGSTORE_ID_TOKEN", token(identity))
+            return signing_of(None, keyless=True, config=config, context=Context())
+
+        scene.attach(name, signing=by("somebody@example.com"))
+        with pytest.raises(GateError) as caught:
+            promote(order, signing=None, context=Owned().context)
+        assert reasons(caught.value) == {"sample": "wrong signer"}
+        scene.attach(name, signing=by("ci@example.com"))
+        done = promote(order, signing=by("ci@example.com"), context=Owned().context)
+        again = promote(order, signing=by("ci@example.com"), context=Owned().context)
+    assert (done.moved, again.moved, again.summary) == (True, False, done.summary)
+    assert done.signed_by == f"ci@example.com ({ISSUER})"
+
+
 # --- the command line ------------------------------------------------------------------------------------------------
 
 
@@ -427,8 +492,6 @@ def test_the_command_line(scene: Stage, tmp_path: Path) -> None:
 
 
 def test_publish_leaves_a_tag_with_a_policy_alone(scene: Stage, tmp_path: Path) -> None:
-    from tests.support.registry import skopeo_copy
-
     skopeo_copy(f"oci:{scene.layouts[0]}:base", f"docker://{scene.host}/base/image:v1")
     project = patched_project(
         tmp_path / "project", f"{scene.host}/base/image:v1", policies={"production": "gates/production.yaml"},
@@ -449,8 +512,6 @@ def test_publish_leaves_a_tag_with_a_policy_alone(scene: Stage, tmp_path: Path) 
 
 def test_verify_shows_who_promoted_what(scene: Stage, tmp_path: Path) -> None:
     import datetime as dates
-
-    from tests.support.registry import skopeo_copy
 
     skopeo_copy(f"oci:{scene.layouts[0]}:base", f"docker://{scene.host}/base/image:v1")
     project = patched_project(tmp_path / "project", f"{scene.host}/base/image:v1", checkpoint={"digest": "c0" * 32})
@@ -481,6 +542,5 @@ def test_verify_shows_who_promoted_what(scene: Stage, tmp_path: Path) -> None:
 
 
 def test_a_registry_that_is_gone_is_exit_code_five(scene: Stage) -> None:
-    order_host = "127.0.0.1:9"
     with pytest.raises(UnreachableError):
-        scene.promote("team/x", host=order_host)
+        scene.promote("team/x", host="127.0.0.1:9")
