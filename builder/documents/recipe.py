@@ -82,6 +82,9 @@ def _platform(text: str) -> str:
 PlatformName = Annotated[str, AfterValidator(_platform)]
 
 
+TagName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$")]
+
+
 class TensorRule(Frozen):
     """A tensor that the patched vLLM expects in the checkpoint. Types as safetensors names them: `BF16`, `F8_E4M3`."""
 
@@ -345,6 +348,10 @@ class Recipe(Frozen):
     )
     platforms: tuple[PlatformName, ...] = ("linux/amd64",)
     publish: str | None = Field(default=None, description="REGISTRY/REPOSITORY that `builder publish` pushes to.")
+    policies: dict[TagName, RelativePath] = Field(
+        default={},
+        description="Tags that only `builder promote` moves, each with its policy: `production: gates/production.yaml`.",
+    )
     description: str = ""
     source: SourceAddress = Field(
         default="",
@@ -401,8 +408,10 @@ class Recipe(Frozen):
 
     @property
     def digest(self) -> str:
-        """SHA-256 of what the recipe says, independent of YAML's spelling and of where the image is pushed."""
-        document = self.model_dump(mode="json", exclude={"publish", "model", "envelope"}, exclude_defaults=True)
+        """SHA-256 of what the recipe says, independent of YAML's spelling, of where the image is pushed and of its tags."""
+        document = self.model_dump(
+            mode="json", exclude={"publish", "model", "envelope", "policies"}, exclude_defaults=True
+        )
         return sha256(json.dumps(document, sort_keys=True, separators=(",", ":")).encode())
 
 

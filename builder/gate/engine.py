@@ -8,9 +8,11 @@ and there are no metrics. It is imported when a run begins, and nowhere else.
 from __future__ import annotations
 
 import json
+import os
 import re
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -99,7 +101,7 @@ def ask_all(
         name=suite.name,
     )  # fmt: skip
     log_dir.mkdir(parents=True, exist_ok=True)
-    with context.console.progress("rows", total=len(asks), unit="rows") as progress:
+    with _own_environment(), context.console.progress("rows", total=len(asks), unit="rows") as progress:
         logs = run_eval(
             Task(dataset=dataset, solver=_solver(asks, models, suite, control, progress), name=suite.name),
             model=models[sides[0].name], display="none", log_level="critical", log_dir=str(log_dir), log_format="eval",
@@ -117,6 +119,18 @@ def ask_all(
                 "inspect-ai could not finish the run", details=[("why", log.error.message[:_WHY])],
                 hint="make room where the output goes, then run the same command again: it continues",
             )  # fmt: skip
+
+
+@contextmanager
+def _own_environment() -> Iterator[None]:
+    """inspect-ai reads a `.env` file of any folder above into the environment: proxies, keys and its own settings. Not here."""
+    before = dict(os.environ)
+    os.environ["PYTHON_DOTENV_DISABLED"] = "1"
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def _model(side: Side, suite: Suite, limits: Limits) -> Model:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, confusion_matrix, precision_score, recall_score
 
@@ -44,6 +44,7 @@ def figures(expected: list[str | None], replies: list[Reply]) -> Figures:
 Labels = st.sampled_from("abc")
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(Labels, Labels), min_size=1, max_size=60))
 def test_answered_rows_give_what_scikit_learn_gives(pairs: list[tuple[str, str]]) -> None:
     expected, answered = [a for a, _ in pairs], [b for _, b in pairs]
@@ -69,6 +70,7 @@ Replies = st.one_of(
 )  # fmt: skip
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.none() | Labels, Replies), min_size=1, max_size=40), st.randoms())
 def test_buckets_add_up_and_the_order_of_rows_does_not_matter(
     pairs: list[tuple[str | None, Reply]], random: Any
@@ -82,6 +84,7 @@ def test_buckets_add_up_and_the_order_of_rows_does_not_matter(
     assert (other.buckets, other.metrics) == (found.buckets, found.metrics)
 
 
+@settings(deadline=None)
 @given(Labels, Replies)
 def test_a_row_that_was_asked_and_not_answered_is_wrong_wherever_it_is_concerned(expected: str, reply: Reply) -> None:
     judged = figures([expected], [reply]).judged[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -327,3 +328,14 @@ def test_rows_are_asked_in_the_order_of_the_file(tmp_path: Path) -> None:
     with chatting(lambda _s, _b, _h: GOOD) as server:
         run(tmp_path, suite, server)
         assert server.asked == [f"ask {each['id']}" for each in rows]
+
+
+def test_a_file_with_an_environment_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """inspect-ai reads `.env` of this folder, or of any above."""
+    (tmp_path / ".env").write_text("HTTP_PROXY=http://127.0.0.1:1\nINSPECT_LOG_LEVEL=nonsense\nFROM_A_FILE=1\n")
+    monkeypatch.chdir(tmp_path)
+    suite = write_suite(tmp_path, [row("a", legal=True)])
+    before = dict(os.environ)
+    with chatting(lambda _s, _b, _h: GOOD) as server:
+        assert run(tmp_path, suite, server).ours.buckets["answered"] == 1
+    assert dict(os.environ) == before

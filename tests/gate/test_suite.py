@@ -9,7 +9,7 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builder.gate.answers import make_parser
@@ -92,6 +92,7 @@ def test_a_row_that_cannot_be_used_is_named_by_its_line(tmp_path: Path, line: st
     assert says in error.message
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300))
 def test_any_line_is_a_row_or_refused(data: bytes) -> None:
     from builder.gate.rows import parse_row
@@ -104,6 +105,7 @@ def test_any_line_is_a_row_or_refused(data: bytes) -> None:
         assert found.id
 
 
+@settings(deadline=None)
 @given(st.recursive(st.none() | st.booleans() | st.text(max_size=5) | st.integers(), lambda x: st.lists(x, max_size=3) | st.dictionaries(st.sampled_from(["id", "messages", "role", "user", "content", "expected", "tools"]), x)))  # fmt: skip
 def test_any_json_is_a_row_or_refused(value: Any) -> None:
     test_any_line_is_a_row_or_refused.hypothesis.inner_test(json.dumps(value).encode())  # type: ignore[attr-defined]
