@@ -11,7 +11,7 @@ import json
 import os
 import re
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -138,18 +138,21 @@ def _model(side: Side, suite: Suite, limits: Limits) -> Model:
     from openai import DefaultAsyncHttpxClient
 
     sampling = suite.sampling
-    arguments: dict[str, Any] = {"max_retries": 0}
-    if side.basic and not side.key:
-        arguments["default_headers"] = {"Authorization": side.basic}
+
+    async def authorize(request: Any) -> None:
+        # Not among the model's arguments: inspect-ai logs those.
+        if side.basic and not side.key:
+            request.headers["Authorization"] = side.basic
+
+    hooks: dict[str, list[Callable[..., Any]]] = {"request": [authorize], "response": [_bound]}
     model = get_model(
         f"openai-api/gate/{side.model}", base_url=f"{side.url}/v1", api_key=side.key or "none", memoize=False,
-        http_client=DefaultAsyncHttpxClient(event_hooks={"response": [_bound]}, follow_redirects=False),
+        max_retries=0, http_client=DefaultAsyncHttpxClient(event_hooks=hooks, follow_redirects=False),
         config=GenerateConfig(
             max_retries=suite.limits.tries - 1, attempt_timeout=suite.limits.attempt_seconds,
             max_connections=suite.limits.connections, temperature=sampling.temperature, top_p=sampling.top_p,
             seed=sampling.seed, max_tokens=sampling.max_tokens,
         ),
-        **arguments,
     )  # fmt: skip
     model.api.retry_wait = lambda: _Wait(limits)  # type: ignore[method-assign]
     return model

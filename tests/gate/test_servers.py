@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from builder.documents.verdict import ImageIdentity
+from builder.gate.assemble import write_run
 from builder.gate.run import About, Run, Wanted, run_suite
 from builder.gate.target import Target
 from builder.util.context import Context
@@ -318,8 +320,9 @@ def test_what_is_sent_is_the_row_as_it_is_written(tmp_path: Path) -> None:
         "chat_template_kwargs": {"enable_thinking": False},
     }  # fmt: skip
     assert headers["authorization"] == "Bearer sk-secret"
-    for path in tmp_path.rglob("*"):
-        assert not path.is_file() or b"sk-secret" not in path.read_bytes()
+    for path in tmp_path.rglob("*.eval"):
+        with zipfile.ZipFile(path) as log:
+            assert not any(b"sk-secret" in log.read(name) for name in log.namelist())
 
 
 def test_rows_are_asked_in_the_order_of_the_file(tmp_path: Path) -> None:
@@ -339,3 +342,22 @@ def test_a_file_with_an_environment_is_not_read(tmp_path: Path, monkeypatch: pyt
     with chatting(lambda _s, _b, _h: GOOD) as server:
         assert run(tmp_path, suite, server).ours.buckets["answered"] == 1
     assert dict(os.environ) == before
+
+
+def test_the_password_of_an_address_is_sent_and_kept_nowhere(tmp_path: Path) -> None:
+    suite = write_suite(tmp_path, [row("a", legal=True)])
+    with chatting(lambda _s, _b, _h: GOOD) as server:
+        address = server.url
+        server.url = address.replace("http://", "http://me:hunter2@") + "/v1"
+        found = run(tmp_path, suite, server)
+        headers = {key.lower(): value for key, value in server.headers[0].items()}
+    assert headers["authorization"] == "Basic bWU6aHVudGVyMg=="
+    assert found.urls == (address, None)
+    write_run(found, tmp_path / "dist/gate", redact=False)
+    for path in tmp_path.rglob("*"):
+        data = path.read_bytes() if path.is_file() else b""
+        if path.suffix == ".eval":
+            with zipfile.ZipFile(path) as log:
+                data = b"".join(log.read(name) for name in log.namelist())
+        assert b"hunter2" not in data
+        assert b"bWU6aHVudGVyMg" not in data
