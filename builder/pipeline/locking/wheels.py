@@ -87,8 +87,10 @@ def _one(
         removed = removed_paths(old, {}, environment, tree)
         return LockedInstall(id=spec.id, name=old.name, replaces=f"{old.name}=={old.version}", removed=removed), None
     assert spec.wheel is not None  # noqa: S101  WheelSpec has one of the two
+    # A file of the project is what it is now, as a local diff is; what an index has stays pinned.
     if (
-        known is not None
+        not spec.wheel.endswith(".whl")
+        and known is not None
         and known.file is not None
         and known.sha256 is not None
         and spec.sha256 in (None, known.sha256)
