@@ -9,6 +9,7 @@ import errno
 import functools
 import importlib
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -181,11 +182,20 @@ def common_options(function: F) -> F:
 
 
 def _for_recipe(hint: str | None, options: dict[str, Any]) -> str | None:
-    """The hint with the recipe that the command was given: rooms below know none, and `builder lock` alone does not run."""
-    recipe = options.get("recipe") or next(iter(options.get("recipes") or ()), None)
-    if hint is None or not isinstance(recipe, str):
+    """The hint with the recipe and the profile that the command was given: rooms below know neither.
+
+    They write `builder lock` alone, or RECIPE and PROFILE in another command.
+    """
+    recipe = options.get("recipe") or next(iter(options.get("recipes") or ()), None) or options.get("target")
+    if hint is None or not isinstance(recipe, str) or "://" in recipe:
         return hint
-    return hint.replace("`builder lock`", f"`builder lock {shlex.quote(recipe)}`")
+    known = {"RECIPE": recipe, "PROFILE": options.get("profile")}
+    hint = hint.replace("`builder lock`", f"`builder lock {shlex.quote(recipe)}`")
+    for word, name in known.items():
+        if isinstance(name, str):
+            own = shlex.quote(name).replace("\\", r"\\")
+            hint = re.sub(rf"(`builder [^`]*)\b{word}\b", rf"\g<1>{own}", hint)
+    return hint
 
 
 def offline_option(function: F) -> F:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import IO, Any
 
-from builder.cli.progress import bar
+from builder.cli.progress import bar, stage
 from builder.util.context import Progress, SilentProgress
 from builder.util.errors import BuilderError
 
@@ -46,6 +46,8 @@ class Console:
     verbosity: int = 0
     stdout: IO[str] = field(default_factory=lambda: sys.stdout)
     stderr: IO[str] = field(default_factory=lambda: sys.stderr)
+    stage_seconds: float = 15.0
+    """How long a step lasts before a log without a bar says that it is running."""
 
     def say(self, text: str) -> None:
         """A message about what is going on, on standard error, unless `--quiet`."""
@@ -136,12 +138,17 @@ class Console:
 
     @contextmanager
     def progress(self, label: str, *, total: int | None = None, unit: str = "bytes") -> Iterator[Progress]:
-        """A progress bar on a terminal (`unit` is `bytes` or a plural noun), silence in a pipe or with `--quiet`.
+        """A progress bar on a terminal (`unit` is `bytes` or a plural noun), and silence with `--quiet`.
 
-        The bar shows itself only after one second, so that quick steps leave no trace.
+        The bar shows itself only after one second, so that quick steps leave no trace. In a pipe or a log there is one
+        line, and only for a step that lasts.
         """
-        if self.verbosity < 0 or not self.stderr.isatty():
+        if self.verbosity < 0:
             yield SilentProgress()
+            return
+        if not self.stderr.isatty():
+            with stage(self.say, label, self.stage_seconds):
+                yield SilentProgress()
             return
         with bar(self.stderr, label, total=total, unit=unit) as running:
             yield running

@@ -68,6 +68,17 @@ def _pull(value: object) -> object:
     return pull_name(str(value))
 
 
+def _origin(value: object) -> object:
+    """A pull request's address as its canonical name, with what follows `@`; other text as it is."""
+    if not isinstance(value, str) or "/pull/" not in value:
+        return value
+    address, at, head = value.partition("@")
+    try:
+        return f"{pull_name(address)}{at}{head}"
+    except ValueError:
+        return value
+
+
 Pull = Annotated[str, BeforeValidator(_pull, json_schema_input_type=str | int)]
 
 
@@ -142,8 +153,9 @@ class OverlaySpec(Frozen):
     requires: Requirements | None = Field(default=None, description="What the overlay needs of the checkpoint.")
     title: str | None = Field(default=None, description="For a local file; a pull request brings its own.")
     author: str | None = Field(default=None, description="For a local file; a pull request brings its own.")
-    origin: str | None = Field(
-        default=None, description="Where a local diff comes from: OWNER/REPOSITORY#NUMBER@HEAD, or free text."
+    origin: Annotated[str, BeforeValidator(_origin)] | None = Field(
+        default=None,
+        description="Where a local diff comes from: OWNER/REPOSITORY#NUMBER@HEAD or an address with @HEAD, or free text.",
     )
     why: str | None = Field(default=None, description="Why the overlay is in the stack.")
     drop_when: str | None = Field(default=None, description="When it can leave the stack.")

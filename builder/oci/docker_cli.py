@@ -95,6 +95,6 @@ def build(
             raise UnreachableError(
                 "docker build failed",
                 details=[("command", " ".join(command)), ("said", "\n".join(done.output.splitlines()[-_TAIL:]))],
-                hint="the last lines say why; `builder render` writes the context to look at",
+                hint="the last lines say why; `builder render RECIPE --output DIR` writes the context to look at",
             )
         return iid.read_text().strip(), cli

@@ -281,3 +281,34 @@ def test_bash_takes_the_script_and_completes(tmp_path: Path) -> None:
     assert done.stdout.split() == ["small"], done.stderr
     for shell in ("zsh", "fish"):
         assert "_BUILDER_COMPLETE" in builder("completion", shell, cwd=project).out
+
+
+def test_a_pull_request_may_be_named_in_any_way_in_a_recipe(tmp_path: Path) -> None:
+    """Every spelling is the same recipe, so the lock does not depend on it."""
+    head = "ab" * 20
+    digests = set()
+    for pull in (
+        "39931",
+        '"#39931"',
+        "vllm-project/vllm#39931",
+        "https://github.com/vllm-project/vllm/pull/39931/files",
+    ):
+        path = tmp_path / "x.yaml"
+        origin = "https://github.com/a/b/pull/7" if pull.startswith("https") else "a/b#7"
+        path.write_text(
+            f"name: x\nbase: wheel:vllm==0.20.0\noverlays:\n- pull: {pull}\n- {{file: x.diff, origin: '{origin}@{head}'}}\n"
+        )
+        recipe = load_recipe(path)
+        assert (recipe.overlays[0].repository, recipe.overlays[0].number) == ("vllm-project/vllm", 39931)
+        assert recipe.overlays[1].origin == f"a/b#7@{head}"
+        digests.add(recipe.digest)
+    assert len(digests) == 1
+
+
+@pytest.mark.parametrize("named", ["7", "#7", "a/b#7", "https://github.com/a/b/pull/7"])
+def test_an_update_takes_every_name_of_an_overlay(tmp_path: Path, named: str) -> None:
+    project = make_project(tmp_path, {}, overlays=[{"pull": "a/b#7"}, {"pull": "c/d#8"}])
+    done = builder("lock", "small", "--update", named, "--offline", cwd=project)
+    assert "has no overlay" not in done.err
+    wrong = builder("lock", "small", "--update", "9", "--offline", cwd=project)
+    assert "small has no overlay 'vllm-project/vllm#9'" in wrong.err

@@ -77,8 +77,9 @@ def next_commands(workspace: Workspace, document: dict[str, Any], *, loaded: boo
         run = f"builder run {name}{profile}{model}"
         if not in_docker:
             commands["load"] = f"builder build {name} --load"
-        if profile:
-            commands["run"] = run
+        # Without a profile there are no flags to run with but the base's own.
+        plain = f"docker run --gpus all -p 8000:8000 -v /PATH/TO/CHECKPOINT:/model:ro {image} /model"
+        commands["run"] = run if profile else plain
     where = "" if workspace.recipe.publish else " --to REGISTRY/REPOSITORY"
     commands["push"] = f"builder publish {name}{where}"
     if document["engine"] == "docker":

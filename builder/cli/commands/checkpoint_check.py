@@ -66,7 +66,7 @@ def command(folder: Path, recipe: str | None, source: Path | None, console: Cons
         raise MismatchError(
             f"the checkpoint at {folder} cannot be served{f' by the stack of {recipe}' if recipe else ''}",
             details=[(each.where, each.what) for each in verdict.problems],
-            hint="`builder checkpoint quantize` makes one with FP8 tables; a damaged shard must be fetched again",
+            hint="`builder checkpoint quantize SOURCE DEST` makes one with FP8 tables; a damaged shard must be fetched again",
             data=document,
         )
     if source is not None:

@@ -110,7 +110,12 @@ def _gpu() -> Finding:
                 return Finding("GPU", "ok", "; ".join(lines[:8]))
             said = lines[0] if lines else f"exit code {done.returncode}"
             return Finding("GPU", "note", f"{program} fails: {said}", "see the driver; builds need no GPU")
-    return Finding("GPU", "note", "there is none here", "builds need none; `builder profile fit` estimates for another")
+    return Finding(
+        "GPU",
+        "note",
+        "there is none here",
+        "builds need none; `builder profile fit RECIPE PROFILE --gpu GPU` estimates for another",
+    )
 
 
 def _disks(folder: Path) -> Iterator[Finding]:

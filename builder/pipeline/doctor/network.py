@@ -31,7 +31,7 @@ def credentials(recipes: Iterable[Recipe]) -> Iterator[Finding]:
             yield Finding(f"login of {name}", "ok", "present")
         elif name in writing:
             hint = f"docker login {name}; or podman login {name}"
-            yield Finding(f"login of {name}", "note", "none: `builder publish` needs one", hint)
+            yield Finding(f"login of {name}", "note", "none: a publication needs one", hint)
         else:
             yield Finding(f"login of {name}", "ok", "none: public images need none")
 

@@ -83,7 +83,7 @@ def no_lock(reference: str) -> MismatchError:
     return MismatchError(
         f"{reference} is not verified: no lock travels with it",
         details=[("why", "without a lock nothing says what its layer, config and manifest should be")],
-        hint="name the recipe that it was built from with --recipe; `builder build` and `builder publish` attach the lock",
+        hint="name the recipe that it was built from with --recipe; builds and publications attach the lock",
     )
 
 

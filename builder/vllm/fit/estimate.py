@@ -233,7 +233,9 @@ def _whole(flags: Mapping[str, Any], name: str) -> int | None:
         return None
     value = human_int(flags[name])
     if value is None or value < 1:
-        raise InputError(f"--{name} is {flags[name]!r}, not a number above 0", hint="`builder profile lint` says more")
+        raise InputError(
+            f"--{name} is {flags[name]!r}, not a number above 0", hint="`builder profile lint PROFILE` says more"
+        )
     return value
 
 
