@@ -1,4 +1,4 @@
-"""Acceptance: 2,000 rows at 64 connections beside plain httpx, and the verdict from that many samples. `python -m bench.acceptance`."""
+"""Acceptance: 2,000 rows at 64 connections beside plain httpx, and the verdict from that many samples."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench.measure import ROOT, Row
+from bench.measure import Row, Used
 
 ROWS = 2_000
 CONNECTIONS = 64
@@ -97,12 +97,9 @@ def acceptance() -> list[Row]:
         server.terminate()
         server.wait(10)
     return [
-        (f"gate, {ROWS:,} rows, {CONNECTIONS} connections", f"{ours:.1f} s", f"plain httpx: {bare:.1f} s", f"{ours / bare:.2f} x"),
-        (f"verdict from {ROWS:,} samples", f"{read + verdict:.2f} s", "limit: 2 s", f"log read in {read:.2f} s, {size:,} bytes"),
-    ]  # fmt: skip
-
-
-if __name__ == "__main__":
-    sys.path.insert(0, str(ROOT))
-    for each in acceptance():
-        print("  ".join(each))
+        Row(
+            f"gate, {ROWS:,} rows, {CONNECTIONS} connections",
+            {"builder gate, in one process": [Used(ours)], "plain httpx": [Used(bare)]},
+        ),
+        Row(f"verdict from {ROWS:,} samples", {"log read, verdict written": [Used(read + verdict)]}, f"{size:,} bytes"),
+    ]
