@@ -340,12 +340,26 @@ def test_the_same_prompt_is_counted_once(proxy: Proxy, pair: tuple[Backend, Back
     assert bodies[0] == bodies[1] == bodies[2]
 
 
+def _shown_after(proxy: Proxy, name: str) -> str:
+    """The metrics once a streamed request has been noted, which LiteLLM does after it has responded."""
+    proxy.post(ROUTES[0], request(ROUTES[0], 100, stream=True))
+    for _ in range(100):
+        shown = requests.get(proxy.metrics, timeout=10).text
+        if name in shown:
+            return shown
+        threading.Event().wait(0.1)
+    raise AssertionError(shown)
+
+
 def test_counters_are_shown_to_prometheus(proxy: Proxy) -> None:
     proxy.post(ROUTES[0], request(ROUTES[0], 100))
     shown = requests.get(proxy.metrics, timeout=10)
     assert shown.headers["Content-Type"].startswith("text/plain; version=0.0.4")
     assert 'envelope_requests_total{route="short",reason="fits"}' in shown.text
     assert 'envelope_prompt_tokens_bucket{le="+Inf"}' in shown.text
+    assert 'envelope_first_token_seconds_count{prompt="up to 1024"}' in _shown_after(
+        proxy, "envelope_first_token_seconds_count"
+    )
     assert 'envelope_backend_up{backend="short-1",role="short"} 1' in shown.text
     assert requests.get(proxy.metrics.replace("metrics", "other"), timeout=10).status_code == 404
 

@@ -36,6 +36,16 @@ from builder.util.errors import InputError
     "--image", metavar="REF@DIGEST", help="The published image of the profiles, as `builder publish` prints it."
 )
 @click.option("--long-image", metavar="REF@DIGEST", help="That of the long backend. Default: --image.")
+@click.option("--router-image", metavar="REF@DIGEST", help="LiteLLM's image, 1.108.7: writes compose.yaml too.")
+@click.option("--prometheus-image", metavar="REF@DIGEST", help="Prometheus' image, for compose.yaml.")
+@click.option("--model", metavar="DIR", help="compose.yaml: the checkpoint's folder on the machine.")
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65000),
+    default=8000,
+    show_default=True,
+    help="compose.yaml: port of the first backend.",
+)
 @click.option("--model-claim", default="model", show_default=True, help="llm-d: the claim that holds the checkpoint.")
 @click.option(
     "--cache-gib", type=click.IntRange(min=1), default=20, show_default=True, help="llm-d: size of the cache's claim."
@@ -55,6 +65,10 @@ def command(
     overflow_when_down: str,
     image: str | None,
     long_image: str | None,
+    router_image: str | None,
+    prometheus_image: str | None,
+    model: str | None,
+    port: int,
     model_claim: str,
     cache_gib: int,
     output: str,
@@ -64,7 +78,7 @@ def command(
 ) -> None:
     """Render what routes requests for RECIPE's model: within a profile's envelope to --short, above it to --long."""
     from builder.pipeline.workspace import open_workspace
-    from builder.serve.router import llm_d, proxy
+    from builder.serve.router import llm_d, proxy, stack
     from builder.serve.router.backends import long_target, short_target
 
     lock = open_workspace(recipe, context=Context(console)).lock
@@ -81,6 +95,20 @@ def command(
     else:
         overlays = [each.id for each in lock.overlays]
         files = proxy.files(model_name or lock.name, targets, overflow=overflow_when_down, overlays=overlays)
+        files |= stack.monitoring(targets, composed=router_image is not None)
+        if router_image is not None and prometheus_image is not None:
+            files["compose.yaml"] = stack.stack(
+                targets, router=router_image, watcher=prometheus_image, model=model, port=port
+            )
+        elif router_image is not None or prometheus_image is not None:
+            raise InputError(
+                "compose.yaml needs both images", hint="--router-image REF@DIGEST --prometheus-image REF@DIGEST"
+            )
+        elif any(each.service for each in targets):
+            raise InputError(
+                "nothing here would run the backends",
+                hint="--router-image REF@DIGEST --prometheus-image REF@DIGEST writes compose.yaml, or name their URLs: PROFILE@URL",
+            )
     if output == "-":
         raise InputError("the router has several files", hint="--output DIR")
     write(files, output, force, console)

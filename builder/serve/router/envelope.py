@@ -16,6 +16,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,8 @@ _CHARACTERS_PER_TOKEN = 256
 _PENALTY_SECONDS = 30.0
 _TOKEN_BUCKETS = (128, 512, 1024, 2048, 4096, 8192, 10000, 16384, 32768, 65536, 131072, 262144)
 _TIME_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_PROMPTS = (1024, 10000, 32768, 131072)
+_FIRST_TOKEN_BUCKETS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 # Languages, digits, spaces and marks that tokenizers divide differently.
 PROBE = "The quick brown fox, 1234567890 + 3.14; Příliš žluťoučký kůň 東京 안녕 \n\n\t    def f(x):\n        return x ** 2  # 🦊 zxqv"
 
@@ -377,12 +380,12 @@ class Metrics:
         with self._lock:
             self._values[name, tuple(labels.items())] = value
 
-    def observe(self, name: str, value: float, buckets: Iterable[float]) -> None:
+    def observe(self, name: str, value: float, buckets: Iterable[float], **labels: str) -> None:
         for bound in buckets:
-            self.add(f"{name}_bucket", 1 if value <= bound else 0, le=f"{bound:g}")
-        self.add(f"{name}_bucket", le="+Inf")
-        self.add(f"{name}_sum", value)
-        self.add(f"{name}_count")
+            self.add(f"{name}_bucket", 1 if value <= bound else 0, **labels, le=f"{bound:g}")
+        self.add(f"{name}_bucket", 1, **labels, le="+Inf")
+        self.add(f"{name}_sum", value, **labels)
+        self.add(f"{name}_count", 1, **labels)
 
     def text(self) -> str:
         with self._lock:
@@ -501,6 +504,17 @@ class Envelope(CustomLogger):  # type: ignore[misc]
         if "reason" not in ticket:
             return None
         return headers(ticket["tokens"], "none" if ticket.get("refused") else ticket["route"], ticket["reason"])
+
+    async def async_log_success_event(
+        self, kwargs: dict[str, Any], response_obj: object, start_time: Any, end_time: Any
+    ) -> None:
+        """Note when a streamed response began."""
+        ticket = _ticket(kwargs.get("litellm_params") or {})
+        first = kwargs.get("completion_start_time")
+        if kwargs.get("stream") and isinstance(ticket.get("tokens"), int) and isinstance(first, datetime):
+            prompt = next((f"up to {each}" for each in _PROMPTS if ticket["tokens"] <= each), f"over {_PROMPTS[-1]}")
+            seconds = max(0.0, (first - start_time).total_seconds())
+            self.metrics.observe("envelope_first_token_seconds", seconds, _FIRST_TOKEN_BUCKETS, prompt=prompt)
 
     async def async_post_call_failure_hook(
         self,
