@@ -47,8 +47,15 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "builder attest dist/gate/sample.json --image ghcr.io/me/images@sha256:DIGEST --key signing.pem",
         "builder attest dist/gate/sample.json --image ghcr.io/me/images@sha256:DIGEST --keyless",
     ),
+    "promote": (
+        "builder promote ghcr.io/me/images@sha256:DIGEST --to production --policy gates/production.yaml --key signing.pem",
+        "builder promote ghcr.io/me/images:candidate --to production --require hard-gate-34,silver200 --dry-run",
+    ),
     "deploy compose": ("builder deploy compose mine smoke --image ghcr.io/me/images@sha256:DIGEST --output deploy",),
     "deploy kubernetes": ("builder deploy kubernetes mine --image ghcr.io/me/images@sha256:DIGEST --output -",),
+    "deploy router": (
+        "builder deploy router mine --short smoke@http://10.0.0.7:8000 --long http://10.0.0.8:8000 --output router",
+    ),
     "profile list": ("builder profile list", "builder profile list --recipe mine"),
     "profile show": ("builder profile show smoke", "builder profile show smoke --resolved --recipe mine"),
     "profile lint": ("builder profile lint smoke --recipe mine",),
