@@ -54,6 +54,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "build": ("builder.cli.commands.build", "Make the image."),
     "publish": ("builder.cli.commands.publish", "Build the image and push what the registry lacks."),
     "attest": ("builder.cli.commands.attest", "Attach a statement to a published image, signed or not."),
+    "promote": ("builder.cli.commands.promote", "Move a tag to an image that meets a policy."),
     "verify": ("builder.cli.commands.verify", "Derive an image again from its lock, and compare every byte."),
     "mirror": ("builder.cli.commands.mirror", "Keep a copy of the locked base in another repository."),
     "run": ("builder.cli.commands.run", "Run the image with a profile."),
@@ -66,7 +67,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "rebase": ("builder.cli.commands.rebase", "What the stack needs on another base."),
     "stack": ("builder.cli.commands.stack", "Hand the stack over as quilt series or mails, or take a series in."),
     "checkpoint": ("builder.cli.commands.checkpoint", "Digest, quantize and check checkpoints."),
-    "schema": ("builder.cli.commands.schema", "Print the JSON Schema of recipes, profiles, gates or records."),
+    "schema": (
+        "builder.cli.commands.schema",
+        "Print the JSON Schema of recipes, profiles, gates, policies or records.",
+    ),
 }
 
 
@@ -157,31 +161,39 @@ def offline_option(function: F) -> F:
     return result
 
 
-def signer_options(function: F) -> F:
-    """`--signer` and `--trust-config`, for commands that say whose signatures count."""
-    wrapped: Any = click.option(
+def trust_config_option(function: F) -> F:
+    """`--trust-config`, for commands that sign or check signatures."""
+    result: F = click.option(
         "--trust-config", type=click.Path(path_type=Path), metavar="FILE",
         help="Services and keys of your own Sigstore, for keyless signatures. Default: the public ones.",
     )(function)  # fmt: skip
+    return result
+
+
+def signer_options(function: F) -> F:
+    """`--signer` and `--trust-config`, for commands that say whose signatures count."""
     result: F = click.option(
         "--signer", "signers", multiple=True, metavar="FILE|IDENTITY,ISSUER",
         help="Whose signature counts: the file of a public key, or an identity and who vouches for it.",
+    )(trust_config_option(function))  # fmt: skip
+    return result
+
+
+def key_options(function: F) -> F:
+    """`--key` and `--keyless`: what signs."""
+    wrapped: Any = click.option("--keyless", is_flag=True, help="Sign as your identity, with Sigstore's services.")(
+        function
+    )
+    result: F = click.option(
+        "--key", type=click.Path(path_type=Path), metavar="FILE",
+        help="Sign with a private key in PEM (PKCS#8); BUILDER_KEY_PASSWORD opens an encrypted one.",
     )(wrapped)  # fmt: skip
     return result
 
 
 def signing_options(function: F) -> F:
     """`--key`, `--keyless` and `--trust-config`, for commands that sign."""
-    wrapped: Any = click.option(
-        "--trust-config", type=click.Path(path_type=Path), metavar="FILE",
-        help="Services and keys of your own Sigstore, for keyless signatures. Default: the public ones.",
-    )(function)  # fmt: skip
-    wrapped = click.option("--keyless", is_flag=True, help="Sign as your identity, with Sigstore's services.")(wrapped)
-    result: F = click.option(
-        "--key", type=click.Path(path_type=Path), metavar="FILE",
-        help="Sign with a private key in PEM (PKCS#8); BUILDER_KEY_PASSWORD opens an encrypted one.",
-    )(wrapped)  # fmt: skip
-    return result
+    return key_options(trust_config_option(function))
 
 
 @click.group(

@@ -44,6 +44,7 @@ def _folder(text: str) -> str:
 Folder = Annotated[
     str, StringConstraints(min_length=1, max_length=1000, pattern=r"^[^\x00-\x1f]+$"), AfterValidator(_folder)
 ]
+TagName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$")]
 _PULL = re.compile(r"(?P<owner>[A-Za-z0-9][A-Za-z0-9-]*)/(?P<repo>[A-Za-z0-9._-]+)#(?P<number>[1-9][0-9]{0,9})")
 
 
@@ -190,6 +191,10 @@ class Recipe(Frozen):
     default_profile: Name | None = None
     platforms: tuple[str, ...] = ("linux/amd64",)
     publish: str | None = Field(default=None, description="REGISTRY/REPOSITORY that `builder publish` pushes to.")
+    policies: dict[TagName, RelativePath] = Field(
+        default={},
+        description="Tags that only `builder promote` moves, each with its policy: `production: gates/production.yaml`.",
+    )
     description: str = ""
 
     @model_validator(mode="after")
@@ -227,8 +232,10 @@ class Recipe(Frozen):
 
     @property
     def digest(self) -> str:
-        """SHA-256 of what the recipe says, independent of YAML's spelling and of where the image is pushed."""
-        document = self.model_dump(mode="json", exclude={"publish", "model", "envelope"}, exclude_defaults=True)
+        """SHA-256 of what the recipe says, independent of YAML's spelling, of where the image is pushed and of its tags."""
+        document = self.model_dump(
+            mode="json", exclude={"publish", "model", "envelope", "policies"}, exclude_defaults=True
+        )
         return sha256(json.dumps(document, sort_keys=True, separators=(",", ":")).encode())
 
 

@@ -175,7 +175,7 @@ def _error(name: str, mark: Any, what: str, hint: str) -> InputError:
     return InputError(f"{place}: {what}", hint=hint)
 
 
-_SCHEMAS = {"Profile": " profile", "Suite": " gate"}
+_SCHEMAS = {"Profile": " profile", "Suite": " gate", "Policy": " policy"}
 """The argument of `builder schema` for a model that is not a recipe."""
 
 

@@ -79,6 +79,7 @@ def prepare(workspace: Workspace, to: Sequence[str], options: PublishOptions) ->
             f"where should {workspace.recipe.name} go?", hint="name a repository with --to, or 'publish' in the recipe"
         )
     targets = tuple(target_of(name) for name in names)
+    _check_policies(workspace, targets, options)
     kind = workspace.lock.base.parsed.kind
     if kind in ("wheel", "docker"):
         raise InputError(
@@ -97,6 +98,19 @@ def prepare(workspace: Workspace, to: Sequence[str], options: PublishOptions) ->
     if options.evidence_folder is not None:
         write_evidence(options.evidence_folder, evidence)
     return Prepared(workspace, built, targets, tuple(evidence))
+
+
+def _check_policies(workspace: Workspace, targets: Sequence[Reference], options: PublishOptions) -> None:
+    """Raise `InputError` for a tag that has a policy: such a tag moves when the image was judged, not when it is pushed."""
+    policies = workspace.recipe.policies
+    for tag in options.tags:
+        if tag in policies:
+            raise InputError(
+                f"{workspace.recipe.name} has a policy for the tag {tag!r}: publishing does not move it",
+                details=[("policy", policies[tag])],
+                hint=f"publish without --tag, then: builder promote {targets[0].name}@DIGEST --to {tag} "
+                f"--policy {policies[tag]}",
+            )
 
 
 def _judge(verdicts: Sequence[Evidence], options: PublishOptions) -> None:

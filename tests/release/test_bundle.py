@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import json
+import socket
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa, x25519
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -23,7 +25,7 @@ from sigstore.models import Bundle as SigstoreBundle
 from sigstore_models.bundle.v1 import Bundle as Model
 
 from builder.documents.statement import PROVENANCE_V1, make_statement
-from builder.oci.artifact import BUNDLE
+from builder.oci.artifact import BUNDLE, IN_TOTO
 from builder.release.attest import keyless
 from builder.release.attest.bundle import parse_bundle
 from builder.release.attest.read import open_document, read
@@ -59,7 +61,6 @@ def bundle(keys: tuple[Path, Path]) -> bytes:
 KINDS: dict[str, Callable[[], Any]] = {
     "ed25519": ed25519.Ed25519PrivateKey.generate,
     "p256": lambda: ec.generate_private_key(ec.SECP256R1()),
-    "p384": lambda: ec.generate_private_key(ec.SECP384R1()),
     "rsa": lambda: rsa.generate_private_key(65537, 2048),
 }
 
@@ -217,8 +218,36 @@ def test_keys_that_cannot_be_used_say_what_to_do(
     (tmp_path / "weak.pub").write_bytes(weak.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
     with pytest.raises(InputError, match="1024 bits"):
         trust([str(tmp_path / "weak.pub")])
+    odd: tuple[Any, ...] = (ec.generate_private_key(ec.SECP384R1()), x25519.X25519PrivateKey.generate())
+    for number, other in enumerate(odd):
+        private_odd, public_odd = key_pair(tmp_path / f"odd{number}", other)
+        with pytest.raises(InputError, match="not every verifier takes"):
+            by_key(private_odd)
+        with pytest.raises(InputError, match="not every verifier takes"):
+            trust([str(public_odd)])
     with pytest.raises(InputError, match="exclude each other"):
         signing_of(private, keyless=True, context=Context())
+
+
+def test_without_the_packages_unsigned_documents_are_read_and_the_rest_says_what_to_install(
+    bundle: bytes, keys: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("securesystemslib.signer", "securesystemslib.dsse", "sigstore.models", "sigstore.oidc"):
+        monkeypatch.setitem(sys.modules, name, None)
+    assert open_document(IN_TOTO, STATEMENT) is not None
+    named = read(BUNDLE, bundle, NOBODY)
+    assert named is not None
+    assert "signature not checked" in str(named[1])
+    keyless.trust_config.cache_clear()
+    for call in (
+        lambda: by_key(keys[0]),
+        lambda: trust([str(keys[1])]),
+        lambda: keyless.trust_config(None, True),
+        lambda: signing_of(None, keyless=True, context=Context()),
+    ):
+        with pytest.raises(InputError, match="more packages") as caught:
+            call()
+        assert "pip install" in (caught.value.hint or "")
 
 
 # --- keyless, on loopback --------------------------------------------------------------------------------------------
@@ -292,6 +321,21 @@ def test_services_that_do_not_sign_are_an_error_without_the_token(
         signing.sign(STATEMENT)
     assert "keyless signing as ci@example.com failed" in caught.value.message
     assert secret not in str(caught.value.details)
+
+
+def test_public_keys_need_a_network_or_the_copy_that_sigstore_brings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nobody(*arguments: object, **options: object) -> None:
+        raise socket.gaierror("no name server")
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(socket, "getaddrinfo", nobody)
+    keyless.trust_config.cache_clear()
+    with pytest.raises(UnreachableError, match="public services") as caught:
+        keyless.trust_config(None, False)
+    assert "--trust-config" in (caught.value.hint or "")
+    assert "fulcio" in keyless.trust_config(None, True).signing_config.get_fulcio().url
 
 
 def test_without_an_identity_the_error_says_how_to_get_one(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from builder.cli.app import common_options
+from builder.cli.app import common_options, trust_config_option
 from builder.cli.console import Console
 from builder.util.context import Context
 from builder.util.errors import BuilderError, InputError
@@ -37,10 +37,7 @@ if TYPE_CHECKING:
 @click.option(
     "--key", metavar="FILE|URI", help="A private key in PEM. The URI of a key service is cosign's, and signs the image."
 )
-@click.option(
-    "--trust-config", type=click.Path(path_type=Path), metavar="FILE",
-    help="Services of your own Sigstore, for keyless signing. Default: the public ones.",
-)  # fmt: skip
+@trust_config_option
 @click.option("--jobs", type=click.IntRange(1, 16), default=4, show_default=True, help="Recipes pushed at once.")
 @common_options
 def command(

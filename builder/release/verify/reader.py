@@ -119,9 +119,9 @@ class RegistryReader:
         self.reference = reference
         self._trust = trust
         self._parsed = Reference.parse(reference)
-        self._registry = Registry(self._parsed.registry, context=context)
+        self.registry = Registry(self._parsed.registry, context=context)
         self.tag = self._parsed.tag
-        data, media_type, digest = self._registry.manifest(
+        data, media_type, digest = self.registry.manifest(
             self._parsed.repository, self._parsed.digest or self._parsed.tag or "latest"
         )
         self.top = Descriptor(media_type, digest, len(data))
@@ -131,9 +131,9 @@ class RegistryReader:
         kept = self._kept.get(descriptor.digest)
         if kept is None:
             if descriptor.media_type in (*INDEX_TYPES, *MANIFEST_TYPES):
-                kept = self._registry.manifest(self._parsed.repository, descriptor.digest)[0]
+                kept = self.registry.manifest(self._parsed.repository, descriptor.digest)[0]
             else:
-                kept = self._registry.read_blob(self._parsed.repository, descriptor, limit=_LAYER_LIMIT)
+                kept = self.registry.read_blob(self._parsed.repository, descriptor, limit=_LAYER_LIMIT)
             if descriptor.size <= _LAYER_LIMIT >> 4:
                 self._kept[descriptor.digest] = kept
         if len(kept) != descriptor.size:
@@ -145,7 +145,7 @@ class RegistryReader:
 
     def evidence(self, subject: str, types: Collection[str] = TYPES) -> list[Attachment]:
         """`types` are the artifact types that are read."""
-        listed = find_referrers(self._registry, self._parsed.repository, subject)
+        listed = find_referrers(self.registry, self._parsed.repository, subject)
         ours = [each for each in listed if not each.artifact_type or each.artifact_type in types]
         if len(ours) > _MOST_EVIDENCE:
             raise MismatchError(
