@@ -46,9 +46,9 @@ _TOKENS = ("GITHUB_TOKEN", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "BUILDER_API_KE
 
 # Name -> (module with an attribute `command`, one line of help). In the order in which a user meets them.
 COMMANDS: dict[str, tuple[str, str]] = {
+    "init": ("builder.cli.commands.init", "Begin a recipe: name pull requests, and the files are written."),
     "list": ("builder.cli.commands.list", "List the recipes here, their locks and their images."),
     "doctor": ("builder.cli.commands.doctor", "Look for what builds, runs and publication need."),
-    "init": ("builder.cli.commands.init", "Begin a recipe: name pull requests, and the files are written."),
     "lock": ("builder.cli.commands.lock", "Resolve a recipe and pin everything that a build needs."),
     "check": (
         "builder.cli.commands.check",
@@ -204,7 +204,7 @@ def offline_option(function: F) -> F:
 def cli() -> None:
     """Builds vLLM images with pull requests applied, reproducible to the digest.
 
-    Begin with `builder check demo`, then `builder build demo`. RECIPE is a name under images/ or a path.
+    Begin with `builder init NAME --pull NUMBER`, or look at `builder check demo`. RECIPE is a name under images/ or a path.
     """
 
 
