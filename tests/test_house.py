@@ -15,7 +15,7 @@ from builder.oci import artifact
 from tests.support.cli import builder
 
 ROOT = Path(__file__).parents[1]
-DEMO = "sha256:0e3eabb46b302ec89a05d5e27d8788cdb559ce0a07df6092aea60e12ddad32c5"
+DEMO = "sha256:537376b39e9461ba76cde39100a52cf66d4b554ca8a9b0c50167c3b05c1ad1f9"
 """The demo's manifest. It changes with the entrypoint or the record, and with nothing else."""
 
 
@@ -87,10 +87,11 @@ def test_the_demo_has_the_digest_that_it_had(tmp_path: Path) -> None:
 
 def test_published_types_are_what_they_were() -> None:
     """Registries keep documents under these types: a rename of a module must not rename them."""
-    assert {artifact.SBOM, artifact.PROVENANCE, artifact.LOCK, artifact.SOURCES, artifact.VERDICT} == {
+    assert {artifact.SBOM, artifact.PROVENANCE, artifact.LOCK, artifact.SOURCES, artifact.VERDICT, artifact.BUNDLE} == {
         "application/vnd.cyclonedx+json",
         "application/vnd.in-toto+json",
         "application/vnd.overlay-image-builder.lock.v1+yaml",
         "application/vnd.overlay-image-builder.sources.v1.tar",
-        "application/vnd.overlay-image-builder.verdict.v1+json",
+        "application/vnd.in-toto.test-result+json",
+        "application/vnd.dev.sigstore.bundle.v0.3+json",
     }

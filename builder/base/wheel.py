@@ -38,6 +38,7 @@ from builder.util.redact import without_secrets
 
 if TYPE_CHECKING:
     import requests
+    from pypi_simple import ProjectPage
 
 # Where the official vLLM image has its packages, and its Python (read from that image's config and history).
 OFFICIAL_ROOT = "usr/local/lib/python3.12/dist-packages"
@@ -98,11 +99,15 @@ class WheelBase:
             wheels=wheels,
         )
 
-    def tree(self, platform: Platform, package: str, *further: str) -> PackageTree:
+    def tree(self, platform: Platform, package: str, *further: str, listing: bool = False) -> PackageTree:  # noqa: ARG002
         links = self._links(platform)
         if len(links) == 1 and not further:
             return WheelTree(links[0], package, offline=self._context.offline)
         return together({each: self._tree_of(each, links) for each in (package, *further)}, self.reference)
+
+    def every(self, platform: Platform) -> list[WheelTree]:
+        """The tree of each wheel, to read what its distribution says of itself."""
+        return [WheelTree(link, "", offline=self._context.offline) for link in self._links(platform)]
 
     def check(self, platform: Platform) -> None:
         """Read every wheel whole, once per wheel, and check it; its tree then takes nothing that is not bound to it.
@@ -142,12 +147,12 @@ class WheelBase:
 
     def _link(self, what: str, platform: Platform) -> WheelLink:
         if what.endswith(".whl"):
-            return _local_link(self._root / what)
+            return local_link(self._root / what)
         name, _, version = what.partition("==")
         return find_wheel(name, version, platform, context=self._context)
 
 
-def _local_link(path: Path) -> WheelLink:
+def local_link(path: Path) -> WheelLink:
     if not path.is_file():
         raise InputError(f"there is no wheel {path}", hint="a wheel base is wheel:NAME==VERSION or wheel:PATH.whl")
     return WheelLink(path.resolve().as_uri(), path.name, file_sha256(path))
@@ -188,32 +193,9 @@ def index_endpoint() -> str | None:
 
 def choose_wheel(name: str, version: str, platform: Platform) -> WheelLink:
     """The wheel that the package index has now. Raises as `find_wheel` does."""
-    import requests
     from packaging.utils import InvalidWheelFilename, parse_wheel_filename
-    from pypi_simple import PYPI_SIMPLE_ENDPOINT, NoSuchProjectError, PyPISimple
 
-    configured = index_endpoint() or PYPI_SIMPLE_ENDPOINT
-    # Links on a page are relative to its address: a password in that would be in the cache, the lock and messages.
-    address = parse_address(configured)
-    if address is None:
-        raise InputError(
-            f"the package index {without_secrets(configured)!r} is not an address",
-            hint="check PIP_INDEX_URL, such as https://pypi.org/simple",
-        )
-    endpoint = f"{address.url}/"
-    try:
-        with index_session() as session, PyPISimple(endpoint, session=session) as client:
-            page = client.get_project_page(name, timeout=_TIMEOUT)
-    except NoSuchProjectError as error:
-        raise InputError(
-            f"the package index has no project {name!r}", hint="check the name in the recipe's base"
-        ) from error
-    except requests.RequestException as error:
-        raise UnreachableError(
-            f"the package index does not respond: {type(error).__name__}",
-            details=[("index", host_of(endpoint))],
-            hint="check the network, or PIP_INDEX_URL; with everything in the cache, --offline works without it",
-        ) from error
+    page = project_page(name)
     machine = _MACHINES.get(platform.architecture, platform.architecture)
     found = []
     for package in page.packages:
@@ -253,6 +235,34 @@ def _offer(wanted: str, known: Collection[str]) -> str:
     near = [each for each in finals if asked is not None and each.release[:2] == asked.release[:2]][:2]
     shown = list(dict.fromkeys([*near, *finals[:3]]))
     return f"the index has {', '.join(map(str, shown))}"
+
+
+def project_page(name: str) -> ProjectPage:
+    """What the package index has of a project. Raises `InputError` when it has none, `UnreachableError` without a response."""
+    import requests
+    from pypi_simple import PYPI_SIMPLE_ENDPOINT, NoSuchProjectError, PyPISimple
+
+    configured = index_endpoint() or PYPI_SIMPLE_ENDPOINT
+    # Links on a page are relative to its address: a password in that would be in the cache, the lock and messages.
+    address = parse_address(configured)
+    if address is None:
+        raise InputError(
+            f"the package index {without_secrets(configured)!r} is not an address",
+            hint="check PIP_INDEX_URL, such as https://pypi.org/simple",
+        )
+    endpoint = f"{address.url}/"
+    try:
+        with index_session() as session, PyPISimple(endpoint, session=session) as client:
+            page = client.get_project_page(name, timeout=_TIMEOUT)
+    except NoSuchProjectError as error:
+        raise InputError(f"the package index has no project {name!r}", hint="check the name in the recipe") from error
+    except requests.RequestException as error:
+        raise UnreachableError(
+            f"the package index does not respond: {type(error).__name__}",
+            details=[("index", host_of(endpoint))],
+            hint="check the network, or PIP_INDEX_URL; with everything in the cache, --offline works without it",
+        ) from error
+    return page
 
 
 def index_session() -> requests.Session:
@@ -376,10 +386,20 @@ def _other_wheel(link: WheelLink, found: str) -> MismatchError:
 
 
 def _downloaded(link: WheelLink) -> Path:
-    path = cache_dir("wheels") / link.filename
-    if not path.is_file() or file_sha256(path) != link.sha256:
-        with replacing(path) as stream:
-            _download(link, stream, Context())
+    return wheel_file(link, context=Context())
+
+
+def wheel_file(link: WheelLink, *, context: Context) -> Path:
+    """The whole wheel as a file, checked against its digest: local, from the cache, or downloaded into it."""
+    path = _local_path(link) if link.url.startswith("file:") else cache_dir("wheels") / link.filename
+    if path.is_file() and file_sha256(path) == link.sha256:
+        return path
+    if link.url.startswith("file:"):
+        raise _other_wheel(link, "another digest, or no file")
+    if context.offline:
+        raise InputError(f"--offline: {link.filename} is not in the cache", hint="run once with the network")
+    with replacing(path) as stream:
+        _download(link, stream, context)
     return path
 
 
@@ -456,6 +476,19 @@ class WheelTree:
             for path, name in below.items()
             if name in members
         }
+
+    def own(self, name: str) -> bytes:
+        """A file of the wheel's own `*.dist-info`, such as METADATA; empty when it has none of that name."""
+        index = self._members()
+        path = f"{index.dist_info}/{name}"
+        if path in index.members and path not in self._known:
+            with open_wheel(self.link) as archive:
+                self._known[path] = self._read_member(archive, path, index)
+        return self._known.get(path, b"")
+
+    @property
+    def dist_info(self) -> str:
+        return self._members().dist_info
 
     def has(self, package: str) -> bool:
         """Whether the wheel has a package."""

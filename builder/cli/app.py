@@ -42,7 +42,15 @@ _HINTS = {
 _ROOM = 64 << 20
 """Bytes: a place with less may be the one where a write failed."""
 
-_TOKENS = ("GITHUB_TOKEN", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "BUILDER_API_KEY")
+_TOKENS = (
+    "GITHUB_TOKEN",
+    "HF_TOKEN",
+    "HUGGING_FACE_HUB_TOKEN",
+    "BUILDER_API_KEY",
+    "BUILDER_REFERENCE_API_KEY",
+    "BUILDER_KEY_PASSWORD",
+    "SIGSTORE_ID_TOKEN",
+)
 
 # Name -> (module with an attribute `command`, one line of help). In the order in which a user meets them.
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -57,17 +65,24 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "render": ("builder.cli.commands.render", "Write a Docker context that plain `docker build` builds."),
     "build": ("builder.cli.commands.build", "Make the image."),
     "publish": ("builder.cli.commands.publish", "Build the image and push what the registry lacks."),
+    "attest": ("builder.cli.commands.attest", "Attach a statement to a published image, signed or not."),
+    "promote": ("builder.cli.commands.promote", "Move a tag to an image that meets a policy."),
     "verify": ("builder.cli.commands.verify", "Derive an image again from its lock, and compare every byte."),
     "mirror": ("builder.cli.commands.mirror", "Keep a copy of the locked base in another repository."),
     "run": ("builder.cli.commands.run", "Run the image with a profile."),
     "smoke": ("builder.cli.commands.smoke", "Start the image, or take a running server, and check it."),
+    "gate": ("builder.cli.commands.gate", "Run suites of rows against an image or a server; write verdicts."),
+    "verdict": ("builder.cli.commands.verdict", "Show verdicts, and write them as decision records."),
     "deploy": ("builder.cli.commands.deploy", "Render Compose or Kubernetes files for a published image."),
     "profile": ("builder.cli.commands.profile", "List, show, check and size serving profiles."),
     "drift": ("builder.cli.commands.drift", "Compare the lock with upstream: what moved, and why."),
     "rebase": ("builder.cli.commands.rebase", "What the stack needs on another base."),
     "stack": ("builder.cli.commands.stack", "Hand the stack over as quilt series or mails, or take a series in."),
     "checkpoint": ("builder.cli.commands.checkpoint", "Digest, quantize and check checkpoints."),
-    "schema": ("builder.cli.commands.schema", "Print the JSON Schema of recipes, profiles or records."),
+    "schema": (
+        "builder.cli.commands.schema",
+        "Print the JSON Schema of recipes, profiles, gates, policies or records.",
+    ),
     "completion": ("builder.cli.commands.completion", "Print a shell's completion script."),
     "help": ("builder.cli.commands.help", "Show the help of a command."),
 }
@@ -193,6 +208,41 @@ def offline_option(function: F) -> F:
         "--offline", "context", is_flag=True, callback=fill, help="Use the vendored diffs and the cache only."
     )(function)
     return result
+
+
+def trust_config_option(function: F) -> F:
+    """`--trust-config`, for commands that sign or check signatures."""
+    result: F = click.option(
+        "--trust-config", type=click.Path(path_type=Path), metavar="FILE",
+        help="Services and keys of your own Sigstore, for keyless signatures. Default: the public ones.",
+    )(function)  # fmt: skip
+    return result
+
+
+def signer_options(function: F) -> F:
+    """`--signer` and `--trust-config`, for commands that say whose signatures count."""
+    result: F = click.option(
+        "--signer", "signers", multiple=True, metavar="FILE|IDENTITY,ISSUER",
+        help="Whose signature counts: the file of a public key, or an identity and who vouches for it.",
+    )(trust_config_option(function))  # fmt: skip
+    return result
+
+
+def key_options(function: F) -> F:
+    """`--key` and `--keyless`: what signs."""
+    wrapped: Any = click.option("--keyless", is_flag=True, help="Sign as your identity, with Sigstore's services.")(
+        function
+    )
+    result: F = click.option(
+        "--key", type=click.Path(path_type=Path), metavar="FILE",
+        help="Sign with a private key in PEM (PKCS#8); BUILDER_KEY_PASSWORD opens an encrypted one.",
+    )(wrapped)  # fmt: skip
+    return result
+
+
+def signing_options(function: F) -> F:
+    """`--key`, `--keyless` and `--trust-config`, for commands that sign."""
+    return key_options(trust_config_option(function))
 
 
 @click.group(

@@ -31,11 +31,38 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "builder smoke http://127.0.0.1:8000 smoke --container NAME",
         "builder smoke http://10.0.0.7:8000/v1",
     ),
+    "gate run": (
+        "builder gate run http://127.0.0.1:8000 --suite sample",
+        "builder gate run http://127.0.0.1:8000 production-ceiling --container vllm --suite hard-gate-34",
+        "builder gate run mine smoke --suite hard-gate-34 --suite silver200",
+    ),
+    "gate lint": ("builder gate lint sample",),
+    "gate import": ("builder gate import lm-eval results/samples.jsonl --suite sample",),
+    "verdict show": (
+        "builder verdict show ghcr.io/me/images@sha256:DIGEST",
+        "builder verdict show dist/gate/sample.json --html page.html",
+    ),
+    "verdict adr": ("builder verdict adr dist/gate/sample.json --output docs/decision.md",),
+    "attest": (
+        "builder attest dist/gate/sample.json --image ghcr.io/me/images@sha256:DIGEST --key signing.pem",
+        "builder attest dist/gate/sample.json --image ghcr.io/me/images@sha256:DIGEST --keyless",
+    ),
+    "promote": (
+        "builder promote ghcr.io/me/images@sha256:DIGEST --to production --policy gates/production.yaml --key signing.pem",
+        "builder promote ghcr.io/me/images:candidate --to production --require hard-gate-34,silver200 --dry-run",
+    ),
     "deploy compose": ("builder deploy compose mine smoke --image ghcr.io/me/images@sha256:DIGEST --output deploy",),
     "deploy kubernetes": ("builder deploy kubernetes mine --image ghcr.io/me/images@sha256:DIGEST --output -",),
+    "deploy router": (
+        "builder deploy router mine --short smoke@http://10.0.0.7:8000 --long http://10.0.0.8:8000 --output router",
+    ),
     "profile list": ("builder profile list", "builder profile list --recipe mine"),
     "profile show": ("builder profile show smoke", "builder profile show smoke --resolved --recipe mine"),
     "profile lint": ("builder profile lint smoke --recipe mine",),
+    "profile import": (
+        "builder profile import recipe.yaml --hardware h200",
+        "builder profile import --from-command 'vllm serve Qwen/Qwen3-8B --max-model-len 16384'",
+    ),
     "profile fit": ("builder profile fit mine smoke --gpu rtx-5090",),
     "drift": ("builder drift mine", "builder drift mine --markdown"),
     "rebase": (

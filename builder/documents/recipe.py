@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -30,6 +31,8 @@ from builder.util.files import sha256
 
 MAX_STRIP = 50
 MAX_PACKAGES = 32
+MAX_WHEELS = 64
+MAX_FILES = 100
 
 
 def _base(value: object) -> object:
@@ -88,6 +91,9 @@ def _platform(text: str) -> str:
 
 
 PlatformName = Annotated[str, AfterValidator(_platform)]
+
+
+TagName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$")]
 
 
 class TensorRule(Frozen):
@@ -204,6 +210,79 @@ class OverlaySpec(Frozen):
         return int(self.id.split("#")[1])
 
 
+class FileSpec(Frozen):
+    """A text file that the image gets: a chat template, a parser plugin, a config."""
+
+    path: RelativePath = Field(description="The file, relative to the project root.")
+    to: Folder | None = Field(
+        default=None,
+        description="Where it goes: below /opt/builder/files, or below `package`. The file's own name when left out.",
+    )
+    package: PackageName | None = Field(default=None, description="Put it into this package's folder, as a new file.")
+
+    @property
+    def name(self) -> str:
+        return self.to or self.path.rpartition("/")[2]
+
+
+class WheelSpec(Frozen):
+    """A Python distribution that the image gets, beside or instead of the base's; or one of the base's that goes."""
+
+    wheel: str | None = Field(
+        default=None,
+        max_length=300,
+        description="NAME==VERSION of the package index, or a file relative to the project root: wheels/NAME.whl",
+    )
+    remove: str | None = Field(
+        default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=200, description="A distribution of the base."
+    )
+    sha256: WrittenSha256 | None = Field(
+        default=None, description="The wheel's SHA-256. Pinned by the lock when left out."
+    )
+    accept_unmet: dict[str, str] = Field(
+        default={},
+        description="Distribution whose requirement is not met with this change: why the image works all the same.",
+    )
+
+    @model_validator(mode="after")
+    def _one_thing(self) -> Self:
+        if (self.wheel is None) == (self.remove is None):
+            raise ValueError("an entry has either 'wheel' or 'remove'")
+        if self.wheel is not None:
+            _checked_wheel(self.wheel)
+        if self.remove is not None and self.sha256 is not None:
+            raise ValueError("'sha256' belongs to a 'wheel'")
+        return self
+
+    @property
+    def id(self) -> str:
+        """What names the entry: `transformers==5.6.0`, `wheels/x.whl` or `remove NAME`."""
+        return self.wheel if self.wheel is not None else f"remove {self.remove}"
+
+
+_PINNED = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?==[A-Za-z0-9][A-Za-z0-9._!+]*")
+
+
+def _checked_wheel(text: str) -> None:
+    if text.endswith(".whl"):
+        if text.startswith("/") or any(part in ("", ".", "..") for part in text.split("/")):
+            raise ValueError(f"{text!r} is not a file in the project")
+    elif not _PINNED.fullmatch(text):
+        raise ValueError(f"{text!r} pins no wheel; write NAME==VERSION, or a file that ends in .whl")
+
+
+def _file_entry(value: object) -> object:
+    return {"path": value} if isinstance(value, str) else value
+
+
+def _wheel_entry(value: object) -> object:
+    return {"wheel": value} if isinstance(value, str) else value
+
+
+FileEntry = Annotated[FileSpec, BeforeValidator(_file_entry, json_schema_input_type=str | FileSpec)]
+WheelEntry = Annotated[WheelSpec, BeforeValidator(_wheel_entry, json_schema_input_type=str | WheelSpec)]
+
+
 class CheckpointSpec(Frozen):
     """The checkpoint that the image serves, whose digest names the image."""
 
@@ -261,6 +340,14 @@ class Recipe(Frozen):
         description="The package that serves, which profiles are judged by and which overlays may change.",
     )
     overlays: Annotated[tuple[OverlaySpec, ...], BeforeValidator(_a_list)] = ()
+    wheels: tuple[WheelEntry, ...] = Field(
+        default=(),
+        max_length=MAX_WHEELS,
+        description="Python distributions to add, replace or remove: NAME==VERSION, wheels/NAME.whl, {remove: NAME}.",
+    )
+    files: tuple[FileEntry, ...] = Field(
+        default=(), max_length=MAX_FILES, description="Text files for /opt/builder/files, or for a package's folder."
+    )
     checkpoint: CheckpointSpec | None = None
     model: ModelShape | None = Field(
         default=None,
@@ -268,9 +355,15 @@ class Recipe(Frozen):
     )
     envelope: Envelope | None = Field(default=None, description="What at least one profile must be able to serve.")
     profiles: tuple[Name, ...] = ()
-    default_profile: Name | None = None
+    default_profile: Name | None = Field(
+        default=None, description="What the image serves when no profile is named. One profile alone is the default."
+    )
     platforms: tuple[PlatformName, ...] = ("linux/amd64",)
     publish: str | None = Field(default=None, description="REGISTRY/REPOSITORY that `builder publish` pushes to.")
+    policies: dict[TagName, RelativePath] = Field(
+        default={},
+        description="Tags that only `builder promote` moves, each with its policy: `production: gates/production.yaml`.",
+    )
     description: str = ""
     source: SourceAddress = Field(
         default="",
@@ -282,8 +375,12 @@ class Recipe(Frozen):
     def _consistent(self) -> Self:
         ids = [overlay.id for overlay in self.overlays]
         _listed_once("overlays", "overlay", ids)
+        _listed_once("wheels", "wheel", [wheel.id for wheel in self.wheels])
         _listed_once("profiles", "profile", self.profiles)
         _listed_once("platforms", "platform", self.platforms)
+        places = [(file.package, file.name) for file in self.files]
+        if shared := sorted({str(name) for (package, name) in places if places.count((package, name)) > 1}):
+            raise ValueError(f"files: two of them go to {', '.join(shared)}")
         if self.default_profile is not None and self.default_profile not in self.profiles:
             raise PlacedError(
                 f"default_profile {self.default_profile!r} is not among the profiles", ("default_profile",)
@@ -311,13 +408,22 @@ class Recipe(Frozen):
         return tuple(dict.fromkeys([self.package, *(name for each in self.overlays for name in each.packages)]))
 
     @property
+    def default(self) -> str | None:
+        """The profile that the image serves when none is named: the one that is chosen, or the only one."""
+        if self.default_profile is None and len(self.profiles) == 1:
+            return self.profiles[0]
+        return self.default_profile
+
+    @property
     def base_reference(self) -> BaseReference:
         return BaseReference.parse(self.base)
 
     @property
     def digest(self) -> str:
-        """SHA-256 of what the recipe says, independent of YAML's spelling and of where the image is pushed."""
-        document = self.model_dump(mode="json", exclude={"publish", "model", "envelope"}, exclude_defaults=True)
+        """SHA-256 of what the recipe says, independent of YAML's spelling, of where the image is pushed and of its tags."""
+        document = self.model_dump(
+            mode="json", exclude={"publish", "model", "envelope", "policies"}, exclude_defaults=True
+        )
         return sha256(json.dumps(document, sort_keys=True, separators=(",", ":")).encode())
 
 

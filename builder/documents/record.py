@@ -17,6 +17,7 @@ from builder.documents.lock import (
     Lock,
     LockedCheckpointFile,
     LockedDistribution,
+    LockedInstall,
     LockedPlatform,
     PlainPath,
 )
@@ -38,6 +39,10 @@ class RecordBase(Frozen):
     manifest: Digest
     entrypoint: tuple[str, ...]
     cmd: tuple[str, ...]
+    env: dict[str, str] = Field(
+        default={},
+        description="What the base's config sets of the variables that profiles set: it is not the caller's.",
+    )
 
 
 class RecordPackage(Frozen):
@@ -84,11 +89,32 @@ class RecordFile(Frozen):
     overlays: tuple[str, ...]
 
 
+class RecordInstalled(Frozen):
+    """A distribution that the layer brings, whose files its RECORD lists; or, without `dist_info`, one that it takes away."""
+
+    name: str
+    version: str | None
+    wheel: str | None = None
+    sha256: Sha256 | None = None
+    dist_info: str | None
+    record: Sha256 | None = None
+    replaces: str | None = None
+    removed: tuple[PlainPath, ...] = Field(description="What of the base goes, from `/`.")
+
+
+class RecordAdded(Frozen):
+    """A text file of the recipe, by its path from `/` without the leading slash."""
+
+    path: PlainPath
+    sha256: Sha256
+
+
 class RecordProfile(Frozen):
     """A serving profile: the arguments of `vllm serve` without the model."""
 
     description: str
     argv: tuple[str, ...]
+    env: dict[str, str] = Field(default={}, description="Variables of the server that the caller has not set.")
     hardware: Hardware | None = None
     envelope: Envelope | None = None
 
@@ -118,6 +144,8 @@ class Record(Frozen):
     overlays: tuple[RecordOverlay, ...]
     files: tuple[RecordFile, ...]
     removed: tuple[PlainPath, ...] = Field(description="Stale bytecode that the layer removes.")
+    installed: tuple[RecordInstalled, ...] = Field(default=(), description="Distributions of the recipe's `wheels:`.")
+    added: tuple[RecordAdded, ...] = Field(default=(), description="Text files of the recipe's `files:`.")
     entrypoint: Sha256 = Field(description="SHA-256 of /opt/builder/serve.")
     model: Literal["/model"]
     profiles: dict[str, RecordProfile]
@@ -148,6 +176,7 @@ def make_record(lock: Lock, platform: str, *, base_config: Mapping[str, Any]) ->
             "manifest": locked.manifest,
             "entrypoint": base_config.get("Entrypoint") or [],
             "cmd": base_config.get("Cmd") or [],
+            **({"env": stock} if (stock := _stock_variables(lock, base_config)) else {}),
         },
         "package": _package(lock.package, locked, locked.distribution),
         **(
@@ -161,6 +190,8 @@ def make_record(lock: Lock, platform: str, *, base_config: Mapping[str, Any]) ->
         ],
         "files": _files(locked),
         "removed": list(locked.bytecode),
+        **({"installed": [_installed(each) for each in locked.installed]} if locked.installed else {}),
+        **({"added": [{"path": each.path, "sha256": each.sha256} for each in locked.added]} if locked.added else {}),
         "entrypoint": lock.entrypoint,
         "model": MODEL_FOLDER,
         "profiles": {profile.name: _profile(profile) for profile in lock.profiles},
@@ -207,6 +238,26 @@ def _package(name: str, locked: LockedPlatform, distribution: LockedDistribution
     }
 
 
+def _installed(each: LockedInstall) -> dict[str, Any]:
+    document: dict[str, Any] = {"name": each.name, "version": each.version}
+    if each.file is not None:
+        document |= {"wheel": each.file, "sha256": each.sha256}
+    document["dist_info"] = each.dist_info
+    if each.record is not None:
+        document["record"] = each.record
+    if each.replaces is not None:
+        document["replaces"] = each.replaces
+    return {**document, "removed": list(each.removed)}
+
+
+def _stock_variables(lock: Lock, base_config: Mapping[str, Any]) -> dict[str, str]:
+    """The base's own values of variables that a profile of the lock sets."""
+    listed = base_config.get("Env")
+    pairs = [str(each).partition("=") for each in listed] if isinstance(listed, list) else []
+    wanted = {name for profile in lock.profiles for name in profile.env}
+    return {name: text for name, _, text in pairs if name in wanted}
+
+
 def _files(locked: LockedPlatform) -> list[dict[str, Any]]:
     return [
         {"path": file.path, "before": file.before, "after": file.after, "overlays": list(file.overlays)}
@@ -218,6 +269,7 @@ def _profile(profile: Profile) -> dict[str, Any]:
     return {
         "description": profile.description,
         "argv": profile.argv(),
+        **({"env": profile.env} if profile.env else {}),
         **({"hardware": profile.hardware.model_dump(mode="json")} if profile.hardware else {}),
         **({"envelope": profile.envelope.model_dump(mode="json")} if profile.envelope else {}),
     }

@@ -24,6 +24,8 @@ _LIMIT = 4 << 20
 _EVENTS = 100_000
 """What a document may have of values, keys, beginnings and ends; parsing as many takes some 3 seconds."""
 _DEPTH = 40
+# Outside of comments, a `?` can be a key's sign.
+_ONLY_EXACT = re.compile(r"[^\n -~\u00a0-\u2027\u2030-\ud7ff]|^(?! *#).*\?|[|>][-+0-9]*#", re.MULTILINE)
 _INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,18})")
 _FLOAT = re.compile(r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?")
 
@@ -53,9 +55,13 @@ class Document:
     value: Any
     places: dict[Location, tuple[int, int]] = field(default_factory=dict)
     keys: dict[Location, tuple[int, int]] = field(default_factory=dict)
+    below: Document | None = None
+    """A document whose values hold where this one has none."""
 
     def at(self, location: Location, *, key: bool = False) -> str:
         """`FILE:LINE:COLUMN` of a node, or of the nearest one around it."""
+        if self.below is not None and len(location) > 1 and location not in self.places and location not in self.keys:
+            return self.below.at(location, key=key)
         tables = (self.keys, self.places) if key else (self.places, self.keys)
         for length in range(len(location), -1, -1):
             for table in tables:
@@ -79,6 +85,51 @@ def read_yaml(path: Path, *, name: str | None = None) -> Document:
 
 def parse_yaml(text: str, name: str) -> Document:
     """Parse YAML text; `name` is the file in messages."""
+    return quick(text, name) or exact(text, name)
+
+
+def quick(text: str, name: str) -> Document | None:
+    """The document as libyaml reads it; None when it is not installed, or for text that only `exact` may judge.
+
+    libyaml is ten times as fast. It refuses in other words, and takes a few texts that PyYAML's own parser refuses: tabs
+    between tokens, a `?` in a flow, `|#`. Both agree on everything else: tests/documents/test_yaml_parsers.py.
+    """
+    if not hasattr(yaml, "CSafeLoader") or _ONLY_EXACT.search(text):
+        return None
+    try:
+        if not _is_simple(text):
+            return None
+        loader = yaml.CSafeLoader(text)
+        try:
+            node = loader.get_single_node()
+        finally:
+            loader.dispose()
+        document = Document(name, None)
+        document.value = _build(node, (), document) if node is not None else None
+    except (yaml.YAMLError, InputError):
+        return None
+    return document
+
+
+def _is_simple(text: str) -> bool:
+    """Whether the events are within limits, and none is an empty scalar: the two parsers give it different places."""
+    depth = 0
+    for count, event in enumerate(yaml.parse(text, Loader=yaml.CSafeLoader)):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        elif isinstance(event, yaml.AliasEvent) or (
+            isinstance(event, yaml.ScalarEvent) and not event.value and not event.style
+        ):
+            return False
+        if depth > _DEPTH or count > _EVENTS:
+            return False
+    return True
+
+
+def exact(text: str, name: str) -> Document:
+    """The document as PyYAML's own parser reads it."""
     loader = None
     try:
         loader = yaml.SafeLoader(text)
@@ -174,7 +225,8 @@ def _mapping(node: yaml.MappingNode, location: Location, document: Document) -> 
 
 def _scalar(node: yaml.ScalarNode, name: str) -> Any:
     text = str(node.value)
-    if node.style is not None:
+    # libyaml calls the style of a plain scalar "", PyYAML None.
+    if node.style:
         return text
     if node.tag not in (
         "tag:yaml.org,2002:" + kind for kind in ("str", "null", "bool", "int", "float", "timestamp", "merge", "value")
@@ -196,7 +248,7 @@ def _error(name: str, mark: Any, what: str, hint: str) -> InputError:
     return InputError(f"{place}: {what}", hint=hint)
 
 
-_SCHEMAS = {"Profile": " profile"}
+_SCHEMAS = {"Profile": " profile", "Suite": " gate", "Policy": " policy"}
 """The argument of `builder schema` for a model that is not a recipe."""
 
 

@@ -31,6 +31,11 @@ _FIXED_SECONDS = 600
 _BYTES_PER_SECOND = 100e6
 
 
+def server_environment(profile: Profile) -> dict[str, str]:
+    """The variables of a profile's container: where its caches are, then the profile's own."""
+    return {**CACHE_ENVIRONMENT, **profile.env}
+
+
 def stack_key(lock: Lock, platform: str) -> str:
     """12 hexadecimal digits of what is compiled: the base and each patched file. Profiles and checkpoints are not in it.
 
@@ -39,6 +44,7 @@ def stack_key(lock: Lock, platform: str) -> str:
     """
     locked = lock.base.platforms[platform]
     content = [lock.base.digest, locked.manifest, *([file.path, file.after] for file in locked.files)]
+    content += [[each.name, each.record] for each in locked.installed]
     return sha256(json.dumps(content, separators=(",", ":")).encode())[:12]
 
 
@@ -148,6 +154,8 @@ class Container:
     read_only: bool = False
     startup_seconds: int = _FIXED_SECONDS
     name: str | None = None
+    environment: tuple[tuple[str, str], ...] = ()
+    """What the caller sets beside the profile's variables, and instead of them."""
 
     @property
     def inner_port(self) -> int:
@@ -173,7 +181,7 @@ class Container:
             words += ["--read-only", "--tmpfs", "/tmp:rw,exec,mode=1777"]  # noqa: S108
         words += ["--security-opt", "no-new-privileges"]
         words += ["--volume", f"{self.model}:{MODEL_FOLDER}:ro", "--volume", f"{self.cache}:{CACHE_FOLDER}"]
-        for name, text in CACHE_ENVIRONMENT.items():
+        for name, text in {**server_environment(self.profile), **dict(self.environment)}.items():
             words += ["--env", f"{name}={text}"]
         words += [
             "--health-cmd", f"/opt/builder/serve health --port {self.inner_port}",

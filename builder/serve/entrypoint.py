@@ -2,7 +2,7 @@
 """The entrypoint of an overlay image. Standard library only; it ends in exec, so that vLLM is PID 1 and gets the signals.
 
 Usage:
-  IMAGE                              the default profile
+  IMAGE                              the default profile; without one, the list of profiles and exit 2
   IMAGE PROFILE [FLAGS]              a named profile; FLAGS win over the profile's own
   IMAGE profiles | show PROFILE      what is in the image
   IMAGE verify [--json]              every patched file against the record, and what cannot be seen from inside
@@ -18,6 +18,7 @@ Environment:
   BUILDER_MODEL             the model that a profile serves (default /model)
   BUILDER_EXTRA_ARGS        further flags for a profile, split as a shell does
   BUILDER_CHECKPOINT_CHECK  quick (default: names, sizes, JSON files, tensors), full (every byte, and the digest) or off
+  A profile's own variables are set unless the caller has set them: the caller's environment wins, as flags do.
 """
 
 import json
@@ -27,6 +28,7 @@ import sys
 OK, UNHEALTHY, INPUT, MISMATCH = 0, 1, 2, 4
 RECORD_OPTION = "--record="
 OWN_FILES = ("record.json", "serve")
+FILES = "files"
 ABOUT = ("title", "author", "state", "why", "drop_when")
 HERE = os.path.dirname(os.path.realpath(__file__))
 # /opt/builder/serve -> /; in a test the same two folders below another root.
@@ -121,20 +123,79 @@ def wrong_files(record):
             what = "is the base's own: the overlay is not in it" if found == entry["before"] else "has other content"
             wrong.append((entry["path"], "%s (sha256 %s, recorded %s)" % (what, found, entry["after"])))
     wrong += [(name, "is stale bytecode") for name in record["removed"] if os.path.lexists(os.path.join(folder, name))]
+    for each in record.get("installed", []):
+        wrong += wrong_distribution(folder, each)
+    for each in record.get("added", []):
+        path = os.path.join(ROOT, each["path"])
+        try:
+            if os.path.realpath(path) != path:
+                wrong.append(("/" + each["path"], "is reached through a link to %s" % os.path.realpath(path)))
+            elif digest_of(path) != each["sha256"]:
+                wrong.append(("/" + each["path"], "has other content than the recorded file"))
+        except OSError as error:
+            wrong.append(("/" + each["path"], error.strerror or str(error)))
+    return wrong
+
+
+def wrong_distribution(folder, installed):
+    """What is wrong of a distribution that the layer brings: the record has its RECORD's digest, RECORD has its files'."""
+    import base64
+    import csv
+
+    wrong = [
+        ("/" + path, "should have been deleted")
+        for path in installed["removed"]
+        if os.path.lexists(os.path.join(ROOT, path))
+    ]
+    if not installed["dist_info"]:
+        return wrong
+    listed = os.path.join(folder, installed["dist_info"], "RECORD")
+    try:
+        found = digest_of(listed)
+        if found != installed["record"]:
+            what = "has other content (sha256 %s, recorded %s)" % (found, installed["record"])
+            return wrong + [("%s/RECORD" % installed["dist_info"], what)]
+        with open(listed, newline="", encoding="utf-8") as stream:
+            rows = [row for row in csv.reader(stream) if len(row) == 3 and row[1]]
+    except (OSError, ValueError, csv.Error) as error:
+        return wrong + [("%s/RECORD" % installed["dist_info"], str(getattr(error, "strerror", None) or error))]
+    places = {}
+    for name, digest, _ in rows:
+        path = os.path.normpath(os.path.join(folder, name))
+        above = os.path.dirname(path)
+        if above not in places:
+            places[above] = os.path.realpath(above)
+        if places[above] != above or os.path.islink(path):
+            wrong.append((name, "is reached through a link"))
+            continue
+        try:
+            found = base64.urlsafe_b64encode(bytes.fromhex(digest_of(path))).decode().rstrip("=")
+        except OSError as error:
+            wrong.append((name, error.strerror or str(error)))
+            continue
+        if digest != "sha256=" + found:
+            wrong.append((name, "has other content than the wheel's"))
     return wrong
 
 
 def wrong_entries(record):
-    """(path, what is wrong) in the layer's own folder: it holds the entrypoint and the record, and nothing else."""
+    """(path, what is wrong) in the layer's own folder: it holds the entrypoint, the record and recorded files only."""
     import stat
 
     wrong = []
     named = os.path.abspath(__file__)
     if named.endswith("/opt/builder/serve") and named != os.path.realpath(__file__):
         wrong.append(("/opt/builder", "is a link: the entrypoint is at %s" % os.path.realpath(__file__)))
-    for name in sorted(os.listdir(HERE)):
+    own = "opt/builder/"
+    recorded = [each["path"][len(own) :] for each in record.get("added", []) if each["path"].startswith(own)]
+    folders = {name.rpartition("/")[0] for name in recorded if "/" in name}
+    for each in list(folders):
+        folders |= {each[:at] for at, letter in enumerate(each) if letter == "/"}
+    for name in own_entries(FILES in folders):
         mode = os.lstat(os.path.join(HERE, name)).st_mode
-        if name not in OWN_FILES:
+        if name in folders and stat.S_ISDIR(mode):
+            continue
+        if name not in OWN_FILES and name not in recorded:
             wrong.append(("/opt/builder/" + name, "is an entry that the record does not know"))
         elif not stat.S_ISREG(mode):
             wrong.append(("/opt/builder/" + name, "is not a regular file"))
@@ -145,9 +206,23 @@ def wrong_entries(record):
     return wrong
 
 
+def own_entries(nested):
+    """The names in the layer's own folder, with those below `files` when the record knows that folder."""
+    names = sorted(os.listdir(HERE))
+    if nested and os.path.isdir(os.path.join(HERE, FILES)) and not os.path.islink(os.path.join(HERE, FILES)):
+        for above, folders, files in os.walk(os.path.join(HERE, FILES)):
+            names += sorted(os.path.relpath(os.path.join(above, each), HERE) for each in folders + files)
+    return names
+
+
 def visible(record, bound):
     """What this check saw, and what it cannot see from inside a container."""
     seen = ["%d patched files, and bytecode that must be gone" % len(record["files"]), "the entries of /opt/builder"]
+    for each in record.get("installed", []):
+        what = "%s %s" % (each["name"], each["version"]) if each["dist_info"] else each["name"]
+        seen.append("%s, every file by its RECORD" % what if each["dist_info"] else "%s, which is removed" % what)
+    if record.get("added"):
+        seen.append("%d added files" % len(record["added"]))
     unseen = [
         "the base's own files, Python among them: whoever can change those can change this check",
         "the image's config (environment, user, labels), its other layers, and who made it",
@@ -415,6 +490,19 @@ def health(arguments):
     return OK if status == 200 else UNHEALTHY
 
 
+def apply_environment(record, name):
+    """Set the profile's variables where the caller has not, and return what was set.
+
+    A value that the base image's own config has is not the caller's: the profile's replaces it.
+    """
+    given = {}
+    stock = record["base"].get("env") or {}
+    for key, value in (record["profiles"][name].get("env") or {}).items():
+        if key not in os.environ or os.environ[key] == stock.get(key):
+            os.environ[key] = given[key] = value
+    return given
+
+
 def run(command, printing, as_json, bound):
     if not printing and not bound:
         message = "started without the record's digest, so that only the layer vouches for what would run"
@@ -439,8 +527,10 @@ def serve(record, name, arguments, bound):
     as_json = printing and "--json" in arguments
     caller = [each for each in arguments if each != "--print" and not (as_json and each == "--json")]
     command = serve_command(record, name, caller)
+    given = apply_environment(record, name)
     if printing:
-        return run(command, True, as_json, bound)
+        shown = ["env"] + ["%s=%s" % pair for pair in given.items()] if given else []
+        return run(shown + command, True, as_json, bound)
     how = os.environ.get("BUILDER_CHECKPOINT_CHECK", "quick")
     if how not in ("quick", "full", "off"):
         raise Refused(INPUT, "BUILDER_CHECKPOINT_CHECK is %r" % how, [], "use quick, full or off")
@@ -461,6 +551,16 @@ def no_profile(name, profiles, hint):
     return Refused(INPUT, "there is no profile %r" % name, [("profiles", ", ".join(profiles) or "none")], hint)
 
 
+def no_default(record):
+    """Without a default, nothing is served: the base's own default would be a model that nobody pinned."""
+    show_profiles(record)
+    sys.stdout.flush()
+    if record["profiles"]:
+        hint = "name a profile: docker run ... IMAGE %s" % next(iter(record["profiles"]))
+        raise Refused(INPUT, "this image has no default profile", [("profiles", ", ".join(record["profiles"]))], hint)
+    raise Refused(INPUT, "this image has no profiles", [], "name a model: docker run ... IMAGE MODEL [FLAGS]")
+
+
 def main(given):
     wanted, arguments = split_binding(given)
     record, bound = load_record(wanted), wanted is not None
@@ -472,7 +572,10 @@ def main(given):
     if not rest or (chosen and rest[0].startswith("-")):
         name = chosen or record["default_profile"]
         if name is None:
-            return run(record["base"]["entrypoint"] + record["base"]["cmd"], bool(leading), "--json" in leading, bound)
+            if not profiles and record["base"]["cmd"]:
+                start = record["base"]["entrypoint"] + record["base"]["cmd"]
+                return run(start, bool(leading), "--json" in leading, bound)
+            return no_default(record)
         if name not in profiles:
             raise no_profile(name, profiles, "see BUILDER_PROFILE")
         return serve(record, name, arguments, bound)

@@ -133,18 +133,41 @@ def test_under_podman(project: Path) -> None:
     limits = ["--ulimit", "nofile=20000:20000", "--ulimit", "nproc=2000:2000"]
     tag = Layout(project / "dist/engine").resolve().annotations[REF_NAME]
     image = f"oci:{project / 'dist/engine'}:{tag}"
+
+    def podman(*rest: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run([*words, *rest], capture_output=True, text=True, check=False, timeout=600)
+        assert done.returncode == 0 or not check, done.stderr[-1500:]
+        return done
+
+    def asked(*rest: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        return podman("run", *limits, "--rm", "--network=none", image, *rest, check=check)
+
     try:
-        verified = subprocess.run(
-            [*words, "run", *limits, "--rm", "--network=none", image, "verify"],
-            capture_output=True, text=True, check=False, timeout=600,
-        )  # fmt: skip
-        assert verified.returncode == 0, verified.stderr[-1500:]
-        assert "files are as recorded" in verified.stdout
+        assert "files are as recorded" in asked("verify").stdout
+        assert "--max-model-len" in json.loads(asked("show", "smoke-cpu").stdout)["argv"]
+        assert json.loads(asked("smoke-cpu", "--print", "--json").stdout)[:3] == ["vllm", "serve", "/model"]
+        passed_on = asked("Qwen/Nothing", "--no-such-flag", check=False)
+        assert passed_on.returncode != 0
+        assert "unrecognized arguments: --no-such-flag" in passed_on.stderr
         port = free_port()
-        run = [*words, "run", *limits, "--rm", "--network=host", "--shm-size=1g", "--volume", f"{project / 'model'}:/model:ro", image, "smoke-cpu"]  # fmt: skip
+        cache = project / "podman-cache"
+        cache.mkdir()
+        os.chown(cache, 1000, 1000)
+        run = [
+            *words, "run", *limits, "--name=real", "--network=host", "--shm-size=1g", f"--user={USER}", "--read-only",
+            "--tmpfs=/tmp:rw,exec,mode=1777", "--security-opt=no-new-privileges", f"--volume={project / 'model'}:/model:ro",
+            f"--volume={cache}:/cache", "--env=HOME=/cache", "--env=USER=vllm", "--env=TORCHINDUCTOR_CACHE_DIR=/cache/torchinductor",
+            "--env=BUILDER_EXTRA_ARGS=--served-model-name tiny", image, "smoke-cpu",
+        ]  # fmt: skip
         with serving(run, env=dict(os.environ), log=project / "podman.log", port=port) as server:
             assert healthy(server), server.text()[-3000:]
+            assert requests.get(f"{server.url}/v1/models", timeout=30).json()["data"][0]["id"] == "tiny"
             assert len(requests.get(f"{server.url}/overlays", timeout=30).json()["overlays"]) == 3
+            top = podman("exec", "real", "cat", "/proc/1/cmdline").stdout.split("\0")
+            assert top[:4] == ["/usr/bin/python3", "/usr/local/bin/vllm", "serve", "/model"]
+            assert "status 200" in podman("exec", "real", "/opt/builder/serve", "health", "--port", str(port)).stdout
+            podman("stop", "--time", "60", "real")
+            assert json.loads(podman("inspect", "real").stdout)[0]["State"]["ExitCode"] in (0, 143)
     finally:
         subprocess.run([*words, "rm", "--all", "--force"], capture_output=True, check=False, timeout=100)
         subprocess.run([*words, "umount", "--all"], capture_output=True, check=False, timeout=100)

@@ -53,6 +53,7 @@ def test_the_linter_and_the_engine_agree(release: Release, probe: Probe) -> None
     (real,) = probe([{"do": "parse", "lines": [["MODEL", *profile.argv()] for profile in profiles]}], [folder])
     # `--help` belongs to every parser, and is not a flag to serve with.
     assert {f"--{name}" for name in package.catalog.lookup()} == set(real["flags"]) - {"--help"}
+    assert {f"--{name}" for name in package.catalog.lookup()} <= set(real["help"])
     differences = []
     for profile, said in zip(profiles, real["said"], strict=True):
         found = [

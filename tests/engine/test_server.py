@@ -71,9 +71,22 @@ def test_smoke_passes(name: str, request: pytest.FixtureRequest) -> None:
     observed: Observation = request.getfixturevalue(name)
     assert observed.smoke is not None
     assert observed.smoke.code == 0, observed.smoke.err
-    statuses = {check["name"]: check["status"] for check in observed.smoke.document["checks"]}
-    assert statuses.pop("weights loaded") == "not checked"
+    statuses = {check["name"]: check["outcome"] for check in observed.smoke.document["tests"]}
+    assert statuses.pop("weights loaded") == "warned"
     assert set(statuses.values()) == {"passed"}
+
+
+@pytest.mark.parametrize("name", ["bf16_server", "fp8_server", "new_server"])
+def test_a_gate_passes_and_a_prompt_that_is_too_long_is_told_apart(name: str, request: pytest.FixtureRequest) -> None:
+    observed: Observation = request.getfixturevalue(name)
+    assert observed.gate is not None
+    assert observed.gate.code == 0, observed.gate.err
+    known, capped = observed.gate.document["verdicts"]
+    assert (known["result"], known["bound"], known["gpu"]) == ("PASSED", False, "cpu")
+    assert (known["buckets"]["answered"], known["buckets"]["over_context"]) == (42, 1)
+    assert (known["metrics"][0]["numerator"], known["metrics"][0]["denominator"]) == (42, 43)
+    assert (capped["buckets"]["answered"], capped["buckets"]["over_cap"]) == (42, 1)
+    assert (capped["metrics"][0]["numerator"], capped["metrics"][0]["denominator"]) == (42, 42)
 
 
 def test_the_image_says_which_overlays_it_has(fp8_server: Observation) -> None:

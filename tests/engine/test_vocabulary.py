@@ -115,6 +115,16 @@ def test_shards_of_any_size_are_the_whole_table(shards: list[dict[str, Any]]) ->
         assert result["logits_apart"] <= result["logits_largest"] / 128
 
 
+def test_logits_use_the_platforms_kernel_where_it_has_one(probe: Probe, new_packages: Path) -> None:
+    """vLLM 0.32.0 has one for CPUs with AMX, for shards of whole blocks; the results are those of the whole table."""
+    sizes = [(1024, 256, 1), (1024, 256, 4), (1088, 256, 2), (1024, 200, 1)]
+    found = probe([{"do": "shards", "vocabulary": v, "hidden": h, "size": n} for v, h, n in sizes], [new_packages])
+    for result, whole in zip(found, (True, True, False, False), strict=True):
+        assert result.get("rows_equal"), result
+        assert result["logits_apart"] <= result["logits_largest"] / 128
+        assert result["kernel"] == ("CPUFp8BlockScaledMMKernel" if whole and result["amx"] else None)
+
+
 def listed(model: Path) -> list[str]:
     """The modules that the checkpoint does not convert: all linear layers."""
     config = json.loads((model / "config.json").read_text())

@@ -27,7 +27,7 @@ from builder.patch.tree import StackError
 from tests.support.pytrees import package_tree
 from tests.support.trees import DictTree, overlay, write_tree
 
-RELEASES = ("0.19.0", "0.20.0", "0.20.1", "0.20.2", "0.21.0", "0.22.1", "0.26.0", "0.29.0", "0.33.0")
+RELEASES = ("0.19.0", "0.20.0", "0.20.1", "0.20.2", "0.21.0", "0.22.1", "0.25.1", "0.26.0", "0.29.0", "0.33.0")
 # Result files need not be Python: a part of a change often is not.
 NAME = "vllm/file%d.txt"
 RUNS = 150

@@ -226,7 +226,7 @@ def test_the_publish_steps_log_in_and_push(runner: Path, tmp_path: Path) -> None
             "DOCKER_CONFIG": "", "REGISTRY_AUTH_FILE": "",
         }  # fmt: skip
         names = steps("publish")
-        publish = names["Publish every recipe that says where to, and sign when cosign is there"]
+        publish = names["Publish every recipe that says where to, signed as this job"]
         assert bash(publish, runner, **home).returncode == 5
         assert bash(names["Log in, without Docker"], runner, **home).returncode == 0
         assert (tmp_path / "home/.docker/config.json").stat().st_mode & 0o777 == 0o600

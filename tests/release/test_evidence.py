@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
+from builder.documents.verdict import ImageIdentity, Reading, read_verdict
 from builder.oci.referrers import find_referrers, read_referrer
 from builder.oci.registry.client import Registry
-from builder.serve.smoke.result import Check, ImageIdentity, SmokeResult, Verdict, failed, passed, read_verdict
+from builder.serve.smoke.result import Check, SmokeResult, failed, passed
 from tests.support.cli import builder
 from tests.support.published import patched_project, small_base
 from tests.support.registry import registry, skopeo_copy
@@ -96,13 +97,13 @@ def _check_provenance(statement: dict[str, Any], digest: str, project: Path) -> 
 
 def smoke(path: Path, digest: str | None, *checks: Check) -> Path:
     """A result of `builder smoke` about an image."""
-    image = ImageIdentity("team/x", digest, digest) if digest is not None else None
+    image = ImageIdentity(reference="team/x", digest=digest, id=digest) if digest is not None else None
     result = SmokeResult(
         target="docker", recipe="small", profile="tiny", flags=(), command=None, image=image, gpu=None, gpu_name=None,
         vllm=None, model=None, begun="2026-01-01T00:00:00Z", seconds=1.5, phases={"ready": 1.0}, figures={"tokens": 3},
         checks=checks or (passed("answers", "yes", ("prompt", "hello"), seconds=0.5),),
     )  # fmt: skip
-    path.write_text(json.dumps(result.document()))
+    path.write_bytes(result.verdict().statement())
     return path
 
 
@@ -121,7 +122,7 @@ def test_a_verdict_is_read_by_its_schema(hub: str, project: Path, tmp_path: Path
     checked = builder("verify", f"{name}@{digest}", "--json", cwd=project)
     assert checked.code == 0, checked.err
     assert checked.document["evidence"] == 5
-    assert checked.document["verdicts"] == {"passed": 1, "failed": 0, "unreadable": 0}
+    assert checked.document["verdicts"] == {"passed": 1, "warned": 0, "failed": 0, "unreadable": 0}
 
 
 @pytest.mark.parametrize(
@@ -160,11 +161,15 @@ def test_a_tag_does_not_move_past_a_verdict_that_did_not_pass(
 
 def test_a_result_whose_outcome_contradicts_its_checks_is_unreadable(tmp_path: Path) -> None:
     path = smoke(tmp_path / "x.json", "sha256:" + "0" * 64, failed("b", "no"))
-    assert read_verdict(path.read_bytes()) == Verdict("failed", "sha256:" + "0" * 64)
+    assert read_verdict(path.read_bytes()) == Reading("failed", ("sha256:" + "0" * 64,))
     document = json.loads(path.read_text())
-    assert read_verdict(json.dumps({**document, "ok": True}).encode()).outcome == "unreadable"
-    assert read_verdict(json.dumps({**document, "extra": 1}).encode()).outcome == "unreadable"
-    assert read_verdict(json.dumps({**document, "checks": []}).encode()).outcome == "unreadable"
+    predicate = document["predicate"]
+    changes: tuple[dict[str, Any], ...] = ({"result": "PASSED"}, {"failedTests": []}, {"passedTests": ["smoke:tiny/b"]})
+    for changed in changes:
+        assert (
+            read_verdict(json.dumps({**document, "predicate": {**predicate, **changed}}).encode()).outcome
+            == "unreadable"
+        )
 
 
 def test_signing_comes_before_tags_and_its_failure_moves_none(hub: str, project: Path, tmp_path: Path) -> None:
@@ -175,17 +180,26 @@ def test_signing_comes_before_tags_and_its_failure_moves_none(hub: str, project:
     program.chmod(0o755)
     env = {"PATH": f"{program.parent}:/usr/sbin:/usr/bin:/bin", "COSIGN_PASSWORD": "pw"}
     refused = builder(
-        "publish", "small", "--to", f"{hub}/team/signed", "--sign", "--key", "k.key", cwd=project,
+        "publish", "small", "--to", f"{hub}/team/signed", "--sign", "--key", "awskms:///k", cwd=project,
         env={**env, "COSIGN_TEST_EXIT": "1"},
     )  # fmt: skip
     assert refused.code == 5
     assert "cosign did not sign" in refused.err
     done = builder(
-        "publish", "small", "--to", f"{hub}/team/signed", "--sign", "--key", "k.key", "--json", cwd=project, env=env
+        "publish",
+        "small",
+        "--to",
+        f"{hub}/team/signed",
+        "--sign",
+        "--key",
+        "awskms:///k",
+        "--json",
+        cwd=project,
+        env=env,
     )
     assert done.code == 0, done.err
     calls = (tmp_path / "called").read_text().splitlines()
-    assert calls == [f"pw sign --yes --recursive --key k.key {hub}/team/signed@{done.document['digest']}"] * 2
+    assert calls == [f"pw sign --yes --recursive --key awskms:///k {hub}/team/signed@{done.document['digest']}"] * 2
     tags = subprocess.run(
         ["skopeo", "list-tags", "--tls-verify=false", f"docker://{hub}/team/signed"],
         capture_output=True,
@@ -193,7 +207,10 @@ def test_signing_comes_before_tags_and_its_failure_moves_none(hub: str, project:
         check=True,
     )
     assert done.document["tags"][0] in json.loads(tags.stdout)["Tags"]
-    missing = builder("publish", "small", "--to", f"{hub}/team/x", "--sign", cwd=project, env={"PATH": "/usr/bin:/bin"})
+    missing = builder(
+        "publish", "small", "--to", f"{hub}/team/x", "--sign", "--key", "awskms:///k", cwd=project,
+        env={"PATH": "/usr/bin:/bin"},
+    )  # fmt: skip
     assert missing.code == 2
     assert "install cosign" in missing.err
 

@@ -13,7 +13,9 @@ import yaml
 from kubernetes_validate.utils import all_versions
 
 from builder.documents.lock import Lock, LockedFile, read_lock
-from builder.serve.container import stack_key, startup_seconds
+from builder.serve.container import Container, stack_key, startup_seconds
+from builder.serve.deploy.compose import compose
+from builder.serve.deploy.kubernetes import manifests
 from builder.serve.deploy.service import make_service
 from tests.support.cli import Ran, builder
 from tests.support.services import require
@@ -195,3 +197,34 @@ def test_run_prints_the_whole_command(tmp_path: Path, lock: Lock) -> None:
     assert "127.0.0.1:8000:9001" in own.document["argv"]
     for wrong in (["--user", "www-data"], ["--", "--port", "x"]):
         assert builder("run", "demo", "smoke", "--print", "--model", str(tmp_path), *wrong, cwd=ROOT).code == 2
+
+
+def test_a_profiles_variables_reach_every_manifest_literally(lock: Lock, tmp_path: Path) -> None:
+    profile = lock.profiles[0].model_copy(update={"env": {"VLLM_X": "a $(B) $C", "HF_HUB_OFFLINE": "1"}})
+    changed = lock.model_copy(update={"profiles": (profile, *lock.profiles[1:])})
+    service = make_service(changed, profile.name, IMAGE)
+    document = compose([service], model="/m", port=8000)
+    server = document["services"][service.name]
+    assert server["environment"]["VLLM_X"] == "a $$(B) $$C"
+    assert (
+        compose_config(yaml.safe_dump(document), tmp_path)["services"][service.name]["environment"]["HF_HUB_OFFLINE"]
+        == "1"
+    )
+    container = manifests([service], model_claim="m", cache_gib=1)[f"{service.name}.deployment.yaml"]
+    listed = container["spec"]["template"]["spec"]["containers"][0]["env"]
+    assert {"name": "VLLM_X", "value": "a $$(B) $C"} in listed
+    started = Container(image="i", profile=profile, model=tmp_path, cache="c", environment=(("VLLM_X", "caller"),))
+    words = started.argv("docker")
+    assert [words[at + 1] for at, word in enumerate(words) if word == "--env"][-2:] == [
+        "VLLM_X=caller",
+        "HF_HUB_OFFLINE=1",
+    ]
+
+
+def test_run_takes_variables_of_the_caller(tmp_path: Path) -> None:
+    arguments = ("run", "demo", "smoke", "--print", "--json", "--model", str(tmp_path))
+    done = builder(*arguments, "--env", "A=b c", "--env", "FROM_HERE", cwd=ROOT, env={"FROM_HERE": "x"})
+    assert done.code == 0, done.err
+    assert {"A=b c", "FROM_HERE=x"} <= set(done.document["argv"])
+    for wrong in ("=x", "A B=x", "NOT_IN_THE_ENVIRONMENT"):
+        assert builder(*arguments, "--env", wrong, cwd=ROOT).code == 2

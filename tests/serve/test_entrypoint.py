@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import base64
+import hashlib
 import json
 import os
 import shutil
@@ -108,6 +110,116 @@ def test_the_default_profile_and_a_named_one(image: Path) -> None:
     assert argv(serve(image)) == ["serve", model, *PROFILE]
     assert argv(serve(image, "other")) == ["serve", model]
     assert argv(serve(image, BUILDER_PROFILE="other", BUILDER_MODEL="Qwen/Qwen3-8B")) == ["serve", "Qwen/Qwen3-8B"]
+
+
+def test_without_a_default_the_profiles_are_listed_and_nothing_is_served(image: Path) -> None:
+    write_record(image, record_of(image) | {"default_profile": None})
+    done = serve(image)
+    assert done.returncode == 2
+    assert "smoke" in done.stdout and "other" in done.stdout
+    assert "no default profile" in done.stderr and "docker run ... IMAGE smoke" in done.stderr
+    assert argv(serve(image, "other")) == ["serve", str(image / "model")]
+    assert argv(serve(image, BUILDER_PROFILE="other")) == ["serve", str(image / "model")]
+    write_record(image, record_of(image) | {"profiles": {}})
+    assert (serve(image).returncode, "no profiles" in serve(image).stderr) == (2, True)
+    assert argv(serve(image, "a/b")) == ["serve", "a/b"]
+    own = record_of(image)
+    own["base"]["cmd"] = ["--help"]
+    write_record(image, own)
+    assert argv(serve(image)) == ["serve", "--help"]
+
+
+def test_a_profiles_variables_are_set_unless_the_caller_has_set_them(image: Path) -> None:
+    program = image / "vllm"
+    program.write_text(
+        f"#!{sys.executable}\nimport json, os\nprint(json.dumps([0, *(os.environ.get(n) for n in 'ABC')]))\n"
+    )
+    record = record_of(image)
+    record["profiles"]["smoke"]["env"] = {"A": "profile", "B": "it's"}
+    record["base"]["env"] = {"B": "stock"}
+    write_record(image, record)
+    assert argv(serve(image)) == ["profile", "it's", None]
+    assert argv(serve(image, A="caller", C="own")) == ["caller", "it's", "own"]
+    # What the base's config sets is in every container's environment: the caller has not set it.
+    assert argv(serve(image, B="stock")) == ["profile", "it's", None]
+    assert argv(serve(image, B="", A="")) == ["", "", None]
+    assert argv(serve(image, "other")) == [None, None, None]
+    printed = serve(image, "smoke", "--print", A="caller").stdout
+    assert printed.startswith("env 'B=it'\"'\"'s' ")
+    assert json.loads(serve(image, "smoke", "--print", "--json").stdout)[:3] == ["env", "A=profile", "B=it's"]
+    assert "profile" in serve(image, "show", "smoke").stdout
+
+
+def added(root: Path, files: dict[str, bytes]) -> None:
+    """Files that the layer brings, recorded."""
+    for name, data in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    listed = [{"path": name, "sha256": sha256(data)} for name, data in files.items()]
+    write_record(root, record_of(root) | {"added": listed})
+
+
+def test_added_files_are_compared_and_are_the_only_others_in_the_own_folder(image: Path) -> None:
+    added(image, {"opt/builder/files/t/chat.jinja": b"x", "opt/builder/files/a.py": b"y", "site/vllm/c.json": b"{}"})
+    assert serve(image, "verify").returncode == 0
+    assert "3 added files" in serve(image, "verify").stdout
+    assert serve(image).returncode == 0
+    (image / "opt/builder/files/t/other").write_text("")
+    (image / "site/vllm/c.json").write_text("[]")
+    (image / "opt/builder/files/a.py").unlink()
+    (image / "opt/builder/files/a.py").symlink_to("t/chat.jinja")
+    done = serve(image, "verify")
+    assert done.returncode == 4
+    for text in (
+        "/opt/builder/files/t/other",
+        "/site/vllm/c.json  has other content",
+        "/opt/builder/files/a.py  is reached through a link",
+    ):
+        assert text in done.stderr
+    assert serve(image).returncode == 4
+
+
+def test_a_wheels_files_are_compared_by_its_record(image: Path) -> None:
+    files = {
+        "pkg/__init__.py": b"",
+        "pkg/data.bin": b"\0\1",
+        "../bin/pkg": b"#!x\n",
+        "pkg-1.dist-info/METADATA": b"Name: pkg\n",
+    }
+    rows = []
+    for name, data in files.items():
+        path = image / "site" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        rows.append(f"{name},{digest_column(data)},{len(data)}\n")
+    listed = "".join([*rows, "pkg-1.dist-info/RECORD,,\n"]).encode()
+    (image / "site/pkg-1.dist-info/RECORD").write_bytes(listed)
+    installed = {
+        "name": "pkg", "version": "1", "dist_info": "pkg-1.dist-info", "record": sha256(listed),
+        "removed": ["site/pkg/old.py", "site/pkg-0.dist-info"],
+    }  # fmt: skip
+    write_record(image, record_of(image) | {"installed": [installed]})
+    done = serve(image, "verify")
+    assert done.returncode == 0, done.stderr
+    assert "pkg 1, every file by its RECORD" in done.stdout
+    (image / "site/pkg/data.bin").write_bytes(b"\0\2")
+    (image / "site/pkg/old.py").write_bytes(b"")
+    (image / "bin/pkg").unlink()
+    wrong = serve(image, "verify").stderr
+    for text in (
+        "pkg/data.bin  has other content than the wheel's",
+        "/site/pkg/old.py  should have been deleted",
+        "../bin/pkg",
+    ):
+        assert text in wrong
+    assert serve(image).returncode == 4
+    (image / "site/pkg-1.dist-info/RECORD").write_bytes(listed + b"x,,\n")
+    assert "pkg-1.dist-info/RECORD  has other content" in serve(image, "verify").stderr
+
+
+def digest_column(data: bytes) -> str:
+    return "sha256=" + base64.urlsafe_b64encode(hashlib.sha256(data).digest()).decode().rstrip("=")
 
 
 def test_flags_alone_are_for_the_chosen_profile(image: Path) -> None:

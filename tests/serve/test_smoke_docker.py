@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 import yaml
 
 from builder.documents.profile import load_profile
+from builder.documents.verdict import Verdict
 from builder.serve.container import free_port
 from tests.support.cli import Ran, builder
 from tests.support.realstack import overlay_diffs
@@ -73,19 +75,19 @@ def bench(tmp_path_factory: pytest.TempPathFactory, docker_engine: str) -> Itera
 def checks(done: Ran) -> dict[str, dict[str, Any]]:
     """The checks of a result by name, whether it passed or failed."""
     document = done.document
-    found = document.get("checks") or document["error"]["checks"]
+    found = document.get("tests") or document["error"]["tests"]
     return {check["name"]: check for check in found}
 
 
 def failures(done: Ran) -> dict[str, str]:
-    return {name: check["summary"] for name, check in checks(done).items() if check["status"] == "failed"}
+    return {name: check["found"] for name, check in checks(done).items() if check["outcome"] == "failed"}
 
 
 def test_a_good_server_passes_and_the_result_is_bound_to_the_image(bench: Bench) -> None:
     done = bench.smoke("smoke")
     assert done.code == 0, done.out + done.err
     document = done.document
-    assert document["ok"]
+    assert document["result"] == "WARNED"
     image = json.loads(bench.docker("inspect", bench.image))[0]
     assert document["image"]["id"] == image["Id"]
     assert document["image"]["inputs"] == image["Config"]["Labels"]["dev.overlay-image-builder.inputs"]
@@ -96,17 +98,20 @@ def test_a_good_server_passes_and_the_result_is_bound_to_the_image(bench: Bench)
     assert document["figures"]["free_gib"] == 2.59
     assert list(document["phases"])[-1] == "ready"
     found = checks(done)
-    assert {name for name, check in found.items() if check["status"] == "passed"} == {
+    assert {name for name, check in found.items() if check["outcome"] == "passed"} == {
         "healthy in time", "weights loaded", "KV cache", "maximum concurrency", "free GPU memory",
         "log says 'TQ hybrid: full-attention layers'", "deterministic prompt", "concurrent prompts", "reasoning",
         "no fatal line in the log",
     }  # fmt: skip
     # As the model card pins it: a parser without the flag that uses it. Not passed, and not hidden.
-    assert found["tool call"]["status"] == "not checked"
-    assert "enable-auto-tool-choice" in found["tool call"]["summary"]
+    assert found["tool call"]["outcome"] == "warned"
+    assert "enable-auto-tool-choice" in found["tool call"]["found"]
     files = {kind: Path(path) for kind, path in document["files"].items()}
-    saved = json.loads(files["json"].read_text())
-    assert saved == {key: value for key, value in document.items() if key != "files"}
+    saved = Verdict.parse(files["json"].read_bytes())
+    assert (saved.suite, saved.profile, saved.gpu, saved.bound) == ("smoke:smoke", "smoke", "rtx-5090", True)
+    assert saved.image_digests == (document["image"]["digest"],)
+    assert saved.config("lock") == hashlib.sha256((bench.project / "images/small.lock.yaml").read_bytes()).hexdigest()
+    assert saved.config("checkpoint") == "c0" * 32
     assert "saw SIGTERM" not in files["log"].read_text()
     page = files["html"].read_text()
     assert document["image"]["digest"] in page
@@ -118,9 +123,9 @@ def test_a_profile_with_auto_tool_choice_makes_the_round_trip(bench: Bench) -> N
     done = bench.smoke("envelope-16k")
     assert done.code == 0, done.out + done.err
     found = checks(done)
-    assert found["tool call"]["status"] == "passed"
+    assert found["tool call"]["outcome"] == "passed"
     # No figures were published for this profile: none are invented.
-    assert found["start-up figures"]["status"] == "not checked"
+    assert found["start-up figures"]["outcome"] == "warned"
     assert not {"weights loaded", "KV cache"} & found.keys()
 
 
@@ -176,7 +181,7 @@ def test_skipped_tensors_end_the_start_at_once(bench: Bench) -> None:
     assert "the log is fatal" in failed["healthy in time"]
     assert "no fatal line in the log" in failed
     assert "nonsense" in done.err
-    assert checks(done)["deterministic prompt"]["status"] == "not checked"
+    assert checks(done)["deterministic prompt"]["outcome"] == "warned"
 
 
 def test_a_server_that_never_gets_healthy_and_one_that_ends(bench: Bench) -> None:
@@ -286,6 +291,35 @@ def test_a_running_container_by_its_url(bench: Bench) -> None:
         assert bench.docker("inspect", "-f", "{{.State.ExitCode}}", name).strip() == "0"
     finally:
         bench.docker("rm", "-f", name)
+
+
+def test_a_gate_is_bound_to_the_image_that_it_starts(bench: Bench) -> None:
+    rows = [
+        {"id": f"r{n}", "messages": [{"role": "user", "content": f"2+2? ({n})"}], "expected": {"answer": "2+2 je 4."}}
+        for n in range(6)
+    ]
+    gates = bench.project / "gates"
+    gates.mkdir(exist_ok=True)
+    (gates / "sums.jsonl").write_text("".join(json.dumps(each) + "\n" for each in rows))
+    (gates / "sums.yaml").write_text(
+        "name: sums\nrows: sums.jsonl\nanswer: {exact: true}\nsampling: {max_tokens: 64, thinking: false}\n"
+        "metrics:\n  sum: {kind: equal, field: answer}\nrequire:\n  - {metric: sum, min: 1.0}\n"
+    )
+    (bench.model / "standin.json").write_text("{}")
+    done = builder(
+        "gate", "small", "smoke", "--suite", "sums", "--json", "--gpus", "none", "--network", "host", "--model", str(bench.model),
+        cwd=bench.project, env={"DOCKER_HOST": bench.engine},
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    found = Verdict.parse(Path(done.document["verdicts"][0]["files"]["json"]).read_bytes())
+    image = json.loads(bench.docker("inspect", bench.image))[0]
+    assert (found.bound, found.result, found.profile, found.gpu) == (True, "PASSED", "smoke", "rtx-5090")
+    assert found.image_digests == (image["Id"],)
+    assert found.details.image is not None
+    assert found.details.image.inputs == image["Config"]["Labels"]["dev.overlay-image-builder.inputs"]
+    assert found.config("profile") == load_profile(PROFILES / "smoke.yaml").sha256
+    assert found.config("lock") == hashlib.sha256((bench.project / "images/small.lock.yaml").read_bytes()).hexdigest()
+    assert bench.docker("ps", "-aq").strip() == ""
 
 
 def test_what_compose_starts_is_healthy_as_nobody_in_particular(bench: Bench, tmp_path: Path) -> None:

@@ -19,12 +19,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builder.documents.profile import Profile, load_profile
+from builder.documents.verdict import Verdict
 from builder.serve.container import free_port
 from builder.serve.smoke.checks.determinism import normal
 from builder.serve.smoke.checks.log import check_fatal, check_figures, expectation_for
 from builder.serve.smoke.client import Server
 from builder.serve.smoke.gpu import Gpu, parse, short_name
-from builder.serve.smoke.result import page
+from builder.serve.smoke.result import SmokeResult, failed, page
 from builder.serve.startup_log import StartupLog, read_startup_log
 from builder.util.errors import InputError
 from tests.support.cli import builder
@@ -63,12 +64,15 @@ def test_a_server_without_vllms_own_routes_and_fields(tmp_path: Path) -> None:
     with server(tmp_path, strict=True) as (url, _):
         done = builder("smoke", f"{url}/v1", "--json", cwd=tmp_path)
     assert done.code == 0, done.err
-    found = {check["name"]: check["status"] for check in done.document["checks"]}
+    found = {check["name"]: check["outcome"] for check in done.document["tests"]}
     assert found["deterministic prompt"] == found["concurrent prompts"] == "passed"
-    assert found["reasoning"] == found["tool call"] == found["start-up figures"] == "not checked"
-    assert found["no fatal line in the log"] == "not checked"
+    assert found["reasoning"] == found["tool call"] == found["start-up figures"] == "warned"
+    assert found["no fatal line in the log"] == "warned"
     assert done.document["image"] is None
-    assert (tmp_path / "dist/smoke").is_dir()
+    assert done.document["result"] == "WARNED"
+    verdict = Verdict.parse(Path(tmp_path / done.document["files"]["json"]).read_bytes(), name="smoke")
+    # Nobody knows which image that server runs.
+    assert (verdict.bound, verdict.image_digests, verdict.suite) == (False, (), "smoke:no-profile")
 
 
 def test_a_log_beside_the_server_and_another_prompt(tmp_path: Path) -> None:
@@ -77,10 +81,10 @@ def test_a_log_beside_the_server_and_another_prompt(tmp_path: Path) -> None:
         asked = ("smoke", url, profile, "--log", str(log), "--gpu", "rtx-5090", "--prompt", "Capital?")
         done = builder(*asked, "--answer", "Paris", "--json", cwd=tmp_path)
         assert done.code == 0, done.err
-        found = {check["name"]: check["status"] for check in done.document["checks"]}
+        found = {check["name"]: check["outcome"] for check in done.document["tests"]}
         assert found["KV cache"] == found["reasoning"] == found["no fatal line in the log"] == "passed"
         # The GPU is known by its name only: its memory is not guessed.
-        assert found["free GPU memory"] == "not checked"
+        assert found["free GPU memory"] == "warned"
         wrong = builder(*asked, "--answer", "Rome", cwd=tmp_path)
         assert wrong.code == 6
         assert "the answer is not the expected one" in wrong.err
@@ -167,6 +171,7 @@ def test_gpus_by_the_name_that_profiles_use() -> None:
     assert short_name("NVIDIA GeForce RTX 5090") == "rtx-5090"
     assert short_name("NVIDIA H100 80GB HBM3") == "h100-80gb-hbm3"
     assert parse("NVIDIA H100 80GB HBM3, 2048\nNVIDIA H100 80GB HBM3, 1024\n") == Gpu("NVIDIA H100 80GB HBM3", "h100-80gb-hbm3", 1.0)  # fmt: skip
+    assert parse("NVIDIA H200, 143771, 570.86.15\n") == Gpu("NVIDIA H200", "h200", 143771 / 1024, "570.86.15")
     assert parse("NVIDIA-SMI has failed") is None
     assert parse("") is None
 
@@ -180,15 +185,14 @@ def test_nvidia_smi_may_say_anything(text: str) -> None:
 @given(st.text())
 def test_texts_of_a_model_cannot_leave_their_place_in_the_page(text: str) -> None:
     nasty = f"<script>alert(1)</script>{text}"
-    check = {"name": "x", "status": "failed", "summary": nasty, "details": [{"label": nasty, "text": nasty}]}
-    html = page(
-        {
-            "ok": False, "target": nasty, "recipe": None, "profile": nasty, "flags": [nasty],
-            "command": [nasty], "image": None, "gpu": None, "gpu_name": None,
-            "vllm": None, "model": nasty, "begun": "", "seconds": 1.0, "phases": {nasty: 0.0}, "figures": {nasty: 1},
-            "checks": [check],
-        }
+    result = SmokeResult(
+        target=nasty, recipe=None, profile=nasty, flags=(nasty,), command=(nasty,), image=None, gpu=None, gpu_name=None, vllm=None,
+        model=nasty, begun="2026-01-01T00:00:00Z", seconds=1.0, phases={nasty: 0.0}, figures={nasty: 1},
+        checks=(failed("x", nasty, (nasty, nasty)),),
     )  # fmt: skip
+    verdict = result.verdict()
+    html = page(verdict.details)
+    assert Verdict.parse(verdict.statement()) == verdict
     assert "<script>" not in html
 
 

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 # Replaced although they may be installed: what they would do needs a GPU, or minutes.
-REPLACED = {"torch", "transformers", "triton"}
+REPLACED = {"regex", "scipy", "torch", "transformers", "triton"}
 # Modules of the package whose import starts work that needs torch, and that no flag comes from.
 REPLACED_MODULES = {"vllm.v1.executor", "vllm.ir"}
 # Optional modules whose presence would change what the package does.

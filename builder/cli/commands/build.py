@@ -5,26 +5,21 @@ from __future__ import annotations
 import shlex
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from builder.cli.app import common_options, offline_option
 from builder.cli.commands.names import recipe_names
 from builder.cli.console import Console
-from builder.documents.lock import overlay_lines
-from builder.documents.reference import Platform
-from builder.image.built import Built
-from builder.image.labels import entrypoint_of, image_labels
-from builder.image.tags import image_tags
-from builder.oci.artifact import Referrer
-from builder.oci.layout import Layout
-from builder.pipeline.build import build_images, docker_base, write_oci
-from builder.pipeline.plan import Plan
-from builder.pipeline.workspace import Workspace, open_workspace
 from builder.util.context import Context
 from builder.util.errors import InputError, UnreachableError
-from builder.util.holding import scratch
+
+if TYPE_CHECKING:
+    from builder.image.built import Built
+    from builder.oci.artifact import Referrer
+    from builder.pipeline.plan import Plan
+    from builder.pipeline.workspace import Workspace
 
 
 @click.command(name="build")
@@ -44,6 +39,9 @@ def command(
     recipe: str, engine: str | None, output: str | None, with_base: bool, load: bool, context: Context, console: Console
 ) -> None:
     """Make RECIPE's image from its lock. The same lock gives the same digest on any machine."""
+    from builder.documents.lock import overlay_lines
+    from builder.pipeline.workspace import open_workspace
+
     kind, target = _target(output)
     if engine == "docker" and (output or with_base or load):
         raise InputError("--output, --with-base and --load belong to the oci engine", hint="leave out --engine docker")
@@ -126,6 +124,8 @@ def _oci(
     load: bool,
     console: Console,
 ) -> dict[str, Any]:
+    from builder.pipeline.build import build_images, write_oci
+
     built = build_images(workspace.lock, plans)
     image = next(iter(built.images.values()))
     if kind == "oci-archive":
@@ -189,7 +189,11 @@ def _document(workspace: Workspace, built: Built, plans: list[Plan], output: str
 
 
 def _archive(workspace: Workspace, built: Built, target: Path, *, with_base: bool) -> bool:
+    from builder.documents.reference import Platform
     from builder.oci.archive import write_archive
+    from builder.oci.layout import Layout
+    from builder.pipeline.build import write_oci
+    from builder.util.holding import scratch
 
     if target.exists() and not target.is_file():
         raise InputError(f"{target} is not a file", hint="name a file for the archive")
@@ -208,7 +212,9 @@ def _existing_parent(path: Path) -> Path:
 
 
 def _load(workspace: Workspace, built: Built, kind: str, target: Path, console: Console) -> dict[str, Any]:
+    from builder.documents.reference import Platform
     from builder.oci.daemon import load
+    from builder.oci.layout import Layout
 
     if workspace.lock.base.wheel:
         raise InputError("an image on a wheel base cannot be loaded into Docker", hint="use a base image")
@@ -225,8 +231,11 @@ def _load(workspace: Workspace, built: Built, kind: str, target: Path, console: 
 
 def _docker(workspace: Workspace, plans: list[Plan], console: Console) -> dict[str, Any]:
     from builder.image.context import render_context
+    from builder.image.labels import entrypoint_of, image_labels
+    from builder.image.tags import image_tags
     from builder.oci.daemon import daemon
     from builder.oci.docker_cli import build, choose
+    from builder.pipeline.build import docker_base
     from builder.pipeline.docker_base import ensure_base
 
     if len(plans) > 1:

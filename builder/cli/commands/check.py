@@ -16,7 +16,7 @@ from builder.util.errors import EXIT_INPUT
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from builder.documents.lock import Lock
+    from builder.documents.lock import Lock, LockedPlatform
     from builder.documents.recipe import Recipe
     from builder.documents.reference import Platform
     from builder.patch.model import StackResult
@@ -42,6 +42,7 @@ def command(recipe: str, show_diff: bool, context: Context, console: Console) ->
     about = {overlay.id: overlay.about() for overlay in lock.overlays}
     document = []
     for platform, result in opened.results:
+        locked = lock.base.platforms[str(platform)]
         console.table(
             COLUMNS,
             rows(result),
@@ -51,6 +52,7 @@ def command(recipe: str, show_diff: bool, context: Context, console: Console) ->
             console.out(line)
         for note in notes(result):
             console.out(note)
+        _show_brought(locked, console)
         if len(result.overlays) > 1:
             console.out(
                 "The overlays touch different files: their order does not matter to the result."
@@ -83,12 +85,23 @@ def command(recipe: str, show_diff: bool, context: Context, console: Console) ->
                     for overlay in result.overlays
                 ],
                 "notes": notes(result),
+                "wheels": [
+                    each.model_dump(
+                        mode="json", include={"id", "name", "version", "file", "sha256", "native", "replaces"}
+                    )
+                    for each in locked.installed
+                ],
+                "files": [each.model_dump(mode="json") for each in locked.added],
+                "unmet": list(locked.unmet),
                 "diff": unified_diff(result) if show_diff else None,
             }
         )
         if show_diff:
             console.data(unified_diff(result).rstrip("\n"))
     profiles, failed = _lint(opened, console=console, context=context)
+    default_note = _default_note(lock)
+    if default_note is not None:
+        console.warn(default_note)
     if not opened.locked:
         console.out(
             f"{opened.project.show(opened.project.lock_path)} does not exist: nothing is pinned yet. "
@@ -100,11 +113,42 @@ def command(recipe: str, show_diff: bool, context: Context, console: Console) ->
             "locked": opened.locked,
             "inputs": lock.inputs,
             "platforms": document,
+            "default_profile": lock.default_profile,
+            "notes": [default_note] if default_note is not None else [],
             "profiles": profiles,
         }
     )
     if failed:
         raise click.exceptions.Exit(EXIT_INPUT)
+
+
+def _show_brought(locked: LockedPlatform, console: Console) -> None:
+    """What wheels and `files:` bring, each with its digest, and what is required in vain."""
+    for each in locked.installed:
+        if each.file is None:
+            console.out(f"wheel: {each.replaces} is removed")
+            continue
+        instead = f" instead of {each.replaces}" if each.replaces else ""
+        console.out(f"wheel: {each.name}=={each.version}{instead}{' (native code)' if each.native else ''}")
+        console.out(f"  sha256 {each.sha256}  {each.file}")
+    for file in locked.added:
+        console.out(f"file: /{file.path} from {file.source} ({file.size:,} B)")
+    for line in locked.unmet:
+        console.out(f"requirement: {line}")
+    if locked.installed and not locked.unmet:
+        console.out("Everything that the base's distributions and the wheels require is there.")
+
+
+def _default_note(lock: Lock) -> str | None:
+    """What `docker run IMAGE` does when the image has no default profile; None when it has one."""
+    if lock.default_profile is not None:
+        return None
+    if not lock.profiles:
+        return "no profile: `docker run IMAGE` serves nothing, and exits with 2 unless a model is named"
+    return (
+        f"no default profile among {', '.join(profile.name for profile in lock.profiles)}: `docker run IMAGE` lists them "
+        "and exits with 2 (default_profile: NAME in the recipe chooses one)"
+    )
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ _ALL = "*"
 @click.option("--check", is_flag=True, help="Write nothing; exit 4 if the lock or a vendored diff would change.")
 @click.option(
     "--update", multiple=True, shell_complete=overlay_names, is_flag=False, flag_value=_ALL, metavar="[OVERLAY]",
-    help="Take the newest state of an overlay, of 'base' or of 'checkpoint'; of everything when none is named.",
+    help="Take the newest state of an overlay, of 'base', 'checkpoint' or 'wheels'; of everything when none is named.",
 )  # fmt: skip
 @click.option(
     "--trust-ranges", is_flag=True,
@@ -55,6 +55,7 @@ def command(
     loaded = load_recipe(project.recipe_path)
     previous = read_lock(project.lock_path) if project.lock_path.is_file() else None
     known = [overlay.id for overlay in loaded.overlays] + ["base", "checkpoint"]
+    known += ["wheels"] if loaded.wheels else []
     update = tuple(overlay_named(name, known) for name in update)
     for name in update:
         if name not in (*known, _ALL):

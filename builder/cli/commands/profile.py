@@ -13,9 +13,10 @@ from builder.cli.app import LazyGroup
     table={
         "list": ("builder.cli.commands.profile_list", "List the profiles of this folder or of a recipe."),
         "show": ("builder.cli.commands.profile_show", "Show one profile and its arguments."),
+        "import": ("builder.cli.commands.profile_import", "Make a profile of a recipe or of a command line."),
         "lint": ("builder.cli.commands.profile_lint", "Check a profile against the vLLM that will run it."),
         "fit": ("builder.cli.commands.profile_fit", "Estimate memory, KV cache and concurrency on a GPU."),
     },
 )
 def command() -> None:
-    """List, show, check and size serving profiles."""
+    """List, show, import, check and size serving profiles."""

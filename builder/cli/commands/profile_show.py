@@ -21,6 +21,14 @@ if TYPE_CHECKING:
 
 @click.command(name="show")
 @click.argument("profile", shell_complete=profile_names)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "vllm"]),
+    default="text",
+    show_default=True,
+    help="vllm: a file for `vllm serve MODEL --config FILE`.",
+)
 @click.option("--resolved", is_flag=True, help="Beside each flag the default that vLLM has without it.")
 @click.option(
     "--recipe",
@@ -31,15 +39,27 @@ if TYPE_CHECKING:
 @offline_option
 @common_options
 def command(
-    profile: str, resolved: bool, recipe: str | None, base: str | None, context: Context, console: Console
+    profile: str, form: str, resolved: bool, recipe: str | None, base: str | None, context: Context, console: Console
 ) -> None:
-    """Show PROFILE: a name under profiles/, or a path."""
-    from builder.documents.profile import load_profile, profile_path
+    """Show PROFILE: a name under profiles/, or a path. What it extends is part of what is shown."""
+    from builder.documents.profile import profile_path, read_profile
+    from builder.vllm.config_file import config_text
 
     if (recipe or base) and not resolved:
         raise InputError("--recipe and --base belong to --resolved", hint="add --resolved")
-    loaded = load_profile(profile_path(profile, Path.cwd() / "profiles"))
+    if resolved and form != "text":
+        raise InputError("--resolved is for people, and --format vllm for vLLM", hint="leave one of them out")
+    read = read_profile(profile_path(profile, Path.cwd() / "profiles"))
+    loaded = read.profile
+    if form == "vllm":
+        console.out(config_text(loaded).rstrip("\n"))
+        console.document({"profile": loaded.name, "config": config_text(loaded)})
+        return
     console.out(f"{loaded.name}: {loaded.description}")
+    if len(read.chain) > 1:
+        console.out(f"extends {', which extends '.join(read.chain[1:])}")
+    for name, text in loaded.env.items():
+        console.out(f"export {name}={shlex.quote(text)}")
     arguments = loaded.argv()
     console.data("vllm serve MODEL \\")
     lines: list[list[str]] = []
@@ -53,7 +73,11 @@ def command(
         console.out(
             f"envelope: prompts of {loaded.envelope.prompt:,} and completions of {loaded.envelope.completion:,} tokens"
         )
-    document = {**loaded.model_dump(mode="json", exclude_none=True), "argv": arguments}
+    document = {
+        **loaded.model_dump(mode="json", exclude_none=True, exclude={"extends", "without"}),
+        "argv": arguments,
+        "extends": list(read.chain[1:]),
+    }
     if resolved:
         package = _package(profile, recipe, base, context=context)
         document["against"] = package.source.name

@@ -12,6 +12,7 @@ from builder.cli.app import common_options
 from builder.cli.commands.names import profile_names, recipe_names
 from builder.cli.console import Console
 from builder.util.context import Context
+from builder.util.errors import InputError
 
 
 @click.command(name="run")
@@ -25,6 +26,9 @@ from builder.util.context import Context
 @click.option("--network", help="As for `docker run`. On `host` the server itself takes the port.")
 @click.option("--user", metavar="UID[:GID]", help="Run as another user than root.")
 @click.option("--read-only", is_flag=True, help="With a read-only root file system.")
+@click.option(
+    "--env", "variables", multiple=True, metavar="NAME=VALUE", help="A variable of the server; wins over the profile's."
+)
 @click.option("--print", "printing", is_flag=True, help="Show the command, do not run it.")
 @common_options
 def command(
@@ -38,6 +42,7 @@ def command(
     network: str | None,
     user: str | None,
     read_only: bool,
+    variables: tuple[str, ...],
     printing: bool,
     console: Console,
 ) -> None:
@@ -71,6 +76,7 @@ def command(
         user=user,
         read_only=read_only,
         startup_seconds=startup_seconds(lock),
+        environment=tuple(_variable(each) for each in variables),
     )
     words = container.argv("docker" if printing else choose().path)
     console.document({"argv": words})
@@ -78,3 +84,15 @@ def command(
         console.data(shlex.join(words))
         return
     os.execvp(words[0], words)  # noqa: S606  docker itself handles the terminal and signals
+
+
+def _variable(text: str) -> tuple[str, str]:
+    """NAME and VALUE; as with `docker run`, a NAME alone takes its value from this command's own environment."""
+    name, equals, value = text.partition("=")
+    if not name or any(character.isspace() for character in name):
+        raise InputError(f"--env {text!r} is not NAME=VALUE", hint="such as --env VLLM_LOGGING_LEVEL=DEBUG")
+    if not equals and name not in os.environ:
+        raise InputError(
+            f"--env {name} has no value, and this environment does not have it", hint=f"--env {name}=VALUE"
+        )
+    return name, value if equals else os.environ[name]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,8 +18,6 @@ from builder.util.redact import without_secrets
 
 if TYPE_CHECKING:
     from builder.serve.smoke.result import SmokeResult
-    from builder.serve.smoke.run import Wanted
-    from builder.serve.smoke.subject import Subject
 
 _SERVER_LIMIT = 60.0
 
@@ -73,6 +70,7 @@ def command(
 
     BUILDER_API_KEY is sent as a bearer token when it is set.
     """
+    from builder.cli.serving import open_recipe, open_server
     from builder.cli.show.startup import startup_view
     from builder.serve.smoke.client import Server
     from builder.serve.smoke.result import write_result
@@ -84,11 +82,11 @@ def command(
     if target.startswith(("http://", "https://")):
         if arguments or image or model or keep:
             raise InputError("a server that runs already takes no arguments, --image, --model or --keep")
-        opening, wanted, folder = _server(target, profile, log_file, container)
+        opening, wanted, folder = open_server(target, profile, log_file, container)
     else:
         if log_file or container:
             raise InputError("--log and --container belong to a URL")
-        opening, wanted, folder = _started(
+        opening, wanted, folder = open_recipe(
             target, profile, arguments, model, image, gpus, network, user, read_only, keep, console
         )
     wanted = replace(
@@ -107,88 +105,10 @@ def command(
     _report(result, {kind: str(path) for kind, path in paths.items()}, console)
 
 
-def _server(
-    url: str, profile: str | None, log_file: Path | None, container: str | None
-) -> tuple[AbstractContextManager[Subject], Wanted, Path]:
-    from builder.documents.profile import load_profile
-    from builder.serve.smoke.run import Wanted
-    from builder.serve.smoke.subject import AnyServer, running_container
-
-    path = None
-    if profile is not None:
-        path = Path(profile) if profile.endswith((".yaml", ".yml")) else Path("profiles") / f"{profile}.yaml"
-    loaded = load_profile(path.absolute()) if path is not None else None
-    wanted = Wanted(profile=loaded, limit=_SERVER_LIMIT)
-    watched = tuple(text for each in (loaded.expect if loaded else ()) for text in each.log)
-    if container is not None and log_file is not None:
-        raise InputError("--log and --container are two logs of one server: name one")
-    if container is not None:
-        return running_container(url.rstrip("/").removesuffix("/v1"), container, watched), wanted, Path("dist/smoke")
-    subject: Subject = AnyServer(url, log_file, watched)
-    return nullcontext(subject), wanted, Path("dist/smoke")
-
-
-def _started(
-    recipe: str,
-    profile: str | None,
-    arguments: tuple[str, ...],
-    model: Path | None,
-    image: str | None,
-    gpus: str,
-    network: str | None,
-    user: str | None,
-    read_only: bool,
-    keep: bool,
-    console: Console,
-) -> tuple[AbstractContextManager[Subject], Wanted, Path]:
-    from builder.image.tags import image_tags
-    from builder.oci.docker_cli import choose
-    from builder.pipeline.workspace import open_workspace
-    from builder.serve.container import (
-        Container,
-        cache_for,
-        default_profile,
-        free_port,
-        local_platform,
-        locked_profile,
-        model_folder,
-        startup_seconds,
-    )
-    from builder.serve.smoke.run import Wanted
-    from builder.serve.smoke.subject import started
-
-    workspace = open_workspace(recipe, context=Context(console), make=False)
-    lock = workspace.lock
-    locked = locked_profile(lock, profile or default_profile(lock))
-    limit = startup_seconds(lock)
-    container = Container(
-        image=image or f"{lock.name}:{image_tags(lock).immutable}",
-        profile=locked,
-        arguments=arguments,
-        model=model_folder(workspace.project, lock, model),
-        cache=cache_for(lock, user),
-        port=free_port() if network == "host" else None,
-        gpus=gpus,
-        network=network,
-        user=user,
-        read_only=read_only,
-        startup_seconds=limit,
-    )
-    watched = tuple(text for each in locked.expect for text in each.log)
-    wanted = Wanted(
-        profile=locked,
-        recipe=lock.name,
-        limit=limit,
-        vllm=lock.base.platforms[local_platform(lock)].distribution.version,
-        changed={file.path: tuple(file.overlays) for file in lock.base.platforms[local_platform(lock)].files},
-    )
-    opening = started(container, choose().path, inputs=lock.inputs, watched=watched, keep=keep)
-    return opening, wanted, workspace.project.dist / "smoke"
-
-
 def _report(result: SmokeResult, paths: dict[str, str], console: Console) -> None:
     """The outcome; raises `GateError` when a check failed."""
-    document = {**result.document(), "files": paths}
+    verdict = result.verdict()
+    document = {"result": verdict.result, **verdict.details.model_dump(mode="json", by_alias=True), "files": paths}
     if not result.ok:
         raise GateError(
             f"smoke failed: {len(result.failures())} of {len(result.checks)} checks",

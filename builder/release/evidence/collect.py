@@ -6,21 +6,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from builder.documents.lock import Lock
+from builder.documents.verdict import read_verdict
 from builder.image.built import Built
-from builder.oci.artifact import LOCK, PROVENANCE, SBOM, SOURCES, VERDICT, Evidence
+from builder.oci.artifact import LOCK, OUTCOME, PROVENANCE, SBOM, SOURCES, VERDICT, Evidence
 from builder.oci.types import Descriptor
 from builder.patch.model import Overlay
 from builder.release.evidence.provenance import make_provenance, recipe_source
 from builder.release.evidence.repository import Repository
 from builder.release.evidence.sbom import make_sbom
 from builder.release.evidence.sources import make_sources
-from builder.serve.smoke.result import read_verdict
 from builder.util.errors import InputError, MismatchError
 from builder.util.files import read_regular, write_file
 
 _VERDICT_LIMIT = 16 << 20
-OUTCOME = "dev.overlay-image-builder.verdict.outcome"
-"""The annotation of an attached verdict: passed, failed or unreadable."""
 
 
 def make_evidence(
@@ -84,11 +82,16 @@ def read_verdicts(files: Sequence[Path], built: Built) -> list[Evidence]:
         except OSError as error:
             raise InputError(f"cannot read {path}: {error.strerror}") from error
         verdict = read_verdict(data)
-        subject = built.top if verdict.outcome == "unreadable" else subjects.get(verdict.subject or "")
+        subject = next((subjects[each] for each in verdict.subjects if each in subjects), None)
+        if verdict.outcome == "unreadable":
+            subject = built.top
         if subject is None:
             raise MismatchError(
                 f"{path} is not about this image",
-                details=[("wanted", f"a verdict about {built.top.digest}"), ("found", verdict.subject or "no image")],
+                details=[
+                    ("wanted", f"a verdict about {built.top.digest}"),
+                    ("found", ", ".join(verdict.subjects) or "no image"),
+                ],
                 hint="run the checks on this image, then publish with their result",
             )
         found.append(Evidence(path.name, VERDICT, subject, data, {OUTCOME: verdict.outcome}))

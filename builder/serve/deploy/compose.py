@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from builder.documents.record import MODEL_FOLDER
-from builder.serve.container import CACHE_ENVIRONMENT, CACHE_FOLDER, SHARED_MEMORY_GIB
+from builder.serve.container import CACHE_FOLDER, SHARED_MEMORY_GIB, server_environment
 from builder.serve.deploy.service import USER, Service
 
 _OWNER = f"{USER}:{USER}"
@@ -50,7 +50,7 @@ def _server(service: Service, model: str, port: int, volume: str) -> dict[str, A
         "image": service.image,
         "command": [_dollars(service.profile.name)],
         "depends_on": {"cache-owner": {"condition": "service_completed_successfully"}},
-        "environment": dict(CACHE_ENVIRONMENT),
+        "environment": {name: _dollars(text) for name, text in server_environment(service.profile).items()},
         "user": _OWNER,
         "read_only": True,
         "cap_drop": ["ALL"],

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from builder.documents.record import MODEL_FOLDER
-from builder.serve.container import CACHE_ENVIRONMENT, CACHE_FOLDER, SHARED_MEMORY_GIB
+from builder.serve.container import CACHE_FOLDER, SHARED_MEMORY_GIB, server_environment
 from builder.serve.deploy.service import USER, Service
 
 _PROBE_SECONDS = 10
@@ -106,7 +106,7 @@ def _container(service: Service) -> dict[str, Any]:
         "name": "vllm",
         "image": service.image,
         "args": [_dollars(service.profile.name)],
-        "env": [{"name": name, "value": text} for name, text in CACHE_ENVIRONMENT.items()],
+        "env": [{"name": name, "value": _dollars(text)} for name, text in server_environment(service.profile).items()],
         "ports": [{"name": "http", "containerPort": service.port, "protocol": "TCP"}],
         "resources": resources,
         "securityContext": {

@@ -59,6 +59,7 @@ class Server:
         self._headers = {"Authorization": authorization} if authorization else {}
         self._takes_template_arguments = True
         self._model: str | None = None
+        self.max_model_len: int | None = None
 
     def health(self) -> str | None:
         """None when the server is healthy, else what it is. Where `/health` does not exist, the list of models is read."""
@@ -79,14 +80,17 @@ class Server:
         return found if isinstance(found, str) else None
 
     def model(self) -> str:
-        """The first model that the server lists. Raises `UnansweredError` when it lists none."""
+        """The first model that the server lists; its longest context is in `max_model_len` then. Raises `UnansweredError` when it lists none."""
         if self._model is None:
             try:
                 answer = self._get("/v1/models")
-                self._model = str(answer.json()["data"][0]["id"])
+                first = answer.json()["data"][0]
+                self._model = str(first["id"])
+                length = first.get("max_model_len")
+                self.max_model_len = length if isinstance(length, int) else None
             except requests.RequestException as error:
                 raise UnansweredError(f"no list of models: {type(error).__name__}") from error
-            except (ValueError, LookupError, TypeError) as error:
+            except (ValueError, LookupError, TypeError, AttributeError) as error:
                 raise UnansweredError(
                     f"no list of models: status {answer.status_code}, {answer.text[:_MESSAGE]}"
                 ) from error

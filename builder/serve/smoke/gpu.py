@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-QUERY = ("nvidia-smi", "--query-gpu=name,memory.free", "--format=csv,noheader,nounits")
+QUERY = ("nvidia-smi", "--query-gpu=name,memory.free,driver_version", "--format=csv,noheader,nounits")
 _BRANDS = re.compile(r"\b(?:nvidia|geforce|tesla|quadro)\b")
+
+_LINE = re.compile(r"(?P<name>.*),[ ]*(?P<free>[0-9]{1,12})(?:,[ ]*(?P<driver>[0-9]+(?:\.[0-9]+)*))?")
 
 
 @dataclass(frozen=True)
@@ -16,6 +18,7 @@ class Gpu:
     name: str
     short: str
     free_gib: float
+    driver: str | None = None
 
     def is_a(self, wanted: str) -> bool:
         """Whether a profile's name means this GPU: `h100` is an `h100-80gb-hbm3` too."""
@@ -28,9 +31,10 @@ def short_name(name: str) -> str:
 
 
 def parse(output: str) -> Gpu | None:
-    """What `QUERY` printed: a line `NAME, MIB` per GPU. None when it is nothing of the kind."""
-    found = [line.rsplit(",", 1) for line in output.strip().splitlines()]
-    if not found or any(len(parts) != 2 or not parts[1].strip().isdigit() for parts in found):
+    """What `QUERY` printed: a line `NAME, MIB, DRIVER` per GPU, the last part optional. None when it is nothing of the kind."""
+    found = [_LINE.fullmatch(line.strip()) for line in output.strip().splitlines()]
+    lines = [each for each in found if each is not None]
+    if not lines or len(lines) != len(found):
         return None
-    name = found[0][0].strip()
-    return Gpu(name, short_name(name), min(int(free) for _, free in found) / 1024)
+    name = lines[0]["name"].strip()
+    return Gpu(name, short_name(name), min(int(each["free"]) for each in lines) / 1024, lines[0]["driver"])

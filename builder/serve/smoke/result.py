@@ -1,19 +1,34 @@
-"""The outcome of a smoke run: checks, and what they are bound to. As JSON, and as a page for people."""
+"""The outcome of a smoke run: checks, and what they are bound to. As a verdict, and as a page for people."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-
-from builder.util.files import write_file
+from builder import __version__
+from builder.documents.values import Envelope
+from builder.documents.verdict import (
+    Details,
+    ImageIdentity,
+    Judged,
+    Outcome,
+    Resource,
+    Suite,
+    Verdict,
+    clean,
+    expiry,
+    moment,
+    written,
+)
+from builder.util.files import sha256, write_file
 
 Status = Literal["passed", "failed", "not checked"]
 SCHEMA = 1
+"""Counts up when the checks ask something else."""
 
 
 @dataclass(frozen=True)
@@ -40,20 +55,6 @@ def not_checked(name: str, reason: str) -> Check:
 
 
 @dataclass(frozen=True)
-class ImageIdentity:
-    """The image that answered. `digest` is a registry's when the image has one, else its id in this Docker.
-
-    `inputs` is the digest of the lock that it was built from, `record` that of its record.
-    """
-
-    reference: str
-    digest: str
-    id: str
-    inputs: str | None = None
-    record: str | None = None
-
-
-@dataclass(frozen=True)
 class SmokeResult:
     """A smoke run. `begun` is UTC in ISO 8601; `phases` has the seconds after the start at which each phase began.
 
@@ -75,7 +76,13 @@ class SmokeResult:
     phases: Mapping[str, float]
     figures: Mapping[str, float | int | str]
     checks: tuple[Check, ...]
-    schema: int = field(default=SCHEMA)
+    driver: str | None = None
+    max_model_len: int | None = None
+    envelope: Envelope | None = None
+    prompts: tuple[str, str] = ("", "")
+    """The short prompt, and what its response must contain."""
+    configuration: tuple[Resource, ...] = ()
+    """Profile, lock and checkpoint."""
 
     @property
     def ok(self) -> bool:
@@ -85,90 +92,41 @@ class SmokeResult:
     def failures(self) -> list[Check]:
         return [check for check in self.checks if check.status == "failed"]
 
-    def document(self) -> dict[str, Any]:
-        document = asdict(self)
-        document["phases"] = dict(self.phases)
-        document["figures"] = dict(self.figures)
-        for check in document["checks"]:
-            check["details"] = [{"label": label, "text": text} for label, text in check["details"]]
-        return {"schema": document.pop("schema"), "kind": "smoke", "ok": self.ok, **document}
+    def verdict(self) -> Verdict:
+        """The result as a verdict of the suite `smoke:PROFILE`. What was not checked is a warning."""
+        ended = moment(self.begun) + timedelta(seconds=self.seconds)
+        suite = Suite(name=f"smoke:{self.profile or 'no-profile'}", sha256=self._suite())
+        checks = tuple(_judged(check) for check in self.checks)
+        details = Details(
+            kind="smoke", bound=self.image is not None, suite=suite, target=self.target, recipe=self.recipe,
+            profile=self.profile, flags=self.flags, command=self.command, image=self.image, gpu=self.gpu,
+            gpu_name=self.gpu_name, driver=self.driver, vllm=self.vllm, model=self.model and clean(self.model),
+            max_model_len=self.max_model_len, envelope=self.envelope, begun=self.begun, ended=written(ended),
+            expires=written(expiry(ended)), seconds=self.seconds, tools={"overlay-image-builder": __version__},
+            phases=dict(self.phases), figures=dict(self.figures), tests=checks,
+        )  # fmt: skip
+        listed = json.dumps([check.model_dump(mode="json") for check in checks], ensure_ascii=False)
+        results = Resource(name="results", sha256=sha256(listed.encode()))
+        image = Resource(name=self.image.reference, sha256=self.image.digest[7:]) if self.image else results
+        configuration = (Resource(name="suite", sha256=suite.sha256), *self.configuration, results)
+        return Verdict(subject=(image,), configuration=configuration, details=details)
+
+    def _suite(self) -> str:
+        """The digest of what a smoke run asks: the prompts, and the profile that names the rest."""
+        profile = next((each.sha256 for each in self.configuration if each.name == "profile"), None)
+        return sha256(json.dumps(["smoke", SCHEMA, profile, *self.prompts]).encode())
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+_OUTCOMES: dict[Status, Outcome] = {"passed": "passed", "failed": "failed", "not checked": "warned"}
+_STATUS: dict[Outcome, Status] = {"passed": "passed", "failed": "failed", "warned": "not checked"}
 
 
-class _Detail(_Strict):
-    label: str
-    text: str
-
-
-class _Check(_Strict):
-    name: str
-    status: Status
-    summary: str
-    details: list[_Detail]
-    seconds: float | None
-
-
-class _Image(_Strict):
-    reference: str
-    digest: str
-    id: str
-    inputs: str | None
-    record: str | None
-
-
-class _Document(_Strict):
-    """A result as `SmokeResult.document` writes it."""
-
-    schema_version: Literal[1] = Field(alias="schema")
-    kind: Literal["smoke"]
-    ok: bool
-    target: str
-    recipe: str | None
-    profile: str | None
-    flags: list[str]
-    command: list[str] | None
-    image: _Image | None
-    gpu: str | None
-    gpu_name: str | None
-    vllm: str | None
-    model: str | None
-    begun: str
-    seconds: float
-    phases: dict[str, float]
-    figures: dict[str, float | int | str]
-    checks: list[_Check] = Field(min_length=1)
-
-    @model_validator(mode="after")
-    def _outcome(self) -> Self:
-        if self.ok != all(check.status != "failed" for check in self.checks):
-            raise ValueError("'ok' is not what the checks say")
-        return self
-
-
-Outcome = Literal["passed", "failed", "unreadable"]
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What a file says of an image: the outcome, the digest that it is about (None: no image), and why it is unreadable."""
-
-    outcome: Outcome
-    subject: str | None = None
-    why: str = ""
-
-
-def read_verdict(data: bytes) -> Verdict:
-    """A verdict by its schema. Text that only mentions a digest is unreadable."""
-    try:
-        found = _Document.model_validate_json(data)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the document"
-        return Verdict("unreadable", why=f"{where}: {first['msg']}")
-    return Verdict("passed" if found.ok else "failed", found.image.digest if found.image is not None else None)
+def _judged(check: Check) -> Judged:
+    details = tuple((clean(label), clean(text)) for label, text in check.details)
+    return Judged(
+        name=clean(check.name), outcome=_OUTCOMES[check.status], found=clean(check.summary), details=details,
+        seconds=check.seconds,
+    )  # fmt: skip
 
 
 def write_result(result: SmokeResult, folder: Path, log: str) -> dict[str, Path]:
@@ -184,15 +142,15 @@ def write_result(result: SmokeResult, folder: Path, log: str) -> dict[str, Path]
         count += 1
         name = f"{stem}~{count}"
     paths = {kind: folder / f"{name}.{kind}" for kind in ("json", "html", *(["log"] if log else []))}
-    document = result.document()
-    write_file(paths["json"], json.dumps(document, indent=2, ensure_ascii=False).encode() + b"\n")
-    write_file(paths["html"], page(document).encode())
+    verdict = result.verdict()
+    write_file(paths["html"], page(verdict.details).encode())
     if log:
-        write_file(paths["log"], log.encode())
+        write_file(paths["log"], clean(log).encode())
+    write_file(paths["json"], verdict.statement())
     return paths
 
 
-def page(document: Mapping[str, Any]) -> str:
+def page(details: Details) -> str:
     """The result as a page that needs nothing beside itself. Every text in it is escaped."""
     import jinja2
 
@@ -200,4 +158,6 @@ def page(document: Mapping[str, Any]) -> str:
         loader=jinja2.PackageLoader("builder.serve.smoke", "."), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    return environment.get_template("page.html.j2").render(**document)
+    return environment.get_template("page.html.j2").render(
+        **details.model_dump(), ok=all(each.outcome != "failed" for each in details.tests), status=_STATUS
+    )

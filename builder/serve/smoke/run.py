@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from builder.documents.profile import Profile
+from builder.documents.verdict import Resource, written
 from builder.serve.smoke.checks import concurrency, determinism, reasoning, tools
 from builder.serve.smoke.checks.log import check_fatal, check_figures, expectation_for
 from builder.serve.smoke.client import Server, UnansweredError
@@ -42,12 +43,14 @@ class Wanted:
     gpu: str | None = None
     vllm: str | None = None
     changed: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    configuration: tuple[Resource, ...] = ()
+    """Profile, lock and checkpoint, for the verdict."""
     prompt: str = SHORT_PROMPT
     answer: str = SHORT_ANSWER
 
 
 @dataclass
-class _Start:
+class Start:
     """How the start went."""
 
     check: Check
@@ -65,11 +68,11 @@ def smoke(
     begun, clock = datetime.now(UTC), time.monotonic()
     # Asked first as well: a container that ends can no longer say what GPU it had.
     early = subject.gpu()
-    start = _wait(subject, server, wanted, view)
+    start = wait_for_start(subject, server, wanted, view)
     _say(context, start.check)
     gpu = subject.gpu() or early
     if wanted.gpu is not None:
-        gpu = Gpu(gpu.name if gpu else wanted.gpu, wanted.gpu, gpu.free_gib) if gpu else _named(wanted.gpu)
+        gpu = replace(gpu, short=wanted.gpu) if gpu else _named(wanted.gpu)
     free = gpu.free_gib if gpu and gpu.free_gib >= 0 and start.healthy else None
     log = subject.log()
     vllm = (log.vllm if log else None) or (server.version() if start.healthy else None) or wanted.vllm
@@ -91,11 +94,16 @@ def smoke(
         gpu_name=gpu.name if gpu else None,
         vllm=vllm,
         model=_model(server) if start.healthy else None,
-        begun=begun.isoformat(timespec="seconds").replace("+00:00", "Z"),
+        begun=written(begun),
         seconds=round(time.monotonic() - clock, 3),
         phases={name: round(at, 3) for name, at in start.phases.items()},
         figures={**(log.figures() if log else {}), **({"free_gib": round(free, 2)} if free is not None else {})},
         checks=(*checks, last),
+        driver=gpu.driver if gpu else None,
+        max_model_len=server.max_model_len if start.healthy else None,
+        envelope=wanted.profile.envelope if wanted.profile else None,
+        prompts=(wanted.prompt, wanted.answer),
+        configuration=wanted.configuration,
     )
 
 
@@ -111,7 +119,7 @@ def _model(server: Server) -> str | None:
         return None
 
 
-def _wait(subject: Subject, server: Server, wanted: Wanted, view: AbstractContextManager[View]) -> _Start:
+def wait_for_start(subject: Subject, server: Server, wanted: Wanted, view: AbstractContextManager[View]) -> Start:
     """Wait until the server is healthy, has ended, has said something fatal, or the limit is reached.
 
     After a fatal line the log is read on until the process ends, answers, or says nothing more: what is fatal first is
@@ -135,7 +143,7 @@ def _wait(subject: Subject, server: Server, wanted: Wanted, view: AbstractContex
                 log = subject.log() or log
                 tail = ("log", "\n".join(subject.log_text().splitlines()[-15:]))
                 details = (*_why(log, wanted), tail)
-                return _Start(failed(_HEALTH, f"{ended} after {seconds:.1f} s", *details, seconds=seconds), phases)
+                return Start(failed(_HEALTH, f"{ended} after {seconds:.1f} s", *details, seconds=seconds), phases)
             trouble = server.health()
             if (
                 log is not None
@@ -143,13 +151,13 @@ def _wait(subject: Subject, server: Server, wanted: Wanted, view: AbstractContex
                 and (trouble is None or now - spoken >= _QUIET_SECONDS or seconds >= wanted.limit)
             ):
                 summary = f"given up after {seconds:.1f} s: the log is fatal"
-                return _Start(failed(_HEALTH, summary, *_why(log, wanted)), phases)
+                return Start(failed(_HEALTH, summary, *_why(log, wanted)), phases)
             if trouble is None:
-                return _Start(passed(_HEALTH, f"after {seconds:.1f} s of {wanted.limit:g} s", seconds=seconds), phases)
+                return Start(passed(_HEALTH, f"after {seconds:.1f} s of {wanted.limit:g} s", seconds=seconds), phases)
             if seconds >= wanted.limit:
                 phase = f", in the phase {log.phase!r}" if log is not None else ""
                 summary = f"not within {wanted.limit:g} s{phase}: {trouble}"
-                return _Start(failed(_HEALTH, summary, *_why(log, wanted), seconds=seconds), phases)
+                return Start(failed(_HEALTH, summary, *_why(log, wanted), seconds=seconds), phases)
             time.sleep(min(_POLL_SECONDS, max(wanted.limit - seconds, 0.01)))
 
 
@@ -171,7 +179,7 @@ def _why(log: StartupLog | None, wanted: Wanted) -> list[tuple[str, str]]:
     return found
 
 
-def _ask(subject: Subject, server: Server, wanted: Wanted, start: _Start, context: Context) -> list[Check]:
+def _ask(subject: Subject, server: Server, wanted: Wanted, start: Start, context: Context) -> list[Check]:
     """The checks that send requests; each is not checked when the server is gone."""
     steps: list[tuple[str, Callable[[], Check]]] = [
         (determinism.NAME, lambda: determinism.check(server, wanted.prompt, wanted.answer)),

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
+from builder.documents.verdict import ImageIdentity
 from builder.image.labels import INPUTS_LABEL, RECORD_LABEL
 from builder.oci.daemon import daemon
 from builder.serve.container import Container
 from builder.serve.smoke import gpu as gpus
 from builder.serve.smoke.gpu import Gpu
-from builder.serve.smoke.result import ImageIdentity
 from builder.serve.startup_log import StartupLog
 from builder.util.errors import InputError, MismatchError, UnreachableError
 from builder.util.process import run
@@ -46,6 +46,9 @@ class Subject(Protocol):
     def gpu(self) -> Gpu | None:
         """The GPU that it runs on, with the memory that is free now."""
 
+    def image_now(self) -> ImageIdentity | None:
+        """The image that runs there now: another one when the container was made anew. None when that cannot be seen."""
+
 
 class AnyServer:
     """A server that somebody else has started. `log_file` is its log, when there is one."""
@@ -58,6 +61,9 @@ class AnyServer:
         self._watched = watched
 
     def ended(self) -> str | None:
+        return None
+
+    def image_now(self) -> ImageIdentity | None:
         return None
 
     def log_text(self) -> str:
@@ -133,6 +139,15 @@ class ContainerServer:
         self._thread.join(5)
         killed = ", out of the machine's memory" if state.get("OOMKilled") else ""
         return f"the container ended with exit code {state['ExitCode']}{killed}"
+
+    def image_now(self) -> ImageIdentity | None:
+        from docker.errors import NotFound
+
+        try:
+            self._container.reload()
+            return identify(self._container.image, self._container.attrs["Config"]["Image"])
+        except NotFound:
+            return None
 
     def log(self) -> StartupLog | None:
         with self._lock:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +16,7 @@ from builder.vllm.lint.findings import Finding, Level
 from builder.vllm.reader.flags import Catalog, Flag
 from builder.vllm.reader.registries import Registries
 from builder.vllm.reader.source import Source
+from builder.vllm.reader.variables import Variable
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,8 @@ class Package:
     source: Source
     catalog: Catalog
     registries: Registries
+    variables: Mapping[str, Variable] | None = None
+    """None when `envs.py` could not be read."""
 
     @property
     def version(self) -> Version | None:
@@ -97,14 +101,14 @@ class Context:
 
     def say(
         self, rule: str, level: Level, message: str, *, entry: Entry | None = None, hint: str | None = None,
-        source: str | None = None,
+        source: str | None = None, variable: str | None = None,
     ) -> Finding:  # fmt: skip
-        location = ("flags", entry.key) if entry is not None else ("flags",)
+        location = ("flags", entry.key) if entry is not None else ("env", variable) if variable else ("flags",)
         return Finding(
             rule=rule,
             level=level,
             message=message,
-            flag=entry.key if entry is not None else None,
+            flag=entry.key if entry is not None else variable,
             place=self.document.at(location, key=True),
             hint=hint,
             source=source or (entry.flag.place if entry is not None and entry.flag is not None else None),

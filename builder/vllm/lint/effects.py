@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from builder.util.errors import InputError
-from builder.vllm.fit.gpus import gpus
+from builder.vllm.fit.gpus import gpus, known_gpu
 from builder.vllm.fit.kv import TURBOQUANT, layout
 from builder.vllm.flagvalues import decimal
 from builder.vllm.lint.context import Context
@@ -131,7 +131,7 @@ def hardware(context: Context) -> Iterator[Finding]:
             f"the profile's hardware has {wanted.count} GPUs, but it runs on {parallel}",
             entry=entry,
         )
-    gpu = gpus().get(wanted.gpu)
+    gpu = known_gpu(wanted.gpu)
     if gpu is None:
         yield context.say(
             "hardware", "not-checked", f"there is no GPU {wanted.gpu!r} in the table, so nothing about memory is checked",

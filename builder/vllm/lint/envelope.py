@@ -8,7 +8,7 @@ from typing import Any
 
 from builder.util.errors import InputError
 from builder.vllm.fit.estimate import Fit, estimate
-from builder.vllm.fit.gpus import gpus
+from builder.vllm.fit.gpus import known_gpu
 from builder.vllm.lint.context import Context
 from builder.vllm.lint.effects import is_turboquant
 from builder.vllm.lint.findings import Finding
@@ -51,7 +51,7 @@ class Serves:
 def fit_of(context: Context) -> Fit | None:
     """The estimate for the profile's own hardware; None when it cannot be made."""
     wanted, version = context.profile.hardware, context.package.version
-    gpu = gpus().get(wanted.gpu) if wanted is not None else None
+    gpu = known_gpu(wanted.gpu) if wanted is not None else None
     if context.shape is None or gpu is None or version is None:
         return None
     try:

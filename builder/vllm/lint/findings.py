@@ -12,7 +12,7 @@ LEVELS: tuple[Level, ...] = ("error", "warning", "not-checked")
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing about a profile. `flag` is the key in the profile, None for the profile as a whole."""
+    """One thing about a profile. `flag` is the flag's or variable's key in the profile, None for the profile as a whole."""
 
     rule: str
     level: Level

@@ -67,6 +67,26 @@ REMOVED: Mapping[str, Removed] = {
 _ON, _OFF = ("enable", "use", "with"), ("disable", "no", "without", "skip")
 
 
+_MOE = "write the flag `moe-backend`, such as `moe-backend: flashinfer_cutlass`, or leave it out"
+_ENVS = "vllm/envs.py of 0.22.1"
+
+# Variables that vllm/envs.py of some release had and that of another one lacks. Sources: the notes of the releases that
+# deprecated them (`deprecated_env` and the comments in envs.py), and pull requests.
+REMOVED_VARIABLES: Mapping[str, Removed] = {
+    "VLLM_ATTENTION_BACKEND": Removed("write the flag `attention-backend`", "26315"),
+    "VLLM_USE_V1": Removed(f"the V1 engine is the only one: {_NOTHING}", "25345"),
+    "VLLM_MXFP4_USE_MARLIN": Removed("write `moe-backend: marlin` or `linear-backend: marlin`", _ENVS),
+    "VLLM_USE_FLASHINFER_MOE_FP16": Removed(_MOE, _ENVS),
+    "VLLM_USE_FLASHINFER_MOE_FP8": Removed(_MOE, _ENVS),
+    "VLLM_USE_FLASHINFER_MOE_FP4": Removed(_MOE, _ENVS),
+    "VLLM_USE_FLASHINFER_MOE_MXFP4_BF16": Removed(_MOE, _ENVS),
+    "VLLM_USE_FLASHINFER_MOE_MXFP4_MXFP8": Removed(_MOE, _ENVS),
+    "VLLM_USE_FLASHINFER_MOE_MXFP4_MXFP8_CUTLASS": Removed(_MOE, _ENVS),
+    "VLLM_FLASHINFER_MOE_BACKEND": Removed(_MOE, _ENVS),
+    "VLLM_TRITON_ATTN_USE_TD": Removed("write VLLM_TRITON_USE_TD", "vllm/envs.py of 0.26.0"),
+}
+
+
 def replacement(name: str) -> Removed | None:
     """What the table knows of a flag; `name` is without dashes, and without `no-` in front of it."""
     return REMOVED.get(name) or REMOVED.get(name.removeprefix("no-"))

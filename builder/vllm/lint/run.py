@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from builder.documents.model_shape import ModelShape
-from builder.documents.profile import Profile, load_profile
-from builder.documents.yamlfile import Document, read_yaml
+from builder.documents.profile import Profile, load_profile, read_profile
+from builder.documents.yamlfile import Document
 from builder.util.errors import InputError
-from builder.vllm.lint import effects, envelope, names, rules
+from builder.vllm.lint import effects, envelope, names, rules, variables
 from builder.vllm.lint.context import Context, Package
 from builder.vllm.lint.envelope import Serves
 from builder.vllm.lint.findings import LEVELS, Finding, count
-from builder.vllm.reader.flags import read_flags
-from builder.vllm.reader.registries import read_registries
-from builder.vllm.reader.source import Source
+from builder.vllm.lint.kept import read_package
+
+__all__ = ["RULES", "Report", "lint", "lint_file", "read_package"]
 
 Rule = Callable[[Context], Iterator[Finding]]
 
@@ -26,6 +26,8 @@ RULES: tuple[Rule, ...] = (
     rules.values,
     names.registered,
     names.overlays,
+    variables.variables,
+    variables.secrets,
     rules.deprecated,
     rules.defaults,
     effects.together,
@@ -65,11 +67,6 @@ class Report:
         }
 
 
-def read_package(source: Source) -> Package:
-    """Everything that rules need of a package, read once for all profiles."""
-    return Package(source, read_flags(source), read_registries(source))
-
-
 def lint(
     profile: Profile,
     document: Document,
@@ -99,11 +96,10 @@ def lint_file(
     if not path.is_file():
         load_profile(path)  # raises, and names the profiles that there are
     try:
-        profile = load_profile(path)
-        document = read_yaml(path, name=f"profiles/{path.name}")
+        found = read_profile(path)
     except InputError as error:
         return Report(path.stem, package.source.name, tuple(_unreadable(error)))
-    return lint(profile, document, package, shape=shape, budgets=budgets)
+    return lint(found.profile, found.document, package, shape=shape, budgets=budgets)
 
 
 def _unreadable(error: InputError) -> Iterator[Finding]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -14,7 +15,7 @@ import requests
 from builder.util.errors import BuilderError, InputError
 from tests.support.engine.base import ROOT, base_image, has_userland
 from tests.support.engine.model import tiny_model
-from tests.support.engine.packages import OLD, require_disk, require_machine
+from tests.support.engine.packages import NEW, OLD, require_disk, require_machine
 from tests.support.engine.project import make_project, own_layer
 from tests.support.engine.questions import questions
 from tests.support.engine.rootfs import command, unpacked
@@ -54,6 +55,15 @@ def project(folder: str, how: str) -> None:
     """Write the project with its base image and the tiny model."""
     base = base_image(OLD, _say, userland=how == "docker")
     make_project(Path(folder), base=base, model=tiny_model(_say))
+
+
+def base(version: str) -> None:
+    """Make the base image of a release, and print its layout as a recipe names it, with the digest."""
+    found = next((each for each in (OLD, NEW) if each.version == version), None)
+    if found is None:
+        raise InputError(f"no base is made of vLLM {version}", hint=f"name one of: {OLD.version}, {NEW.version}")
+    layout = base_image(found, _say)
+    print(f"oci:{layout}@{json.loads((layout / 'index.json').read_text())['manifests'][0]['digest']}")
 
 
 def unpack(folder: str) -> None:
@@ -123,7 +133,7 @@ def ask(url: str) -> None:
         raise InputError(f"the tiny model answered {said!r}", details=[("wanted", wanted)])
 
 
-STEPS = {each.__name__: each for each in (way, project, unpack, serve, wait, ask)}
+STEPS = {each.__name__: each for each in (way, base, project, unpack, serve, wait, ask)}
 
 if __name__ == "__main__":
     try:

@@ -26,6 +26,8 @@ from tests.support.engine.server import ENVIRONMENT, PROGRAM
 
 ROOT = "usr/local/lib/python3.11/dist-packages"
 _FORMAT = "1"
+# Debian's packages have no hashes to pin that a mirror keeps: the root file system as it was when this was written.
+_DEBIAN_SHA256 = "e592cf443f4a10360e534d0362125e3daaafc634679d949d19ef400dc5179699"
 _EPOCH = 1_700_000_000
 _DISK_BYTES = 6_000_000_000
 # What Python, torch and vLLM's own library are linked with.
@@ -57,6 +59,8 @@ def debian(say: Say) -> Path:
             raise UnreachableError(
                 "mmdebstrap could not make a Debian root file system", details=[("why", done.stderr.strip()[-400:])]
             )
+        if file_sha256(temporary) != _DEBIAN_SHA256:
+            say("Debian's packages have moved since this was written: the image has another digest than elsewhere")
         temporary.replace(path)
     return path
 

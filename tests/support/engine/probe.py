@@ -5,8 +5,11 @@ CASES is a JSON file, a list of objects with `do` and its arguments; one JSON li
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
+import re
 import sys
 import tempfile
 import traceback
@@ -118,7 +121,10 @@ def shards(vocabulary: int, hidden: int, size: int, chunk: int | None = None) ->
             rows[mine] = layers[0].quant_method.embedding(layers[0], ids[mine] - first)
             logits.append(layers[1].quant_method.apply(layers[1], x)[:, : last - first])
     wanted = torch.nn.functional.linear(x, table)
+    kernel = layers[1].fp8_kernel
     return {
+        "kernel": None if kernel is None else type(kernel).__name__,
+        "amx": bool(torch.cpu._is_amx_tile_supported()),
         "rows_equal": bool(torch.equal(rows, table[ids])),
         "logits_apart": float((torch.cat(logits, -1).float() - wanted.float()).abs().max()),
         "logits_largest": float(wanted.abs().max()),
@@ -153,7 +159,15 @@ def parse(lines: list[list[str]]) -> dict[str, Any]:
             said.append(None)
         except RefusedError as refused:
             said.append(str(refused))
-    return {"said": said, "flags": sorted(flag for flag in parser._option_string_actions if flag.startswith("--"))}
+    shown = io.StringIO()
+    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(shown):
+        parser.parse_args(["--help=all"])
+    return {
+        "said": said,
+        "flags": sorted(flag for flag in parser._option_string_actions if flag.startswith("--")),
+        # The usage and the heading of each option; long ones are wrapped.
+        "help": sorted(set(re.findall(r"(?<![\w-])--[a-z0-9][\w.-]*", shown.getvalue()))),
+    }
 
 
 def hybrid(module: str, name: str, model: str, model_type: str) -> dict[str, Any]:

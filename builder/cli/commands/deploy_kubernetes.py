@@ -1,0 +1,43 @@
+"""`builder deploy kubernetes`."""
+
+from __future__ import annotations
+
+import click
+
+from builder.cli.app import common_options
+from builder.cli.commands.deploy_files import FORCE, IMAGE, OUTPUT, SECONDS, services_of, write
+from builder.cli.commands.names import profile_names, recipe_names
+from builder.cli.console import Console
+from builder.util.context import Context
+
+
+@click.command(name="kubernetes")
+@click.argument("recipe", shell_complete=recipe_names)
+@click.argument("profiles", nargs=-1, shell_complete=profile_names)
+@IMAGE
+@OUTPUT
+@FORCE
+@SECONDS
+@click.option("--model-claim", default="model", show_default=True, help="The claim that holds the checkpoint.")
+@click.option(
+    "--cache-gib", type=click.IntRange(min=1), default=20, show_default=True, help="Size of the cache's claim."
+)
+@common_options
+def command(
+    recipe: str,
+    profiles: tuple[str, ...],
+    image: str,
+    output: str,
+    force: bool,
+    startup_seconds: int | None,
+    model_claim: str,
+    cache_gib: int,
+    console: Console,
+) -> None:
+    """Render manifests that serve PROFILES of RECIPE (default: the recipe's default profile), for `kubectl apply -f`."""
+    from builder.pipeline.workspace import open_workspace
+    from builder.serve.deploy.kubernetes import manifests
+
+    lock = open_workspace(recipe, context=Context(console), make=False).lock
+    services = services_of(lock, profiles, image, startup_seconds)
+    write(manifests(services, model_claim=model_claim, cache_gib=cache_gib), output, force, console)

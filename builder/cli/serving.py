@@ -1,0 +1,91 @@
+"""What `smoke` and `gate` are pointed at: a server that runs, or a recipe's image with a profile."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+from builder.cli.console import Console
+from builder.documents.profile import load_profile
+from builder.image.tags import image_tags
+from builder.oci.docker_cli import choose
+from builder.pipeline.workspace import open_workspace
+from builder.serve.configuration import configuration
+from builder.serve.container import (
+    Container,
+    cache_for,
+    default_profile,
+    free_port,
+    local_platform,
+    locked_profile,
+    model_folder,
+    startup_seconds,
+)
+from builder.serve.smoke.run import Wanted
+from builder.serve.smoke.subject import AnyServer, Subject, running_container, started
+from builder.util.context import Context
+from builder.util.errors import InputError
+
+_SERVER_LIMIT = 60.0
+
+
+def open_server(
+    url: str, profile: str | None, log_file: Path | None, container: str | None
+) -> tuple[AbstractContextManager[Subject], Wanted, Path]:
+    """A server that somebody else has started, by its address; what is wanted of it; and where results go."""
+    path = None
+    if profile is not None:
+        path = Path(profile) if profile.endswith((".yaml", ".yml")) else Path("profiles") / f"{profile}.yaml"
+    loaded = load_profile(path.absolute()) if path is not None else None
+    wanted = Wanted(profile=loaded, limit=_SERVER_LIMIT, configuration=configuration(loaded))
+    watched = tuple(text for each in (loaded.expect if loaded else ()) for text in each.log)
+    if container is not None and log_file is not None:
+        raise InputError("--log and --container are two logs of one server: name one")
+    if container is not None:
+        return running_container(url.rstrip("/").removesuffix("/v1"), container, watched), wanted, Path("dist/smoke")
+    subject: Subject = AnyServer(url, log_file, watched)
+    return nullcontext(subject), wanted, Path("dist/smoke")
+
+
+def open_recipe(
+    recipe: str,
+    profile: str | None,
+    arguments: tuple[str, ...],
+    model: Path | None,
+    image: str | None,
+    gpus: str,
+    network: str | None,
+    user: str | None,
+    read_only: bool,
+    keep: bool,
+    console: Console,
+) -> tuple[AbstractContextManager[Subject], Wanted, Path]:
+    """A recipe's image as a container of this machine's Docker, started when the result is entered and ended when it is left."""
+    workspace = open_workspace(recipe, context=Context(console), make=False)
+    lock = workspace.lock
+    locked = locked_profile(lock, profile or default_profile(lock))
+    limit = startup_seconds(lock)
+    container = Container(
+        image=image or f"{lock.name}:{image_tags(lock).immutable}",
+        profile=locked,
+        arguments=arguments,
+        model=model_folder(workspace.project, lock, model),
+        cache=cache_for(lock, user),
+        port=free_port() if network == "host" else None,
+        gpus=gpus,
+        network=network,
+        user=user,
+        read_only=read_only,
+        startup_seconds=limit,
+    )
+    watched = tuple(text for each in locked.expect for text in each.log)
+    wanted = Wanted(
+        profile=locked,
+        recipe=lock.name,
+        limit=limit,
+        configuration=configuration(locked, lock),
+        vllm=lock.base.platforms[local_platform(lock)].distribution.version,
+        changed={file.path: tuple(file.overlays) for file in lock.base.platforms[local_platform(lock)].files},
+    )
+    opening = started(container, choose().path, inputs=lock.inputs, watched=watched, keep=keep)
+    return opening, wanted, workspace.project.dist / "smoke"

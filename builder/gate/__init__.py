@@ -1,0 +1,1 @@
+"""Acceptance: suites of rows, runs of them, what their figures are worth, and the verdict."""

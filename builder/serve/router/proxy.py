@@ -1,0 +1,82 @@
+"""LiteLLM's configuration for two roles of one model, and the settings of the hook that routes between them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from builder.serve.router.backends import LONG, SHORT, Target
+from builder.util.errors import InputError
+
+VERSION = "1.108.7"
+"""The release that the hook was tested with: `async_filter_deployments` is not documented."""
+METRICS_PORT = 4001
+HOOK = Path(__file__).with_name("envelope.py")
+"""The hook. It is never imported here: httpx is not among what the builder needs."""
+KEY = {SHORT: "SHORT_API_KEY", LONG: "LONG_API_KEY"}
+
+
+def config(model: str, targets: Sequence[Target]) -> dict[str, Any]:
+    """`config.yaml`. Nothing is retried, cooled down or fallen back to: the hook alone decides where a request goes."""
+    return {
+        "model_list": [
+            {
+                "model_name": model,
+                "litellm_params": {
+                    "model": f"hosted_vllm/{target.served}",
+                    "api_base": f"{target.url}/v1",
+                    "api_key": f"os.environ/{KEY[target.role]}",
+                    "max_retries": 0,
+                },
+                "model_info": {"id": target.name, "role": target.role},
+            }
+            for target in targets
+        ],
+        "litellm_settings": {"callbacks": "envelope.handler", "num_retries": 0, "telemetry": False},
+        # In a cooldown the hook would get no deployment, and could not tell what is down from what fits nowhere.
+        "router_settings": {"num_retries": 0, "disable_cooldowns": True, "enable_pre_call_checks": False},
+        "general_settings": {"master_key": "os.environ/LITELLM_MASTER_KEY"},
+    }
+
+
+def settings(
+    targets: Sequence[Target], *, overflow: str, overlays: Sequence[str], metrics_port: int | None = METRICS_PORT
+) -> dict[str, Any]:
+    """`envelope.json`: what the hook reads. The reserve is the largest completion of the short profiles."""
+    completions = [each.completion for each in targets if each.role == SHORT and each.completion is not None]
+    if not completions:
+        raise InputError("no short backend has an envelope")
+    return {
+        "completion": max(completions),
+        "overflow_when_down": overflow,
+        "metrics_port": metrics_port,
+        "backends": [
+            {
+                "name": each.name, "role": each.role, "url": each.url, "max_prompt": each.max_prompt,
+                "max_model_len": each.max_model_len, "api_key_env": KEY[each.role], "image": _digest(each.image),
+                "overlays": list(overlays) if each.image else None,
+            }
+            for each in targets
+        ],
+    }  # fmt: skip
+
+
+def promoted(targets: Sequence[Target]) -> dict[str, str]:
+    """`promoted.json`: the digest that each role should run. Whoever promotes another image writes it there."""
+    return {each.role: digest for each in targets if (digest := _digest(each.image)) is not None}
+
+
+def _digest(image: str | None) -> str | None:
+    return None if image is None else image.rpartition("@")[2]
+
+
+def files(model: str, targets: Sequence[Target], *, overflow: str, overlays: Sequence[str]) -> dict[str, Any]:
+    """All files by name: documents, and the hook's text as it is in this package."""
+    return {
+        "config.yaml": config(model, targets),
+        "envelope.json": json.dumps(settings(targets, overflow=overflow, overlays=overlays), indent=2) + "\n",
+        "promoted.json": json.dumps(promoted(targets), indent=2) + "\n",
+        "envelope.py": HOOK.read_text(),
+    }
