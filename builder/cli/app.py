@@ -194,7 +194,7 @@ def _for_recipe(hint: str | None, options: dict[str, Any]) -> str | None:
     for word, name in known.items():
         if isinstance(name, str):
             own = shlex.quote(name).replace("\\", r"\\")
-            hint = re.sub(rf"(`builder [^`]*)\b{word}\b", rf"\g<1>{own}", hint)
+            hint = re.sub(rf"(\bbuilder [^`\n]*?)\b{word}\b", rf"\g<1>{own}", hint)
     return hint
 
 

@@ -148,7 +148,7 @@ def _check_subject(subject: Subject, image: str, console: Console) -> None:
         raise MismatchError(
             f"what runs is not {image}",
             details=[*(("wanted", digest) for digest in wanted), ("found", found)],
-            hint="pull that image and run it: builder gate RECIPE PROFILE --image REGISTRY/REPOSITORY@DIGEST",
+            hint="pull that image and run it: builder gate RECIPE PROFILE --suite NAME --image REGISTRY/REPOSITORY@DIGEST",
         )
 
 
@@ -210,7 +210,7 @@ def _about(subject: Subject, wanted: Wanted, console: Console) -> About:
     if not start.healthy:
         raise UnreachableError(
             f"the server is not healthy: {start.check.summary}", details=start.check.details,
-            hint="`builder smoke` says more",
+            hint="`builder smoke RECIPE PROFILE` says more",
         )  # fmt: skip
     gpu = subject.gpu()
     if wanted.gpu is not None:
