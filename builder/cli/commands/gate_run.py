@@ -206,7 +206,7 @@ def _about(subject: Subject, wanted: Wanted, console: Console) -> About:
     if not start.healthy:
         raise UnreachableError(
             f"the server is not healthy: {start.check.summary}", details=start.check.details,
-            hint="`builder smoke` says more",
+            hint="`builder smoke RECIPE PROFILE` says more",
         )  # fmt: skip
     gpu = subject.gpu()
     if wanted.gpu is not None:
