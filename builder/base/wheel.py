@@ -16,8 +16,9 @@ import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -44,6 +45,8 @@ OFFICIAL_PYTHON = "3.12"
 _MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 _TIMEOUT = 60.0
 _WHEEL_LIMIT = 8 << 30
+# Bytes that are read in vain rather than asking once more. vLLM's 49 sources for a lint: 11 ranges with 376 kB, not 49 with 239.
+_NEAR = 64 << 10
 
 
 @dataclass(frozen=True)
@@ -286,6 +289,30 @@ def open_wheel(link: WheelLink) -> Iterator[zipfile.ZipFile]:
         ) from error
 
 
+def _together(archive: zipfile.ZipFile, paths: Collection[str]) -> list[str]:
+    """The members in the order in which the archive has them; those that are near to each other come with one range.
+
+    remotezip asks for as many bytes as its table has for the place where it begins to read, and passes over what is not
+    wanted on the way.
+    """
+    known = archive.NameToInfo
+    ordered = sorted(paths, key=lambda path: known[path].header_offset if path in known else -1)
+    remote: Any = archive.fp
+    if not hasattr(remote, "set_position_to_size"):
+        return ordered
+    offsets = sorted({each.header_offset for each in archive.infolist()})
+    ends = dict(pairwise([*offsets, archive.start_dir]))
+    sizes = {begin: end - begin for begin, end in ends.items()}
+    first = last = -1
+    for begin in (known[path].header_offset for path in ordered if path in known):
+        if first < 0 or begin - last > _NEAR:
+            first = begin
+        last = ends[begin]
+        sizes[first] = last - first
+    remote.set_position_to_size(sizes)
+    return ordered
+
+
 def _local_path(link: WheelLink) -> Path:
     return Path(url2pathname(urlsplit(link.url).path))
 
@@ -406,7 +433,7 @@ class WheelTree:
                     hint="run once with the network",
                 )
             with open_wheel(self.link) as archive:
-                for path in wanted:
+                for path in _together(archive, wanted):
                     self._known[path] = self._read_member(archive, path, index)
         found = {
             path: BaseFile(path, "file", 0o755 if index.members[path] else 0o644, self._known[path])
