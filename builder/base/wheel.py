@@ -17,7 +17,7 @@ import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -423,7 +423,7 @@ class WheelTree:
 
     def read(self, paths: Collection[str]) -> Mapping[str, BaseFile]:
         index = self._opened()
-        folders = self._folders()
+        folders = self._folders
         wanted = [path for path in paths if path in index.members and path not in self._known]
         cache = ContentCache()
         for path in list(wanted):
@@ -474,6 +474,7 @@ class WheelTree:
         """Whether the wheel has a package."""
         return f"{package}/__init__.py" in self._members().members
 
+    @cached_property
     def _folders(self) -> set[str]:
         return {path[:at] for path in self._opened().members for at, letter in enumerate(path) if letter == "/"}
 
