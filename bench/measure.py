@@ -7,6 +7,7 @@ comes before the warm-up. A row has medians, and in brackets the least and the m
 from __future__ import annotations
 
 import json
+import math
 import os
 import resource
 import statistics
@@ -47,9 +48,19 @@ class Row:
     @property
     def ratios(self) -> dict[str, float]:
         """The median of the pairs' ratios of time, by peer."""
+        return self._ratios(lambda used: used.seconds)
+
+    @property
+    def cpu_ratios(self) -> dict[str, float]:
+        """The same of CPU, which other programs on the machine change less."""
+        return self._ratios(lambda used: used.cpu)
+
+    def _ratios(self, value: Callable[[Used], float]) -> dict[str, float]:
         (_, ours), *peers = self.runs.items()
         return {
-            name: statistics.median(mine.seconds / other.seconds for mine, other in zip(ours, theirs, strict=True))
+            name: statistics.median(
+                value(mine) / (value(other) or math.nan) for mine, other in zip(ours, theirs, strict=True)
+            )
             for name, theirs in peers
         }
 
@@ -57,8 +68,8 @@ class Row:
         for number, (name, runs) in enumerate(self.runs.items()):
             yield [
                 self.what if not number else "", name, _spread([each.seconds for each in runs]),
-                f"{self.ratios[name]:.2f} x" if number else "",
-                f"{_median(each.cpu for each in runs):.2f} s",
+                f"{self.ratios[name]:.2f} x; CPU {self.cpu_ratios[name]:.2f} x" if number else "",
+                f"{_median(each.cpu for each in runs):.3f} s",
                 f"{_median(each.peak for each in runs) / 1e6:.0f} MB" if any(each.peak for each in runs) else "",
                 f"{_median(each.requests for each in runs):.0f}" if any(each.requests for each in runs) else "",
                 f"{_median(each.moved for each in runs) / 1e6:.2f} MB" if any(each.moved for each in runs) else "",
@@ -70,6 +81,7 @@ class Row:
             "what": self.what,
             "note": self.note,
             "ratios": self.ratios,
+            "cpu_ratios": self.cpu_ratios,
             "runs": {name: [asdict(each) for each in runs] for name, runs in self.runs.items()},
         }
 

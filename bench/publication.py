@@ -39,7 +39,7 @@ def _warm(place: Place) -> Iterator[Row | Left]:
         {
             "builder publish": lambda: _publish(place, fresh()),
             "the same, --no-evidence": lambda: _publish(place, fresh(), "--no-evidence"),
-            "its requests alone": _replayed(place, fresh()),
+            "as many HEAD requests": _replayed(place, fresh()),
         },
     )
     again = fresh()
