@@ -11,7 +11,7 @@ TESTS ?= tests
 WORKERS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo demo-serve build check lock test test-engine lint bench publish run clean
+.PHONY: profile-is-named help setup setup-dev demo demo-serve build check lock test test-engine lint bench publish run clean
 
 help: ## Show this help
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,8 +27,11 @@ $(SETUP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not ((3, 11) <= sys.version_info[:2] <= (3, 13)))' \
 		|| { echo "error: $(PYTHON) is not Python 3.11 to 3.13; name one with: make PYTHON=python3.12" >&2; exit 2; }
 	@echo "Setting up $(VENV): downloads about 40 packages the first time" >&2
+	@echo "  1 of 3: a virtual environment of $(PYTHON)" >&2
 	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	@echo "  2 of 3: what the builder needs, each package by its hash" >&2
 	@$(VENV)/bin/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements.lock
+	@echo "  3 of 3: the builder itself" >&2
 	@$(VENV)/bin/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
@@ -70,8 +73,11 @@ bench: $(DEV) ## Measure speed side by side with peers, as ratios
 publish: $(SETUP) ## Build RECIPE and push it, with tags and evidence
 	@$(BUILDER) publish $(RECIPE)
 
-run: $(SETUP) ## Run RECIPE's image with PROFILE
+# Checked before the set-up, which takes a while.
+profile-is-named:
 	@test -n "$(PROFILE)" || { echo "error: name a profile: make run PROFILE=smoke" >&2; exit 2; }
+
+run: profile-is-named | $(SETUP) ## Run RECIPE's image with PROFILE
 	@$(BUILDER) run $(RECIPE) $(PROFILE)
 
 clean: ## Remove .venv and dist

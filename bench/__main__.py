@@ -14,6 +14,7 @@ from pathlib import Path
 
 from bench.checkpoint import checkpoint
 from bench.measure import ROOT, Row, median_ms, moved_bytes, run
+from bench.promotion import promotion
 from bench.publication import publication
 from bench.stack import growth
 from bench.verification import verification
@@ -199,7 +200,7 @@ def main() -> None:
     console = Console()
     rows: list[Row] = []
     chosen = sys.argv[1:]
-    for part in (startup, entrypoint, stack, growth, checkpoint, builds, publication, verification):
+    for part in (startup, entrypoint, stack, growth, checkpoint, builds, publication, verification, promotion):
         if chosen and part.__name__ not in chosen:
             continue
         console.say(f"measuring: {part.__name__}")

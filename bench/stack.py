@@ -47,12 +47,32 @@ def overlays_on(files: int, overlays: int) -> Case:
     return {f"vllm/m{each}.py": b"".join(lines) for each in range(files)}, diffs
 
 
+def many_files(files: int, overlays: int = 1, hunks: int = 2) -> Case:
+    """Overlays that each change files of their own, `files` in all, in folders of 50 files."""
+    lines = [b"value_%d = %d\n" % (number, number) for number in range(hunks * _SPACING + 20)]
+    names = [f"vllm/part{number // 50}/m{number}.py" for number in range(files)]
+    body = []
+    for number in range(hunks):
+        at = number * _SPACING + 5
+        body.append(b"@@ -%d,7 +%d,7 @@\n" % (at - 2, at - 2) + b"".join(b" " + line for line in lines[at - 3 : at]))
+        body += [b"-" + lines[at], b"+changed_%d = 1\n" % at, *(b" " + line for line in lines[at + 1 : at + 4])]
+    hunk = b"".join(body)
+    diffs = [
+        b"".join(
+            b"diff --git a/%b b/%b\n--- a/%b\n+++ b/%b\n%b" % (*[name.encode()] * 4, hunk)
+            for name in names[at::overlays]
+        )
+        for at in range(overlays)
+    ]
+    return dict.fromkeys(names, b"".join(lines)), diffs
+
+
 def _bare(case: Case) -> None:
     files, diffs = case
     with tempfile.TemporaryDirectory() as name:
         for path, data in files.items():
             target = Path(name, path)
-            target.parent.mkdir(exist_ok=True)
+            target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(data)
         for diff in diffs:
             subprocess.run([*_PATCH, "-d", name], input=diff, check=True, capture_output=True)

@@ -87,10 +87,11 @@ def test_the_demo_has_the_digest_that_it_had(tmp_path: Path) -> None:
 
 def test_published_types_are_what_they_were() -> None:
     """Registries keep documents under these types: a rename of a module must not rename them."""
-    assert {artifact.SBOM, artifact.PROVENANCE, artifact.LOCK, artifact.SOURCES, artifact.VERDICT} == {
+    assert {artifact.SBOM, artifact.PROVENANCE, artifact.LOCK, artifact.SOURCES, artifact.VERDICT, artifact.BUNDLE} == {
         "application/vnd.cyclonedx+json",
         "application/vnd.in-toto+json",
         "application/vnd.overlay-image-builder.lock.v1+yaml",
         "application/vnd.overlay-image-builder.sources.v1.tar",
         "application/vnd.in-toto.test-result+json",
+        "application/vnd.dev.sigstore.bundle.v0.3+json",
     }

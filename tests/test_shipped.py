@@ -5,51 +5,36 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
-import sysconfig
-import venv
 from pathlib import Path
 
 import pytest
 
 from tests.support.published import patched_project, small_base
+from tests.support.shipped import build_distributions, install
 
-ROOT = Path(__file__).parents[1]
+# The template is beside the modules only in what is shipped.
+DOCKERFILE = """
+from pathlib import Path
+from builder.image.context import dockerfile
+from builder.image.rootfs import Rootfs
+print(dockerfile("a@sha256:" + "0" * 64, Rootfs(()), labels={}, entrypoint=["x"], name="small"))
+"""
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The wheel and the sdist, as `python -m build` makes them from a checkout."""
-    folder = tmp_path_factory.mktemp("built")
-    subprocess.run(
-        [sys.executable, "-m", "hatchling", "build", "-d", str(folder)], cwd=ROOT, check=True, capture_output=True,
-        timeout=120,
-    )  # fmt: skip
-    return {"wheel": next(folder.glob("*.whl")), "sdist": next(folder.glob("*.tar.gz"))}
-
-
-def _install(place: Path, what: Path) -> Path:
-    """The `builder` command of a fresh environment with `what`. The dependencies are those that run these tests."""
-    venv.create(place, with_pip=True, symlinks=True)
-    python = place / "bin/python"
-    # A path file inside a path file is not read, so the checkout that is installed beside the dependencies is not seen.
-    site = next((place / "lib").glob("python3.*/site-packages"))
-    (site / "dependencies.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
-    subprocess.run(
-        [python, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "--no-index", "--force-reinstall", what],
-        check=True, capture_output=True, timeout=120,
-    )  # fmt: skip
-    return place / "bin/builder"
+    return build_distributions(tmp_path_factory.mktemp("built"))
 
 
 @pytest.mark.parametrize("kind", ["wheel", "sdist"])
 def test_the_main_job_runs_from_what_is_shipped(kind: str, built: dict[str, Path], tmp_path: Path) -> None:
-    program = _install(tmp_path / "environment", built[kind])
+    program = install(tmp_path / "environment", built[kind])
     small_base(tmp_path / "project" / "base")
     project = patched_project(tmp_path / "project", "oci:base")
     env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
 
-    def run(*arguments: str) -> str:
+    def run(*arguments: str, program: Path = program) -> str:
         done = subprocess.run(
             [program, *arguments], cwd=project, env=env, capture_output=True, text=True, check=False, timeout=120
         )
@@ -64,6 +49,5 @@ def test_the_main_job_runs_from_what_is_shipped(kind: str, built: dict[str, Path
     image = json.loads(run("build", "small", "--engine", "oci", "--json"))
     assert image["files"][0]["path"] == "vllm/config.py"
     run("verify", "oci:dist/small", "--recipe", "small")
-    run("render", "small", "--output", "context")
-    assert "ENTRYPOINT" in (project / "context/Dockerfile").read_text()
+    assert "ENTRYPOINT" in run("-c", DOCKERFILE, program=program.with_name("python"))
     assert json.loads(run("schema"))["title"] == "Recipe"

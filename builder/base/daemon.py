@@ -61,7 +61,7 @@ print(json.dumps({
     "root": root.lstrip("/"), "python": "%d.%d" % sys.version_info[:2], "info": info,
     "read": [entry(root, path, True) for path in paths],
     "children": {folder: children(folder) for folder in folders},
-    "outside": [entry("/", path, False) for path in outside],
+    "outside": [entry("/", path, path.endswith("os-release")) for path in outside],
 }))
 """
 
@@ -101,7 +101,7 @@ class DockerBase:
             platform,
         )
 
-    def tree(self, platform: Platform, package: str, *further: str) -> PackageTree:  # noqa: ARG002
+    def tree(self, platform: Platform, package: str, *further: str, listing: bool = False) -> PackageTree:  # noqa: ARG002
         return together({each: DockerTree(self._name, each) for each in (package, *further)}, self.reference)
 
     def blob(self, image: BaseImage, descriptor: Descriptor) -> AbstractContextManager[Iterator[bytes]]:

@@ -20,16 +20,19 @@ class Filter:
     all symlinks, and what decides which package a Python imports.
 
     `places` are folders besides `site-packages` and `dist-packages` that may hold the package (those of PYTHONPATH),
-    `extra` single paths (the targets of hard links), `further` other packages of which the same is kept.
+    `extra` single paths (the targets of hard links), `further` other packages of which the same is kept. With `listing`,
+    what every distribution says of itself is kept (METADATA, RECORD, WHEEL), and which system the image is.
     """
 
     def __init__(
-        self, package: str, places: Collection[str] = (), extra: Collection[str] = (), further: Collection[str] = ()
-    ) -> None:
+        self, package: str, places: Collection[str] = (), extra: Collection[str] = (), further: Collection[str] = (),
+        *, listing: bool = False,
+    ) -> None:  # fmt: skip
         self.package = package
         self.places = tuple(sorted({each for each in places if each}))
         self.extra = frozenset(extra)
         self.further = tuple(dict.fromkeys(each for each in further if each != package))
+        self.listing = listing
         names = (package, *self.further)
         name = f"(?:{'|'.join(map(re.escape, names))})"
         # Distribution names may be spelt with dots, dashes and underscores (PEP 503).
@@ -48,11 +51,15 @@ class Filter:
         # In a cache file's name: what is kept decides what the file holds.
         more = sha256("\n".join([*self.places, "", *sorted(self.extra)]).encode("utf-8", "surrogateescape"))[:16]
         self.key = f"{'+'.join(names)}-{_FORMAT}" + (f"-{more}" if self.places or self.extra else "")
+        self.key += "-listing" if listing else ""
+        self._listed = re.compile(
+            rf"(?:{folder})/[^/]+\.dist-info/(?:METADATA|RECORD|WHEEL)|(?:etc|usr/lib)/os-release", re.S
+        )
         self._record = re.compile(rf"(?:{folder})/[^/]+\.dist-info/RECORD", re.S)
         self._rows = tuple(f"\n{each}/__init__.py,".encode() for each in names)
 
     def with_extra(self, extra: Collection[str]) -> Filter:
-        return Filter(self.package, self.places, self.extra | frozenset(extra), self.further)
+        return Filter(self.package, self.places, self.extra | frozenset(extra), self.further, listing=self.listing)
 
     def inside(self, path: str) -> bool:
         """Whether a path belongs to the package or its dist-info."""
@@ -64,6 +71,7 @@ class Filter:
             or path in self.places
             or path in self.extra
             or self.inside(path)
+            or self._lists(path)
             or self._distribution.fullmatch(path) is not None
             or self._import.fullmatch(path) is not None
         )
@@ -71,9 +79,12 @@ class Filter:
     def keeps_content(self, path: str, size: int) -> bool:
         if size > KEPT_BYTES:
             return False
-        if path in self.extra or (self.inside(path) and not path.endswith(COMPILED)):
+        if path in self.extra or (self.inside(path) and not path.endswith(COMPILED)) or self._lists(path):
             return True
         return size <= _SMALL and path.endswith((".pth", "pyvenv.cfg"))
+
+    def _lists(self, path: str) -> bool:
+        return self.listing and self._listed.fullmatch(path) is not None
 
     def is_record(self, path: str, *, installed: bool = False) -> bool:
         """Whether a file is a distribution's RECORD; with `installed`, only where a Python may import from."""

@@ -67,8 +67,12 @@ def layered_tree(
     context: Context,
     *,
     whole: bool = False,
+    listing: bool = False,
 ) -> PackageTree:
-    """The tree of one package or several of an image, whose layers are streamed as far as they are needed, or all with `whole`."""
+    """The tree of one package or several of an image, whose layers are streamed as far as they are needed, or all with `whole`.
+
+    With `listing`, what every distribution says of itself can be read, for which all layers are read.
+    """
     manifest = read_manifest(image.manifest_bytes, f"the manifest of {image.reference}")
     config = read_config(image.config_bytes, f"the config of {image.reference}")
 
@@ -78,5 +82,7 @@ def layered_tree(
             return snapshot(descriptor, open_blob, wanted, bar.advance, diff_id=diff_id)
 
     package, *further = packages
-    first = LayeredTree(manifest.layers, config, package, read, image.reference, whole=whole, further=further)
+    first = LayeredTree(
+        manifest.layers, config, package, read, image.reference, whole=whole, further=further, listing=listing
+    )
     return together({package: first, **{each: first.beside(each) for each in further}}, image.reference)

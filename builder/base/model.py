@@ -63,7 +63,10 @@ class PackageTree(Protocol):
         """Names directly inside `folder` and their kinds; empty when it does not exist. `""` is `root` itself."""
 
     def outside(self, paths: Collection[str]) -> Mapping[str, BaseFile]:
-        """Entries elsewhere in the image, by path from `/` without the leading slash (`opt`, `opt/builder`), without data."""
+        """Entries elsewhere in the image, by path from `/` without the leading slash (`opt`, `opt/builder`).
+
+        Without data, but for `os-release` where it was kept.
+        """
 
 
 @dataclass(frozen=True)
@@ -99,8 +102,11 @@ class Base(Protocol):
 
     def image(self, platform: Platform) -> BaseImage: ...
 
-    def tree(self, platform: Platform, package: str, *further: str) -> PackageTree:
-        """The tree of a package, or of several in one folder (`builder.base.together`). Raises `InputError` without one."""
+    def tree(self, platform: Platform, package: str, *further: str, listing: bool = False) -> PackageTree:
+        """The tree of a package, or of several in one folder (`builder.base.together`). Raises `InputError` without one.
+
+        With `listing`, METADATA, RECORD and WHEEL of every distribution in the folder can be read too.
+        """
 
     def blob(self, image: BaseImage, descriptor: Descriptor) -> AbstractContextManager[Iterator[bytes]]:
         """The bytes of one of the image's blobs, in chunks, as they are stored (compressed or not); digest checked at the end."""

@@ -51,11 +51,12 @@ class LayoutBase:
         top = self._layout.resolve(self._name)
         return top, self._layout.read(top)
 
-    def tree(self, platform: Platform, package: str, *further: str) -> PackageTree:
+    def tree(self, platform: Platform, package: str, *further: str, listing: bool = False) -> PackageTree:
         image = self.image(platform)
         return layered_tree(
-            image, (package, *further), lambda descriptor: self.blob(image, descriptor), self._context, whole=True
-        )
+            image, (package, *further), lambda descriptor: self.blob(image, descriptor), self._context, whole=True,
+            listing=listing,
+        )  # fmt: skip
 
     @contextmanager
     def blob(self, image: BaseImage, descriptor: Descriptor) -> Iterator[Iterator[bytes]]:  # noqa: ARG002

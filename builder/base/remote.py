@@ -73,9 +73,11 @@ class RegistryBase:
             return replace(found, digest=wanted)
         return resolve_image(self.reference, digest, media_type, data, platform, place.small)
 
-    def tree(self, platform: Platform, package: str, *further: str) -> PackageTree:
+    def tree(self, platform: Platform, package: str, *further: str, listing: bool = False) -> PackageTree:
         image = self.image(platform)
-        return layered_tree(image, (package, *further), lambda descriptor: self.blob(image, descriptor), self._context)
+        return layered_tree(
+            image, (package, *further), lambda descriptor: self.blob(image, descriptor), self._context, listing=listing
+        )
 
     @contextmanager
     def blob(self, image: BaseImage, descriptor: Descriptor) -> Iterator[Iterator[bytes]]:  # noqa: ARG002

@@ -55,6 +55,7 @@ class LayeredTree:
         *,
         whole: bool = False,
         further: Sequence[str] = (),
+        listing: bool = False,
     ) -> None:
         self._package = package
         self._name = name
@@ -63,6 +64,7 @@ class LayeredTree:
         self._first = first_places(config.settings, self._environment)
         self._filter = Filter(package, self._first)
         self._further = tuple(further)
+        self._listing = listing
         diff_ids = config.diff_ids
 
         def read_layer(index: int, descriptor: Descriptor, wanted: Filter) -> Snapshot:
@@ -70,7 +72,7 @@ class LayeredTree:
 
         self._layers, self._read_layer = layers, read_layer
         self._merged = MergedLayers(layers, self._kept(self._first), read_layer, name)
-        if whole or self._first or not is_plain(self._environment):
+        if whole or listing or self._first or not is_plain(self._environment):
             self._merged.read_all()
         self.root, self.distribution, self.python = self._find()
         self._record = self._read_record()
@@ -86,7 +88,7 @@ class LayeredTree:
 
     def _kept(self, places: Collection[str]) -> Filter:
         """What is kept of each layer: this package and those that `beside` is asked for."""
-        return Filter(self._package, places, further=self._further)
+        return Filter(self._package, places, further=self._further, listing=self._listing)
 
     def read(self, paths: Collection[str]) -> Mapping[str, BaseFile]:
         found: dict[str, BaseFile] = {}
@@ -112,7 +114,7 @@ class LayeredTree:
         for path in paths:
             entry = self._merged.entry(path)
             if entry is not None:
-                found[path] = BaseFile(path, _kind(entry), entry.mode, target=entry.target)
+                found[path] = BaseFile(path, _kind(entry), entry.mode, self._merged.content(entry), entry.target)
         return found
 
     def _look_for(self, full: str, *, listed: bool) -> None:
@@ -259,7 +261,10 @@ class LayeredTree:
             distribution = Distribution(match[1], match[2], f"{match[1]}-{match[2]}.dist-info")
             if self._filter.inside(path):
                 found.append(distribution)
-            rows = read_record(self._merged.content(entry), f"/{path}")
+            data = self._merged.content(entry)
+            if not self._filter.inside(path) and not self._filter.is_listed(data):
+                continue
+            rows = read_record(data, f"/{path}")
             if any(row.path == f"{self._package}/__init__.py" for row in rows):
                 owners.append(distribution)
         return owners or found

@@ -21,6 +21,8 @@ from typing import IO, TYPE_CHECKING
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
+from packaging.version import InvalidVersion, Version
+
 from builder.base.model import BaseFile, BaseImage, Distribution, EntryKind, PackageTree
 from builder.base.together import together
 from builder.base.wheel_index import MEMBER_LIMIT, WheelIndex, index_of, read_index, write_index
@@ -36,6 +38,7 @@ from builder.util.redact import without_secrets
 
 if TYPE_CHECKING:
     import requests
+    from pypi_simple import ProjectPage
 
 # Where the official vLLM image has its packages, and its Python (read from that image's config and history).
 OFFICIAL_ROOT = "usr/local/lib/python3.12/dist-packages"
@@ -96,11 +99,15 @@ class WheelBase:
             wheels=wheels,
         )
 
-    def tree(self, platform: Platform, package: str, *further: str) -> PackageTree:
+    def tree(self, platform: Platform, package: str, *further: str, listing: bool = False) -> PackageTree:  # noqa: ARG002
         links = self._links(platform)
         if len(links) == 1 and not further:
             return WheelTree(links[0], package, offline=self._context.offline)
         return together({each: self._tree_of(each, links) for each in (package, *further)}, self.reference)
+
+    def every(self, platform: Platform) -> list[WheelTree]:
+        """The tree of each wheel, to read what its distribution says of itself."""
+        return [WheelTree(link, "", offline=self._context.offline) for link in self._links(platform)]
 
     def check(self, platform: Platform) -> None:
         """Read every wheel whole, once per wheel, and check it; its tree then takes nothing that is not bound to it.
@@ -140,12 +147,12 @@ class WheelBase:
 
     def _link(self, what: str, platform: Platform) -> WheelLink:
         if what.endswith(".whl"):
-            return _local_link(self._root / what)
+            return local_link(self._root / what)
         name, _, version = what.partition("==")
         return find_wheel(name, version, platform, context=self._context)
 
 
-def _local_link(path: Path) -> WheelLink:
+def local_link(path: Path) -> WheelLink:
     if not path.is_file():
         raise InputError(f"there is no wheel {path}", hint="a wheel base is wheel:NAME==VERSION or wheel:PATH.whl")
     return WheelLink(path.resolve().as_uri(), path.name, file_sha256(path))
@@ -186,8 +193,53 @@ def index_endpoint() -> str | None:
 
 def choose_wheel(name: str, version: str, platform: Platform) -> WheelLink:
     """The wheel that the package index has now. Raises as `find_wheel` does."""
-    import requests
     from packaging.utils import InvalidWheelFilename, parse_wheel_filename
+
+    page = project_page(name)
+    machine = _MACHINES.get(platform.architecture, platform.architecture)
+    found = []
+    for package in page.packages:
+        if package.package_type != "wheel" or package.version != version:
+            continue
+        try:
+            _, _, build, tags = parse_wheel_filename(package.filename)
+        except InvalidWheelFilename:
+            continue
+        platforms = {tag.platform for tag in tags}
+        fits = "any" in platforms or any(re.search(rf"linux.*_{machine}$", each) for each in platforms)
+        if fits and package.digests.get("sha256"):
+            found.append((build, package.filename, package))
+    if not found:
+        raise InputError(
+            f"there is no wheel of {name} {version} for {platform}",
+            hint=_offer(version, {package.version for package in page.packages if package.version}),
+        )
+    _, filename, package = max(found, key=lambda each: (each[0], each[1]))
+    return WheelLink(without_secrets(package.url), filename, package.digests["sha256"])
+
+
+def _version(text: str) -> Version | None:
+    try:
+        return Version(text)
+    except InvalidVersion:
+        return None
+
+
+def _offer(wanted: str, known: Collection[str]) -> str:
+    """Which versions there are, for one that is not: the nearest of the same release line first, then the newest."""
+    versions = sorted((each for each in map(_version, known) if each is not None), reverse=True)
+    finals = [each for each in versions if not each.is_prerelease] or versions
+    if not finals:
+        return "the index has none: check the name"
+    asked = _version(wanted)
+    near = [each for each in finals if asked is not None and each.release[:2] == asked.release[:2]][:2]
+    shown = list(dict.fromkeys([*near, *finals[:3]]))
+    return f"the index has {', '.join(map(str, shown))}"
+
+
+def project_page(name: str) -> ProjectPage:
+    """What the package index has of a project. Raises `InputError` when it has none, `UnreachableError` without a response."""
+    import requests
     from pypi_simple import PYPI_SIMPLE_ENDPOINT, NoSuchProjectError, PyPISimple
 
     configured = index_endpoint() or PYPI_SIMPLE_ENDPOINT
@@ -203,36 +255,14 @@ def choose_wheel(name: str, version: str, platform: Platform) -> WheelLink:
         with index_session() as session, PyPISimple(endpoint, session=session) as client:
             page = client.get_project_page(name, timeout=_TIMEOUT)
     except NoSuchProjectError as error:
-        raise InputError(
-            f"the package index has no project {name!r}", hint="check the name in the recipe's base"
-        ) from error
+        raise InputError(f"the package index has no project {name!r}", hint="check the name in the recipe") from error
     except requests.RequestException as error:
         raise UnreachableError(
             f"the package index does not respond: {type(error).__name__}",
             details=[("index", host_of(endpoint))],
             hint="check the network, or PIP_INDEX_URL; with everything in the cache, --offline works without it",
         ) from error
-    machine = _MACHINES.get(platform.architecture, platform.architecture)
-    found = []
-    for package in page.packages:
-        if package.package_type != "wheel" or package.version != version:
-            continue
-        try:
-            _, _, build, tags = parse_wheel_filename(package.filename)
-        except InvalidWheelFilename:
-            continue
-        platforms = {tag.platform for tag in tags}
-        fits = "any" in platforms or any(re.search(rf"linux.*_{machine}$", each) for each in platforms)
-        if fits and package.digests.get("sha256"):
-            found.append((build, package.filename, package))
-    if not found:
-        versions = sorted({package.version for package in page.packages if package.version})[-5:]
-        raise InputError(
-            f"there is no wheel of {name} {version} for {platform}",
-            hint=f"some versions that the index has: {', '.join(versions)}",
-        )
-    _, filename, package = max(found, key=lambda each: (each[0], each[1]))
-    return WheelLink(without_secrets(package.url), filename, package.digests["sha256"])
+    return page
 
 
 def index_session() -> requests.Session:
@@ -356,10 +386,20 @@ def _other_wheel(link: WheelLink, found: str) -> MismatchError:
 
 
 def _downloaded(link: WheelLink) -> Path:
-    path = cache_dir("wheels") / link.filename
-    if not path.is_file() or file_sha256(path) != link.sha256:
-        with replacing(path) as stream:
-            _download(link, stream, Context())
+    return wheel_file(link, context=Context())
+
+
+def wheel_file(link: WheelLink, *, context: Context) -> Path:
+    """The whole wheel as a file, checked against its digest: local, from the cache, or downloaded into it."""
+    path = _local_path(link) if link.url.startswith("file:") else cache_dir("wheels") / link.filename
+    if path.is_file() and file_sha256(path) == link.sha256:
+        return path
+    if link.url.startswith("file:"):
+        raise _other_wheel(link, "another digest, or no file")
+    if context.offline:
+        raise InputError(f"--offline: {link.filename} is not in the cache", hint="run once with the network")
+    with replacing(path) as stream:
+        _download(link, stream, context)
     return path
 
 
@@ -436,6 +476,19 @@ class WheelTree:
             for path, name in below.items()
             if name in members
         }
+
+    def own(self, name: str) -> bytes:
+        """A file of the wheel's own `*.dist-info`, such as METADATA; empty when it has none of that name."""
+        index = self._members()
+        path = f"{index.dist_info}/{name}"
+        if path in index.members and path not in self._known:
+            with open_wheel(self.link) as archive:
+                self._known[path] = self._read_member(archive, path, index)
+        return self._known.get(path, b"")
+
+    @property
+    def dist_info(self) -> str:
+        return self._members().dist_info
 
     def has(self, package: str) -> bool:
         """Whether the wheel has a package."""

@@ -87,7 +87,9 @@ def _block_sums(
     scale = ours.tensor(name + SCALE_SUFFIX)
     shape = block_count((rows, cols), block)
     if scale is None or scale.dtype != "BF16" or scale.shape != shape:
-        raise InputError(f"{name} has no BF16 scale {list(shape)}", hint="`builder checkpoint check` has the details")
+        raise InputError(
+            f"{name} has no BF16 scale {list(shape)}", hint="`builder checkpoint check DIR` has the details"
+        )
     scales = _bf16(_read(ours, scale, 0, scale.nbytes)).reshape(shape)
     table = e4m3_values().astype(np.float64)
     starts = np.arange(0, cols, block[1])
@@ -106,7 +108,7 @@ def _block_sums(
             raise MismatchError(
                 f"{name} has NaN or infinity in it",
                 details=[("where", f"rows {top} to {top + height - 1}, in {ours.folder} or in {theirs.folder}")],
-                hint="make the checkpoint again with `builder checkpoint quantize`, which refuses such a source",
+                hint="make the checkpoint again with `builder checkpoint quantize SOURCE DEST`, which refuses such a source",
             )
         yield np.add.reduceat(lost, starts).tolist(), np.add.reduceat(power, starts).tolist()
 

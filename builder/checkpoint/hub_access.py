@@ -159,7 +159,7 @@ def open_hub(repo: str, *, context: Context) -> Iterator[Hub]:
     """
     if not _REPOSITORY.fullmatch(repo) or "--" in repo or ".." in repo or repo.endswith((".git", "-", ".")):
         raise InputError(f"{repo!r} is not a repository's name", hint="write it as OWNER/NAME")
-    endpoint = _endpoint()
+    endpoint = hub_endpoint()
     token = _token()
     if (token or endpoint.basic) and not keeps_secrets(endpoint.url):
         context.console.warn(f"HF_ENDPOINT is plain HTTP: no token is sent to {host_of(endpoint.url)}")
@@ -183,7 +183,8 @@ def open_hub(repo: str, *, context: Context) -> Iterator[Hub]:
         client.close()
 
 
-def _endpoint() -> Address:
+def hub_endpoint() -> Address:
+    """Where the Hub is; `HF_ENDPOINT` sets it. Raises `InputError` when that is not an address."""
     given = os.environ.get("HF_ENDPOINT") or _HUB
     found = parse_address(given)
     if found is None:

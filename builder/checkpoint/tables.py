@@ -156,7 +156,7 @@ def select_tables(checkpoint: Checkpoint, named: Iterable[str] = ()) -> TableSel
         raise InputError(
             "nothing to do: the tables are block FP8 already",
             details=[("found", ", ".join(done))],
-            hint="`builder checkpoint check` tells whether the checkpoint can be served",
+            hint="`builder checkpoint check DIR` tells whether the checkpoint can be served",
         )
     return TableSelection(tuple(todo), tuple(done), block)
 

@@ -6,8 +6,12 @@ Commands are imported only when they are called or asked for help, so that `buil
 from __future__ import annotations
 
 import errno
+import functools
 import importlib
 import os
+import re
+import shlex
+import shutil
 import sys
 import tempfile
 import traceback
@@ -19,8 +23,10 @@ import click
 
 from builder import __version__
 from builder.cli.console import Console
+from builder.cli.examples import EXAMPLES
 from builder.util.context import Context
 from builder.util.errors import EXIT_BUG, EXIT_INPUT, EXIT_INTERRUPTED, BuilderError, InputError
+from builder.util.files import cache_dir
 from builder.util.redact import without_secrets
 
 # What the file system refuses and the user can mend; other errors of the system are ours.
@@ -33,10 +39,24 @@ _HINTS = {
     errno.EFBIG: "the file system, or the limit of `ulimit -f`, takes no file of that size: raise it, or try another place",
 }
 
-_TOKENS = ("GITHUB_TOKEN", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "BUILDER_API_KEY", "BUILDER_REFERENCE_API_KEY")
+_ROOM = 64 << 20
+"""Bytes: a place with less may be the one where a write failed."""
+
+_TOKENS = (
+    "GITHUB_TOKEN",
+    "HF_TOKEN",
+    "HUGGING_FACE_HUB_TOKEN",
+    "BUILDER_API_KEY",
+    "BUILDER_REFERENCE_API_KEY",
+    "BUILDER_KEY_PASSWORD",
+    "SIGSTORE_ID_TOKEN",
+)
 
 # Name -> (module with an attribute `command`, one line of help). In the order in which a user meets them.
 COMMANDS: dict[str, tuple[str, str]] = {
+    "list": ("builder.cli.commands.list", "List the recipes here, their locks and their images."),
+    "doctor": ("builder.cli.commands.doctor", "Look for what builds, runs and publication need."),
+    "init": ("builder.cli.commands.init", "Begin a recipe: name pull requests, and the files are written."),
     "lock": ("builder.cli.commands.lock", "Resolve a recipe and pin everything that a build needs."),
     "check": (
         "builder.cli.commands.check",
@@ -45,6 +65,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "render": ("builder.cli.commands.render", "Write a Docker context that plain `docker build` builds."),
     "build": ("builder.cli.commands.build", "Make the image."),
     "publish": ("builder.cli.commands.publish", "Build the image and push what the registry lacks."),
+    "attest": ("builder.cli.commands.attest", "Attach a statement to a published image, signed or not."),
+    "promote": ("builder.cli.commands.promote", "Move a tag to an image that meets a policy."),
     "verify": ("builder.cli.commands.verify", "Derive an image again from its lock, and compare every byte."),
     "mirror": ("builder.cli.commands.mirror", "Keep a copy of the locked base in another repository."),
     "run": ("builder.cli.commands.run", "Run the image with a profile."),
@@ -57,7 +79,12 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "rebase": ("builder.cli.commands.rebase", "What the stack needs on another base."),
     "stack": ("builder.cli.commands.stack", "Hand the stack over as quilt series or mails, or take a series in."),
     "checkpoint": ("builder.cli.commands.checkpoint", "Digest, quantize and check checkpoints."),
-    "schema": ("builder.cli.commands.schema", "Print the JSON Schema of recipes, profiles, gates or records."),
+    "schema": (
+        "builder.cli.commands.schema",
+        "Print the JSON Schema of recipes, profiles, gates, policies or records.",
+    ),
+    "completion": ("builder.cli.commands.completion", "Print a shell's completion script."),
+    "help": ("builder.cli.commands.help", "Show the help of a command."),
 }
 
 
@@ -76,6 +103,7 @@ class LazyGroup(click.Group):
             return None
         command = importlib.import_module(self.table[cmd_name][0]).command
         assert isinstance(command, click.Command)  # noqa: S101
+        _with_examples(command, cmd_name if self is cli else f"{self.name} {cmd_name}")
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
@@ -94,6 +122,15 @@ class LazyGroup(click.Group):
             if near:
                 raise click.UsageError(f"{error.message} Did you mean '{near[0]}'?", ctx) from error
             raise
+
+
+def _with_examples(command: click.Command, name: str) -> None:
+    """Put the examples of `builder NAME` behind its help, and those of a plain group's commands behind theirs."""
+    if name in EXAMPLES:
+        command.epilog = "\b\n" + "\n".join(["Examples:", *(f"  {line}" for line in EXAMPLES[name])])
+    if isinstance(command, click.Group) and not isinstance(command, LazyGroup):
+        for inner, found in command.commands.items():
+            _with_examples(found, f"{name} {inner}")
 
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -119,7 +156,15 @@ def common_options(function: F) -> F:
 
         return callback
 
-    wrapped: Any = function
+    @functools.wraps(function)
+    def called(*arguments: Any, **options: Any) -> Any:
+        try:
+            return function(*arguments, **options)
+        except BuilderError as error:
+            error.hint = _for_recipe(error.hint, options)
+            raise
+
+    wrapped: Any = called
     # `console` is filled by a hidden option, so that commands stay plain functions with typed arguments.
     wrapped = click.option("--console", hidden=True, callback=fill)(wrapped)
     wrapped = click.option(
@@ -136,6 +181,23 @@ def common_options(function: F) -> F:
     return result
 
 
+def _for_recipe(hint: str | None, options: dict[str, Any]) -> str | None:
+    """The hint with the recipe and the profile that the command was given: rooms below know neither.
+
+    They write `builder lock` alone, or RECIPE and PROFILE in another command.
+    """
+    recipe = options.get("recipe") or next(iter(options.get("recipes") or ()), None) or options.get("target")
+    if hint is None or not isinstance(recipe, str) or "://" in recipe:
+        return hint
+    known = {"RECIPE": recipe, "PROFILE": options.get("profile")}
+    hint = hint.replace("`builder lock`", f"`builder lock {shlex.quote(recipe)}`")
+    for word, name in known.items():
+        if isinstance(name, str):
+            own = shlex.quote(name).replace("\\", r"\\")
+            hint = re.sub(rf"(`builder [^`]*)\b{word}\b", rf"\g<1>{own}", hint)
+    return hint
+
+
 def offline_option(function: F) -> F:
     """`--offline`, for commands that may ask a server. The command gets it inside its `context`."""
 
@@ -146,6 +208,41 @@ def offline_option(function: F) -> F:
         "--offline", "context", is_flag=True, callback=fill, help="Use the vendored diffs and the cache only."
     )(function)
     return result
+
+
+def trust_config_option(function: F) -> F:
+    """`--trust-config`, for commands that sign or check signatures."""
+    result: F = click.option(
+        "--trust-config", type=click.Path(path_type=Path), metavar="FILE",
+        help="Services and keys of your own Sigstore, for keyless signatures. Default: the public ones.",
+    )(function)  # fmt: skip
+    return result
+
+
+def signer_options(function: F) -> F:
+    """`--signer` and `--trust-config`, for commands that say whose signatures count."""
+    result: F = click.option(
+        "--signer", "signers", multiple=True, metavar="FILE|IDENTITY,ISSUER",
+        help="Whose signature counts: the file of a public key, or an identity and who vouches for it.",
+    )(trust_config_option(function))  # fmt: skip
+    return result
+
+
+def key_options(function: F) -> F:
+    """`--key` and `--keyless`: what signs."""
+    wrapped: Any = click.option("--keyless", is_flag=True, help="Sign as your identity, with Sigstore's services.")(
+        function
+    )
+    result: F = click.option(
+        "--key", type=click.Path(path_type=Path), metavar="FILE",
+        help="Sign with a private key in PEM (PKCS#8); BUILDER_KEY_PASSWORD opens an encrypted one.",
+    )(wrapped)  # fmt: skip
+    return result
+
+
+def signing_options(function: F) -> F:
+    """`--key`, `--keyless` and `--trust-config`, for commands that sign."""
+    return key_options(trust_config_option(function))
 
 
 @click.group(
@@ -161,7 +258,7 @@ def cli() -> None:
     """
 
 
-def _shown(text: str) -> str:
+def shown(text: str) -> str:
     """The text as it may be printed: a message of some library may quote an address with its password, or a token."""
     return without_secrets(text, *(os.environ.get(name, "").strip() for name in _TOKENS))
 
@@ -170,20 +267,31 @@ def _report_bug(error: BaseException) -> Path:
     """Write what is worth pasting into an issue, without the environment (it may hold tokens)."""
     import platform
 
-    text = _shown("".join(traceback.format_exception(error)))
+    text = shown("".join(traceback.format_exception(error)))
     handle, name = tempfile.mkstemp(prefix="builder-bug-", suffix=".txt")
     with os.fdopen(handle, "w", encoding="utf-8") as stream:
         stream.write(f"builder {__version__}, Python {platform.python_version()}, {platform.platform()}\n")
-        stream.write(f"arguments: {_shown(str(sys.argv[1:]))}\n\n{text}")
+        stream.write(f"arguments: {shown(str(sys.argv[1:]))}\n\n{text}")
     return Path(name)
 
 
+def _full(code: int | None) -> list[tuple[str, str]]:
+    """Where there is no room, when the system does not say: of the places that are written to, those with the least."""
+    if code not in (errno.ENOSPC, errno.EDQUOT):
+        return []
+    places = {str(Path.cwd()), tempfile.gettempdir(), str(cache_dir())}
+    free = {place: shutil.disk_usage(place).free for place in places}
+    least = sorted(free, key=lambda place: free[place])
+    full = [place for place in least if free[place] < _ROOM] or least[:1]
+    return [("where", f"{place} ({free[place] / (1 << 20):,.0f} MiB free)") for place in full]
+
+
 def _bug(console: Console, error: Exception) -> int:
-    print(_shown("".join(traceback.format_exception(error))), end="", file=console.stderr)
+    print(shown("".join(traceback.format_exception(error))), end="", file=console.stderr)
     report = _report_bug(error)
     console.say(f"error: this is a bug in builder\n  next  open an issue and paste {report}")
     console.document(
-        {"error": {"kind": "Bug", "message": _shown(repr(error)), "exit_code": EXIT_BUG, "report": str(report)}}
+        {"error": {"kind": "Bug", "message": shown(repr(error)), "exit_code": EXIT_BUG, "report": str(report)}}
     )
     return EXIT_BUG
 
@@ -218,7 +326,7 @@ def run(arguments: list[str] | None = None) -> int:
     except OSError as error:
         if error.errno not in _MENDABLE:
             return _bug(console, error)
-        where = [("where", str(error.filename))] if error.filename else []
+        where = [("where", str(error.filename))] if error.filename else _full(error.errno)
         hint = _HINTS.get(error.errno, "make room or give rights there, then run it again")
         mended = InputError(error.strerror or str(error), details=where, hint=hint)
         console.error(mended)

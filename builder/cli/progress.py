@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING
 
@@ -41,6 +41,18 @@ class Bar:
         with self._lock:
             if not self._over:
                 self._display.start()
+
+
+@contextmanager
+def stage(say: Callable[[str], object], label: str, seconds: float) -> Iterator[None]:
+    """Say once that a step is still running, when it has lasted `seconds`: for a log, which has no bar."""
+    timer = threading.Timer(seconds, say, (f"{label}: this takes a while",))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from builder.serve.configuration import configuration
 from builder.serve.container import (
     Container,
     cache_for,
+    default_profile,
     free_port,
     local_platform,
     locked_profile,
@@ -48,7 +49,7 @@ def open_server(
 
 def open_recipe(
     recipe: str,
-    profile: str,
+    profile: str | None,
     arguments: tuple[str, ...],
     model: Path | None,
     image: str | None,
@@ -60,9 +61,9 @@ def open_recipe(
     console: Console,
 ) -> tuple[AbstractContextManager[Subject], Wanted, Path]:
     """A recipe's image as a container of this machine's Docker, started when the result is entered and ended when it is left."""
-    workspace = open_workspace(recipe, context=Context(console))
+    workspace = open_workspace(recipe, context=Context(console), make=False)
     lock = workspace.lock
-    locked = locked_profile(lock, profile)
+    locked = locked_profile(lock, profile or default_profile(lock))
     limit = startup_seconds(lock)
     container = Container(
         image=image or f"{lock.name}:{image_tags(lock).immutable}",

@@ -10,13 +10,22 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, StrictBool, StrictInt, StringConstraints, model_validator
 
 from builder.documents.profile import Profile
-from builder.documents.recipe import MAX_PACKAGES, MAX_STRIP, Folder, Requirements
+from builder.documents.recipe import (
+    MAX_FILES,
+    MAX_PACKAGES,
+    MAX_STRIP,
+    MAX_WHEELS,
+    Folder,
+    Requirements,
+)
 from builder.documents.reference import BaseReference, Platform, Reference
-from builder.documents.values import Commit, Frozen, Name, PackageName, Sha256
+from builder.documents.values import Commit, Frozen, Licenses, Name, PackageName, Sha256, SourceAddress
 from builder.documents.yamlfile import Document, parse_yaml, validate_document
 from builder.util.errors import InputError
 from builder.util.files import sha256
 
+MAX_FILE_BYTES = 1 << 20
+"""Bytes of a text file that a recipe adds."""
 HEADER = "# Made by `builder lock`. Do not edit: change the recipe and run `builder lock` again.\n"
 SCHEMA = 1
 
@@ -154,6 +163,39 @@ class LockedDistribution(Frozen):
     record: Sha256 | None = Field(default=None, description="SHA-256 of the base's RECORD.")
 
 
+class LockedInstall(Frozen):
+    """A distribution that the layer brings, or takes away: all its files follow from the wheel, and are bound by RECORD."""
+
+    id: Short = Field(description="As the recipe has it: NAME==VERSION, wheels/NAME.whl, or `remove NAME`.")
+    name: DistributionName
+    version: Version | None = Field(default=None, description="Absent for one that is removed.")
+    file: WheelFile | None = None
+    sha256: Sha256 | None = Field(default=None, description="Of the wheel.")
+    dist_info: DistInfo | None = None
+    record: Sha256 | None = Field(default=None, description="SHA-256 of RECORD as it is installed.")
+    native: StrictBool = Field(default=False, description="Whether it has compiled parts, which nobody reads.")
+    replaces: Short | None = Field(default=None, description="NAME==VERSION of what the base has instead.")
+    executable: tuple[PlainPath, ...] = Field(default=(), description="Executable files, from `/`.")
+    removed: tuple[PlainPath, ...] = Field(default=(), description="What of the base goes, from `/`; folders whole.")
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        parts = (self.version, self.file, self.sha256, self.dist_info, self.record)
+        if any(part is None for part in parts) and any(part is not None for part in parts):
+            raise ValueError("a distribution that is installed has version, file, sha256, dist_info and record")
+        _unique("removed path", self.removed)
+        return self
+
+
+class LockedAdded(Frozen):
+    """A text file of the recipe. `path` is where it goes, from `/`."""
+
+    source: PlainPath
+    path: PlainPath
+    sha256: Sha256
+    size: StrictInt = Field(ge=0, le=MAX_FILE_BYTES)
+
+
 class LockedPackage(Frozen):
     """A package beside the lock's own that an overlay names. It is in the same folder: the platform's `root`."""
 
@@ -185,6 +227,15 @@ class LockedPlatform(Frozen):
         default=(), description="Python distributions beside the package (NAME==VERSION), in what of the base was read."
     )
     bytecode: tuple[PlainPath, ...] = Field(default=(), description="Stale __pycache__ entries of changed modules.")
+    installed: tuple[LockedInstall, ...] = Field(
+        default=(), max_length=MAX_WHEELS, description="Distributions of the recipe's `wheels:`."
+    )
+    added: tuple[LockedAdded, ...] = Field(default=(), max_length=MAX_FILES, description="The recipe's `files:`.")
+    unmet: tuple[Text, ...] = Field(
+        default=(),
+        max_length=1000,
+        description="What the base's distributions require and do not have, before or after.",
+    )
     files: tuple[LockedFile, ...]
 
     @model_validator(mode="after")
@@ -192,6 +243,8 @@ class LockedPlatform(Frozen):
         _unique("file", (file.path for file in self.files))
         _unique("folder", self.directories)
         _unique("bytecode", self.bytecode)
+        _unique("distribution", (each.name for each in self.installed))
+        _unique("added file", (each.path for each in self.added))
         _unique("package", (each.package for each in self.further))
         owners = [self.distribution, *(each.distribution for each in self.further)]
         _unique("dist_info", (each.dist_info for each in dict.fromkeys(owners)))
@@ -304,6 +357,8 @@ class Lock(Frozen):
     profiles: tuple[Profile, ...] = ()
     default_profile: Name | None = None
     description: Text = ""
+    source: SourceAddress = ""
+    licenses: Licenses = ""
     entrypoint: Sha256 = Field(description="SHA-256 of /opt/builder/serve.")
     epoch: StrictInt = Field(
         ge=1,
@@ -366,7 +421,7 @@ def read_lock(path: Path) -> Lock:
     if data is None:
         if path.exists():
             raise InputError(f"{path.name} is not a lock", hint="a lock is a file of at most 16 MiB")
-        raise InputError(f"there is no lock {path.name}", hint="run `builder lock` on the recipe first")
+        raise InputError(f"there is no lock {path.name}", hint="run `builder lock` first")
     return parse_lock(data, path.name)
 
 
@@ -377,12 +432,12 @@ def parse_lock(data: bytes, name: str) -> Lock:
     except UnicodeDecodeError as error:
         raise InputError(f"{name} is not UTF-8 text: {error.reason} at byte {error.start}") from error
     if not text.strip():
-        raise InputError(f"{name} is empty", hint="delete it and run `builder lock` on the recipe")
+        raise InputError(f"{name} is empty", hint="delete it and run `builder lock`")
     for number, line in enumerate(text.splitlines(), 1):
         if line.startswith(("<<<<<<< ", ">>>>>>> ")) or line == "=======":
             raise InputError(
                 f"{name}:{number}: a merge left its markers in the lock",
-                hint="take either side whole (`git checkout --ours` or `--theirs`), then run `builder lock` on the recipe",
+                hint="take either side whole (`git checkout --ours` or `--theirs`), then run `builder lock`",
             )
     document = parse_yaml(text, name)
     _not_a_recipe(document)
@@ -394,5 +449,5 @@ def _not_a_recipe(document: Document) -> None:
     if isinstance(value, Mapping) and isinstance(value.get("base"), str) and "epoch" not in value:
         raise InputError(
             f"{document.name} is a recipe, not a lock",
-            hint="run `builder lock` on the recipe; it writes NAME.lock.yaml",
+            hint=f"move {document.name} away, then run `builder lock`",
         )

@@ -16,9 +16,9 @@ DTYPE_BYTES = {"bfloat16": 2, "float16": 2, "half": 2, "float32": 4, "float": 4}
 
 
 class Attention(Frozen):
-    """Full-attention layers."""
+    """Full-attention layers, and the heads that windowed layers have too."""
 
-    layers: int = Field(gt=0)
+    layers: int = Field(ge=0)
     query_heads: int = Field(gt=0)
     kv_heads: int = Field(gt=0)
     head_size: int = Field(gt=0)
@@ -41,6 +41,42 @@ class GatedDeltaNet(Frozen):
         return (2 * self.key_heads + self.value_heads) * self.head_size
 
 
+class Experts(Frozen):
+    """Layers that are mixtures of experts; the others have the dense `mlp`."""
+
+    layers: int = Field(gt=0)
+    count: int = Field(gt=0, description="Experts of a layer that a router chooses from.")
+    per_token: int = Field(gt=0)
+    mlp: int = Field(gt=0, description="Width of one expert.")
+    shared_mlp: int = Field(
+        default=0, ge=0, description="Width of the experts that every token goes through, together."
+    )
+
+
+class Latent(Frozen):
+    """Latent attention (MLA): one compressed key and value per token, the same on every tensor parallel rank."""
+
+    kv_rank: int = Field(gt=0)
+    rope_size: int = Field(gt=0)
+    query_rank: int | None = Field(default=None, gt=0)
+    nope_size: int = Field(gt=0)
+    value_size: int = Field(gt=0)
+
+    def parameters(self, hidden: int, heads: int) -> int:
+        """Parameters of one layer's projections."""
+        wide = heads * (self.nope_size + self.rope_size)
+        queries = self.query_rank * (hidden + wide) if self.query_rank else hidden * wide
+        keys = hidden * (self.kv_rank + self.rope_size) + self.kv_rank * heads * (self.nope_size + self.value_size)
+        return queries + keys + heads * self.value_size * hidden
+
+
+class SlidingWindow(Frozen):
+    """Layers that look back over a window only, with the heads of the others."""
+
+    layers: int = Field(gt=0)
+    window: int = Field(gt=0)
+
+
 class ModelShape(Frozen):
     """What decides about memory. Sizes are numbers of elements."""
 
@@ -49,6 +85,10 @@ class ModelShape(Frozen):
     vocabulary: int = Field(gt=0)
     attention: Attention
     gdn: GatedDeltaNet | None = Field(default=None, description="Linear-attention layers of a hybrid model.")
+    experts: Experts | None = None
+    latent: Latent | None = None
+    sliding: SlidingWindow | None = None
+    draft_layers: int = Field(default=0, ge=0, description="Layers of the checkpoint that draft tokens (MTP).")
     dtype: Dtype = "bfloat16"
     quantization: Literal["fp8"] | None = Field(default=None, description="Block FP8 linear layers, 128 x 128.")
     fp8_tables: tuple[Table, ...] = Field(default=(), description="Vocabulary tables that are block FP8 as well.")
@@ -64,44 +104,47 @@ class ModelShape(Frozen):
 
     @property
     def layers(self) -> int:
-        return self.attention.layers + (self.gdn.layers if self.gdn else 0)
+        windowed = self.sliding.layers if self.sliding else 0
+        return self.attention.layers + windowed + (self.gdn.layers if self.gdn else 0)
+
+    @property
+    def attention_layers(self) -> int:
+        """Layers with keys and values, whatever they look back over."""
+        return self.attention.layers + (self.sliding.layers if self.sliding else 0)
 
 
 # Rows of the rotary cache per position, for multimodal rotary embeddings (MRotaryEmbedding enlarges it fourfold).
 _MROPE_FACTOR = 4
 
 
-def shape_of_config(config: Mapping[str, Any], *, vision_parameters: int = 0) -> ModelShape:
-    """The shape that a checkpoint's config.json describes. Raises `InputError` for a kind of model that is not modelled."""
+def shape_of_config(
+    config: Mapping[str, Any], *, vision_parameters: int = 0, other_weights: bool = False
+) -> ModelShape:
+    """The shape that a checkpoint's config.json describes. With `other_weights` any quantization will do: the weights' bytes
+    come from the checkpoint's headers. Raises `InputError` for a kind of model that is not modelled.
+    """
     text = config.get("text_config") if isinstance(config.get("text_config"), Mapping) else config
     assert isinstance(text, Mapping)  # noqa: S101
-    for key in ("num_experts", "num_local_experts", "n_routed_experts"):
-        if text.get(key):
-            raise InputError(
-                f"config.json has {key}: mixtures of experts are not modelled", hint="a dense or GDN model"
-            )
-    if text.get("kv_lora_rank"):
-        raise InputError("config.json has kv_lora_rank: latent attention is not modelled", hint="a dense or GDN model")
-    if text.get("sliding_window") and text.get("use_sliding_window", True) and text.get("layer_types") is None:
-        raise InputError("config.json has a sliding window: such layers are not modelled", hint="a dense or GDN model")
     try:
-        return _shape(config, text, vision_parameters)
+        return _shape(config, text, vision_parameters, other_weights=other_weights)
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"config.json does not have what the estimate needs: {error}", hint="give the recipe a `model:`"
         ) from error
 
 
-def _shape(config: Mapping[str, Any], text: Mapping[str, Any], vision_parameters: int) -> ModelShape:
+def _shape(
+    config: Mapping[str, Any], text: Mapping[str, Any], vision_parameters: int, *, other_weights: bool
+) -> ModelShape:
     kinds = layer_kinds(text)
-    unknown = set(kinds) - {"attention", "gdn"}
+    unknown = set(kinds) - {"attention", "gdn", "sliding"}
     if unknown:
         raise InputError(f"layers of the kind {', '.join(sorted(unknown))} are not modelled")
     heads = int(text["num_attention_heads"])
     head_size = int(text.get("head_dim") or int(text["hidden_size"]) // heads)
     quantization = config.get("quantization_config") or text.get("quantization_config") or {}
     fp8 = quantization.get("quant_method") == "fp8"
-    if quantization and not fp8:
+    if quantization and not fp8 and not other_weights:
         raise InputError(f"quantization {quantization.get('quant_method')!r} is not modelled", hint="fp8, or none")
     rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
     factor = text.get("partial_rotary_factor") or rope.get("partial_rotary_factor") or 1.0
@@ -109,7 +152,7 @@ def _shape(config: Mapping[str, Any], text: Mapping[str, Any], vision_parameters
     gdn_layers = kinds.count("gdn")
     return ModelShape(
         hidden=text["hidden_size"],
-        mlp=text["intermediate_size"],
+        mlp=text.get("intermediate_size") or text["moe_intermediate_size"],
         vocabulary=text["vocab_size"],
         dtype=text.get("dtype")
         or text.get("torch_dtype")
@@ -140,16 +183,64 @@ def _shape(config: Mapping[str, Any], text: Mapping[str, Any], vision_parameters
         )
         if gdn_layers
         else None,
+        experts=_experts(text, len(kinds)),
+        latent=_latent(text),
+        sliding=SlidingWindow(layers=kinds.count("sliding"), window=text["sliding_window"])
+        if "sliding" in kinds
+        else None,
+        draft_layers=int(text.get("num_nextn_predict_layers") or text.get("mtp_num_hidden_layers") or 0),
+    )
+
+
+def _experts(text: Mapping[str, Any], layers: int) -> Experts | None:
+    count = next((text[key] for key in ("num_experts", "num_local_experts", "n_routed_experts") if text.get(key)), None)
+    if count is None:
+        return None
+    dense = int(text.get("first_k_dense_replace") or 0) + len(text.get("mlp_only_layers") or [])
+    step = (
+        int(text.get("decoder_sparse_step") or text.get("moe_layer_freq") or 1)
+        if not isinstance(text.get("moe_layer_freq"), list)
+        else 1
+    )
+    width = int(text.get("moe_intermediate_size") or text["intermediate_size"])
+    shared = int(text.get("n_shared_experts") or 0) * width or int(text.get("shared_expert_intermediate_size") or 0)
+    per_token = text.get("num_experts_per_tok") or text.get("experts_per_token") or 1
+    return Experts(
+        layers=(layers - dense) // step, count=int(count), per_token=int(per_token), mlp=width, shared_mlp=shared
+    )
+
+
+def _latent(text: Mapping[str, Any]) -> Latent | None:
+    if not text.get("kv_lora_rank"):
+        return None
+    return Latent(
+        kv_rank=text["kv_lora_rank"],
+        rope_size=text["qk_rope_head_dim"],
+        query_rank=text.get("q_lora_rank") or None,
+        nope_size=text["qk_nope_head_dim"],
+        value_size=text["v_head_dim"],
     )
 
 
 def layer_kinds(text: Mapping[str, Any]) -> list[str]:
-    """`attention`, `gdn` or the config's own word for each layer."""
-    words = {"full_attention": "attention", "attention": "attention", "linear_attention": "gdn"}
+    """`attention`, `gdn`, `sliding` or the config's own word for each layer."""
+    words = {
+        "full_attention": "attention", "attention": "attention", "linear_attention": "gdn", "sliding_attention": "sliding",
+    }  # fmt: skip
+    if text.get("global_head_dim") not in (None, text.get("head_dim")) or text.get("num_global_key_value_heads"):
+        raise InputError(
+            "windowed layers with other heads than the full ones are not modelled", hint="give the recipe a `model:`"
+        )
+    windowed = bool(text.get("sliding_window")) and text.get("use_sliding_window", True) is not False
     count = int(text["num_hidden_layers"])
     kinds = text.get("layer_types")
     if isinstance(kinds, list):
-        return [words.get(str(each), str(each)) for each in kinds]
+        named = [words.get(str(each), str(each)) for each in kinds]
+        return named if windowed else ["attention" if each == "sliding" else each for each in named]
+    if windowed and (pattern := text.get("sliding_window_pattern")):
+        return ["attention" if (index + 1) % int(pattern) == 0 else "sliding" for index in range(count)]
+    if windowed and not text.get("layer_types"):
+        return ["sliding"] * count
     interval = text.get("full_attention_interval")
     if interval and text.get("linear_num_value_heads"):
         return ["attention" if (index + 1) % int(interval) == 0 else "gdn" for index in range(count)]

@@ -19,7 +19,22 @@ _EXPECTED = {
 _LIMITS = {"greater_than": ("gt", "above"), "greater_than_equal": ("ge", "at least"), "less_than": ("lt", "below"),
            "less_than_equal": ("le", "at most")}  # fmt: skip
 
+_NAMES = {
+    r"^[a-z0-9]+(?:[._-]+[a-z0-9]+)*$": ": lower-case letters, digits, and `-`, `_` or `.` between them",
+    r"^[0-9a-f]{64}$": ": 64 hexadecimal digits",
+    r"^[0-9a-f]{40}$": ": a commit's 40 hexadecimal digits",
+}
+"""A pattern of our models in words."""
+
 Location = tuple[str | int, ...]
+
+
+class PlacedError(ValueError):
+    """A validator's refusal of something below what it validates; `location` is relative to that."""
+
+    def __init__(self, message: str, location: Location) -> None:
+        super().__init__(message)
+        self.location = location
 
 
 def plain(errors: Sequence[Mapping[str, Any]], places: Collection[Location]) -> list[tuple[Location, str]]:
@@ -37,6 +52,9 @@ def plain(errors: Sequence[Mapping[str, Any]], places: Collection[Location]) -> 
 def _place(error: Mapping[str, Any], places: Collection[Location]) -> Location:
     """The longest beginning of an error's location that the document has; for a missing or unknown key the key itself."""
     location: Location = tuple(error["loc"])
+    cause = (error.get("ctx") or {}).get("error")
+    if isinstance(cause, PlacedError):
+        location += cause.location
     if error["type"] in ("missing", "extra_forbidden"):
         return location
     while location and location not in places:
@@ -57,7 +75,15 @@ def _message(location: Location, group: Sequence[Mapping[str, Any]]) -> tuple[Lo
     if other["type"] in _LIMITS:
         key, word = _LIMITS[str(other["type"])]
         return location, f"{subject}must be {word} {other['ctx'][key]}, is {other['input']}"
-    return location, f"{subject}{str(other['msg']).removeprefix('Value error, ')}"
+    if other["type"] == "string_pattern_mismatch":
+        text = f"{str(other['input'])[:100]!r} is not of the form {other['ctx']['pattern']}"
+        text += _NAMES.get(other["ctx"]["pattern"], "")
+        return location, f"{subject}{text}"
+    message = str(other["msg"]).removeprefix("Value error, ")
+    if isinstance((other.get("ctx") or {}).get("error"), PlacedError):
+        # It names what it is about.
+        return location, message
+    return location, f"{subject}{message}"
 
 
 def _either(words: Sequence[str]) -> str:

@@ -4,20 +4,35 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, StrictInt, StringConstraints, model_validator
 
 from builder.documents.model_shape import ModelShape
+from builder.documents.problems import PlacedError
+from builder.documents.pull import pull_name
 from builder.documents.reference import BaseReference, Platform, Reference, join_wheels
-from builder.documents.values import Commit, Envelope, Frozen, Name, PackageName, RelativePath, Sha256
+from builder.documents.values import (
+    Commit,
+    Envelope,
+    Frozen,
+    Licenses,
+    Name,
+    PackageName,
+    RelativePath,
+    SourceAddress,
+    WrittenSha256,
+)
 from builder.documents.yamlfile import validate
 from builder.util.errors import InputError
 from builder.util.files import sha256
 
 MAX_STRIP = 50
 MAX_PACKAGES = 32
+MAX_WHEELS = 64
+MAX_FILES = 100
 
 
 def _base(value: object) -> object:
@@ -44,7 +59,41 @@ def _folder(text: str) -> str:
 Folder = Annotated[
     str, StringConstraints(min_length=1, max_length=1000, pattern=r"^[^\x00-\x1f]+$"), AfterValidator(_folder)
 ]
-_PULL = re.compile(r"(?P<owner>[A-Za-z0-9][A-Za-z0-9-]*)/(?P<repo>[A-Za-z0-9._-]+)#(?P<number>[1-9][0-9]{0,9})")
+
+
+def _pull(value: object) -> object:
+    """A pull request as its canonical name, so that every spelling gives the same recipe and the same lock."""
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        return value
+    return pull_name(str(value))
+
+
+def _origin(value: object) -> object:
+    """A pull request's address as its canonical name, with what follows `@`; other text as it is."""
+    if not isinstance(value, str) or "/pull/" not in value:
+        return value
+    address, at, head = value.partition("@")
+    try:
+        return f"{pull_name(address)}{at}{head}"
+    except ValueError:
+        return value
+
+
+Pull = Annotated[str, BeforeValidator(_pull, json_schema_input_type=str | int)]
+
+
+def _platform(text: str) -> str:
+    try:
+        Platform.parse(text)
+    except InputError as error:
+        raise ValueError(f"{error.message}; {error.hint}") from error
+    return text
+
+
+PlatformName = Annotated[str, AfterValidator(_platform)]
+
+
+TagName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$")]
 
 
 class TensorRule(Frozen):
@@ -64,7 +113,10 @@ class Requirements(Frozen):
 class OverlaySpec(Frozen):
     """One overlay: a pull request, or a diff in a local file."""
 
-    pull: str | None = Field(default=None, description="OWNER/REPOSITORY#NUMBER")
+    pull: Pull | None = Field(
+        default=None,
+        description="OWNER/REPOSITORY#NUMBER, the pull request's address, or a number of vllm-project/vllm.",
+    )
     file: RelativePath | None = Field(default=None, description="A diff, relative to the project root.")
     head: Commit | None = Field(
         default=None, description="The pull request's head commit. Pinned by the lock when left out."
@@ -95,24 +147,36 @@ class OverlaySpec(Frozen):
         default={},
         description="Path or glob of a change that a text overlay cannot deliver: why the overlay works without it.",
     )
-    after: dict[str, Sha256] = Field(
+    after: dict[str, WrittenSha256] = Field(
         default={}, description="Path: SHA-256 that the file must have once this overlay is applied."
     )
     requires: Requirements | None = Field(default=None, description="What the overlay needs of the checkpoint.")
     title: str | None = Field(default=None, description="For a local file; a pull request brings its own.")
     author: str | None = Field(default=None, description="For a local file; a pull request brings its own.")
-    origin: str | None = Field(
-        default=None, description="Where a local diff comes from: OWNER/REPOSITORY#NUMBER@HEAD, or free text."
+    origin: Annotated[str, BeforeValidator(_origin)] | None = Field(
+        default=None,
+        description="Where a local diff comes from: OWNER/REPOSITORY#NUMBER@HEAD or an address with @HEAD, or free text.",
     )
     why: str | None = Field(default=None, description="Why the overlay is in the stack.")
     drop_when: str | None = Field(default=None, description="When it can leave the stack.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _a_mapping(cls, value: object) -> object:
+        """Say what is likely meant where YAML reads something else."""
+        if isinstance(value, str):
+            kind = "pull" if _names_a_pull(value) else "file"
+            raise ValueError(f"an overlay has keys; write it as `- {kind}: {value}`")  # noqa: TRY004  pydantic collects ValueErrors
+        if isinstance(value, Mapping) and "pull" in value and value["pull"] is None and "file" not in value:
+            raise ValueError(
+                "'pull' has no value; in YAML, `#` begins a comment: write the number alone, or OWNER/REPOSITORY#NUMBER"
+            )
+        return value
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
         if (self.pull is None) == (self.file is None):
             raise ValueError("an overlay has either 'pull' or 'file'")
-        if self.pull is not None and not _PULL.fullmatch(self.pull):
-            raise ValueError(f"{self.pull!r} is not a pull request; write it as OWNER/REPOSITORY#NUMBER")
         if self.file is not None and (self.head or self.merge_base):
             raise ValueError("'head' and 'merge_base' belong to a pull request")
         if self.pull is not None and self.origin is not None:
@@ -146,6 +210,79 @@ class OverlaySpec(Frozen):
         return int(self.id.split("#")[1])
 
 
+class FileSpec(Frozen):
+    """A text file that the image gets: a chat template, a parser plugin, a config."""
+
+    path: RelativePath = Field(description="The file, relative to the project root.")
+    to: Folder | None = Field(
+        default=None,
+        description="Where it goes: below /opt/builder/files, or below `package`. The file's own name when left out.",
+    )
+    package: PackageName | None = Field(default=None, description="Put it into this package's folder, as a new file.")
+
+    @property
+    def name(self) -> str:
+        return self.to or self.path.rpartition("/")[2]
+
+
+class WheelSpec(Frozen):
+    """A Python distribution that the image gets, beside or instead of the base's; or one of the base's that goes."""
+
+    wheel: str | None = Field(
+        default=None,
+        max_length=300,
+        description="NAME==VERSION of the package index, or a file relative to the project root: wheels/NAME.whl",
+    )
+    remove: str | None = Field(
+        default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=200, description="A distribution of the base."
+    )
+    sha256: WrittenSha256 | None = Field(
+        default=None, description="The wheel's SHA-256. Pinned by the lock when left out."
+    )
+    accept_unmet: dict[str, str] = Field(
+        default={},
+        description="Distribution whose requirement is not met with this change: why the image works all the same.",
+    )
+
+    @model_validator(mode="after")
+    def _one_thing(self) -> Self:
+        if (self.wheel is None) == (self.remove is None):
+            raise ValueError("an entry has either 'wheel' or 'remove'")
+        if self.wheel is not None:
+            _checked_wheel(self.wheel)
+        if self.remove is not None and self.sha256 is not None:
+            raise ValueError("'sha256' belongs to a 'wheel'")
+        return self
+
+    @property
+    def id(self) -> str:
+        """What names the entry: `transformers==5.6.0`, `wheels/x.whl` or `remove NAME`."""
+        return self.wheel if self.wheel is not None else f"remove {self.remove}"
+
+
+_PINNED = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?==[A-Za-z0-9][A-Za-z0-9._!+]*")
+
+
+def _checked_wheel(text: str) -> None:
+    if text.endswith(".whl"):
+        if text.startswith("/") or any(part in ("", ".", "..") for part in text.split("/")):
+            raise ValueError(f"{text!r} is not a file in the project")
+    elif not _PINNED.fullmatch(text):
+        raise ValueError(f"{text!r} pins no wheel; write NAME==VERSION, or a file that ends in .whl")
+
+
+def _file_entry(value: object) -> object:
+    return {"path": value} if isinstance(value, str) else value
+
+
+def _wheel_entry(value: object) -> object:
+    return {"wheel": value} if isinstance(value, str) else value
+
+
+FileEntry = Annotated[FileSpec, BeforeValidator(_file_entry, json_schema_input_type=str | FileSpec)]
+WheelEntry = Annotated[WheelSpec, BeforeValidator(_wheel_entry, json_schema_input_type=str | WheelSpec)]
+
+
 class CheckpointSpec(Frozen):
     """The checkpoint that the image serves, whose digest names the image."""
 
@@ -154,7 +291,7 @@ class CheckpointSpec(Frozen):
     )
     revision: str | None = Field(default=None, description="Commit, branch or tag; the lock pins the commit.")
     path: RelativePath | None = Field(default=None, description="A local folder, relative to the project root.")
-    digest: Sha256 | None = Field(default=None, description="The checkpoint digest, when it is known.")
+    digest: WrittenSha256 | None = Field(default=None, description="The checkpoint digest, when it is known.")
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -165,6 +302,29 @@ class CheckpointSpec(Frozen):
         if self.revision is not None and self.repo is None:
             raise ValueError("'revision' belongs to a 'repo'")
         return self
+
+
+def _names_a_pull(text: str) -> bool:
+    try:
+        pull_name(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _a_list(value: object) -> object:
+    """Say how a list is written where one text is in its place."""
+    if isinstance(value, str):
+        kind = "pull" if _names_a_pull(value) else "file"
+        raise ValueError(f"is a list; write `overlays:`, and below it `  - {kind}: {value}`")  # noqa: TRY004  pydantic collects ValueErrors
+    return value
+
+
+def _listed_once(key: str, what: str, names: Sequence[str]) -> None:
+    """Raise `PlacedError` at the second place of a name that is repeated."""
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            raise PlacedError(f"{what} {name} is repeated; it is number {names.index(name) + 1} already", (key, index))
 
 
 class Recipe(Frozen):
@@ -179,7 +339,15 @@ class Recipe(Frozen):
         pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
         description="The package that serves, which profiles are judged by and which overlays may change.",
     )
-    overlays: tuple[OverlaySpec, ...] = ()
+    overlays: Annotated[tuple[OverlaySpec, ...], BeforeValidator(_a_list)] = ()
+    wheels: tuple[WheelEntry, ...] = Field(
+        default=(),
+        max_length=MAX_WHEELS,
+        description="Python distributions to add, replace or remove: NAME==VERSION, wheels/NAME.whl, {remove: NAME}.",
+    )
+    files: tuple[FileEntry, ...] = Field(
+        default=(), max_length=MAX_FILES, description="Text files for /opt/builder/files, or for a package's folder."
+    )
     checkpoint: CheckpointSpec | None = None
     model: ModelShape | None = Field(
         default=None,
@@ -190,32 +358,48 @@ class Recipe(Frozen):
     default_profile: Name | None = Field(
         default=None, description="What the image serves when no profile is named. One profile alone is the default."
     )
-    platforms: tuple[str, ...] = ("linux/amd64",)
+    platforms: tuple[PlatformName, ...] = ("linux/amd64",)
     publish: str | None = Field(default=None, description="REGISTRY/REPOSITORY that `builder publish` pushes to.")
+    policies: dict[TagName, RelativePath] = Field(
+        default={},
+        description="Tags that only `builder promote` moves, each with its policy: `production: gates/production.yaml`.",
+    )
     description: str = ""
+    source: SourceAddress = Field(
+        default="",
+        description="The web address of the repository that has this recipe; becomes the label with which GHCR links the package.",
+    )
+    licenses: Licenses = Field(default="", description="SPDX expression for the image's label.")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         ids = [overlay.id for overlay in self.overlays]
-        if twice := sorted({name for name in ids if ids.count(name) > 1}):
-            raise ValueError(f"overlay {', '.join(twice)} is listed twice")
-        if len(set(self.profiles)) != len(self.profiles):
-            raise ValueError("a profile is listed twice")
+        _listed_once("overlays", "overlay", ids)
+        _listed_once("wheels", "wheel", [wheel.id for wheel in self.wheels])
+        _listed_once("profiles", "profile", self.profiles)
+        _listed_once("platforms", "platform", self.platforms)
+        places = [(file.package, file.name) for file in self.files]
+        if shared := sorted({str(name) for (package, name) in places if places.count((package, name)) > 1}):
+            raise ValueError(f"files: two of them go to {', '.join(shared)}")
         if self.default_profile is not None and self.default_profile not in self.profiles:
-            raise ValueError(f"default_profile {self.default_profile!r} is not among the profiles")
+            raise PlacedError(
+                f"default_profile {self.default_profile!r} is not among the profiles", ("default_profile",)
+            )
+        key = "base"
         try:
             BaseReference.parse(self.base)
-            for platform in self.platforms:
-                Platform.parse(platform)
+            key = "publish"
             if self.publish is not None and not Reference.is_repository(self.publish):
                 Reference.parse(self.publish)
                 raise ValueError("'publish' names a repository, without tag and digest")
         except InputError as error:
-            raise ValueError(error.message) from error
+            raise PlacedError(error.message, (key,)) from error
+        except ValueError as error:
+            raise PlacedError(str(error), (key,)) from error
         if len(self.packages) > MAX_PACKAGES:
             raise ValueError(f"the overlays name more than {MAX_PACKAGES} packages")
-        if not self.platforms or len(set(self.platforms)) != len(self.platforms):
-            raise ValueError("'platforms' lists each platform once, and at least one")
+        if not self.platforms:
+            raise PlacedError("'platforms' lists at least one platform", ("platforms",))
         return self
 
     @property
@@ -236,8 +420,10 @@ class Recipe(Frozen):
 
     @property
     def digest(self) -> str:
-        """SHA-256 of what the recipe says, independent of YAML's spelling and of where the image is pushed."""
-        document = self.model_dump(mode="json", exclude={"publish", "model", "envelope"}, exclude_defaults=True)
+        """SHA-256 of what the recipe says, independent of YAML's spelling, of where the image is pushed and of its tags."""
+        document = self.model_dump(
+            mode="json", exclude={"publish", "model", "envelope", "policies"}, exclude_defaults=True
+        )
         return sha256(json.dumps(document, sort_keys=True, separators=(",", ":")).encode())
 
 

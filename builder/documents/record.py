@@ -17,6 +17,7 @@ from builder.documents.lock import (
     Lock,
     LockedCheckpointFile,
     LockedDistribution,
+    LockedInstall,
     LockedPlatform,
     PlainPath,
 )
@@ -88,6 +89,26 @@ class RecordFile(Frozen):
     overlays: tuple[str, ...]
 
 
+class RecordInstalled(Frozen):
+    """A distribution that the layer brings, whose files its RECORD lists; or, without `dist_info`, one that it takes away."""
+
+    name: str
+    version: str | None
+    wheel: str | None = None
+    sha256: Sha256 | None = None
+    dist_info: str | None
+    record: Sha256 | None = None
+    replaces: str | None = None
+    removed: tuple[PlainPath, ...] = Field(description="What of the base goes, from `/`.")
+
+
+class RecordAdded(Frozen):
+    """A text file of the recipe, by its path from `/` without the leading slash."""
+
+    path: PlainPath
+    sha256: Sha256
+
+
 class RecordProfile(Frozen):
     """A serving profile: the arguments of `vllm serve` without the model."""
 
@@ -123,6 +144,8 @@ class Record(Frozen):
     overlays: tuple[RecordOverlay, ...]
     files: tuple[RecordFile, ...]
     removed: tuple[PlainPath, ...] = Field(description="Stale bytecode that the layer removes.")
+    installed: tuple[RecordInstalled, ...] = Field(default=(), description="Distributions of the recipe's `wheels:`.")
+    added: tuple[RecordAdded, ...] = Field(default=(), description="Text files of the recipe's `files:`.")
     entrypoint: Sha256 = Field(description="SHA-256 of /opt/builder/serve.")
     model: Literal["/model"]
     profiles: dict[str, RecordProfile]
@@ -167,6 +190,8 @@ def make_record(lock: Lock, platform: str, *, base_config: Mapping[str, Any]) ->
         ],
         "files": _files(locked),
         "removed": list(locked.bytecode),
+        **({"installed": [_installed(each) for each in locked.installed]} if locked.installed else {}),
+        **({"added": [{"path": each.path, "sha256": each.sha256} for each in locked.added]} if locked.added else {}),
         "entrypoint": lock.entrypoint,
         "model": MODEL_FOLDER,
         "profiles": {profile.name: _profile(profile) for profile in lock.profiles},
@@ -211,6 +236,18 @@ def _package(name: str, locked: LockedPlatform, distribution: LockedDistribution
         "distribution": distribution.name,
         "version": distribution.version,
     }
+
+
+def _installed(each: LockedInstall) -> dict[str, Any]:
+    document: dict[str, Any] = {"name": each.name, "version": each.version}
+    if each.file is not None:
+        document |= {"wheel": each.file, "sha256": each.sha256}
+    document["dist_info"] = each.dist_info
+    if each.record is not None:
+        document["record"] = each.record
+    if each.replaces is not None:
+        document["replaces"] = each.replaces
+    return {**document, "removed": list(each.removed)}
 
 
 def _stock_variables(lock: Lock, base_config: Mapping[str, Any]) -> dict[str, str]:

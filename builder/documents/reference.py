@@ -24,6 +24,11 @@ def is_digest(text: str) -> bool:
     return _DIGEST.fullmatch(text) is not None
 
 
+def with_algorithm(text: str) -> str:
+    """A digest that may be written as its 64 hexadecimal digits alone, with `sha256:` in front; other text as it is."""
+    return f"sha256:{text}" if re.fullmatch(r"[0-9a-f]{64}", text) else text
+
+
 @dataclass(frozen=True, order=True)
 class Platform:
     """An OCI platform, `os/architecture[/variant]`."""
@@ -61,6 +66,7 @@ class Reference:
         rest, digest = text, None
         if "@" in rest:
             rest, digest = rest.split("@", 1)
+            digest = with_algorithm(digest)
             if not is_digest(digest):
                 raise InputError(
                     f"{text!r} is not an image reference", hint="a digest is sha256: and 64 hexadecimal digits"

@@ -99,7 +99,8 @@ class Comparison(_Value):
     """One metric on the rows that this side and the reference both answered.
 
     `only_ours` and `only_theirs` are the discordant pairs: right here and wrong there, and the other way round. `p_value` is
-    McNemar's, exact. `difference` is ours less theirs, `low` and `high` its paired bootstrap interval at `confidence`.
+    McNemar's, exact. `difference` is ours less theirs, `low` and `high` its paired bootstrap interval at `confidence` (one-sided
+    at each end), `score_low` and `score_high` Tango's score interval, which is wide where pairs are few and none is discordant.
     `smallest_margin` is the smallest margin of "not worse" that this many pairs can show with a power of 0.8.
     """
 
@@ -113,6 +114,8 @@ class Comparison(_Value):
     difference: float | None = None
     low: float | None = None
     high: float | None = None
+    score_low: float | None = None
+    score_high: float | None = None
     confidence: float = 0.95
     smallest_margin: float | None = None
 

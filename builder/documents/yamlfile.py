@@ -24,6 +24,8 @@ _LIMIT = 4 << 20
 _EVENTS = 100_000
 """What a document may have of values, keys, beginnings and ends; parsing as many takes some 3 seconds."""
 _DEPTH = 40
+# Outside of comments, a `?` can be a key's sign.
+_ONLY_EXACT = re.compile(r"[^\n -~\u00a0-\u2027\u2030-\ud7ff]|^(?! *#).*\?|[|>][-+0-9]*#", re.MULTILINE)
 _INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,18})")
 _FLOAT = re.compile(r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?")
 
@@ -83,14 +85,60 @@ def read_yaml(path: Path, *, name: str | None = None) -> Document:
 
 def parse_yaml(text: str, name: str) -> Document:
     """Parse YAML text; `name` is the file in messages."""
+    return quick(text, name) or exact(text, name)
+
+
+def quick(text: str, name: str) -> Document | None:
+    """The document as libyaml reads it; None when it is not installed, or for text that only `exact` may judge.
+
+    libyaml is ten times as fast. It refuses in other words, and takes a few texts that PyYAML's own parser refuses: tabs
+    between tokens, a `?` in a flow, `|#`. Both agree on everything else: tests/documents/test_yaml_parsers.py.
+    """
+    if not hasattr(yaml, "CSafeLoader") or _ONLY_EXACT.search(text):
+        return None
+    try:
+        if not _is_simple(text):
+            return None
+        loader = yaml.CSafeLoader(text)
+        try:
+            node = loader.get_single_node()
+        finally:
+            loader.dispose()
+        document = Document(name, None)
+        document.value = _build(node, (), document) if node is not None else None
+    except (yaml.YAMLError, InputError):
+        return None
+    return document
+
+
+def _is_simple(text: str) -> bool:
+    """Whether the events are within limits, and none is an empty scalar: the two parsers give it different places."""
+    depth = 0
+    for count, event in enumerate(yaml.parse(text, Loader=yaml.CSafeLoader)):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        elif isinstance(event, yaml.AliasEvent) or (
+            isinstance(event, yaml.ScalarEvent) and not event.value and not event.style
+        ):
+            return False
+        if depth > _DEPTH or count > _EVENTS:
+            return False
+    return True
+
+
+def exact(text: str, name: str) -> Document:
+    """The document as PyYAML's own parser reads it."""
     loader = None
     try:
         loader = yaml.SafeLoader(text)
         _check_events(text, name)
         node = loader.get_single_node()
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
+        mark = _mark(error)
         what = error.problem or error.context or "not YAML"
+        what = next((plain for part, plain in _PLAIN.items() if part in what), what)
         if error.context and what.startswith("but "):
             # The second half of a sentence.
             what = f"{error.context} {what}"
@@ -105,6 +153,26 @@ def parse_yaml(text: str, name: str) -> Document:
     document = Document(name, None)
     document.value = _build(node, (), document) if node is not None else None
     return document
+
+
+_PLAIN = {
+    "could not find expected ':'": "this key has no `: ` and value behind it",
+    "found unexpected end of stream": "what is quoted here does not end",
+    "found unexpected document separator": "what is quoted here does not end",
+    "expected ',' or ']'": "the list that begins here has no `]`",
+    "expected ',' or '}'": "the mapping that begins here has no `}`",
+    "mapping values are not allowed here": "a second `: ` in one line, or a line that is indented too far",
+    "found character '\\t' that cannot start": "a tab; YAML is indented with spaces",
+}
+"""Parts of PyYAML's messages, in words of the file."""
+_BEGUN = tuple(_PLAIN)[:5]
+"""What was begun and is not ended: PyYAML notices it lines later."""
+
+
+def _mark(error: yaml.MarkedYAMLError) -> yaml.Mark | None:
+    """Where a person has to look: at the beginning of what is not ended."""
+    begun = any(part in (error.problem or "") for part in _BEGUN)
+    return error.context_mark if begun and error.context_mark else error.problem_mark or error.context_mark
 
 
 def _check_events(text: str, name: str) -> None:
@@ -157,7 +225,8 @@ def _mapping(node: yaml.MappingNode, location: Location, document: Document) -> 
 
 def _scalar(node: yaml.ScalarNode, name: str) -> Any:
     text = str(node.value)
-    if node.style is not None:
+    # libyaml calls the style of a plain scalar "", PyYAML None.
+    if node.style:
         return text
     if node.tag not in (
         "tag:yaml.org,2002:" + kind for kind in ("str", "null", "bool", "int", "float", "timestamp", "merge", "value")
@@ -179,7 +248,7 @@ def _error(name: str, mark: Any, what: str, hint: str) -> InputError:
     return InputError(f"{place}: {what}", hint=hint)
 
 
-_SCHEMAS = {"Profile": " profile", "Suite": " gate"}
+_SCHEMAS = {"Profile": " profile", "Suite": " gate", "Policy": " policy"}
 """The argument of `builder schema` for a model that is not a recipe."""
 
 

@@ -13,8 +13,8 @@ _DECIDED = {
 _STATUS = {"PASSED": "accepted", "WARNED": "proposed", "FAILED": "rejected"}
 
 
-def decision_record(verdict: Verdict) -> str:
-    """The record. Everything in it comes from the verdict; texts are escaped for Markdown."""
+def decision_record(verdict: Verdict, signed: str = "unsigned") -> str:
+    """The record. `signed` is who signed the verdict. Everything in it comes from the verdict; texts are escaped for Markdown."""
     details = verdict.details
     images = (
         ", ".join(f"`{each}`" for each in verdict.image_digests)
@@ -33,6 +33,7 @@ def decision_record(verdict: Verdict) -> str:
         "## Considered Options", "", "* Accept the image", "* Refuse it", "",
         "## Decision Outcome", "", _DECIDED[verdict.result], "",
         "### Consequences", "",
+        f"* The verdict is {_text(signed)}.",
         *_consequences(verdict), "",
         "### Confirmation", "",
         "| requirement | outcome | wanted | found |", "|---|---|---|---|",

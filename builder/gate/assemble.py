@@ -66,7 +66,7 @@ def write_run(run: Run, output: Path, *, redact: bool) -> Written:
     output.mkdir(parents=True, exist_ok=True)
     write_file(output / f"{stem}.rows.jsonl", rows)
     configuration = [*_documents(run.loaded, run.rows.sha256, run.schema), *run.about.configuration]
-    logs = [Resource(name=f"log {n}", sha256=file_sha256(path)) for n, path in enumerate(run.logs, 1)]
+    logs = _log_resources(run)
     results = Resource(name="results", sha256=sha256(rows))
     reference, other = None, None
     if run.theirs is not None and run.reference is not None:
@@ -82,6 +82,15 @@ def write_run(run: Run, output: Path, *, redact: bool) -> Written:
     verdict = _verdict(run, run.ours, reference, (*configuration, results, *logs), side=0)
     paths = write_verdict(verdict, output / stem, shown, redact=redact)
     return replace(paths, logs=_keep_logs(run.state, output / f"{stem}.logs"), reference=other)
+
+
+def _log_resources(run: Run) -> list[Resource]:
+    """The logs that the figures come from, one for each session of the run."""
+    several = len(run.logs) > 1
+    return [
+        Resource(name=f"{run.log_kind} log {number}" if several else f"{run.log_kind} log", sha256=file_sha256(path))
+        for number, path in enumerate(run.logs, 1)
+    ]
 
 
 def _keep_logs(state: RunState | None, place: Path) -> Path | None:

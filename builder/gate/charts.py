@@ -37,9 +37,9 @@ class Matrix:
     columns: tuple[str, ...]
     counts: tuple[tuple[int, ...], ...]
 
-    @property
-    def most(self) -> int:
-        return max((count for row in self.counts for count in row), default=0) or 1
+    def share(self, row: int, column: int) -> float:
+        """A cell as a share of its row, which its colour shows: a rare label is seen beside a frequent one."""
+        return self.counts[row][column] / (sum(self.counts[row]) or 1)
 
 
 @dataclass(frozen=True)

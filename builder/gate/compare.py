@@ -29,7 +29,10 @@ def compare(
                 metric=name, pairs=len(concerned), ours=sum(a for a, _ in concerned), theirs=sum(b for _, b in concerned),
                 only_ours=only_ours, only_theirs=only_theirs, p_value=mcnemar(only_ours, only_theirs) if concerned else None,
                 difference=(only_ours - only_theirs) / len(concerned) if concerned else None,
-                low=interval[0] if interval else None, high=interval[1] if interval else None, confidence=confidence,
+                low=interval[0] if interval else None, high=interval[1] if interval else None,
+                score_low=tango_low(only_ours, only_theirs, len(concerned), confidence) if concerned else None,
+                score_high=-tango_low(only_theirs, only_ours, len(concerned), confidence) if concerned else None,
+                confidence=confidence,
                 smallest_margin=smallest_margin(len(concerned), discordant, confidence),
             )
         )  # fmt: skip
@@ -42,10 +45,9 @@ def compare(
 
 def not_worse(found: Comparison, required: Requirement) -> bool:
     """Whether the lower ends of both intervals, bootstrap and Tango's, are above the margin's."""
-    if found.pairs == 0 or found.low is None or required.margin is None:
+    if found.low is None or found.score_low is None or required.margin is None:
         return False
-    low = min(found.low, tango_low(found.only_ours, found.only_theirs, found.pairs, required.confidence))
-    return low > -required.margin
+    return min(found.low, found.score_low) > -required.margin
 
 
 def matched(passed: bool) -> str:
@@ -57,10 +59,10 @@ def says(found: Comparison, passed: bool) -> str:
     """One comparison as a sentence. A difference whose whole interval is below 0 is called worse."""
     if found.difference is None or found.low is None or found.high is None:
         return "no row was answered by both"
-    words = "worse" if found.high < 0 else matched(passed)
+    words = "worse" if max(found.high, found.score_high or 0.0) < 0 else matched(passed)
     margin = f"; {found.pairs} pairs can show a margin of {found.smallest_margin:.3f}" if found.smallest_margin else ""
     return (
         f"{words}: {found.ours} and {found.theirs} of {found.pairs}, only here {found.only_ours}, only there "
-        f"{found.only_theirs}, difference {found.difference:+.4f} ({found.low:+.4f} to {found.high:+.4f}), "
-        f"McNemar p {found.p_value:.3f}{margin}"
+        f"{found.only_theirs}, difference {found.difference:+.4f} (bootstrap {found.low:+.4f} to {found.high:+.4f}, "
+        f"score {found.score_low or 0.0:+.4f} to {found.score_high or 0.0:+.4f}), McNemar p {found.p_value:.3f}{margin}"
     )

@@ -19,6 +19,11 @@ class Stop:
     why: Why
     text: str
 
+    @property
+    def spent(self) -> bool:
+        """A budget is used up, which is nothing against the answers."""
+        return self.why in ("tokens", "time")
+
 
 @dataclass
 class Control:

@@ -7,12 +7,17 @@ and there are no metrics. It is imported when a run begins, and nowhere else.
 
 from __future__ import annotations
 
+import json
+import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from builder.documents.verdict import clean
 from builder.gate.answers import Reply
 from builder.gate.control import Control
 from builder.gate.rows import Row
@@ -28,7 +33,7 @@ if TYPE_CHECKING:
 
 _SIZE = 16 << 20
 """Bytes of one response. A body that never ends is cut off there, or by the limit of the attempt."""
-_CONTEXT = re.compile(r"context[ _]length|max(?:imum)?[ _]model[ _]len|context_length_exceeded", re.IGNORECASE)
+CONTEXT = re.compile(r"context[ _]length|max(?:imum)?[ _]model[ _]len|context_length_exceeded", re.IGNORECASE)
 _KEY = "reply"
 _WHY = 300
 _FLUSHES = 50
@@ -96,7 +101,7 @@ def ask_all(
         name=suite.name,
     )  # fmt: skip
     log_dir.mkdir(parents=True, exist_ok=True)
-    with context.console.progress("rows", total=len(asks), unit="rows") as progress:
+    with _own_environment(), context.console.progress("rows", total=len(asks), unit="rows") as progress:
         logs = run_eval(
             Task(dataset=dataset, solver=_solver(asks, models, suite, control, progress), name=suite.name),
             model=models[sides[0].name], display="none", log_level="critical", log_dir=str(log_dir), log_format="eval",
@@ -104,7 +109,9 @@ def ask_all(
             max_samples=suite.limits.connections * len(sides), fail_on_error=False, score=False,
             acp_server=False, ctl_server=False,
         )  # fmt: skip
-    if any(log.status == "cancelled" for log in logs):
+    # A run that the user ended gives no log, or a cancelled one.
+    if not logs or any(log.status == "cancelled" for log in logs):
+        context.console.say("the answers so far are kept: the same command goes on")
         raise KeyboardInterrupt
     for log in logs:
         if log.error is not None:
@@ -114,23 +121,38 @@ def ask_all(
             )  # fmt: skip
 
 
+@contextmanager
+def _own_environment() -> Iterator[None]:
+    """inspect-ai reads a `.env` file of any folder above into the environment: proxies, keys and its own settings. Not here."""
+    before = dict(os.environ)
+    os.environ["PYTHON_DOTENV_DISABLED"] = "1"
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
 def _model(side: Side, suite: Suite, limits: Limits) -> Model:
     from inspect_ai.model import GenerateConfig, get_model
     from openai import DefaultAsyncHttpxClient
 
     sampling = suite.sampling
-    arguments: dict[str, Any] = {"max_retries": 0}
-    if side.basic and not side.key:
-        arguments["default_headers"] = {"Authorization": side.basic}
+
+    async def authorize(request: Any) -> None:
+        # Not among the model's arguments: inspect-ai logs those.
+        if side.basic and not side.key:
+            request.headers["Authorization"] = side.basic
+
+    hooks: dict[str, list[Callable[..., Any]]] = {"request": [authorize], "response": [_bound]}
     model = get_model(
         f"openai-api/gate/{side.model}", base_url=f"{side.url}/v1", api_key=side.key or "none", memoize=False,
-        http_client=DefaultAsyncHttpxClient(event_hooks={"response": [_bound]}, follow_redirects=False),
+        max_retries=0, http_client=DefaultAsyncHttpxClient(event_hooks=hooks, follow_redirects=False),
         config=GenerateConfig(
             max_retries=suite.limits.tries - 1, attempt_timeout=suite.limits.attempt_seconds,
             max_connections=suite.limits.connections, temperature=sampling.temperature, top_p=sampling.top_p,
             seed=sampling.seed, max_tokens=sampling.max_tokens,
         ),
-        **arguments,
     )  # fmt: skip
     model.api.retry_wait = lambda: _Wait(limits)  # type: ignore[method-assign]
     return model
@@ -222,9 +244,9 @@ def read_output(output: ModelOutput) -> Reply:
             refused = refused or bool(part.refusal)
         thoughts = thoughts or part.type == "reasoning"
     usage = output.usage
-    why = "".join(texts)[:_WHY] if choice.stop_reason == "model_length" else ""
+    why = clean("".join(texts))[:_WHY] or "the prompt is too long" if choice.stop_reason == "model_length" else ""
     return Reply(
-        text="".join(texts), finish=str(choice.stop_reason), failure="over_context" if why else "", why=why,
+        text=clean("".join(texts)), finish=str(choice.stop_reason), failure="over_context" if why else "", why=why,
         tool_calls=len(choice.message.tool_calls or ()), thoughts=thoughts, refused=refused, model=output.model or None,
         prompt_tokens=usage.input_tokens if usage else None, completion_tokens=usage.output_tokens if usage else None,
         seconds=round(output.time, 4) if output.time is not None else None,
@@ -237,10 +259,10 @@ def failure(error: BaseException) -> Reply:
     if attempt is not None:
         error = attempt.exception() or error
     status = getattr(error, "status_code", None)
-    why = f"{type(error).__name__}: {error}"[:_WHY]
+    why = clean(f"{type(error).__name__}: {error}"[:_WHY])
     if not isinstance(status, int):
         return Reply(failure="transport", why=why)
-    if status in (400, 413, 422) and _CONTEXT.search(str(error)):
+    if status in (400, 413, 422) and CONTEXT.search(str(error)):
         return Reply(failure="over_context", why=why, status=status)
     kind = "server_error" if status in (408, 429) or status >= 500 else "client_error"
     return Reply(failure=kind, why=why, status=status)
@@ -266,16 +288,31 @@ def read_replies(log_dir: Path) -> Replies:
 
 
 def _records(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Id and reply of each sample.
+
+    A log is a zip with a JSON file for each sample. inspect-ai's own reader takes ten times as long, since it makes every event;
+    it is asked where the zip is not what it was (tests/gate/test_inspect_contract.py holds both to the same replies).
+    """
+    try:
+        with zipfile.ZipFile(path) as log:
+            samples = [json.loads(log.read(name)) for name in log.namelist() if name.startswith("samples/")]
+        found = [(str(sample["id"]), sample["store"].get(_KEY)) for sample in samples]
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, NotImplementedError, zipfile.BadZipFile):
+        found = _slowly(path)
+    for identity, record in found:
+        if isinstance(record, Mapping):
+            yield identity, record
+
+
+def _slowly(path: Path) -> list[tuple[str, Any]]:
+    """The same by inspect-ai's reader. A log that it cannot read has no replies."""
     from inspect_ai.log import read_eval_log
 
     try:
-        log = read_eval_log(str(path))
+        samples = read_eval_log(str(path)).samples or ()
     except Exception:  # noqa: BLE001  whatever is broken in it, its rows are asked again
-        return
-    for sample in log.samples or ():
-        record = sample.store.get(_KEY)
-        if isinstance(record, Mapping):
-            yield str(sample.id), record
+        return []
+    return [(str(sample.id), sample.store.get(_KEY)) for sample in samples]
 
 
 def settled(reply: Reply) -> bool:

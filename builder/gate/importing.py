@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 
 from builder.documents.verdict import ImageIdentity, clean
 from builder.gate.answers import Reply, make_parser, schema_bytes
-from builder.gate.engine import inspect_version, read_output
+from builder.gate.engine import CONTEXT, inspect_version, read_output
 from builder.gate.metrics import compute
 from builder.gate.rows import Row, Rows, read_rows
 from builder.gate.run import About, Run
@@ -55,7 +55,7 @@ def import_log(kind: Kind, path: Path, loaded: LoadedSuite) -> Run:
     notes = (f"judged from a log of {kind}; when and where it ran is what the log says",)
     return Run(
         loaded, rows, figures, None, served, None, {}, None, log.begun, log.ended, schema, (f"a log of {kind}", None), About(),
-        notes, "import", (path,),
+        notes, "import", (path,), kind,
     )  # fmt: skip
 
 
@@ -92,7 +92,8 @@ def _inspect(path: Path) -> _Log:
     for sample in sorted(log.samples or (), key=lambda each: each.epoch):
         identity = str(sample.id)
         if sample.error is not None:
-            reply = Reply(failure="transport", why=clean(sample.error.message[:300]))
+            why = clean(sample.error.message[:300])
+            reply = Reply(failure="over_context" if CONTEXT.search(why) else "transport", why=why)
         else:
             reply = read_output(sample.output)
         replies.setdefault(identity, []).append(reply)
@@ -118,7 +119,7 @@ def _lm_eval(path: Path) -> _Log:
             if (prompt := _prompt(line.get("arguments"))) is not None:
                 prompts[identity] = prompt
         made = datetime.fromtimestamp(path.stat().st_mtime, UTC)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
             f"{path} does not read as a samples file of lm-eval", details=[("why", str(error)[:300])],
             hint="run lm_eval with --log_samples, and name samples_TASK_TIME.jsonl",

@@ -12,6 +12,8 @@ from builder.gate.metrics import LOWER_IS_BETTER
 
 _ROWS = 300
 _TEXT = 6000
+_PLAIN = {"true", "false", "null", charts.NOT_ANSWERED}
+"""Labels that say nothing about a private row."""
 
 
 def page(
@@ -19,7 +21,7 @@ def page(
 ) -> str:
     """The page. `results` are the lines of the rows' file; with `redact` the page shows their ids and hashes only.
 
-    A chart whose figures are not in `results` (they may be redacted, or absent) is left out.
+    Text that a row expects or gets is private too: a confusion matrix of such labels is left out then. A chart whose figures are not in `results` (they may be redacted, or absent) is left out.
     """
     import jinja2
 
@@ -31,7 +33,11 @@ def page(
     details = verdict.details
     return environment.get_template("page.html.j2").render(
         verdict=verdict, details=details, signed=signed, segments=charts.segments(details.buckets),
-        matrices=charts.matrices([line for line in results if "fields" in line]),
+        matrices=[
+            each
+            for each in charts.matrices([line for line in results if "fields" in line])
+            if not redact or set(each.columns) <= _PLAIN
+        ],
         lengths=charts.by_length(results), latency=charts.latency(results),
         failed=[_shown(line, redact=redact) for line in failed[:_ROWS]], left_out=max(0, len(failed) - _ROWS), redact=redact,
         has_results=bool(results), lower=LOWER_IS_BETTER,

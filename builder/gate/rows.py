@@ -73,7 +73,7 @@ def read_rows(loaded: LoadedSuite) -> Rows:
     seen: dict[str, int] = {}
     for number, line in enumerate(data.split(b"\n"), start=1):
         if line.strip():
-            row = _row(line, number, name)
+            row = parse_row(line, number, name)
             if row.id in seen:
                 raise InputError(
                     f"{name}:{number}: the id {row.id!r} is repeated", hint=f"it is first in line {seen[row.id]}"
@@ -87,7 +87,9 @@ def read_rows(loaded: LoadedSuite) -> Rows:
     return Rows(tuple(rows), digest)
 
 
-def _row(line: bytes, number: int, name: str) -> Row:
+def parse_row(line: bytes, number: int, name: str) -> Row:
+    """One line as a row. Raises `InputError` that begins with `NAME:NUMBER: `."""
+
     def refuse(why: str) -> InputError:
         return InputError(f"{name}:{number}: {why}", hint='a row is {"id": ..., "messages": [...], "expected": {...}}')
 
@@ -97,6 +99,10 @@ def _row(line: bytes, number: int, name: str) -> Row:
         raise refuse(f"is not valid JSON: {error}") from error
     if not isinstance(found, dict):
         raise refuse("is not a JSON object")
+    try:
+        json.dumps(found, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise refuse("has characters that UTF-8 does not have (lone surrogates)") from error
     if unknown := sorted(set(found) - _KEYS):
         raise refuse(f"unknown key {unknown[0]!r}")
     identity = found.get("id")
@@ -104,11 +110,12 @@ def _row(line: bytes, number: int, name: str) -> Row:
         identity = str(identity)
     if not isinstance(identity, str) or not identity or len(identity) > 200 or not identity.isprintable():
         raise refuse("'id' is a short text")
-    messages, expected, tools = found.get("messages"), found.get("expected") or {}, found.get("tools") or []
+    messages = found.get("messages")
+    expected, tools = ({} if found.get("expected") is None else found["expected"]), found.get("tools", [])
     if not isinstance(messages, list) or not messages:
         raise refuse("'messages' is a list of at least one message")
     for message in messages:
-        if not isinstance(message, dict) or message.get("role") not in _ROLES:
+        if not isinstance(message, dict) or not isinstance(message.get("role"), str) or message["role"] not in _ROLES:
             raise refuse(f"each message has a role of {', '.join(sorted(_ROLES))}")
     if not isinstance(expected, dict) or any(isinstance(each, dict | list) for each in expected.values()):
         raise refuse("'expected' has plain values, such as {\"legal\": true}")

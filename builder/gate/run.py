@@ -66,6 +66,7 @@ class Run:
     notes: tuple[str, ...] = ()
     kind: Literal["gate", "import"] = "gate"
     logs: tuple[Path, ...] = ()
+    log_kind: str = "inspect"
 
 
 def run_suite(
@@ -104,8 +105,9 @@ def run_suite(
         sides = [each.side(what) for each, what in zip(targets, served, strict=True)]
         ask_all(asks, sides, suite, session(state.logs), control, context=context)
     replies = {**done, **read_replies(state.logs)}
-    if control.stop is not None:
-        _stopped(control.stop, loaded, state, len(everything), sum(ask.id in replies for ask in everything))
+    found = sum(ask.id in replies for ask in everything)
+    if control.stop is not None and not (control.stop.spent and found == len(everything)):
+        _stopped(control.stop, loaded, state, len(everything), found)
     for each, what in zip(targets, served, strict=True):
         try:
             each.same_as(what)

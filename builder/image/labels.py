@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from builder.documents.lock import Lock
+from builder.image.manifest import timestamp
 from builder.util.files import sha256
 
 SERVE: Final = "/opt/builder/serve"
@@ -32,5 +33,9 @@ def image_labels(lock: Lock, record: bytes) -> dict[str, str]:
         "org.opencontainers.image.base.digest": lock.base.digest,
         RECORD_LABEL: f"sha256:{sha256(record)}",
         INPUTS_LABEL: f"sha256:{lock.inputs}",
+        "org.opencontainers.image.source": lock.source,
+        "org.opencontainers.image.licenses": lock.licenses,
+        # Whoever names neither keeps the digests of before these labels.
+        "org.opencontainers.image.created": timestamp(lock.epoch) if lock.source or lock.licenses else "",
     }
     return {key: text for key, text in labels.items() if text}

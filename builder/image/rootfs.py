@@ -55,11 +55,12 @@ def compose(
     bytecode: Collection[str],
     existing_directories: Collection[str],
     extra: Mapping[str, tuple[bytes, int]],
+    removed: Collection[str] = (),
 ) -> Rootfs:
     """Put a layer together: changed files under `root`, whiteouts, each distribution's RECORD, and `extra` files.
 
     `records` are those of the base that the layer brings, `bytecode` the stale `__pycache__` entries under `root`,
-    `extra` absolute paths without the leading slash to (content, mode). A folder that is not among
+    `extra` absolute paths without the leading slash to (content, mode), `removed` such paths of files and folders that go. A folder that is not among
     `existing_directories` gets an entry: without one, the puller's clock would be its time.
     """
     entries: dict[str, Entry] = {}
@@ -80,6 +81,10 @@ def compose(
         if path in entries:
             raise InputError(f"an overlay and the builder both write /{path}")
         entries[path] = Entry(path, "file", mode, data)
+    for path in removed:
+        if path in entries:
+            raise InputError(f"the layer both writes and removes /{path}")
+        entries[path] = Entry(path, "whiteout")
     existing = set(existing_directories)
     for path in [entry.path for entry in entries.values() if entry.kind != "whiteout"]:
         for parent in map(str, PurePosixPath(path).parents):

@@ -28,7 +28,7 @@ from builder.util.redact import without_secrets
 
 ERROR_SIZE: Final = 64 << 10
 """Bytes that are read of a response that is not a success."""
-_PIECE = 1 << 16
+_PIECE = 1 << 18
 _REDIRECTS = 5
 _REDIRECTION = 300
 _MOVED = frozenset({301, 302, 303, 307, 308})

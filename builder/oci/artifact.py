@@ -17,6 +17,12 @@ PROVENANCE: Final = "application/vnd.in-toto+json"
 LOCK: Final = "application/vnd.overlay-image-builder.lock.v1+yaml"
 SOURCES: Final = "application/vnd.overlay-image-builder.sources.v1.tar"
 VERDICT: Final = "application/vnd.in-toto.test-result+json"
+IN_TOTO: Final = PROVENANCE
+"""Any unsigned in-toto statement: its predicate type says what it is."""
+BUNDLE: Final = "application/vnd.dev.sigstore.bundle.v0.3+json"
+"""A signed statement. Source: cosign's BUNDLE_SPEC."""
+OUTCOME: Final = "dev.overlay-image-builder.verdict.outcome"
+"""The annotation of an attached verdict without an envelope: passed, warned, failed or unreadable."""
 
 _EMPTY = b"{}"
 _TITLE = "org.opencontainers.image.title"
@@ -24,7 +30,10 @@ _TITLE = "org.opencontainers.image.title"
 
 @dataclass(frozen=True)
 class Evidence:
-    """One document about the manifest `subject`. `name` is its file name, `kind` its media and artifact type."""
+    """One document about the manifest `subject`. `name` is its file name, `kind` its media and artifact type.
+
+    Without a name it has no title: bundles have none.
+    """
 
     name: str
     kind: str
@@ -45,10 +54,11 @@ class Referrer:
 
 def referrer(evidence: Evidence) -> Referrer:
     """The artifact manifest of a document: always the same bytes for the same document and subject."""
-    blob = Descriptor(evidence.kind, f"sha256:{sha256(evidence.data)}", len(evidence.data), {_TITLE: evidence.name})
+    title = {_TITLE: evidence.name} if evidence.name else {}
+    blob = Descriptor(evidence.kind, f"sha256:{sha256(evidence.data)}", len(evidence.data), title)
     config = Descriptor(OCI_EMPTY, f"sha256:{sha256(_EMPTY)}", len(_EMPTY))
     subject = Descriptor(evidence.subject.media_type, evidence.subject.digest, evidence.subject.size)
-    annotations = {_TITLE: evidence.name, **evidence.annotations}
+    annotations = {**title, **evidence.annotations}
     manifest = encode(
         {
             "schemaVersion": 2,

@@ -45,7 +45,7 @@ def daemon(timeout: int = _TIMEOUT) -> Iterator[DockerClient]:
             details=[("where", where), ("why", str(error).split("\n")[0][:300])],
             hint="you may not use the socket: join the group docker, or use sudo"
             if denied
-            else "start the daemon, set DOCKER_HOST, or build without Docker: --engine oci",
+            else "start the daemon, or set DOCKER_HOST",
         ) from error
     try:
         yield client

@@ -67,7 +67,7 @@ def choose() -> DockerCli:
         raise UnreachableError(
             "no docker command line here can talk to the daemon",
             details=[("tried", ", ".join(candidates()) or "nothing: there is no docker on the PATH")],
-            hint="install docker (Debian: apt-get install docker.io), or use --engine oci",
+            hint="install docker (Debian: apt-get install docker.io)",
         )
     return next((cli for cli in found if cli.buildkit), found[0])
 
@@ -95,6 +95,6 @@ def build(
             raise UnreachableError(
                 "docker build failed",
                 details=[("command", " ".join(command)), ("said", "\n".join(done.output.splitlines()[-_TAIL:]))],
-                hint="the last lines say why; `builder render` writes the context to look at",
+                hint="the last lines say why; `builder render RECIPE --output DIR` writes the context to look at",
             )
         return iid.read_text().strip(), cli

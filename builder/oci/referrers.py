@@ -70,13 +70,15 @@ def _absent(
     """Those of `wanted` that are not attached yet."""
     listed = by_api if by_api is not None else _listed_by_tag(registry, repository, subject)
     known = {each.get("digest") for each in listed}
-    # A tag may list what somebody has deleted.
-    return [
-        each
-        for each in wanted
-        if each.descriptor.digest not in known
-        or (by_api is None and registry.has_manifest(repository, each.descriptor.digest) is None)
-    ]
+
+    def absent(each: Referrer) -> bool:
+        if each.descriptor.digest not in known:
+            return True
+        # A tag may list what somebody has deleted.
+        return by_api is None and registry.has_manifest(repository, each.descriptor.digest) is None
+
+    with ThreadPoolExecutor(PARALLEL) as pool:
+        return [each for each, missing in zip(wanted, pool.map(absent, wanted), strict=True) if missing]
 
 
 def _store_blob(registry: Registry, repository: str, digest: str, data: bytes) -> int:

@@ -120,8 +120,7 @@ def _render(change: FileChange, *, marks: Sequence[bytes] = (), quoted: bool = F
     elif change.hunks:
         lines.append(b"--- " + (b"/dev/null" if change.kind == "add" else _ended(shown(f"a/{old}"))))
         lines.append(b"+++ " + (b"/dev/null" if change.kind == "delete" else _ended(shown(f"b/{new}"))))
-        for hunk in change.hunks:
-            lines += _render_hunk(hunk)
+        lines += [_render_hunk(hunk) for hunk in change.hunks]
     return b"\n".join(lines) + b"\n"
 
 
@@ -142,19 +141,19 @@ def _ended(quoted: bytes) -> bytes:
     return quoted + b"\t" if b" " in quoted and not quoted.startswith(b'"') else quoted
 
 
-def _render_hunk(hunk: Hunk) -> list[bytes]:
-    def span(start: int, count: int) -> bytes:
-        return b"%d" % start if count == 1 else b"%d,%d" % (start, count)
-
-    lines = [b"@@ -" + span(hunk.old_start, hunk.old_count) + b" +" + span(hunk.new_start, hunk.new_count) + b" @@"]
+def _render_hunk(hunk: Hunk) -> bytes:
+    old = b"%d" % hunk.old_start if hunk.old_count == 1 else b"%d,%d" % (hunk.old_start, hunk.old_count)
+    new = b"%d" % hunk.new_start if hunk.new_count == 1 else b"%d,%d" % (hunk.new_start, hunk.new_count)
+    header = b"@@ -%b +%b @@\n" % (old, new)
     if not hunk.old_missing_newline and not hunk.new_missing_newline:
-        return lines + list(hunk.lines)
-    last_old = max((i for i, line in enumerate(hunk.lines) if line[:1] in b" -"), default=-1)
-    last_new = max((i for i, line in enumerate(hunk.lines) if line[:1] in b" +"), default=-1)
+        return header + hunk.body
+    last_old = max(hunk.markers.rfind(b" "), hunk.markers.rfind(b"-"))
+    last_new = max(hunk.markers.rfind(b" "), hunk.markers.rfind(b"+"))
+    lines: list[bytes] = []
     for index, line in enumerate(hunk.lines):
         lines.append(line)
         ends_old = hunk.old_missing_newline and index == last_old
         ends_new = hunk.new_missing_newline and index == last_new
         if ends_old or ends_new:
             lines.append(b"\\ No newline at end of file")
-    return lines
+    return header + b"\n".join(lines)

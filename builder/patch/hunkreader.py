@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from operator import itemgetter
 
 from builder.patch.model import Hunk
 from builder.util.errors import InputError
 
 _HUNK = re.compile(rb"@@ -(\d{1,9})(?:,(\d{1,9}))? \+(\d{1,9})(?:,(\d{1,9}))? @@(?: (.*))?")
-
+# Markers that do not belong to a hunk's lines; of these, an empty line and a mark for a missing newline can.
+_OTHER = re.compile(rb"[^ +-]")
+_UNCLEAR = (b"\\", b"\0")
+_FIRST = itemgetter(0)
 
 # How many old and new lines a line of a hunk is, by its marker.
 _COUNTED = {b" ": (1, 1), b"-": (1, 0), b"+": (0, 1)}
@@ -26,7 +30,9 @@ class Lines:
         self.where = where
         lines = data.split(b"\n")
         self.complete = lines[-1] == b""
-        self.all = lines[:-1] if self.complete else lines
+        self.all = tuple(lines[:-1] if self.complete else lines)
+        # The first byte of each line, and a zero byte for an empty one: what most of the reading looks at.
+        self.markers = _first_bytes(self.all)
         self.at = 0
         self._hint = (
             "fetch the diff again with `builder lock`"
@@ -57,6 +63,13 @@ class Lines:
     def at_next_file(self, at: int) -> bool:
         """Whether the header lines of another file, with its first hunk, come next."""
         return self.at_plain_header(at) and at + 2 < len(self.all) and self.all[at + 2].startswith(b"@@ -")
+
+
+def _first_bytes(lines: tuple[bytes, ...]) -> bytes:
+    try:
+        return bytes(map(_FIRST, lines))
+    except IndexError:
+        return bytes([line[0] if line else 0 for line in lines])
 
 
 @dataclass
@@ -105,6 +118,9 @@ class HunkReader:
         if (old_count and not old_start) or (new_count and not new_start):
             raise self._lines.fail("a hunk with lines begins at line 1 or later")
         self._lines.at += 1
+        whole = self._plain((old_start, old_count, new_start, new_count), start, match[5] or b"")
+        if whole is not None:
+            return whole
         body = _Body(old_count, new_count, [])
         self._read(body, start)
         # Blank lines behind a complete hunk are an editor's, and nothing.
@@ -122,6 +138,23 @@ class HunkReader:
             old_start, old_count, new_start, new_count, tuple(body.lines), body.old_ended, body.new_ended, start + 1,
             heading=match[5] or b"", header=self._header(start, old_count, new_count) if surplus else "",
         )  # fmt: skip
+
+    def _plain(self, span: tuple[int, int, int, int], start: int, heading: bytes) -> Hunk | None:
+        """The hunk whose lines add up to its header, with something else behind them; None for all that needs a second look."""
+        lines, markers, begin = self._lines.all, self._lines.markers, self._lines.at
+        found = _OTHER.search(markers, begin)
+        end = found.start() if found is not None else len(lines)
+        if found is not None and found[0] in _UNCLEAR:
+            return None
+        own = markers[begin:end]
+        context, removed, added = own.count(b" "), own.count(b"-"), own.count(b"+")
+        if context + removed != span[1] or context + added != span[3] or context == len(own):
+            return None
+        body = b"\n".join(lines[begin:end])
+        if b"\n--- " in body or body.startswith(b"--- "):
+            return None
+        self._lines.at = end
+        return Hunk.read(span, lines[begin:end], own, body, start + 1, heading)
 
     def _read(self, body: _Body, start: int) -> None:
         """Read as many lines as the header counts, and the marks that belong to them."""
@@ -196,6 +229,8 @@ class HunkReader:
 
     def _extent(self, at: int) -> list[bytes]:
         """The lines from `at` on that can belong to a hunk, without the blank ones at their end."""
+        if at < len(self._lines.all) and not self._lines.all[at]:
+            return []
         found: list[bytes] = []
         while at < len(self._lines.all):
             line = self._lines.all[at]

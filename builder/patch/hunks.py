@@ -110,21 +110,20 @@ def old_index(hunk: Hunk) -> int:
     return hunk.old_start - 1 if hunk.old_count else hunk.old_start
 
 
-def stands_at(text: Text, block: Sequence[bytes], index: int, *, missing_newline: bool) -> bool:
+def stands_at(text: Text, block: tuple[bytes, ...], index: int, *, missing_newline: bool) -> bool:
     """Whether `block` is at `index` of `text`, with the same kind of end when it reaches the end."""
-    if index < 0 or index + len(block) > len(text.lines):
+    end = index + len(block)
+    if index < 0 or end > len(text.lines) or text.lines[index:end] != block:
         return False
-    if text.lines[index : index + len(block)] != tuple(block):
-        return False
-    at_end = bool(block) and index + len(block) == len(text.lines)
+    at_end = bool(block) and end == len(text.lines)
     return (at_end and not text.ends) == missing_newline if at_end or missing_newline else True
 
 
-def places(text: Text, block: Sequence[bytes], *, missing_newline: bool = False) -> list[int]:
+def places(text: Text, block: tuple[bytes, ...], *, missing_newline: bool = False) -> list[int]:
     """All places (from 0) of `block` in `text`, in order."""
     if not block:
         return []
-    found = text.find(tuple(block))
+    found = text.find(block)
     if not found:
         return []
     # Only the last place can reach the end of the file, where the newline counts.
@@ -157,24 +156,27 @@ def apply_hunks(text: Text, hunks: Sequence[Hunk], offsets: Sequence[int], fuzze
     """
     parts: list[bytes] = []
     done = 0
-    ends = text.ends
+    lines, ends = text.lines, text.ends
     for hunk, offset, fuzz in zip(hunks, offsets, fuzzes, strict=True):
-        head, tail = _ignored(hunk, fuzz)
-        old, new = hunk.old[head : len(hunk.old) - tail], hunk.new[head : len(hunk.new) - tail]
+        head, tail = _ignored(hunk, fuzz) if fuzz else (0, 0)
+        old, new = hunk.old, hunk.new
+        if fuzz:
+            old, new = old[head : len(old) - tail], new[head : len(new) - tail]
         start = old_index(hunk) + offset + head
         if not stands_at(text, old, start, missing_newline=hunk.old_missing_newline and not tail):
             return None
         # Context stays as it is; only what is between the first and the last change is written anew.
-        first, last = (each - ignored for each, ignored in zip(hunk.context, (head, tail), strict=True))
+        first, last = hunk.context
+        first, last = first - head, last - tail
         begin, end = start + first, start + len(old) - last
         if begin < done:
             return None
-        parts += text.lines[done:begin]
+        parts += lines[done:begin]
         parts += new[first : len(new) - last]
         done = end
-        if start + len(old) == len(text.lines):
+        if start + len(old) == len(lines):
             ends = not (hunk.new_missing_newline and not tail)
-    parts += text.lines[done:]
+    parts += lines[done:]
     return Text(tuple(parts), ends if parts else True)
 
 

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from operator import itemgetter
 from typing import Literal
+
+_ADDED, _REMOVED = b"+-"
+# A hunk with fewer lines is split line by line, a longer one part by part.
+_SHORT = 40
+_WITHOUT_MARKER = itemgetter(slice(1, None))
+_PARTS = re.compile(rb"( *)(-*)\+*")
+_GROUPS = re.compile(rb"( *)([+-]+)")
 
 ChangeKind = Literal["modify", "add", "delete", "rename", "copy", "mode"]
 
@@ -28,23 +37,84 @@ class Hunk:
     header: str = field(default="", compare=False)
     """The header as it should be, when the diff's own counts one line of context too few."""
 
+    @classmethod
+    def read(
+        cls,
+        span: tuple[int, int, int, int],
+        lines: tuple[bytes, ...],
+        markers: bytes,
+        body: bytes,
+        line: int,
+        heading: bytes,
+    ) -> Hunk:
+        """A hunk with what its reader knows, and with what every hunk is asked for.
+
+        A diff can have thousands: setting the attributes of a frozen dataclass one by one, and computing each on demand
+        under a lock, took most of the time.
+        """
+        hunk = object.__new__(cls)
+        old, new = _sides(lines, markers)
+        size = len(markers)
+        hunk.__dict__.update(
+            old_start=span[0], old_count=span[1], new_start=span[2], new_count=span[3], lines=lines,
+            old_missing_newline=False, new_missing_newline=False, diff_line=line, heading=heading, header="",
+            markers=markers, body=body, old=old, new=new,
+            context=(size - len(markers.lstrip(b" ")), size - len(markers.rstrip(b" "))),
+        )  # fmt: skip
+        return hunk
+
+    @cached_property
+    def body(self) -> bytes:
+        """The lines as the diff has them, without the last newline and without marks of a missing one."""
+        return b"\n".join(self.lines)
+
+    @cached_property
+    def markers(self) -> bytes:
+        """The markers of all lines, one byte for each."""
+        return bytes([line[0] for line in self.lines])
+
     @cached_property
     def old(self) -> tuple[bytes, ...]:
         """The lines that the hunk finds."""
-        return tuple(line[1:] for line in self.lines if line[:1] in b" -")
+        return _sides(self.lines, self.markers)[0]
 
     @cached_property
     def new(self) -> tuple[bytes, ...]:
         """The lines that the hunk leaves."""
-        return tuple(line[1:] for line in self.lines if line[:1] in b" +")
+        return _sides(self.lines, self.markers)[1]
 
     @cached_property
     def context(self) -> tuple[int, int]:
         """How many lines of context the hunk begins and ends with."""
-        markers = [line[:1] for line in self.lines]
-        head = next((index for index, marker in enumerate(markers) if marker != b" "), len(markers))
-        tail = next((index for index, marker in enumerate(reversed(markers)) if marker != b" "), len(markers))
-        return head, tail
+        size, markers = len(self.markers), self.markers
+        return size - len(markers.lstrip(b" ")), size - len(markers.rstrip(b" "))
+
+    @cached_property
+    def groups(self) -> tuple[tuple[int, int, int], ...]:
+        """The runs of changed lines: how many lines of context come before each, how many it removes, how many it adds."""
+        return tuple(
+            [(len(kept), changed.count(b"-"), changed.count(b"+")) for kept, changed in _GROUPS.findall(self.markers)]
+        )
+
+
+def _sides(lines: tuple[bytes, ...], markers: bytes) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
+    """The old and the new lines of a hunk, without their markers."""
+    if len(lines) < _SHORT:
+        return (
+            tuple([line[1:] for line in lines if line[0] != _ADDED]),
+            tuple([line[1:] for line in lines if line[0] != _REMOVED]),
+        )
+    bare = list(map(_WITHOUT_MARKER, lines))
+    old: list[bytes] = []
+    new: list[bytes] = []
+    at = 0
+    for match in _PARTS.finditer(markers):
+        kept, removed = match.end(1), match.end(2)
+        old += bare[at:removed]
+        new += bare[at:kept]
+        at = match.end()
+        new += bare[removed:at]
+    return tuple(old), tuple(new)
 
 
 @dataclass(frozen=True)

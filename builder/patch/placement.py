@@ -13,12 +13,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
+from builder.patch.carried import carried
 from builder.patch.hunks import Text, found_at, old_index, result_at, stands_at
-from builder.patch.locate import as_placed, closest, locate_all
+from builder.patch.locate import closest, locate_all
 from builder.patch.model import FileChange, Hunk, HunkCause, HunkFailure
 from builder.patch.ordered import candidates, settled
 from builder.patch.select import Selection
-from builder.patch.tree import Step, Tree, change_in
+from builder.patch.tree import Step, Tree, change_at
 
 # How many rivals of a place are looked at: messages show three.
 _RIVALS = 4
@@ -59,8 +60,7 @@ def in_place(
         found = resolve(change, source.text if source else Text(()), base, steps, headings)
         if found.failures:
             return False
-        there = as_placed(change.hunks, found.spots)
-        if there is None or not change_in(tree, change, there):
+        if not change_at(tree, change, found.spots):
             # What does not fit at all is reported elsewhere.
             return True
     return True
@@ -221,6 +221,18 @@ def _made_already(text: Text, hunk: Hunk, spot: int | None) -> bool:
 
 def _follow(hunk: Hunk, path: str, steps: Sequence[Step]) -> _Followed:
     """Where the lines that a hunk finds in the base are after `steps`."""
+    index = old_index(hunk)
+    if not steps:
+        return _Followed(index)
+    if hunk.old and (runs := carried(steps, path)) is not None:
+        place = runs.block(index, len(hunk.old))
+        if place is not None:
+            return _Followed(place)
+    return _follow_each(hunk, path, steps)
+
+
+def _follow_each(hunk: Hunk, path: str, steps: Sequence[Step]) -> _Followed:
+    """As `_follow`, by looking at each version: for lines that something has changed, or what surrounds them."""
     index = old_index(hunk)
     for step in steps:
         position, touched = -1, False

@@ -6,8 +6,6 @@ tree is compared with what the hunks say, file by file and byte by byte.
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -20,7 +18,6 @@ from builder.patch.diagnose.report import explain
 from builder.patch.diff import patch_input
 from builder.patch.hunks import Text, old_index
 from builder.patch.installed import Installed
-from builder.patch.locate import as_placed
 from builder.patch.model import (
     AppliedHunk,
     AppliedOverlay,
@@ -34,7 +31,8 @@ from builder.patch.model import (
 from builder.patch.placement import Places, resolve
 from builder.patch.select import TEST_FOLDERS, NothingEntersError, Selection, select
 from builder.patch.syntax import judge
-from builder.patch.tree import Content, StackError, Step, Tree, change_in
+from builder.patch.tree import Content, StackError, Step, Tree, change_at, change_in
+from builder.patch.workplace import Workplace, workplace
 from builder.util.errors import InputError
 from builder.util.process import Finished
 
@@ -66,10 +64,11 @@ def run_steps(overlays: Sequence[Overlay], tree: PackageTree, package: str) -> l
     selections = [_select(overlay, package, own[overlay.packages or (package,)], others, tree) for overlay in overlays]
     steps: list[Step] = []
     current = read_base(overlays, selections, tree)
-    for index, (overlay, selection) in enumerate(zip(overlays, selections, strict=True)):
-        step = _step(overlay, selection, current, steps, overlays[index + 1 :])
-        steps.append(step)
-        current = step.after
+    with workplace() as place:
+        for index, (overlay, selection) in enumerate(zip(overlays, selections, strict=True)):
+            step = _step(overlay, selection, current, steps, overlays[index + 1 :], place)
+            steps.append(step)
+            current = step.after
     return steps
 
 
@@ -164,24 +163,32 @@ def apply_overlay(
     overlay: Overlay, selection: Selection, before: Tree, steps: Sequence[Step], later: Sequence[Overlay]
 ) -> tuple[Tree, tuple[AppliedHunk, ...]]:
     """One overlay on a private copy: the tree after it, and where its hunks went."""
-    step = _step(overlay, selection, before, steps, later)
+    with workplace() as place:
+        step = _step(overlay, selection, before, steps, later, place)
     return step.after, step.hunks
 
 
 def _step(
-    overlay: Overlay, selection: Selection, before: Tree, steps: Sequence[Step], later: Sequence[Overlay]
+    overlay: Overlay,
+    selection: Selection,
+    before: Tree,
+    steps: Sequence[Step],
+    later: Sequence[Overlay],
+    place: Workplace,
 ) -> Step:
     """Find the places, let GNU patch apply, and compare its result with what the hunks say."""
     plan = None if overlay.fuzz else _planned(overlay, selection, before, steps)
     changes = plan.changes if plan is not None else [_whole(change, before) for change in selection.changes]
     concerned = _touched(selection.changes)
-    done, found = _patched(overlay, changes, {path: before[path] for path in concerned if path in before})
+    done, found = _patched(overlay, changes, {path: before[path] for path in concerned if path in before}, place)
     reported = gnupatch.read_placed(done.stdout)
     if plan is None and overlay.fuzz:
         plan = _as_reported(selection, before, reported)
     if done.returncode == 0 and plan is not None and _modes_of(found, plan.expected) == plan.expected:
-        untouched = {path: content for path, content in before.items() if path not in concerned}
-        after = {**untouched, **plan.expected}
+        after = dict(before)
+        for path in concerned:
+            after.pop(path, None)
+        after.update(plan.expected)
         _check_folders(overlay, selection, after)
         hunks = _report(selection.changes, plan, reported)
         return Step(overlay, selection, before, after, hunks, plan.spots)
@@ -208,9 +215,8 @@ def _planned(overlay: Overlay, selection: Selection, before: Tree, steps: Sequen
         source = tree.get(change.old_path or "")
         text = source.text if source is not None else Text(())
         found = resolve(change, text, base, steps, overlay.headings)
-        there = as_placed(change.hunks, found.spots) if found.complete else None
         given = _whole(change, tree)
-        if there is None or not change_in(tree, change, there):
+        if not found.complete or not change_at(tree, change, found.spots):
             return None
         changes.append(given if found.by_gnu_patch or change.carried_out else _exact(change, found.spots))
         places.append(found)
@@ -272,49 +278,26 @@ def _report(changes: Sequence[FileChange], plan: _Plan, reported: Sequence[gnupa
     placed = {(each.section, each.number): each for each in reported}
     hunks: list[AppliedHunk] = []
     for section, (change, places) in enumerate(zip(changes, plan.places, strict=True)):
-        shift = 0
+        path, shift = change.path, 0
+        exact = bool(places.spots) and not places.by_gnu_patch
         for number, hunk in enumerate(change.hunks, 1):
             spot = placed.get((section, number))
             line = spot.line if spot else max(hunk.new_start, 1)
             offset, fuzz = (spot.offset, spot.fuzz) if spot else (0, 0)
-            if places.spots and not places.by_gnu_patch:
+            if exact:
                 index = places.spots[number - 1] or 0
                 offset, line = index - old_index(hunk), index + shift + 1
             shift += hunk.new_count - hunk.old_count
             chosen = places.chosen[number - 1] if places.chosen else ""
-            hunks.append(AppliedHunk(change.path, number, hunk.diff_line, line, offset, fuzz, chosen))
+            hunks.append(AppliedHunk(path, number, hunk.diff_line, line, offset, fuzz, chosen))
     return tuple(hunks)
 
 
-def _patched(overlay: Overlay, changes: Sequence[FileChange], files: Tree) -> tuple[Finished, Tree]:
-    """Let GNU patch apply the changes to a private copy of `files`: how it ended, and every file that is then present."""
-    with tempfile.TemporaryDirectory(prefix="builder-stack-") as name:
-        made: set[Path] = set()
-        for path, content in files.items():
-            target = Path(name, path)
-            if target.parent not in made:
-                target.parent.mkdir(parents=True, exist_ok=True)
-                made.add(target.parent)
-            target.write_bytes(content.data)
-            target.chmod(content.mode)
-        done = gnupatch.apply(patch_input(changes), Path(name), fuzz=overlay.fuzz)
-        return done, _read_folder(name) if done.returncode == 0 else {}
-
-
-def _read_folder(folder: str) -> Tree:
-    """Everything in the folder, links included: a stray `.orig` or `.rej` makes the comparison fail."""
-    found: Tree = {}
-    left = [folder]
-    while left:
-        with os.scandir(left.pop()) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    left.append(entry.path)
-                    continue
-                data = b"" if entry.is_symlink() else Path(entry.path).read_bytes()
-                executable = bool(entry.stat(follow_symlinks=False).st_mode & 0o100)
-                found[entry.path[len(folder) + 1 :]] = Content(data, executable)
-    return found
+def _patched(overlay: Overlay, changes: Sequence[FileChange], files: Tree, place: Workplace) -> tuple[Finished, Tree]:
+    """Let GNU patch apply the changes to private `files`: how it ended, and every file that is then present."""
+    folder = place.prepare(files)
+    done = gnupatch.apply(patch_input(changes), Path(folder), fuzz=overlay.fuzz)
+    return done, place.read() if done.returncode == 0 else {}
 
 
 def _modes_of(found: Tree, expected: Tree) -> Tree:
@@ -371,13 +354,15 @@ def stack_file(path: str, old: Content | None, new: Content | None, overlays: tu
 
 
 def _result(applied: Sequence[AppliedOverlay], base: Tree, after: Tree) -> StackResult:
+    owners: dict[str, list[str]] = {}
+    for overlay in applied:
+        for path in overlay.files:
+            owners.setdefault(path, []).append(overlay.id)
     files = []
     for path in sorted(base.keys() | after.keys()):
         old, new = base.get(path), after.get(path)
-        if old == new:
-            continue
-        owners = tuple(overlay.id for overlay in applied if path in overlay.files)
-        files.append(stack_file(path, old, new, owners))
+        if old != new:
+            files.append(stack_file(path, old, new, tuple(owners.get(path, ()))))
     seen: set[str] = set()
     disjoint = True
     for overlay in applied:

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
+from typing import Any
 
 from builder.patch import gnupatch
-from builder.patch.hunks import Text, apply_hunks
+from builder.patch.hunks import Text, apply_hunks, old_index
 from builder.patch.locate import locate_all
 from builder.patch.model import AppliedHunk, FileChange, Hunk, HunkFailure, Overlay
 from builder.patch.select import Selection
@@ -65,6 +66,11 @@ class Step:
     hunks: tuple[AppliedHunk, ...] = ()
     spots: Mapping[int, Sequence[int | None]] = field(default_factory=dict)
     """Where the hunks of a change went in the file before it (index from 0), by the change's line in the diff."""
+
+    @cached_property
+    def carried(self) -> dict[str, Any]:
+        """What is known of where the base's lines are after this step, by the base's path (see `builder.patch.carried`)."""
+        return {}
 
     def moved(self, change: FileChange, index: int) -> int | None:
         """Where the line `index` (from 0) of a file is after one of this overlay's changes; None when it is gone."""
@@ -122,6 +128,19 @@ def apply_change(tree: Tree, change: FileChange, spots: Sequence[gnupatch.Placed
 
 def change_in(tree: Tree, change: FileChange, spots: Sequence[gnupatch.Placed | None]) -> bool:
     """Make one file change in a tree, strictly; False, with the tree as it was, when it does not fit."""
+    offsets, fuzzes = [spot.offset if spot else 0 for spot in spots], [spot.fuzz if spot else 0 for spot in spots]
+    return _change(tree, change, offsets, fuzzes)
+
+
+def change_at(tree: Tree, change: FileChange, spots: Sequence[int | None]) -> bool:
+    """As `change_in`, with the hunks at these places (index from 0); False when one of them has none."""
+    if None in spots:
+        return False
+    offsets = [(spot or 0) - old_index(hunk) for hunk, spot in zip(change.hunks, spots, strict=True)]
+    return _change(tree, change, offsets, [0] * len(offsets))
+
+
+def _change(tree: Tree, change: FileChange, offsets: Sequence[int], fuzzes: Sequence[int]) -> bool:
     source = tree.get(change.old_path) if change.old_path is not None else None
     if change.kind == "add":
         if change.path in tree:
@@ -129,12 +148,7 @@ def change_in(tree: Tree, change: FileChange, spots: Sequence[gnupatch.Placed | 
         source = Content(b"")
     if source is None or (change.kind in ("rename", "copy") and change.new_path in tree):
         return False
-    text = apply_hunks(
-        source.text,
-        change.hunks,
-        [spot.offset if spot else 0 for spot in spots],
-        [spot.fuzz if spot else 0 for spot in spots],
-    )
+    text = apply_hunks(source.text, change.hunks, offsets, fuzzes)
     if text is None or (change.kind == "delete" and text.lines and not change.carried_out):
         return False
     if change.kind in ("delete", "rename") and change.old_path is not None:

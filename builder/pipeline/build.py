@@ -103,3 +103,18 @@ def docker_base(workspace: Workspace) -> str:
         "a wheel base has no image to build on with Docker",
         hint="use --engine oci, or a base such as vllm/vllm-openai:v0.20.0",
     )
+
+
+def rendered_base(workspace: Workspace) -> str:
+    """What FROM names in a context that leaves this machine: a registry's image, by digest.
+
+    Raises `InputError` for a base that only this machine has.
+    """
+    base = workspace.lock.base
+    if base.parsed.kind in ("docker", "oci"):
+        raise InputError(
+            f"only this machine has the base {base.reference}: a context with it would build nowhere else",
+            hint=f"build it here: `builder build {workspace.project.recipe} --engine docker`; or push the base to a "
+            "registry, and name it there as the recipe's base",
+        )
+    return docker_base(workspace)

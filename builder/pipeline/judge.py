@@ -21,7 +21,7 @@ from builder.util.files import sha256
 from builder.util.project import Project, find_project
 from builder.vllm.lint.context import Package
 from builder.vllm.lint.run import Report, lint_file, read_package
-from builder.vllm.reader.source import Source, from_cache, from_tree
+from builder.vllm.reader.source import Source, from_cache, from_kept, from_tree
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def judge_of_recipe(project: Project, recipe: Recipe, *, context: Context) -> Ju
     if lock.recipe != recipe.digest:
         raise MismatchError(
             f"{project.show(project.lock_path)} is older than {project.show(project.recipe_path)}",
-            hint=f"run `builder lock {recipe.name}` and look at the difference before you commit it",
+            hint=f"run `builder lock {project.recipe}` and look at the difference before you commit it",
         )
     platform = Platform.parse(recipe.platforms[0])
     plan = make_plan(project, lock, platform, context=context)
@@ -126,6 +126,9 @@ def _source(
     if kept is not None and context.offline:
         return kept
     try:
+        whole = from_kept(opened, name=name, version=version, package=package, over=over, key=key)
+        if whole is not None:
+            return whole
         with context.console.progress(f"reading {package} from the base"):
             return from_tree(opened(), name=name, package=package, over=over, key=key)
     except BuilderError:

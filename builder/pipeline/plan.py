@@ -19,9 +19,11 @@ from builder.image.rootfs import InstalledRecord, Rootfs, compose
 from builder.oci.types import Descriptor
 from builder.patch.model import Overlay, StackFile, StackResult
 from builder.patch.stack import apply_stack
+from builder.pipeline.locking.added import read_added
 from builder.pipeline.locking.base import OWN_FOLDER, epoch_of
 from builder.pipeline.locking.make import ENTRYPOINT_SOURCE, load_profiles
 from builder.pipeline.locking.overlays import naming, read_overlay
+from builder.pipeline.locking.wheels import unpack_locked
 from builder.util.context import Context
 from builder.util.errors import ApplyError, MismatchError
 from builder.util.files import ContentCache, file_sha256, sha256
@@ -79,20 +81,26 @@ def check_fresh(project: Project, recipe: Recipe, lock: Lock) -> None:
         changed.append(project.show(project.recipe_path))
     else:
         changed += [f"{project.show(project.lock_path)}, {key}" for key in _not_the_recipes(recipe, lock)]
-    locked = {profile.name: profile for profile in lock.profiles}
+    pinned = {profile.name: profile for profile in lock.profiles}
     changed += [
         project.show(project.profiles / f"{profile.name}.yaml")
         for profile in load_profiles(project, recipe.profiles)
-        if locked.get(profile.name) != profile
+        if pinned.get(profile.name) != profile
     ]
+    added = {each.source: each.sha256 for locked in lock.base.platforms.values() for each in locked.added}
+    changed += [name for name, digest in added.items() if not _has_digest(project.root / name, digest)]
     if file_sha256(ENTRYPOINT_SOURCE) != lock.entrypoint:
         changed.append("the serve entrypoint (another version of builder)")
     if changed:
         raise MismatchError(
             f"{project.show(project.lock_path)} is older than what it locks",
             details=[("changed", name) for name in changed],
-            hint=f"run `builder lock {recipe.name}` and look at the difference before you commit it",
+            hint=f"run `builder lock {project.recipe}` and look at the difference before you commit it",
         )
+
+
+def _has_digest(path: Path, digest: str) -> bool:
+    return path.is_file() and file_sha256(path) == digest
 
 
 def _not_the_recipes(recipe: Recipe, lock: Lock) -> list[str]:
@@ -101,6 +109,8 @@ def _not_the_recipes(recipe: Recipe, lock: Lock) -> list[str]:
         ("name", recipe.name, lock.name),
         ("package", recipe.package, lock.package),
         ("description", recipe.description, lock.description),
+        ("source", recipe.source, lock.source),
+        ("licenses", recipe.licenses, lock.licenses),
         ("default_profile", recipe.default, lock.default_profile),
         ("profiles", recipe.profiles, tuple(profile.name for profile in lock.profiles)),
         ("base.reference", recipe.base, lock.base.reference),
@@ -109,6 +119,10 @@ def _not_the_recipes(recipe: Recipe, lock: Lock) -> list[str]:
         ("overlays", [spec.id for spec in recipe.overlays], [overlay.id for overlay in lock.overlays]),
         ("checkpoint", recipe.checkpoint is None, lock.checkpoint is None),
     ]
+    for name, locked in lock.base.platforms.items():
+        ids, files = [each.id for each in locked.installed], [each.source for each in locked.added]
+        pairs.append((f"base.platforms, {name}, installed", [each.id for each in recipe.wheels], ids))
+        pairs.append((f"base.platforms, {name}, added", [each.path for each in recipe.files], files))
     for spec, overlay in zip(recipe.overlays, lock.overlays, strict=False):
         for key in ("fuzz", "accept_undelivered", "requires", "why", "drop_when"):
             pairs.append((f"overlays, {overlay.id}, {key}", getattr(spec, key), getattr(overlay, key)))
@@ -126,15 +140,22 @@ def make_plan(project: Project, lock: Lock, platform: Platform, *, context: Cont
     Raises `MismatchError` when anything is not as the lock has it.
     """
     overlays = [read_overlay(project, overlay) for overlay in lock.overlays]
+    locked = lock.base.platforms[str(platform)]
+    brought = unpack_locked(locked.installed, locked.root, project=project, context=context)
     return plan_of_stack(
-        lock, platform, overlays, entrypoint=ENTRYPOINT_SOURCE.read_bytes(), root=project.root, context=context
-    )
+        lock, platform, overlays, entrypoint=ENTRYPOINT_SOURCE.read_bytes(), root=project.root, context=context,
+        brought=brought | read_added(project, locked.added),
+    )  # fmt: skip
 
 
 def plan_of_stack(
-    lock: Lock, platform: Platform, overlays: Sequence[Overlay], *, entrypoint: bytes, root: Path, context: Context
-) -> Plan:
-    """The plan of a lock whose diffs are at hand. `root` is what a base's folder or wheel is relative to."""
+    lock: Lock, platform: Platform, overlays: Sequence[Overlay], *, entrypoint: bytes, root: Path, context: Context,
+    brought: Mapping[str, tuple[bytes, int]] | None = None,
+) -> Plan:  # fmt: skip
+    """The plan of a lock whose diffs are at hand. `root` is what a base's folder or wheel is relative to.
+
+    `brought` is what wheels and `files:` bring, by path from `/`.
+    """
     locked = lock.base.platforms[str(platform)]
     known, records = _tree(root, lock, platform, context=context)
     try:
@@ -149,17 +170,17 @@ def plan_of_stack(
         ) from error
     _check_result(locked, result)
     base = base_image(root, lock, platform, context=context)
-    return compose_plan(lock, base, result, records, entrypoint)
+    return compose_plan(lock, base, result, records, entrypoint, brought)
 
 
 def plan_of_contents(
     lock: Lock, platform: Platform, contents: Mapping[str, tuple[bytes, int]], *, entrypoint: bytes, root: Path,
-    context: Context,
+    context: Context, brought: Mapping[str, tuple[bytes, int]] | None = None,
 ) -> Plan:  # fmt: skip
     """The plan of a lock whose diffs are not at hand: `contents` has what the patched files become, with their modes."""
     base = base_image(root, lock, platform, context=context)
     records = installed_records(root, lock, platform, context=context)
-    return compose_plan(lock, base, result_of_contents(lock, platform, contents), records, entrypoint)
+    return compose_plan(lock, base, result_of_contents(lock, platform, contents), records, entrypoint, brought)
 
 
 def result_of_contents(lock: Lock, platform: Platform, contents: Mapping[str, tuple[bytes, int]]) -> StackResult:
@@ -197,6 +218,7 @@ def compose_plan(
             f"{OWN_FOLDER}/record.json": (record, 0o644),
             **(more or {}),
         },
+        removed=[path for each in locked.installed for path in each.removed],
     )
     return Plan(platform, locked, base, result, rootfs, record)
 

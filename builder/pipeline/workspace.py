@@ -10,6 +10,7 @@ from builder.documents.reference import Platform
 from builder.pipeline.locking.make import lock_or_make
 from builder.pipeline.plan import Plan, check_epoch, check_fresh, make_plan
 from builder.util.context import Context
+from builder.util.errors import InputError
 from builder.util.project import Project, find_project
 
 
@@ -32,10 +33,23 @@ class Workspace:
         return plans
 
 
-def open_workspace(name: str, *, context: Context) -> Workspace:
-    """Find a recipe and read its lock, making the lock when there is none. A lock that is out of date is an error."""
+def missing_lock(project: Project) -> InputError:
+    """The error of a command that needs a lock and writes none."""
+    return InputError(
+        f"{project.show(project.lock_path)} does not exist",
+        hint=f"make it and commit it: builder lock {project.recipe}",
+    )
+
+
+def open_workspace(name: str, *, context: Context, make: bool = True) -> Workspace:
+    """Find a recipe and read its lock. A lock that is out of date is an error.
+
+    When there is none, it is made and written; without `make`, that is an error too, with the command that makes it.
+    """
     project = find_project(name)
     recipe = load_recipe(project.recipe_path)
+    if not make and not project.lock_path.is_file():
+        raise missing_lock(project)
     lock = lock_or_make(project, recipe, context=context)
     check_fresh(project, recipe, lock)
     return Workspace(project, recipe, lock, context)

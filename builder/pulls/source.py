@@ -112,7 +112,8 @@ def neither(name: str, api: UnreachableError, git: UnreachableError) -> Unreacha
     return UnreachableError(
         f"cannot fetch {name}",
         details=[("api", api.message), ("git", git.message), *git.details],
-        hint=api.hint if told else git.hint,
+        hint=f"{api.hint if told else git.hint}; without GitHub: save the pull request's diff as overlays/NAME.diff and list "
+        "it with `file:` instead of `pull:`",
     )
 
 

@@ -49,7 +49,7 @@ def mirror(workspace: Workspace, to: Reference) -> Mirrored:
     if lock.base.parsed.kind != "registry":
         raise InputError(
             f"{lock.base.reference} has no registry to be mirrored from",
-            hint="keep the folder, the image or the wheel itself; `builder mirror` copies a registry's image",
+            hint="keep the folder, the image or the wheel itself; a mirror is of a registry's image",
         )
     base = open_locked(lock.base, root=workspace.project.root, context=context)
     registry = Registry(to.registry, context=context)

@@ -11,11 +11,14 @@ from builder.base.open import open_locked
 from builder.documents.reference import Reference
 from builder.documents.verdict import read_verdict
 from builder.image.built import Built
-from builder.oci.artifact import Evidence
+from builder.oci.artifact import OUTCOME, Evidence
+from builder.oci.registry.client import Registry
 from builder.pipeline.build import build_images
 from builder.pipeline.locking.overlays import read_overlay
 from builder.pipeline.workspace import Workspace
-from builder.release.evidence.collect import OUTCOME, make_evidence, read_verdicts, write_evidence
+from builder.release.attest.signing import Signing
+from builder.release.attest.store import sign_evidence
+from builder.release.evidence.collect import make_evidence, read_verdicts, write_evidence
 from builder.release.evidence.repository import find_repository
 from builder.release.push import Moved, push
 from builder.util.context import Context
@@ -34,6 +37,9 @@ class PublishOptions:
     allow_failed: bool = False
     """Move `tags` also when a verdict has failed or cannot be read."""
     sign: Callable[[str], None] | None = None
+    """Signs an image by its name, such as with cosign."""
+    signing: Signing | None = None
+    """Signs the statements about the image."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +79,7 @@ def prepare(workspace: Workspace, to: Sequence[str], options: PublishOptions) ->
             f"where should {workspace.recipe.name} go?", hint="name a repository with --to, or 'publish' in the recipe"
         )
     targets = tuple(target_of(name) for name in names)
+    _check_policies(workspace, targets, options)
     kind = workspace.lock.base.parsed.kind
     if kind in ("wheel", "docker"):
         raise InputError(
@@ -91,6 +98,19 @@ def prepare(workspace: Workspace, to: Sequence[str], options: PublishOptions) ->
     if options.evidence_folder is not None:
         write_evidence(options.evidence_folder, evidence)
     return Prepared(workspace, built, targets, tuple(evidence))
+
+
+def _check_policies(workspace: Workspace, targets: Sequence[Reference], options: PublishOptions) -> None:
+    """Raise `InputError` for a tag that has a policy: such a tag moves when the image was judged, not when it is pushed."""
+    policies = workspace.recipe.policies
+    for tag in options.tags:
+        if tag in policies:
+            raise InputError(
+                f"{workspace.recipe.name} has a policy for the tag {tag!r}: publishing does not move it",
+                details=[("policy", policies[tag])],
+                hint=f"publish without --tag, then: builder promote {targets[0].name}@DIGEST --to {tag} "
+                f"--policy {policies[tag]}",
+            )
 
 
 def _judge(verdicts: Sequence[Evidence], options: PublishOptions) -> None:
@@ -117,9 +137,13 @@ def publish(prepared: Prepared, options: PublishOptions, *, context: Context) ->
     for target in prepared.targets:
         # Layers are mounted from a repository of the target's own registry, the base's or a mirror's.
         home = next((each for each in homes if each.registry == target.registry), None)
+        registry = Registry(target.registry, context=context)
+        evidence = prepared.evidence
+        if options.signing is not None:
+            evidence = tuple(sign_evidence(evidence, options.signing, registry, target.repository))
         moved = push(
             built, target, home, lambda layer: base.blob(owner[layer.digest], layer),
-            evidence=prepared.evidence, tags=tags, sign=options.sign, context=context,
+            evidence=evidence, tags=tags, sign=options.sign, registry=registry, context=context,
         )  # fmt: skip
         done.append(
             Published(

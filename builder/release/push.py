@@ -18,6 +18,7 @@ from builder.oci.referrers import attach
 from builder.oci.registry.client import PARALLEL, Registry, UnsupportedManifestError
 from builder.oci.registry.upload import at_hand, upload
 from builder.oci.types import BlobSource, Descriptor
+from builder.release.tags import held_digest, set_tag
 from builder.util.context import Context, Progress
 from builder.util.errors import MismatchError, UnreachableError
 
@@ -49,7 +50,7 @@ class Moved:
 
 def check_immutable(registry: Registry, target: Reference, built: Built) -> bool:
     """Whether the immutable tag is set. Raises `MismatchError` when it names another image."""
-    held = _held(registry, target, built.tags.immutable, built.top.digest)
+    held = held_digest(registry, target, built.tags.immutable, built.top.digest)
     if held not in (None, built.top.digest):
         raise MismatchError(
             f"{target.name}:{built.tags.immutable} is another image",
@@ -57,15 +58,6 @@ def check_immutable(registry: Registry, target: Reference, built: Built) -> bool
             hint="an immutable tag is never moved: somebody pushed other content under it, find out who",
         )
     return held is not None
-
-
-def _held(registry: Registry, target: Reference, tag: str, wanted: str) -> str | None:
-    """The digest that a tag names. One that is not `wanted` is taken from the manifest itself, not from a header."""
-    held = registry.has_manifest(target.repository, tag)
-    if held in (None, wanted):
-        return held
-    found = registry.find_manifest(target.repository, tag)
-    return found[2] if found is not None else None
 
 
 def push(
@@ -88,18 +80,21 @@ def push(
     """
     registry = registry or Registry(target.registry, context=context)
     moved = Moved()
-    if not _is_complete(registry, target, built):
+    complete = _is_complete(registry, target, built)
+    if not complete:
         _push_blobs(registry, target.repository, built, base, source, moved, context)
         _push_manifests(registry, target, built)
     moved.evidence = attach(registry, target.repository, [referrer(each) for each in evidence])
     if sign is not None:
         sign(f"{target.name}@{built.top.digest}")
     data = built.index if built.index is not None else next(iter(built.images.values())).manifest_bytes
-    if not check_immutable(registry, target, built):
-        _set_tag(registry, target, built.tags.immutable, data, built.top)
+    # Where nothing was missing and nothing was sent, the tag is what it was a moment ago.
+    unchanged = complete and not moved.evidence and sign is None
+    if not unchanged and not check_immutable(registry, target, built):
+        set_tag(registry, target, built.tags.immutable, data, built.top, again="publish")
     for tag in tags:
-        if _held(registry, target, tag, built.top.digest) != built.top.digest:
-            _set_tag(registry, target, tag, data, built.top)
+        if held_digest(registry, target, tag, built.top.digest) != built.top.digest:
+            set_tag(registry, target, tag, data, built.top, again="publish")
     return moved
 
 
@@ -124,27 +119,6 @@ def _push_manifests(registry: Registry, target: Reference, built: Built) -> None
             details=error.details,
             hint="publish a recipe with a single entry in `platforms`: such an image needs no index",
         ) from error
-
-
-def _set_tag(registry: Registry, target: Reference, tag: str, data: bytes, top: Descriptor) -> None:
-    """Set a tag and read it back. A registry may need a moment before it shows what it has stored."""
-    limits = registry.context.limits
-    registry.put_manifest(target.repository, tag, data, top.media_type)
-    for attempt in range(1, limits.attempts + 1):
-        found = _held(registry, target, tag, top.digest)
-        if found == top.digest:
-            return
-        if attempt < limits.attempts:
-            limits.clock.sleep(limits.pause(attempt))
-    raise MismatchError(
-        f"{target.name}:{tag} names another image than was just set"
-        if found
-        else f"{target.name}:{tag} was set, and the registry does not show it",
-        details=[("wanted", top.digest), ("found", str(found))],
-        hint="somebody else publishes under this tag at this moment: agree on who does, then publish again"
-        if found
-        else "publish again; if it stays, the registry, or a mirror of it, shows old content",
-    )
 
 
 def _push_blobs(

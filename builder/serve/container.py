@@ -44,6 +44,7 @@ def stack_key(lock: Lock, platform: str) -> str:
     """
     locked = lock.base.platforms[platform]
     content = [lock.base.digest, locked.manifest, *([file.path, file.after] for file in locked.files)]
+    content += [[each.name, each.record] for each in locked.installed]
     return sha256(json.dumps(content, separators=(",", ":")).encode())[:12]
 
 
@@ -75,6 +76,14 @@ def cache_for(lock: Lock, user: str | None) -> str:
     if os.geteuid() == 0:
         os.chown(folder, int(uid), int(gid or uid))
     return str(folder)
+
+
+def default_profile(lock: Lock) -> str:
+    """The profile that is meant when none is named. Raises `InputError` when the lock has no default."""
+    if lock.default_profile is not None:
+        return lock.default_profile
+    names = ", ".join(profile.name for profile in lock.profiles)
+    raise InputError("which profile?", hint=f"{lock.name} has no default; it has: {names or 'none'}")
 
 
 def locked_profile(lock: Lock, name: str) -> Profile:

@@ -41,7 +41,7 @@ _KINDS: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ),
     (
         "wrong checkpoint", ("FP8 vocabulary tables", "weight_scale_inv is (", "no weight_scale_inv for this table", "size mismatch", "The size of tensor", "shape mismatch"),
-        "the checkpoint's config or scales are not what the overlay for FP8 tables takes: `builder checkpoint check` says what is wrong",
+        "the checkpoint's config or scales are not what the overlay for FP8 tables takes: `builder checkpoint check DIR` says what is wrong",
     ),
     (
         "missing parameter", ("There is no module or parameter named", "not initialized from checkpoint", "weight_scale"),
@@ -65,7 +65,7 @@ _KINDS: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ),
     (
         "wrong flag", ("unrecognized arguments", "invalid choice", "argument --", "ValidationError", "validation error"),
-        "a key of the profile, or a flag of the caller, is not one that this vLLM takes: `builder profile lint` says which",
+        "a key of the profile, or a flag of the caller, is not one that this vLLM takes: `builder profile lint PROFILE` says which",
     ),
 )  # fmt: skip
 

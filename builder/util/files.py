@@ -15,6 +15,7 @@ from typing import IO
 
 from builder.util.errors import InputError, MismatchError
 
+_OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 _NOT_A_FILE = {errno.ELOOP, errno.ENXIO, errno.ENODEV, errno.ENAMETOOLONG}
 
 
@@ -56,7 +57,7 @@ def open_regular(path: Path, name: str | None = None) -> Iterator[IO[bytes]]:
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
         raise InputError(f"{name or path} is not a regular file", hint="name a file, not a folder, a pipe or a device")
-    with os.fdopen(handle, "rb") as stream, naming(path):
+    with os.fdopen(handle, "rb") as stream:
         yield stream
 
 
@@ -111,7 +112,10 @@ def replacing(path: Path, *, mode: int = 0o644) -> Iterator[IO[bytes]]:
             os.fsync(stream.fileno())
             temporary.chmod(mode)
             temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, OSError) and error.errno in _OF_THE_DISK and error.filename is None:
+            # Writing to a handle names no file.
+            error.filename = str(path)
         with suppress(FileNotFoundError):
             temporary.unlink()
         raise

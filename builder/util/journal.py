@@ -6,6 +6,7 @@ from here on the change is decided, and whoever comes next finishes it. Before, 
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -65,9 +66,9 @@ def _write(files: Mapping[Path, bytes], root: Path | None) -> None:
             with suppress(OSError):
                 journal.unlink()
         if isinstance(error, OSError):
-            raise InputError(
-                f"cannot write {path}: {error.strerror}", hint="nothing was written; see the folder's permissions"
-            ) from error
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            hint = "make room there, then run it again" if full else "see the folder's permissions"
+            raise InputError(f"cannot write {path}: {error.strerror}", hint=f"nothing was written; {hint}") from error
         raise
     if journal is not None:
         _durable({path.parent for _, path in staged})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,9 +20,12 @@ class Project:
 
     @property
     def recipe(self) -> str:
-        """The recipe as a command in the root takes it: `NAME` when it is `images/NAME.yaml`, else its file."""
+        """The recipe as a command in the working folder takes it: `NAME` when it is `images/NAME.yaml`, else its file."""
+        here = Path.cwd().resolve()
         inside = self.recipe_path.parent == self.root / "images" and self.recipe_path.suffix == ".yaml"
-        return self.recipe_path.stem if inside else self.show(self.recipe_path)
+        if inside and here.is_relative_to(self.root):
+            return self.recipe_path.stem
+        return os.path.relpath(self.recipe_path, here)
 
     @property
     def lock_path(self) -> Path:
@@ -47,33 +52,57 @@ class Project:
             return str(path)
 
 
-def find_project(recipe: str, *, cwd: Path | None = None) -> Project:
-    """Find the recipe that a user named: a path to a YAML file, or a NAME for `images/NAME.yaml` under the working folder.
+def project_folder(cwd: Path | None = None) -> Path:
+    """The working folder, or the nearest one above it that has an `images/` folder; the working folder when none has."""
+    here = (cwd or Path.cwd()).resolve()
+    return next((folder for folder in (here, *here.parents) if (folder / "images").is_dir()), here)
 
-    What a killed run had decided to write there is finished first.
+
+def recipe_names(folder: Path) -> list[str]:
+    """The names of the recipes in `folder/images`."""
+    found = (path for suffix in ("*.yaml", "*.yml") for path in (folder / "images").glob(suffix))
+    return sorted(path.stem for path in found if not path.stem.endswith(".lock"))
+
+
+def find_project(recipe: str, *, cwd: Path | None = None) -> Project:
+    """Find the recipe that a user named: a path to a YAML file, or a NAME for `images/NAME.yaml`.
+
+    A name is looked for in the working folder and in those above it. What a killed run had decided to write there is
+    finished first.
 
     The root is the parent of the `images/` folder that contains the recipe, else the recipe's own folder.
     """
     here = cwd or Path.cwd()
-    candidates = (
-        [here / recipe] if recipe.endswith((".yaml", ".yml")) else [here / "images" / f"{recipe}.yaml", here / recipe]
-    )
+    folder = project_folder(here)
+    if recipe.endswith((".lock.yaml", ".lock.yml")) and (here / recipe).is_file():
+        raise InputError(
+            f"{recipe} is a lock, not a recipe",
+            hint=f"name the recipe that it belongs to: {recipe.replace('.lock.', '.')}",
+        )
+    named = recipe.endswith((".yaml", ".yml"))
+    candidates = [here / recipe] if named else [folder / "images" / f"{recipe}.yaml", here / recipe]
     for candidate in candidates:
         if candidate.is_file():
             path = candidate.resolve()
             root = path.parent.parent if path.parent.name == "images" else path.parent
             finish(root)
             return Project(root, path)
-    folder = here / "images"
-    known = sorted(path.stem for path in folder.glob("*.yaml") if not path.name.endswith(".lock.yaml"))
-    hint = f"recipes here: {', '.join(known)}" if known else "name a recipe file, or work in a folder that has images/"
-    import difflib
-
-    near = difflib.get_close_matches(recipe, known, n=1)
-    if near:
-        hint = f"did you mean {near[0]}? {hint}"
     raise InputError(
         f"there is no recipe {recipe!r}",
         details=[("looked", ", ".join(str(candidate) for candidate in candidates))],
-        hint=hint,
+        hint=_which(recipe, here, recipe_names(folder)),
     )
+
+
+def _which(recipe: str, here: Path, known: list[str]) -> str:
+    """What could have been meant: a known name, a recipe file beside it, or a new one."""
+    beside = sorted(
+        path.name for path in here.glob("*.yaml") if path.stem == recipe and not path.stem.endswith(".lock")
+    )
+    if beside:
+        return f"did you mean the file {beside[0]}?"
+    if not known:
+        return "name a recipe file, work in a folder that has images/, or begin one: builder init NAME --pull NUMBER"
+    near = difflib.get_close_matches(recipe, known, n=1)
+    meant = f"did you mean {near[0]}? " if near else ""
+    return f"{meant}recipes here: {', '.join(known)}"

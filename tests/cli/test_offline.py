@@ -101,7 +101,7 @@ RECIPES = {
 
 
 def test_every_command_that_has_the_option_is_here() -> None:
-    assert offline_commands().keys() == {*ARGUMENTS, "stack import"}
+    assert offline_commands().keys() == {*ARGUMENTS, "stack import", "doctor"}
 
 
 @pytest.mark.parametrize("missing", RECIPES)
@@ -120,7 +120,21 @@ def test_offline_calls_nobody(
     code = run([*command.split(), *ARGUMENTS[command], "--offline"])
     said = capfd.readouterr().err
     assert (code, door.calls) == (2, 0), said
-    assert "--offline" in said
+    # Of a recipe without a lock, these say what makes one before they need anything else.
+    assert ("builder lock small" if command in ("rebase", "stack export", "verify") else "--offline") in said
+
+
+def test_the_doctor_asks_nobody_offline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], door: Door
+) -> None:
+    document = {"pull": PULL}
+    project = make_project(
+        tmp_path, {}, overlays=[document], checkpoint={"repo": "o/n"}, base="vllm/vllm-openai:v0.0.1"
+    )
+    monkeypatch.chdir(project)
+    assert run(["doctor", "--offline"]) == 0
+    assert door.calls == 0
+    assert "not asked" in capfd.readouterr().out
 
 
 @pytest.mark.parametrize("base", ["wheel:vllm==0.0.1", "vllm/vllm-openai:v0.0.1"])

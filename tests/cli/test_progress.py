@@ -6,6 +6,7 @@ import os
 import pty
 import threading
 from collections.abc import Callable
+from io import StringIO
 
 import pytest
 
@@ -73,3 +74,28 @@ def test_a_quick_step_a_quiet_one_and_a_pipe_show_nothing(capsys: pytest.Capture
     with Console().progress("fetching") as bar:
         waits(bar)
     assert capsys.readouterr().err == ""
+
+
+class Told(StringIO):
+    """A log that tells when something is written to it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = threading.Event()
+
+    def write(self, text: str) -> int:
+        count = super().write(text)
+        self.written.set()
+        return count
+
+
+def test_a_log_has_one_line_for_a_step_that_lasts() -> None:
+    log = Told()
+    with Console(stderr=log, stage_seconds=0.0).progress("checking the wheel", total=9) as bar:
+        assert log.written.wait(60)
+        bar.advance(3)
+    assert log.getvalue() == "checking the wheel: this takes a while\n"
+    quiet = Told()
+    with Console(stderr=quiet, stage_seconds=0.0, verbosity=-1).progress("checking the wheel"):
+        pass
+    assert quiet.getvalue() == ""

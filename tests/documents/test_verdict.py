@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from google.protobuf.json_format import Parse
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from in_toto_attestation.predicates.test_result.v0 import test_result_pb2
 from in_toto_attestation.v1 import statement_pb2
@@ -138,6 +138,7 @@ def test_what_is_no_json_object_is_refused(data: bytes) -> None:
         Verdict.parse(data)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200) | st.recursive(st.none() | st.text(max_size=5), lambda x: st.lists(x) | st.dictionaries(st.sampled_from(["_type", "subject", "predicate", EXTENSION]), x)).map(lambda x: json.dumps(x).encode()))  # fmt: skip
 def test_any_bytes_are_a_verdict_or_refused(data: bytes) -> None:
     with pytest.raises(InputError):

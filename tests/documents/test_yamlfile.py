@@ -42,9 +42,9 @@ def test_values_stay_what_was_written() -> None:
         ("name: a\nname: b\n", "f:2:1", "is repeated"),
         ("a: &x [1]\nb: *x\n", "f:2:4", "aliases are not taken"),
         ("a: !!python/object:os.system x\n", "f:1:4", "tag"),
-        ("a: [1, 2\n", "f:2:1", "expected"),
+        ("a: [1, 2\n", "f:1:4", "has no `]`"),
         ("? [a]\n: 1\n", "f:1:3", "a key is a word"),
-        ("a: b: c\n", "f:1:5", "not allowed"),
+        ("a: b: c\n", "f:1:5", "in one line"),
     ],
 )
 def test_what_is_refused_names_its_place(text: str, place: str, what: str) -> None:

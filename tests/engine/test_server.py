@@ -76,6 +76,19 @@ def test_smoke_passes(name: str, request: pytest.FixtureRequest) -> None:
     assert set(statuses.values()) == {"passed"}
 
 
+@pytest.mark.parametrize("name", ["bf16_server", "fp8_server", "new_server"])
+def test_a_gate_passes_and_a_prompt_that_is_too_long_is_told_apart(name: str, request: pytest.FixtureRequest) -> None:
+    observed: Observation = request.getfixturevalue(name)
+    assert observed.gate is not None
+    assert observed.gate.code == 0, observed.gate.err
+    known, capped = observed.gate.document["verdicts"]
+    assert (known["result"], known["bound"], known["gpu"]) == ("PASSED", False, "cpu")
+    assert (known["buckets"]["answered"], known["buckets"]["over_context"]) == (42, 1)
+    assert (known["metrics"][0]["numerator"], known["metrics"][0]["denominator"]) == (42, 43)
+    assert (capped["buckets"]["answered"], capped["buckets"]["over_cap"]) == (42, 1)
+    assert (capped["metrics"][0]["numerator"], capped["metrics"][0]["denominator"]) == (42, 42)
+
+
 def test_the_image_says_which_overlays_it_has(fp8_server: Observation) -> None:
     # An unpacked image has no record at /opt/builder, but the overlays' route.
     assert set(fp8_server.overlays) == {"overlays", "patched"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from statsmodels.stats.contingency_tables import mcnemar as their_mcnemar
 from statsmodels.stats.proportion import proportion_confint
@@ -16,6 +16,7 @@ Pairs = st.integers(1, 400).flatmap(
 )
 
 
+@settings(deadline=None)
 @given(
     st.integers(1, 3000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))), st.sampled_from([0.9, 0.95, 0.99])
 )
@@ -33,6 +34,7 @@ def test_the_figures_of_the_card() -> None:
     assert smallest_margin(183, 0.1) == pytest.approx(0.058, abs=5e-4)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 60), st.integers(0, 60))
 def test_mcnemar_is_statsmodels(b: int, c: int) -> None:
     theirs = their_mcnemar([[5, b], [c, 5]], exact=True).pvalue if b + c else 1.0
@@ -47,6 +49,7 @@ def test_the_bootstrap_is_what_drawing_tends_to() -> None:
     assert found == pytest.approx(tuple(np.quantile(differences, [0.05, 0.95])), abs=1.01 / n)
 
 
+@settings(deadline=None)
 @given(Pairs)
 def test_intervals_of_differences_hold_the_difference(pairs: tuple[int, int, int]) -> None:
     n, b, c = pairs

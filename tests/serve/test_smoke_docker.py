@@ -293,6 +293,35 @@ def test_a_running_container_by_its_url(bench: Bench) -> None:
         bench.docker("rm", "-f", name)
 
 
+def test_a_gate_is_bound_to_the_image_that_it_starts(bench: Bench) -> None:
+    rows = [
+        {"id": f"r{n}", "messages": [{"role": "user", "content": f"2+2? ({n})"}], "expected": {"answer": "2+2 je 4."}}
+        for n in range(6)
+    ]
+    gates = bench.project / "gates"
+    gates.mkdir(exist_ok=True)
+    (gates / "sums.jsonl").write_text("".join(json.dumps(each) + "\n" for each in rows))
+    (gates / "sums.yaml").write_text(
+        "name: sums\nrows: sums.jsonl\nanswer: {exact: true}\nsampling: {max_tokens: 64, thinking: false}\n"
+        "metrics:\n  sum: {kind: equal, field: answer}\nrequire:\n  - {metric: sum, min: 1.0}\n"
+    )
+    (bench.model / "standin.json").write_text("{}")
+    done = builder(
+        "gate", "small", "smoke", "--suite", "sums", "--json", "--gpus", "none", "--network", "host", "--model", str(bench.model),
+        cwd=bench.project, env={"DOCKER_HOST": bench.engine},
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    found = Verdict.parse(Path(done.document["verdicts"][0]["files"]["json"]).read_bytes())
+    image = json.loads(bench.docker("inspect", bench.image))[0]
+    assert (found.bound, found.result, found.profile, found.gpu) == (True, "PASSED", "smoke", "rtx-5090")
+    assert found.image_digests == (image["Id"],)
+    assert found.details.image is not None
+    assert found.details.image.inputs == image["Config"]["Labels"]["dev.overlay-image-builder.inputs"]
+    assert found.config("profile") == load_profile(PROFILES / "smoke.yaml").sha256
+    assert found.config("lock") == hashlib.sha256((bench.project / "images/small.lock.yaml").read_bytes()).hexdigest()
+    assert bench.docker("ps", "-aq").strip() == ""
+
+
 def test_what_compose_starts_is_healthy_as_nobody_in_particular(bench: Bench, tmp_path: Path) -> None:
     """The rendered file on the engine, less what this machine lacks: the registry, a GPU and a bridge network."""
     require("docker-compose")

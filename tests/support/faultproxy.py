@@ -10,10 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-FAULTS = (
-    "drop", "lose-response", "truncated-response", "truncated-request", "late", "repeat", "401", "429", "500", "wrong-digest",
-    "wrong-range", "wrong-body",
-)  # fmt: skip
+LOST = ("drop", "lose-response", "truncated-response", "truncated-request", "late", "repeat")
+WRONG = ("401", "429", "500", "wrong-digest", "wrong-range", "wrong-body")
 _OTHER = "sha256:" + "0" * 64
 
 

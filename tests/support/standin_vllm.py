@@ -130,7 +130,13 @@ class Handler(BaseHTTPRequestHandler):
             return self.refuse(status, message)
         reason = "length" if message.get("content") is None and "tool_calls" not in message else "stop"
         return self.answer(
-            {"object": "chat.completion", "choices": [{"index": 0, "message": message, "finish_reason": reason}]}
+            {
+                "id": "chatcmpl-1",
+                "object": "chat.completion",
+                "created": 1,
+                "model": sys.argv[2],
+                "choices": [{"index": 0, "message": message, "finish_reason": reason}],
+            }
         )
 
     def log_message(self, *arguments):

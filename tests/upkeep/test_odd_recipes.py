@@ -148,7 +148,7 @@ def series_of(tmp_path: Path) -> str:
         (b"name: small\nbase: wheel:vllm==0.20.0\noverlays:\n", "images/small.yaml:3:10: overlays"),
         (b"name: small\nbase: wheel:vllm==0.20.0\noverlays:\n  - ? file\n    : a\nbse: x\n", "did you mean 'base'"),
         (b"name: small\nbase: nonsense:x:y:z\n", "nonsense"),
-        (b"name: small\nbase: wheel:vllm==0.20.0\noverlays: [{file: overlays/small/more.diff}]\n", "is listed twice"),
+        (b"name: small\nbase: wheel:vllm==0.20.0\noverlays: [{file: overlays/small/more.diff}]\n", "is repeated"),
     ],
     ids=["JSON", "JSON without overlays", "flow", "syntax", "list", "scalar", "empty", "two", "latin", "a mapping", "null", "unknown key", "base", "twice"],
 )  # fmt: skip

@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
+import shlex
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from builder.cli.app import common_options, offline_option
+from builder.cli.commands.names import recipe_names
 from builder.cli.console import Console
-from builder.documents.lock import overlay_lines
-from builder.documents.reference import Platform
-from builder.image.built import Built
-from builder.image.labels import entrypoint_of, image_labels
-from builder.image.tags import image_tags
-from builder.oci.artifact import Referrer
-from builder.oci.layout import Layout
-from builder.pipeline.build import build_images, docker_base, write_oci
-from builder.pipeline.plan import Plan
-from builder.pipeline.workspace import Workspace, open_workspace
 from builder.util.context import Context
-from builder.util.errors import InputError
-from builder.util.holding import scratch
+from builder.util.errors import InputError, UnreachableError
+
+if TYPE_CHECKING:
+    from builder.image.built import Built
+    from builder.oci.artifact import Referrer
+    from builder.pipeline.plan import Plan
+    from builder.pipeline.workspace import Workspace
 
 
 @click.command(name="build")
-@click.argument("recipe")
+@click.argument("recipe", shell_complete=recipe_names)
 @click.option(
     "--engine", type=click.Choice(["oci", "docker"]),
     help="Who puts the image together. Default: docker when a daemon responds and the base is an image, else oci.",
@@ -42,6 +39,9 @@ def command(
     recipe: str, engine: str | None, output: str | None, with_base: bool, load: bool, context: Context, console: Console
 ) -> None:
     """Make RECIPE's image from its lock. The same lock gives the same digest on any machine."""
+    from builder.documents.lock import overlay_lines
+    from builder.pipeline.workspace import open_workspace
+
     kind, target = _target(output)
     if engine == "docker" and (output or with_base or load):
         raise InputError("--output, --with-base and --load belong to the oci engine", hint="leave out --engine docker")
@@ -56,7 +56,37 @@ def command(
         document = _oci(workspace, plans, kind, folder, with_base=with_base, load=load, console=console)
     for line in overlay_lines(overlay.summary() for overlay in workspace.lock.overlays):
         console.out(f"  overlay {line}")
+    following = next_commands(workspace, document, loaded=load)
+    console.out("next, with this very image:")
+    width = max(map(len, following))
+    for what, line in following.items():
+        console.out(f"  {what:<{width}}  {line}")
+    document["next"] = following
     console.document({**document, "overlays": [overlay.summary() for overlay in workspace.lock.overlays]})
+
+
+def next_commands(workspace: Workspace, document: dict[str, Any], *, loaded: bool) -> dict[str, str]:
+    """How to run, push and verify the image that was built: what -> a command line for the shell it was built from."""
+    name, lock = shlex.quote(workspace.project.recipe), workspace.lock
+    in_docker = document["engine"] == "docker" or loaded
+    image = f"{lock.name}:{document['tags'][0]}"
+    commands: dict[str, str] = {}
+    if not lock.base.wheel:
+        model = "" if lock.checkpoint is not None and lock.checkpoint.path else " --model /PATH/TO/CHECKPOINT"
+        profile = f" {lock.default_profile or lock.profiles[0].name}" if lock.profiles else ""
+        run = f"builder run {name}{profile}{model}"
+        if not in_docker:
+            commands["load"] = f"builder build {name} --load"
+        # Without a profile there are no flags to run with but the base's own.
+        plain = f"docker run --gpus all -p 8000:8000 -v /PATH/TO/CHECKPOINT:/model:ro {image} /model"
+        commands["run"] = run if profile else plain
+    where = "" if workspace.recipe.publish else " --to REGISTRY/REPOSITORY"
+    commands["push"] = f"builder publish {name}{where}"
+    if document["engine"] == "docker":
+        commands["verify"] = f"docker run --rm {image} verify"
+    elif document["output"].startswith("oci:"):
+        commands["verify"] = f"builder verify {shlex.quote(document['output'].removeprefix('oci:'))} --recipe {name}"
+    return commands
 
 
 def _target(output: str | None) -> tuple[str, Path | None]:
@@ -94,13 +124,15 @@ def _oci(
     load: bool,
     console: Console,
 ) -> dict[str, Any]:
+    from builder.pipeline.build import build_images, write_oci
+
     built = build_images(workspace.lock, plans)
     image = next(iter(built.images.values()))
     if kind == "oci-archive":
         complete = _archive(workspace, built, target, with_base=with_base)
     else:
         complete = write_oci(workspace, built, target, with_base=with_base, referrers=_travelling(workspace, built))
-    console.out(f"{kind}:{target}")
+    console.out(f"{kind}:{_shown(target)}")
     console.out(f"  digest  {built.top.digest}")
     console.out(f"  layer   {image.layer.size:,} bytes, {sum(1 for each in plans[0].result.files)} files changed")
     console.out(f"  tags    {', '.join(built.tags.all)}")
@@ -110,10 +142,16 @@ def _oci(
         console.say(
             f"note: the base's layers stay at {workspace.lock.base.pinned!s}; --with-base puts them into the output"
         )
-    document = _document(workspace, built, plans, f"{kind}:{target}", complete)
+    document = _document(workspace, built, plans, f"{kind}:{_shown(target)}", complete)
     if load:
         document["docker"] = _load(workspace, built, kind, target, console)
     return document
+
+
+def _shown(target: Path) -> Path:
+    """The folder as a command in the working folder takes it."""
+    here = Path.cwd()
+    return target.relative_to(here) if target.is_absolute() and target.is_relative_to(here) else target
 
 
 def _travelling(workspace: Workspace, built: Built) -> list[Referrer]:
@@ -151,7 +189,11 @@ def _document(workspace: Workspace, built: Built, plans: list[Plan], output: str
 
 
 def _archive(workspace: Workspace, built: Built, target: Path, *, with_base: bool) -> bool:
+    from builder.documents.reference import Platform
     from builder.oci.archive import write_archive
+    from builder.oci.layout import Layout
+    from builder.pipeline.build import write_oci
+    from builder.util.holding import scratch
 
     if target.exists() and not target.is_file():
         raise InputError(f"{target} is not a file", hint="name a file for the archive")
@@ -170,7 +212,9 @@ def _existing_parent(path: Path) -> Path:
 
 
 def _load(workspace: Workspace, built: Built, kind: str, target: Path, console: Console) -> dict[str, Any]:
+    from builder.documents.reference import Platform
     from builder.oci.daemon import load
+    from builder.oci.layout import Layout
 
     if workspace.lock.base.wheel:
         raise InputError("an image on a wheel base cannot be loaded into Docker", hint="use a base image")
@@ -187,14 +231,23 @@ def _load(workspace: Workspace, built: Built, kind: str, target: Path, console: 
 
 def _docker(workspace: Workspace, plans: list[Plan], console: Console) -> dict[str, Any]:
     from builder.image.context import render_context
+    from builder.image.labels import entrypoint_of, image_labels
+    from builder.image.tags import image_tags
     from builder.oci.daemon import daemon
-    from builder.oci.docker_cli import build
+    from builder.oci.docker_cli import build, choose
+    from builder.pipeline.build import docker_base
     from builder.pipeline.docker_base import ensure_base
 
     if len(plans) > 1:
         raise InputError("the docker engine builds one platform", hint="use --engine oci for several platforms")
     plan = plans[0]
-    ensure_base(workspace.project, workspace.lock, plan, context=workspace.context)
+    try:
+        ensure_base(workspace.project, workspace.lock, plan, context=workspace.context)
+        cli = choose()
+    except UnreachableError as error:
+        if workspace.lock.base.parsed.kind != "docker":
+            error.hint = f"{error.hint}; or build without Docker: --engine oci"
+        raise
     tags = image_tags(workspace.lock)
     names = [f"{workspace.lock.name}:{tag}" for tag in tags.all]
     with tempfile.TemporaryDirectory(prefix="builder-context-") as folder:
@@ -203,10 +256,10 @@ def _docker(workspace: Workspace, plans: list[Plan], console: Console) -> dict[s
             place, docker_base(workspace), plan.rootfs, labels=image_labels(workspace.lock, plan.record), entrypoint=entrypoint_of(plan.record),
             name=workspace.lock.name,
         )  # fmt: skip
-        found, cli = build(place, names, platform=str(plan.platform), context=workspace.context)
+        found, cli = build(place, names, platform=str(plan.platform), context=workspace.context, cli=cli)
     with daemon() as client:
         layers = client.images.get(found).attrs["RootFS"]["Layers"]
-    console.out(f"docker:{names[0]}")
+    console.out(names[0])
     console.out(f"  image id  {found}")
     console.out(f"  tags      {', '.join(tags.all)}")
     return {

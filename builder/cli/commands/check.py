@@ -2,49 +2,57 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from builder.cli.app import common_options, offline_option
+from builder.cli.commands.names import recipe_names
 from builder.cli.console import Console
 from builder.util.context import Context
 from builder.util.errors import EXIT_INPUT
 
 if TYPE_CHECKING:
-    from builder.pipeline.plan import Plan
-    from builder.pipeline.workspace import Workspace
+    from collections.abc import Sequence
+
+    from builder.documents.lock import Lock, LockedPlatform
+    from builder.documents.recipe import Recipe
+    from builder.documents.reference import Platform
+    from builder.patch.model import StackResult
+    from builder.util.project import Project
 
 
 @click.command(name="check")
-@click.argument("recipe")
+@click.argument("recipe", shell_complete=recipe_names)
 @click.option("--diff", "show_diff", is_flag=True, help="Print the change that the whole stack makes.")
 @offline_option
 @common_options
 def command(recipe: str, show_diff: bool, context: Context, console: Console) -> None:
     """Apply RECIPE's stack to the base's real files, on a copy, report what it does, and lint the profiles against it.
 
-    Errors in a profile exit with 2.
+    Nothing is written: without a lock, the recipe is resolved as `builder lock` would, and that is said. Errors in a
+    profile exit with 2.
     """
     from builder.documents.lock import overlay_lines
     from builder.patch.unified import COLUMNS, notes, rows, unified_diff
-    from builder.pipeline.workspace import open_workspace
 
-    workspace = open_workspace(recipe, context=context)
-    plans = workspace.plans()
-    about = {overlay.id: overlay.about() for overlay in workspace.lock.overlays}
+    opened = _open(recipe, context=context)
+    lock = opened.lock
+    about = {overlay.id: overlay.about() for overlay in lock.overlays}
     document = []
-    for plan in plans:
-        result = plan.result
+    for platform, result in opened.results:
+        locked = lock.base.platforms[str(platform)]
         console.table(
             COLUMNS,
             rows(result),
-            title=f"{workspace.lock.name} on {workspace.lock.base.reference} ({plan.platform})",
+            title=f"{lock.name} on {lock.base.reference} ({platform})",
         )
-        for line in overlay_lines(overlay.summary() for overlay in workspace.lock.overlays):
+        for line in overlay_lines(overlay.summary() for overlay in lock.overlays):
             console.out(line)
         for note in notes(result):
             console.out(note)
+        _show_brought(locked, console)
         if len(result.overlays) > 1:
             console.out(
                 "The overlays touch different files: their order does not matter to the result."
@@ -53,7 +61,7 @@ def command(recipe: str, show_diff: bool, context: Context, console: Console) ->
             )
         document.append(
             {
-                "platform": str(plan.platform),
+                "platform": str(platform),
                 "disjoint": result.disjoint,
                 "overlays": [
                     {
@@ -77,21 +85,35 @@ def command(recipe: str, show_diff: bool, context: Context, console: Console) ->
                     for overlay in result.overlays
                 ],
                 "notes": notes(result),
+                "wheels": [
+                    each.model_dump(
+                        mode="json", include={"id", "name", "version", "file", "sha256", "native", "replaces"}
+                    )
+                    for each in locked.installed
+                ],
+                "files": [each.model_dump(mode="json") for each in locked.added],
+                "unmet": list(locked.unmet),
                 "diff": unified_diff(result) if show_diff else None,
             }
         )
         if show_diff:
-            console.out(unified_diff(result).rstrip("\n"))
-    profiles, failed = _lint(workspace, plans[0], console=console)
-    default_note = _default_note(workspace)
+            console.data(unified_diff(result).rstrip("\n"))
+    profiles, failed = _lint(opened, console=console, context=context)
+    default_note = _default_note(lock)
     if default_note is not None:
         console.warn(default_note)
+    if not opened.locked:
+        console.out(
+            f"{opened.project.show(opened.project.lock_path)} does not exist: nothing is pinned yet. "
+            f"Next: builder lock {opened.project.recipe}"
+        )
     console.document(
         {
-            "name": workspace.lock.name,
-            "inputs": workspace.lock.inputs,
+            "name": lock.name,
+            "locked": opened.locked,
+            "inputs": lock.inputs,
             "platforms": document,
-            "default_profile": workspace.lock.default_profile,
+            "default_profile": lock.default_profile,
             "notes": [default_note] if default_note is not None else [],
             "profiles": profiles,
         }
@@ -100,9 +122,25 @@ def command(recipe: str, show_diff: bool, context: Context, console: Console) ->
         raise click.exceptions.Exit(EXIT_INPUT)
 
 
-def _default_note(workspace: Workspace) -> str | None:
+def _show_brought(locked: LockedPlatform, console: Console) -> None:
+    """What wheels and `files:` bring, each with its digest, and what is required in vain."""
+    for each in locked.installed:
+        if each.file is None:
+            console.out(f"wheel: {each.replaces} is removed")
+            continue
+        instead = f" instead of {each.replaces}" if each.replaces else ""
+        console.out(f"wheel: {each.name}=={each.version}{instead}{' (native code)' if each.native else ''}")
+        console.out(f"  sha256 {each.sha256}  {each.file}")
+    for file in locked.added:
+        console.out(f"file: /{file.path} from {file.source} ({file.size:,} B)")
+    for line in locked.unmet:
+        console.out(f"requirement: {line}")
+    if locked.installed and not locked.unmet:
+        console.out("Everything that the base's distributions and the wheels require is there.")
+
+
+def _default_note(lock: Lock) -> str | None:
     """What `docker run IMAGE` does when the image has no default profile; None when it has one."""
-    lock = workspace.lock
     if lock.default_profile is not None:
         return None
     if not lock.profiles:
@@ -113,22 +151,53 @@ def _default_note(workspace: Workspace) -> str | None:
     )
 
 
-def _lint(workspace: Workspace, plan: Plan, *, console: Console) -> tuple[list[dict[str, Any]], bool]:
+@dataclass(frozen=True)
+class _Opened:
+    """A recipe with its lock, or with the lock that it would get, and what the stack gives on each platform."""
+
+    project: Project
+    recipe: Recipe
+    lock: Lock
+    results: Sequence[tuple[Platform, StackResult]]
+    locked: bool
+
+
+def _open(name: str, *, context: Context) -> _Opened:
+    from builder.documents.recipe import load_recipe
+    from builder.documents.reference import Platform
+    from builder.pipeline.locking.make import make_lock
+    from builder.pipeline.workspace import open_workspace
+    from builder.util.project import find_project
+
+    project = find_project(name)
+    if project.lock_path.is_file():
+        workspace = open_workspace(name, context=context)
+        results = [(plan.platform, plan.result) for plan in workspace.plans()]
+        return _Opened(project, workspace.recipe, workspace.lock, results, locked=True)
+    recipe = load_recipe(project.recipe_path)
+    made = make_lock(project, recipe, None, context=context)
+    found = [(Platform.parse(platform), result) for platform, result in made.results.items()]
+    return _Opened(project, recipe, made.lock, found, locked=False)
+
+
+def _lint(opened: _Opened, *, console: Console, context: Context) -> tuple[list[dict[str, Any]], bool]:
     """Lint the recipe's profiles against the patched package; the reports, and whether there is an error in one."""
-    if not workspace.recipe.profiles:
+    recipe = opened.recipe
+    if not recipe.profiles:
         return [], False
     from builder.cli.show.lint import show
     from builder.pipeline.judge import judge_of_stack
 
-    judge = judge_of_stack(
-        workspace.project, workspace.recipe, workspace.lock, plan.platform, plan.result, context=workspace.context
-    )
-    reports = [judge.lint(workspace.project.profiles / f"{name}.yaml") for name in workspace.recipe.profiles]
+    platform, result = opened.results[0]
+    judge = judge_of_stack(opened.project, recipe, opened.lock, platform, result, context=context)
+    reports = [judge.lint(opened.project.profiles / f"{name}.yaml") for name in recipe.profiles]
     for report in reports:
         console.out("")
         show(report, console, brief=console.verbosity < 1)
-    if console.verbosity < 1:
-        console.out("\n`builder profile lint NAME --recipe RECIPE` has the place of each finding and what to do.")
+    if console.verbosity < 1 and any(report.findings for report in reports):
+        console.out(
+            f"\n`builder profile lint NAME --recipe {opened.project.recipe}` has the place of each finding and what to do."
+        )
     failed = any(report.failed for report in reports)
     for prompt, completion in judge.budgets:
         judged = [
@@ -138,6 +207,6 @@ def _lint(workspace: Workspace, plan: Plan, *, console: Console) -> tuple[list[d
             if (each.prompt, each.completion) == (prompt, completion)
         ]
         if not any(each.serves for each in judged):
-            console.out(f"error: no profile of {workspace.recipe.name} serves the envelope of its recipe")
+            console.fail(f"no profile of {recipe.name} serves the envelope of its recipe")
             failed = True
     return [report.as_json() for report in reports], failed

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from builder.cli.app import common_options
+from builder.cli.commands.names import recipe_names
 from builder.cli.console import Console
 from builder.util.context import Context
 from builder.util.errors import MismatchError
@@ -21,7 +22,11 @@ if TYPE_CHECKING:
 
 @click.command(name="check")
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
-@click.option("--recipe", help="Judge for the overlays of this recipe, and against its lock when there is one.")
+@click.option(
+    "--recipe",
+    shell_complete=recipe_names,
+    help="Judge for the overlays of this recipe, and against its lock when there is one.",
+)
 @click.option("--error-against", "source", type=click.Path(path_type=Path), metavar="SOURCE",
               help="Read the tables too, and compare them with those of SOURCE.")  # fmt: skip
 @common_options
@@ -61,7 +66,7 @@ def command(folder: Path, recipe: str | None, source: Path | None, console: Cons
         raise MismatchError(
             f"the checkpoint at {folder} cannot be served{f' by the stack of {recipe}' if recipe else ''}",
             details=[(each.where, each.what) for each in verdict.problems],
-            hint="`builder checkpoint quantize` makes one with FP8 tables; a damaged shard must be fetched again",
+            hint="`builder checkpoint quantize SOURCE DEST` makes one with FP8 tables; a damaged shard must be fetched again",
             data=document,
         )
     if source is not None:

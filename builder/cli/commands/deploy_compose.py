@@ -6,14 +6,15 @@ import click
 
 from builder.cli.app import common_options
 from builder.cli.commands.deploy_files import FORCE, IMAGE, OUTPUT, SECONDS, services_of, write
+from builder.cli.commands.names import profile_names, recipe_names
 from builder.cli.console import Console
 from builder.util.context import Context
 from builder.util.errors import InputError
 
 
 @click.command(name="compose")
-@click.argument("recipe")
-@click.argument("profiles", nargs=-1)
+@click.argument("recipe", shell_complete=recipe_names)
+@click.argument("profiles", nargs=-1, shell_complete=profile_names)
 @IMAGE
 @OUTPUT
 @FORCE
@@ -39,7 +40,7 @@ def command(
     from builder.serve.container import model_folder
     from builder.serve.deploy.compose import compose
 
-    workspace = open_workspace(recipe, context=Context(console))
+    workspace = open_workspace(recipe, context=Context(console), make=False)
     services = services_of(workspace.lock, profiles, image, startup_seconds)
     folder = model or str(model_folder(workspace.project, workspace.lock, None))
     if not folder.startswith("/"):

@@ -51,7 +51,7 @@ def write(documents: Mapping[str, dict[str, Any] | str], output: str, force: boo
         for name, document in documents.items()
     }
     if output == "-":
-        console.out("---\n".join(texts.values()).rstrip("\n"))
+        console.data("---\n".join(texts.values()).rstrip("\n"))
         console.document({"documents": documents})
         return
     folder = Path(output)

@@ -6,13 +6,14 @@ import click
 
 from builder.cli.app import common_options
 from builder.cli.commands.deploy_files import FORCE, IMAGE, OUTPUT, SECONDS, services_of, write
+from builder.cli.commands.names import profile_names, recipe_names
 from builder.cli.console import Console
 from builder.util.context import Context
 
 
 @click.command(name="kubernetes")
-@click.argument("recipe")
-@click.argument("profiles", nargs=-1)
+@click.argument("recipe", shell_complete=recipe_names)
+@click.argument("profiles", nargs=-1, shell_complete=profile_names)
 @IMAGE
 @OUTPUT
 @FORCE
@@ -37,6 +38,6 @@ def command(
     from builder.pipeline.workspace import open_workspace
     from builder.serve.deploy.kubernetes import manifests
 
-    lock = open_workspace(recipe, context=Context(console)).lock
+    lock = open_workspace(recipe, context=Context(console), make=False).lock
     services = services_of(lock, profiles, image, startup_seconds)
     write(manifests(services, model_claim=model_claim, cache_gib=cache_gib), output, force, console)

@@ -8,13 +8,14 @@ import click
 
 from builder.cli.app import common_options
 from builder.cli.commands.deploy_files import FORCE, OUTPUT, SECONDS, write
+from builder.cli.commands.names import recipe_names
 from builder.cli.console import Console
 from builder.util.context import Context
 from builder.util.errors import InputError
 
 
 @click.command(name="router")
-@click.argument("recipe")
+@click.argument("recipe", shell_complete=recipe_names)
 @click.option("--short", "shorts", multiple=True, required=True, metavar="PROFILE[@URL]", help="The profile whose envelope decides, and where it is served. Repeat it for more servers.")  # fmt: skip
 @click.option("--long", "longs", multiple=True, required=True, metavar="URL|PROFILE[@URL]", help="What serves longer requests. Repeat it for more servers.")  # fmt: skip
 @click.option(
@@ -81,7 +82,7 @@ def command(
     from builder.serve.router import llm_d, proxy, stack
     from builder.serve.router.backends import long_target, short_target
 
-    lock = open_workspace(recipe, context=Context(console)).lock
+    lock = open_workspace(recipe, context=Context(console), make=False).lock
     targets = [
         short_target(lock, each, image, seconds=startup_seconds, number=number) for number, each in enumerate(shorts, 1)
     ]

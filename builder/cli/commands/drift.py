@@ -5,13 +5,14 @@ from __future__ import annotations
 import click
 
 from builder.cli.app import common_options
+from builder.cli.commands.names import recipe_names
 from builder.cli.console import Console
 from builder.util.context import Context
 from builder.util.errors import EXIT_MISMATCH
 
 
 @click.command(name="drift")
-@click.argument("recipe")
+@click.argument("recipe", shell_complete=recipe_names)
 @click.option("--markdown", is_flag=True, help="Print Markdown, for an issue that a scheduled job opens.")
 @common_options
 @click.pass_context
@@ -46,7 +47,7 @@ def command(ctx: click.Context, recipe: str, markdown: bool, console: Console) -
         findings += [checkpoint] if checkpoint is not None else []
     drifted = [each for each in findings if each.drifted]
     if markdown:
-        console.out(show.markdown(lock.name, findings))
+        console.data(show.markdown(lock.name, findings))
     else:
         console.table(show.COLUMNS, show.rows(findings), title=f"{lock.name} against upstream")
         for each in drifted:

@@ -28,10 +28,5 @@ class GateGroup(LazyGroup):
 def command() -> None:
     """Accept or refuse an image by suites under gates/. `builder gate RECIPE PROFILE --suite NAME` runs one.
 
-    \b
-      builder gate http://127.0.0.1:8000 --suite sample
-      builder gate http://127.0.0.1:8000 production-ceiling --container vllm --suite hard-gate-34
-      builder gate qwen3.6-27b-fp8-vocab production-ceiling --suite hard-gate-34 --suite silver200
-
     `builder gate run --help` has the options of a run.
     """

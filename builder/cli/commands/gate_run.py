@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from builder.cli.app import common_options
+from builder.cli.app import common_options, signing_options
 from builder.cli.console import Console
 from builder.util.context import Context
-from builder.util.errors import GateError, InputError, UnreachableError
+from builder.util.errors import GateError, InputError, MismatchError, UnreachableError
 
 if TYPE_CHECKING:
     from builder.gate.assemble import Written
     from builder.gate.run import About
     from builder.gate.suite import LoadedSuite
+    from builder.release.attest.signing import Signing
     from builder.serve.smoke.run import Wanted
     from builder.serve.smoke.subject import Subject
 
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
 @click.option("--user", metavar="UID[:GID]", help="Run as another user than root.")
 @click.option("--read-only", is_flag=True, help="With a read-only root file system.")
 @click.option("--limit", type=click.FloatRange(min=0.1), help="Seconds until it must be healthy.")
+@click.option("--attest", metavar="REGISTRY/REPOSITORY[:TAG|@DIGEST]", help="Attach each verdict to this image.")
+@signing_options
 @common_options
 def command(
     target: str,
@@ -68,6 +71,10 @@ def command(
     user: str | None,
     read_only: bool,
     limit: float | None,
+    attest: str | None,
+    key: Path | None,
+    keyless: bool,
+    trust_config: Path | None,
     console: Console,
 ) -> None:
     """Run suites against RECIPE's image with PROFILE, or against the server at URL, and write a verdict for each.
@@ -79,13 +86,24 @@ def command(
     """
     from builder.cli.serving import open_recipe, open_server
     from builder.gate.suite import load_suite
+    from builder.release.attest.signing import signing_of
     from builder.util.project import find_project
 
+    if (key is not None or keyless) and attest is None:
+        raise InputError(
+            "--key and --keyless sign what --attest attaches",
+            hint="name the image: --attest REGISTRY/REPOSITORY@DIGEST",
+        )
     if resume and restart:
         raise InputError("--resume and --restart exclude each other")
     if target.startswith(("http://", "https://")):
         if arguments or image or model:
             raise InputError("a server that runs already takes no arguments, --image or --model")
+        if attest is not None and container is None:
+            raise InputError(
+                "the verdict of a server whose image is not known can never be attached",
+                hint="name the container that serves it with --container",
+            )
         root = Path.cwd()
         loaded = [load_suite(name, root) for name in suites]
         opening, wanted, _ = open_server(target, profile, None, container)
@@ -101,8 +119,37 @@ def command(
         )
     wanted = replace(wanted, gpu=gpu, limit=limit or wanted.limit)
     folder = output or root / "dist" / "gate"
-    done = _run(opening, wanted, loaded, reference, repeat, restart, redact, folder, console)
+    # A key that cannot be read is known before a long run.
+    signing = signing_of(key, keyless=keyless, config=trust_config, context=Context(console))
+    done = _run(opening, wanted, loaded, reference, repeat, restart, redact, folder, attest, console)
+    if attest is not None:
+        _attach(done, attest, signing, console)
     report(done, console)
+
+
+def _attach(done: list[Written], image: str, signing: Signing | None, console: Console) -> None:
+    """Attach every verdict, whatever its result: one that failed is evidence too."""
+    from builder.release.attest.store import attest
+
+    for each in done:
+        data = each.json.read_bytes()
+        attested = attest(data, each.json.name, image, signing=signing, context=Context(console))
+        console.say(f"{each.verdict.suite}: attached to {attested.image}, {attested.signed_by}")
+
+
+def _check_subject(subject: Subject, image: str, console: Console) -> None:
+    """Raise `MismatchError` when what runs is not what verdicts are to be attached to: better before the run than after it."""
+    from builder.release.verify.reader import manifests, open_reader
+
+    reader = open_reader(image, context=Context(console))
+    wanted = [reader.top.digest, *(each.digest for each in manifests(reader) if each.digest != reader.top.digest)]
+    found = subject.image.digest if subject.image is not None else "an image that is not known"
+    if found not in wanted:
+        raise MismatchError(
+            f"what runs is not {image}",
+            details=[*(("wanted", digest) for digest in wanted), ("found", found)],
+            hint="pull that image and run it: builder gate RECIPE PROFILE --image REGISTRY/REPOSITORY@DIGEST",
+        )
 
 
 def _run(
@@ -114,6 +161,7 @@ def _run(
     restart: bool,
     redact: bool,
     folder: Path,
+    attest: str | None,
     console: Console,
 ) -> list[Written]:
     from builder.gate.assemble import write_run
@@ -131,6 +179,8 @@ def _run(
     folder.mkdir(parents=True, exist_ok=True)
     done = []
     with opening as subject, holding(folder, waiting=lambda who: console.say(f"waiting for {who} in {folder}")):
+        if attest is not None:
+            _check_subject(subject, attest, console)
         about = _about(subject, wanted, console)
         target = Target(
             "target", subject.url, key=os.environ.get("BUILDER_API_KEY"), context=context, image=subject.image_now

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from builder.cli.app import common_options, offline_option
+from builder.cli.commands.names import overlay_names, recipe_names
 from builder.cli.console import Console
 from builder.util.context import Context
 from builder.util.errors import BuilderError, InputError, MismatchError
@@ -20,11 +21,11 @@ _ALL = "*"
 
 
 @click.command(name="lock")
-@click.argument("recipe")
+@click.argument("recipe", shell_complete=recipe_names)
 @click.option("--check", is_flag=True, help="Write nothing; exit 4 if the lock or a vendored diff would change.")
 @click.option(
-    "--update", multiple=True, is_flag=False, flag_value=_ALL, metavar="[OVERLAY]",
-    help="Take the newest state of an overlay, of 'base' or of 'checkpoint'; of everything when none is named.",
+    "--update", multiple=True, shell_complete=overlay_names, is_flag=False, flag_value=_ALL, metavar="[OVERLAY]",
+    help="Take the newest state of an overlay, of 'base', 'checkpoint' or 'wheels'; of everything when none is named.",
 )  # fmt: skip
 @click.option(
     "--trust-ranges", is_flag=True,
@@ -42,6 +43,7 @@ def command(
     Writes images/NAME.lock.yaml and vendors the diffs under overlays/. What is pinned already stays pinned: a second
     run changes nothing.
     """
+    from builder.cli.pulls import overlay_named
     from builder.documents.lock import overlay_lines, read_lock
     from builder.documents.recipe import load_recipe
     from builder.pipeline.locking.make import make_lock, writing
@@ -53,6 +55,8 @@ def command(
     loaded = load_recipe(project.recipe_path)
     previous = read_lock(project.lock_path) if project.lock_path.is_file() else None
     known = [overlay.id for overlay in loaded.overlays] + ["base", "checkpoint"]
+    known += ["wheels"] if loaded.wheels else []
+    update = tuple(overlay_named(name, known) for name in update)
     for name in update:
         if name not in (*known, _ALL):
             raise InputError(f"{loaded.name} has no overlay {name!r}", hint=f"it has: {', '.join(known)}")
@@ -82,8 +86,9 @@ def command(
         console.out(f"what changed in {name}:\n{text.rstrip()}")
     if check:
         if changes:
+            missing = previous is None
             raise MismatchError(
-                f"{document['lock']} is not up to date",
+                f"{document['lock']} {'does not exist' if missing else 'is not up to date'}",
                 details=[("differs", name) for name in changes],
                 hint=f"run `builder lock {recipe}` and look at the difference before you commit it",
                 data={"changed": changes},

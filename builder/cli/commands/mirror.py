@@ -5,12 +5,13 @@ from __future__ import annotations
 import click
 
 from builder.cli.app import common_options
+from builder.cli.commands.names import recipe_names
 from builder.cli.console import Console
 from builder.util.context import Context
 
 
 @click.command(name="mirror")
-@click.argument("recipe")
+@click.argument("recipe", shell_complete=recipe_names)
 @click.option("--to", required=True, metavar="REGISTRY/REPOSITORY", help="The repository that will have the copy.")
 @common_options
 def command(recipe: str, to: str, console: Console) -> None:

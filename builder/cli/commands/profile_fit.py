@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from builder.cli.app import common_options
+from builder.cli.commands.names import gpu_names, profile_names, recipe_names
 from builder.cli.console import Console
 from builder.util.context import Context
 from builder.util.errors import InputError
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from packaging.version import Version
 
     from builder.documents.model_shape import ModelShape
+    from builder.documents.profile import Profile
     from builder.documents.recipe import Recipe
     from builder.util.project import Project
     from builder.vllm.fit.estimate import Fit
@@ -27,9 +29,9 @@ _BAR = 40
 
 
 @click.command(name="fit")
-@click.argument("recipe")
-@click.argument("profile")
-@click.option("--gpu", help="A GPU by name, such as rtx-5090; the profile's own by default.")
+@click.argument("recipe", shell_complete=recipe_names)
+@click.argument("profile", shell_complete=profile_names)
+@click.option("--gpu", shell_complete=gpu_names, help="A GPU by name, such as rtx-5090; the profile's own by default.")
 @click.option("--vllm-version", metavar="V", help="Estimate for another vLLM than the recipe's base.")
 @click.option(
     "--checkpoint",
@@ -66,7 +68,7 @@ def command(
     if name is None:
         raise InputError(f"profile {chosen.name} names no hardware", hint="name a GPU with --gpu")
     version = parse_version(vllm_version) if vllm_version else version_of(project, loaded)
-    shape, weights = _model(project, loaded, checkpoint, console)
+    shape, weights = _model(project, loaded, checkpoint, speculates(chosen), console)
     fit = estimate(chosen, shape, find_gpu(name), version, weights=weights, pool_gib=kv_cache_gib)
     _show(fit, console)
     document = fit.as_json()
@@ -94,7 +96,7 @@ def version_of(project: Project, recipe: Recipe) -> Version:
 
 
 def _model(
-    project: Project, recipe: Recipe, checkpoint: str | None, console: Console
+    project: Project, recipe: Recipe, checkpoint: str | None, speculation: bool, console: Console
 ) -> tuple[ModelShape, Sequence[Part] | None]:
     from builder.documents.model_shape import shape_of_config
     from builder.vllm.fit.headers import read_folder, read_hub
@@ -120,8 +122,14 @@ def _model(
         found = read_hub(repo, revision or None, context=Context(console))
     else:
         raise InputError(f"there is no checkpoint folder {checkpoint}", hint="a folder, or OWNER/NAME on the Hub")
-    vision = vision_parameters(found.tensors)
-    return shape_of_config(found.config, vision_parameters=vision), parts_of_headers(found.tensors)
+    shape = shape_of_config(found.config, vision_parameters=vision_parameters(found.tensors), other_weights=True)
+    draft_from = shape.layers if shape.draft_layers else None
+    return shape, parts_of_headers(found.tensors, speculation=speculation, draft_from=draft_from)
+
+
+def speculates(profile: Profile) -> bool:
+    """Whether the checkpoint's own draft layers are loaded."""
+    return any(name.partition(".")[0].replace("_", "-") == "speculative-config" for name in profile.flags)
 
 
 def _show(fit: Fit, console: Console) -> None:
@@ -133,7 +141,7 @@ def _show(fit: Fit, console: Console) -> None:
         ["concurrency", f"{fit.held.concurrency:.2f}x", f"at {fit.max_model_len:,} tokens, {fit.cache.request_blocks(fit.max_model_len)} blocks each"],
         ["real requests", f"{fit.held.real_requests}", "one block is the null block and holds nothing"],
     ]  # fmt: skip
-    console.table(["", fit.profile, f"on one {fit.gpu.name} with vLLM {fit.vllm}"], rows)
+    console.table(["", fit.profile, f"on {_gpus(fit)} with vLLM {fit.vllm}"], rows)
     parts = [(part.name, part.dtype, part.bytes / (1 << 30)) for part in fit.weights]
     parts += [("fixed", "", _fixed()), ("KV cache", "", fit.kv_gib), ("free", "", fit.free_gib)]
     width = max(len(f"{name} ({dtype})") for name, dtype, _ in parts)
@@ -150,6 +158,15 @@ def _show(fit: Fit, console: Console) -> None:
     from builder.vllm.fit.estimate import NOT_MODELLED
 
     console.out(f"not modelled: {'; '.join(NOT_MODELLED)}")
+
+
+def _gpus(fit: Fit) -> str:
+    ranks = fit.parallel
+    if ranks.gpus == 1:
+        return f"one {fit.gpu.name}"
+    kinds = (("tensor", ranks.tensor), ("pipeline", ranks.pipeline), ("data", ranks.data))
+    ways = ", ".join(f"{name} {count}" for name, count in kinds if count > 1)
+    return f"{ranks.gpus} {fit.gpu.name} ({ways}), each"
 
 
 def _fixed() -> float:

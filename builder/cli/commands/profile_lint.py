@@ -7,14 +7,15 @@ from pathlib import Path
 import click
 
 from builder.cli.app import common_options, offline_option
+from builder.cli.commands.names import profile_names, recipe_names
 from builder.cli.console import Console
 from builder.util.context import Context
 from builder.util.errors import EXIT_INPUT, InputError
 
 
 @click.command(name="lint")
-@click.argument("profile", metavar="PROFILE_OR_FILE")
-@click.option("--recipe", help="Judge against this recipe's base with its stack applied.")
+@click.argument("profile", metavar="PROFILE_OR_FILE", shell_complete=profile_names)
+@click.option("--recipe", shell_complete=recipe_names, help="Judge against this recipe's base with its stack applied.")
 @click.option("--base", metavar="REF", help="Judge against a base as it is, such as wheel:vllm==0.20.0.")
 @click.option("--strict", is_flag=True, help="Warnings fail too.")
 @offline_option

@@ -7,11 +7,12 @@ from pathlib import Path
 import click
 
 from builder.cli.app import common_options
+from builder.cli.commands.names import recipe_names
 from builder.cli.console import Console
 
 
 @click.command(name="list")
-@click.option("--recipe", help="Only the profiles of this recipe.")
+@click.option("--recipe", shell_complete=recipe_names, help="Only the profiles of this recipe.")
 @common_options
 def command(recipe: str | None, console: Console) -> None:
     """List the profiles under profiles/, or those of a recipe."""

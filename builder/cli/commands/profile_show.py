@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from builder.cli.app import common_options, offline_option
+from builder.cli.commands.names import profile_names, recipe_names
 from builder.cli.console import Console
 from builder.util.context import Context
 from builder.util.errors import InputError
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @click.command(name="show")
-@click.argument("profile")
+@click.argument("profile", shell_complete=profile_names)
 @click.option(
     "--format",
     "form",
@@ -29,7 +30,11 @@ if TYPE_CHECKING:
     help="vllm: a file for `vllm serve MODEL --config FILE`.",
 )
 @click.option("--resolved", is_flag=True, help="Beside each flag the default that vLLM has without it.")
-@click.option("--recipe", help="With --resolved: the recipe whose base and stack to read; the one that lists PROFILE.")
+@click.option(
+    "--recipe",
+    shell_complete=recipe_names,
+    help="With --resolved: the recipe whose base and stack to read; the one that lists PROFILE.",
+)
 @click.option("--base", metavar="REF", help="With --resolved: a base to read instead, such as wheel:vllm==0.20.0.")
 @offline_option
 @common_options
@@ -56,14 +61,14 @@ def command(
     for name, text in loaded.env.items():
         console.out(f"export {name}={shlex.quote(text)}")
     arguments = loaded.argv()
-    console.out("vllm serve MODEL \\")
+    console.data("vllm serve MODEL \\")
     lines: list[list[str]] = []
     for argument in arguments:
         if argument.startswith("--") or not lines:
             lines.append([argument])
         else:
             lines[-1].append(argument)
-    console.out(" \\\n".join(f"    {shlex.join(line)}" for line in lines))
+    console.data(" \\\n".join(f"    {shlex.join(line)}" for line in lines))
     if loaded.envelope is not None:
         console.out(
             f"envelope: prompts of {loaded.envelope.prompt:,} and completions of {loaded.envelope.completion:,} tokens"

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from builder.cli.app import common_options
+from builder.cli.app import common_options, trust_config_option
+from builder.cli.commands.names import recipe_names
 from builder.cli.console import Console
 from builder.util.context import Context
 from builder.util.errors import BuilderError, InputError
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @click.command(name="publish")
-@click.argument("recipes", nargs=-1, required=True, metavar="RECIPE...")
+@click.argument("recipes", nargs=-1, required=True, metavar="RECIPE...", shell_complete=recipe_names)
 @click.option(
     "--to", multiple=True, metavar="REGISTRY/REPOSITORY", help="Where to push. Default: the recipe's 'publish'."
 )
@@ -33,8 +34,11 @@ if TYPE_CHECKING:
     help="Attach the result of `builder smoke`, which must be about this image's digest.",
 )  # fmt: skip
 @click.option("--allow-failed", is_flag=True, help="Move --tag also when a verdict has failed or cannot be read.")
-@click.option("--sign", is_flag=True, help="Sign with cosign before any tag is set; keyless without --key.")
-@click.option("--key", metavar="KEY", help="cosign's --key: a file, or the URI of a key service.")
+@click.option("--sign", is_flag=True, help="Sign provenance and SBOM before any tag is set; keyless without --key.")
+@click.option(
+    "--key", metavar="FILE|URI", help="A private key in PEM. The URI of a key service is cosign's, and signs the image."
+)
+@trust_config_option
 @click.option("--jobs", type=click.IntRange(1, 16), default=4, show_default=True, help="Recipes pushed at once.")
 @common_options
 def command(
@@ -48,6 +52,7 @@ def command(
     allow_failed: bool,
     sign: bool,
     key: str | None,
+    trust_config: Path | None,
     jobs: int,
     console: Console,
 ) -> None:
@@ -58,6 +63,7 @@ def command(
     images/*.yaml can be given.
     """
     from builder.documents.reference import Reference
+    from builder.release.attest.signing import signing_of
     from builder.release.evidence.cosign import signer
     from builder.release.publish import PublishOptions
 
@@ -65,13 +71,20 @@ def command(
         Reference.parse(f"x/y:{tag}")
     if key and not sign:
         raise InputError("--key goes with --sign")
+    by_service = key is not None and "://" in key
+    if sign and not by_service and no_evidence:
+        raise InputError("--sign signs the evidence", hint="leave out --no-evidence, or sign the image with cosign")
     names = [name for name in recipes if not name.endswith(".lock.yaml")]
     if len(names) > 1 and (tags or verdicts):
         raise InputError("--tag and --verdict belong to one recipe", hint="publish that recipe alone")
+    context = Context(console)
     options = PublishOptions(
         move=move, tags=tags, evidence=not no_evidence, evidence_folder=folder, verdicts=verdicts,
         allow_failed=allow_failed,
-        sign=signer(key, context=Context(console)) if sign else None,
+        sign=signer(key, context=context) if key is not None and by_service else None,
+        signing=signing_of(Path(key) if key else None, keyless=key is None, config=trust_config, context=context)
+        if sign and not by_service
+        else None,
     )  # fmt: skip
     if len(names) == 1:
         done = _one(names[0], to, options, console)

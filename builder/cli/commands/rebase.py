@@ -5,13 +5,14 @@ from __future__ import annotations
 import click
 
 from builder.cli.app import common_options, offline_option
+from builder.cli.commands.names import recipe_names
 from builder.cli.console import Console
 from builder.util.context import Context
 from builder.util.errors import EXIT_APPLY, InputError
 
 
 @click.command(name="rebase")
-@click.argument("recipe")
+@click.argument("recipe", shell_complete=recipe_names)
 @click.option("--base", "bases", multiple=True, required=True, metavar="BASE", help="The new base; again for a matrix.")
 @click.option("--write", "writing", is_flag=True, help="Update recipe and lock; store the rebased diffs.")
 @offline_option
@@ -35,7 +36,7 @@ def command(
         raise InputError("--write takes one base", hint="choose one --base")
     if writing:
         ctx.with_resource(holding_project(find_project(recipe), context=context))
-    workspace = open_workspace(recipe, context=context)
+    workspace = open_workspace(recipe, context=context, make=False)
     old = old_stack(workspace)
     results = []
     with console.progress("reading bases", total=len(bases), unit="bases") as bar:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from builder.cli.app import common_options, offline_option
+from builder.cli.commands.names import recipe_names
 from builder.cli.console import Console
 from builder.util.context import Context
 from builder.util.errors import InputError
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @click.command(name="render")
-@click.argument("recipes", nargs=-1, required=True, metavar="RECIPE...")
+@click.argument("recipes", nargs=-1, required=True, metavar="RECIPE...", shell_complete=recipe_names)
 @click.option("--output", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Folder to write.")
 @click.option("--bake", is_flag=True, help="Write a folder per recipe, and DIR/docker-bake.json over all of them.")
 @offline_option
@@ -45,11 +46,11 @@ def _context(name: str, output: Path, *, console: Console, context: Context) -> 
     from builder.image.context import render_context
     from builder.image.labels import entrypoint_of, image_labels
     from builder.image.tags import image_tags
-    from builder.pipeline.build import docker_base
+    from builder.pipeline.build import rendered_base
     from builder.pipeline.workspace import open_workspace
 
     workspace = open_workspace(name, context=context)
-    base = docker_base(workspace)
+    base = rendered_base(workspace)
     plans = workspace.plans()
     where = workspace.recipe.publish or workspace.lock.name
     tags = tuple(f"{where}:{tag}" for tag in image_tags(workspace.lock).all)

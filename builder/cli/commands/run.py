@@ -9,14 +9,15 @@ from pathlib import Path
 import click
 
 from builder.cli.app import common_options
+from builder.cli.commands.names import profile_names, recipe_names
 from builder.cli.console import Console
 from builder.util.context import Context
 from builder.util.errors import InputError
 
 
 @click.command(name="run")
-@click.argument("recipe")
-@click.argument("profile")
+@click.argument("recipe", shell_complete=recipe_names)
+@click.argument("profile", required=False, shell_complete=profile_names)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 @click.option("--model", type=click.Path(path_type=Path), help="The checkpoint's folder. Default: the recipe's.")
 @click.option("--image", metavar="REF", help="The image. Default: the one that `builder build` put into Docker.")
@@ -32,7 +33,7 @@ from builder.util.errors import InputError
 @common_options
 def command(
     recipe: str,
-    profile: str,
+    profile: str | None,
     arguments: tuple[str, ...],
     model: Path | None,
     image: str | None,
@@ -45,20 +46,27 @@ def command(
     printing: bool,
     console: Console,
 ) -> None:
-    """Run RECIPE's image with PROFILE under Docker. Flags behind `--` win over the profile's.
+    """Run RECIPE's image with PROFILE (default: the recipe's default profile) under Docker. Flags behind `--` win over the profile's.
 
     Compiled kernels are kept in a volume that belongs to this stack of overlays: a changed overlay begins with an empty one.
     """
     from builder.image.tags import image_tags
     from builder.oci.docker_cli import choose
     from builder.pipeline.workspace import open_workspace
-    from builder.serve.container import Container, cache_for, locked_profile, model_folder, startup_seconds
+    from builder.serve.container import (
+        Container,
+        cache_for,
+        default_profile,
+        locked_profile,
+        model_folder,
+        startup_seconds,
+    )
 
-    workspace = open_workspace(recipe, context=Context(console))
+    workspace = open_workspace(recipe, context=Context(console), make=False)
     lock = workspace.lock
     container = Container(
         image=image or f"{lock.name}:{image_tags(lock).immutable}",
-        profile=locked_profile(lock, profile),
+        profile=locked_profile(lock, profile or default_profile(lock)),
         arguments=arguments,
         model=model_folder(workspace.project, lock, model),
         cache=cache_for(lock, user),
@@ -73,7 +81,7 @@ def command(
     words = container.argv("docker" if printing else choose().path)
     console.document({"argv": words})
     if printing:
-        console.out(shlex.join(words))
+        console.data(shlex.join(words))
         return
     os.execvp(words[0], words)  # noqa: S606  docker itself handles the terminal and signals
 

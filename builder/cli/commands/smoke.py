@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from builder.cli.app import common_options
+from builder.cli.commands.names import gpu_names, profile_names
 from builder.cli.console import Console
 from builder.util.context import Context
 from builder.util.errors import GateError, InputError
@@ -23,7 +24,7 @@ _SERVER_LIMIT = 60.0
 
 @click.command(name="smoke")
 @click.argument("target", metavar="RECIPE|URL")
-@click.argument("profile", required=False)
+@click.argument("profile", required=False, shell_complete=profile_names)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 @click.option("--model", type=click.Path(path_type=Path), help="The checkpoint's folder. Default: the recipe's.")
 @click.option("--image", metavar="REF", help="The image. Default: the one that `builder build` put into Docker.")
@@ -33,7 +34,12 @@ _SERVER_LIMIT = 60.0
 @click.option("--read-only", is_flag=True, help="With a read-only root file system.")
 @click.option("--keep", is_flag=True, help="Let the container run on.")
 @click.option("--limit", type=click.FloatRange(min=0.1), help="Seconds until it must be healthy.")
-@click.option("--gpu", metavar="NAME", help="The GPU, such as rtx-5090. Default: what nvidia-smi reports.")
+@click.option(
+    "--gpu",
+    shell_complete=gpu_names,
+    metavar="NAME",
+    help="The GPU, such as rtx-5090. Default: what nvidia-smi reports.",
+)
 @click.option("--log", "log_file", type=click.Path(path_type=Path), help="The log of the server at URL.")
 @click.option("--container", metavar="NAME", help="The container that serves URL: its log, GPU and image.")
 @click.option("--prompt", help="The short prompt that is sent twice.")
@@ -60,12 +66,7 @@ def command(
     output: Path | None,
     console: Console,
 ) -> None:
-    """Start RECIPE's image with PROFILE and check it, or check the server at URL against PROFILE.
-
-    \b
-      builder smoke qwen3.6-27b-fp8-vocab smoke
-      builder smoke http://127.0.0.1:8000 smoke --container vllm
-      builder smoke http://10.0.0.7:8000/v1
+    """Start RECIPE's image with PROFILE (default: the recipe's default profile) and check it, or check the server at URL against PROFILE.
 
     BUILDER_API_KEY is sent as a bearer token when it is set.
     """
@@ -85,8 +86,6 @@ def command(
     else:
         if log_file or container:
             raise InputError("--log and --container belong to a URL")
-        if profile is None:
-            raise InputError("which profile?", hint="name it: builder smoke RECIPE PROFILE")
         opening, wanted, folder = open_recipe(
             target, profile, arguments, model, image, gpus, network, user, read_only, keep, console
         )

@@ -7,13 +7,14 @@ from pathlib import Path
 import click
 
 from builder.cli.app import common_options, offline_option
+from builder.cli.commands.names import recipe_names
 from builder.cli.console import Console
 from builder.util.context import Context
 from builder.util.errors import InputError
 
 
 @click.command(name="export")
-@click.argument("recipe")
+@click.argument("recipe", shell_complete=recipe_names)
 @click.option(
     "--output", required=True, type=click.Path(path_type=Path), help="A folder that is not there yet, or empty."
 )
@@ -30,7 +31,7 @@ def command(recipe: str, output: Path, whole: bool, context: Context, console: C
     from builder.upkeep.series.export import flat, mails, quilt_series
     from builder.util.journal import write_files
 
-    workspace = open_workspace(recipe, context=context)
+    workspace = open_workspace(recipe, context=context, make=False)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise InputError(f"{output} is there already", hint="name a new folder, or empty it")
     exact = exact_changes(workspace.project, workspace.lock, context=context)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from builder.cli.app import common_options, offline_option
+from builder.cli.commands.names import recipe_names
 from builder.cli.console import Console
 from builder.util.context import Context
 from builder.util.errors import BuilderError, InputError
@@ -24,7 +25,13 @@ if TYPE_CHECKING:
 
 @click.command(name="import")
 @click.argument("series", type=click.Path(path_type=Path))
-@click.option("--recipe", required=True, metavar="NAME", help="The recipe that gets the overlays; made when it is new.")
+@click.option(
+    "--recipe",
+    shell_complete=recipe_names,
+    required=True,
+    metavar="NAME",
+    help="The recipe that gets the overlays; made when it is new.",
+)
 @click.option("--base", metavar="BASE", help="The base of a new recipe.")
 @click.option(
     "--strip",

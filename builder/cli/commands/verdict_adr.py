@@ -20,7 +20,8 @@ def command(verdict: Path, output: Path | None, console: Console) -> None:
     from builder.gate.open import in_file
     from builder.util.files import write_file
 
-    text = decision_record(in_file(verdict).verdict)
+    found = in_file(verdict)
+    text = decision_record(found.verdict, str(found.signed))
     if output is not None:
         write_file(output, text.encode())
         console.say(f"written: {output}")

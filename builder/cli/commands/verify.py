@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from builder.cli.app import common_options, offline_option
+from builder.cli.app import common_options, offline_option, signer_options
+from builder.cli.commands.names import recipe_names
 from builder.cli.console import Console
 from builder.util.context import Context
 from builder.util.errors import InputError, MismatchError, UnreachableError
 
 if TYPE_CHECKING:
     from builder.pipeline.workspace import Workspace
+    from builder.release.attest.trust import Trust
     from builder.release.verify.image import Request, Verified
     from builder.release.verify.problem import Problem
     from builder.release.verify.reader import Reader
+
+
+_KINDS = ("oci:", "oci-archive:", "docker:", "wheel:")
 
 
 class NotVerifiedError(UnreachableError):
@@ -23,8 +31,10 @@ class NotVerifiedError(UnreachableError):
 
 
 @click.command(name="verify")
-@click.argument("reference", metavar="oci:DIR[:NAME]|REGISTRY/REPOSITORY[:TAG|@DIGEST]")
-@click.option("--recipe", help="Derive the image from this recipe's lock and diffs: pins the author.")
+@click.argument("reference", metavar="DIR|oci:DIR[:NAME]|REGISTRY/REPOSITORY[:TAG|@DIGEST]")
+@click.option(
+    "--recipe", shell_complete=recipe_names, help="Derive the image from this recipe's lock and diffs: pins the author."
+)
 @click.option(
     "--lock", "pin", metavar="DIGEST", help="The lock that travels along must have this digest: pins the author."
 )
@@ -32,6 +42,7 @@ class NotVerifiedError(UnreachableError):
 @click.option("--rebuild", is_flag=True, help="The same as without it: every verification derives the image again.")
 @click.option("--against", metavar="OTHER", help="Show in what another image differs from this one.")
 @click.option("--no-evidence", is_flag=True, help="Do not compare what is attached to the image, but for its lock.")
+@signer_options
 @offline_option
 @common_options
 def command(
@@ -42,24 +53,36 @@ def command(
     rebuild: bool,
     against: str | None,
     no_evidence: bool,
+    signers: tuple[str, ...],
+    trust_config: Path | None,
     context: Context,
     console: Console,
 ) -> None:
     """Derive an image again from its lock, and compare every byte.
 
     The lock is that of --recipe, else the one that travels with the image: that proves that the image is what this lock
-    says, not who made it. Exit code 4: something differs. Exit code 5: not verified, since the base cannot be reached.
+    says, not who made it; with --signer, provenance and SBOM must be signed by that signer. Exit code 4: something differs. Exit code 5: not verified, since the base cannot be reached.
     """
+    from builder.release.attest.trust import trust
     from builder.release.verify.image import choose_lock, verify
 
     if quick and rebuild:
         raise InputError("--quick and --rebuild exclude each other")
     if pin is not None:
         pin = _digest(pin)
-    reader, other = _open(reference, context=context), _open(against, context=context) if against is not None else None
+    if signers and no_evidence:
+        raise InputError("--signer and --no-evidence exclude each other")
     workspace, request = _request(recipe, pin, quick=quick, evidence=not no_evidence, context=context)
+    request = replace(request, pinned=bool(signers))
+    known = trust(signers, config=trust_config, offline=context.offline)
+    reader = _open(reference, known, context=context)
+    if signers and not reader.complete:
+        raise InputError(
+            "--signer is for images in a registry", hint="a layout holds lock and sources: take --lock DIGEST"
+        )
+    other = _open(against, known, context=context) if against is not None else None
     named = choose_lock(reader, request)
-    about = _about(named.digest, workspace, pin, quick=quick)
+    about = _about(named.digest, workspace, pin, signers, quick=quick)
     console.out(about)
     done = verify(reader, named, request, context=context)
     problems = list(done.problems)
@@ -105,7 +128,7 @@ def _request(
 
     if recipe is None:
         return None, Request(pin=pin, quick=quick, evidence=evidence)
-    workspace = open_workspace(recipe, context=context)
+    workspace = open_workspace(recipe, context=context, make=False)
     overlays = [read_overlay(workspace.project, overlay) for overlay in workspace.lock.overlays]
     request = Request(
         workspace.lock, overlays, pin, root=workspace.project.root, quick=quick, evidence=evidence,
@@ -113,7 +136,7 @@ def _request(
     return workspace, request
 
 
-def _about(digest: str, workspace: Workspace | None, pin: str | None, *, quick: bool) -> str:
+def _about(digest: str, workspace: Workspace | None, pin: str | None, signers: tuple[str, ...], *, quick: bool) -> str:
     """The first line: what was compared with what, and what that does not prove."""
     if workspace is not None:
         lock = f"{workspace.project.show(workspace.project.lock_path)} ({digest})"
@@ -121,7 +144,7 @@ def _about(digest: str, workspace: Workspace | None, pin: str | None, *, quick: 
         lock = f"the lock {digest}"
     if quick:
         return f"quick: compared with {lock}, without the base: its layers, files and settings are taken as they are"
-    if workspace is None and pin is None:
+    if workspace is None and pin is None and not signers:
         return f"compared with {lock}, which travels with the image: it tells what the image is, not who made it"
     return f"derived again from {lock}"
 
@@ -140,6 +163,7 @@ def _document(
         "platforms": list(done.platforms),
         "evidence": done.evidence,
         "verdicts": dict(done.verdicts),
+        "signed": [{"kind": kind, "signed": str(signed), **signed.document()} for kind, signed in done.signed],
         "overlays": list(done.overlays),
         "problems": [{"where": each.where, "wanted": each.wanted, "found": each.found} for each in problems],
     }
@@ -177,18 +201,22 @@ def _say(reference: str, done: Verified, console: Console, *, quick: bool) -> No
         console.out("the lock trusts ranges: its wheel was not checked as a whole against the index's digest")
     if done.evidence:
         console.out(f"{done.evidence} documents are about this image and say what the lock says")
+    for (kind, signed), number in Counter((kind, str(signed)) for kind, signed in done.signed).items():
+        console.out(f"  {kind}{f' ({number})' if number > 1 else ''}: {signed}")
     if any(done.verdicts.values()):
         counted = ", ".join(f"{number} {outcome}" for outcome, number in done.verdicts.items())
         console.out(f"verdicts: {counted}")
 
 
-def _open(text: str, *, context: Context) -> Reader:
+def _open(text: str, known: Trust, *, context: Context) -> Reader:
     from builder.release.verify.reader import open_reader
 
+    if not text.startswith(_KINDS) and (Path(text) / "index.json").is_file():
+        text = f"oci:{text}"
     # Of the others, `open_reader` says that they cannot be verified.
-    if context.offline and not text.startswith(("oci:", "oci-archive:", "docker:", "wheel:")):
+    if context.offline and not text.startswith(_KINDS):
         raise InputError(f"--offline: {text} is in a registry", hint="name an OCI layout: oci:DIR or oci:DIR:TAG")
-    return open_reader(text, context=context)
+    return open_reader(text, context=context, trust=known)
 
 
 def _compared(reader: Reader, other: Reader, name: str) -> list[Problem]:

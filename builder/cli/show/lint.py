@@ -17,7 +17,10 @@ def show(report: Report, console: Console, *, brief: bool = False) -> None:
             if finding.level == "warning":
                 console.out(f"{finding.level}: {report.profile}: {finding.message} [{finding.rule}]")
             continue
-        console.out(f"{finding.level}: {finding.message} [{finding.rule}]")
+        if finding.level == "error":
+            console.fail(f"{finding.message} [{finding.rule}]")
+        else:
+            console.out(f"{finding.level}: {finding.message} [{finding.rule}]")
         where = ", ".join(each for each in (finding.place, finding.source) if each)
         if where:
             console.out(f"  where  {where}")

@@ -49,6 +49,8 @@ class Registry:
     def __init__(self, name: str, *, context: Context | None = None) -> None:
         self.name = name
         self.context = context or Context()
+        self.chunk: int | None = None
+        """How large the chunks of an upload may be, 0 for none at all; None until the registry has refused one."""
         self._endpoint = endpoint(name)
         hint = "check the network; BUILDER_REGISTRY_MIRRORS names a mirror, BUILDER_HTTP_TIMEOUT the limit in seconds"
         self._client = Client(self.context.limits, Rules(follows=no_downgrade, hint=hint), parallel=PARALLEL)

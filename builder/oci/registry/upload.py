@@ -2,8 +2,8 @@
 
 Source: OCI distribution spec 1.1, "Pushing blobs". After a chunk whose response was lost, the registry is asked how much it
 has (`GET` on the upload), and the rest is sent; an upload that the registry has forgotten is begun again. A registry that
-takes no chunks (Google's Artifact Registry documents that) or none of this size (ECR wants 5 MiB, GHCR at most 4) gets the
-whole blob in one request, still streamed.
+takes no chunks of this size (GHCR at most 4 MiB) gets smaller ones; one that takes none (Google's Artifact Registry documents
+that) or wants more than that (ECR 5 MiB at the least) gets the whole blob in one request, still streamed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from builder.oci.registry.client import Registry
 from builder.oci.types import BlobSource, Descriptor
 from builder.util.errors import UnreachableError
 
-CHUNK = 4 << 20
+CHUNK = 16 << 20
+_MODEST = 4 << 20
+"""What a registry gets after it has refused a chunk of that size."""
 _ROUNDS = 3
 _OCTETS = "application/octet-stream"
 
@@ -40,24 +42,25 @@ def upload(
 ) -> None:
     """Send a blob, holding at most one chunk in memory. `location` is an upload that was opened already.
 
-    Raises `UnreachableError` when it cannot be sent; the opened upload is then given up.
+    What a registry refuses of chunks is remembered for its next blobs. Raises `UnreachableError` when the blob cannot be
+    sent; the opened upload is then given up.
     """
     limits = registry.context.limits
-    whole = blob.size <= CHUNK
     attempt = 0
     while True:
+        chunk = CHUNK if registry.chunk is None else registry.chunk
         location = location or _opened(registry, repository)
         sending = _Upload(registry, repository, blob, location)
         location = None
         try:
             with source(blob) as pieces:
-                if whole:
+                if blob.size <= chunk or not chunk:
                     sending.send_whole(pieces, advance)
                 else:
-                    sending.send_chunks(pieces, advance)
+                    sending.send_chunks(pieces, chunk, advance)
         except _NoChunksError:
             sending.cancel()
-            whole = True
+            registry.chunk = _MODEST if chunk > _MODEST else 0
         except _ForgottenError as error:
             sending.cancel()
             if registry.has_blob(repository, blob.digest):
@@ -112,10 +115,10 @@ class _Upload:
         else:
             self._finish(_Body(first, pieces, self._blob.size, advance))
 
-    def send_chunks(self, pieces: Iterator[bytes], advance: Callable[[int], None]) -> None:
-        """The blob in PATCH requests; the last chunk goes with the PUT that ends the upload."""
+    def send_chunks(self, pieces: Iterator[bytes], size: int, advance: Callable[[int], None]) -> None:
+        """The blob in PATCH requests of `size` bytes; the last chunk goes with the PUT that ends the upload."""
         sent = 0
-        for chunk in _chunks(pieces):
+        for chunk in _chunks(pieces, size):
             if sent + len(chunk) == self._blob.size:
                 self._finish(_Chunk(chunk), start=sent)
             else:
@@ -238,18 +241,18 @@ def _held(response: Response, default: int) -> int:
     return int(last) + 1 if int(last) else 0
 
 
-def _chunks(pieces: Iterator[bytes]) -> Iterator[memoryview]:
-    """The bytes in chunks of `CHUNK`. One buffer is filled and sent again and again; nothing is copied out of it."""
-    buffer = bytearray(CHUNK)
+def _chunks(pieces: Iterator[bytes], size: int) -> Iterator[memoryview]:
+    """The bytes in chunks of `size`. One buffer is filled and sent again and again; nothing is copied out of it."""
+    buffer = bytearray(size)
     view = memoryview(buffer)
     filled = 0
     for piece in pieces:
         taken = 0
         while taken < len(piece):
-            count = min(CHUNK - filled, len(piece) - taken)
+            count = min(size - filled, len(piece) - taken)
             view[filled : filled + count] = memoryview(piece)[taken : taken + count]
             filled, taken = filled + count, taken + count
-            if filled == CHUNK:
+            if filled == size:
                 yield view
                 filled = 0
     if filled:

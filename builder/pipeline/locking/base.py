@@ -9,7 +9,14 @@ from pathlib import PurePosixPath
 
 from builder.base.model import BaseImage, Distribution, PackageTree
 from builder.base.together import distributions
-from builder.documents.lock import LockedDistribution, LockedFile, LockedPackage, LockedPlatform
+from builder.documents.lock import (
+    LockedAdded,
+    LockedDistribution,
+    LockedFile,
+    LockedInstall,
+    LockedPackage,
+    LockedPlatform,
+)
 from builder.oci.document import read_config
 from builder.patch.model import StackResult
 from builder.util.errors import InputError
@@ -56,11 +63,21 @@ def epoch_of(image: BaseImage) -> int:
 
 
 def lock_platform(
-    image: BaseImage, tree: PackageTree, result: StackResult, cache: ContentCache, packages: tuple[str, ...]
+    image: BaseImage,
+    tree: PackageTree,
+    result: StackResult,
+    cache: ContentCache,
+    packages: tuple[str, ...],
+    *,
+    installed: Sequence[LockedInstall] = (),
+    added: Sequence[LockedAdded] = (),
+    unmet: Sequence[str] = (),
+    more: Collection[str] = (),
 ) -> LockedPlatform:
     """Pin one platform: the image, the packages' place, and every file that a build will read or write.
 
     The content of what a build will read goes into the cache, so that a build on this machine reads nothing twice.
+    `more` are the paths, from `/`, of what wheels and `files:` write.
     """
     cache.put(image.manifest_bytes)
     files = _locked_files(tree, result, cache)
@@ -79,9 +96,12 @@ def lock_platform(
             LockedPackage(package=package, distribution=_locked_distribution(tree, each, cache))
             for package, each in others
         ),
-        directories=() if image.wheels else _existing_directories(tree, [*written, *records]),
+        directories=() if image.wheels else _existing_directories(tree, [*written, *records], more),
         packages=_packages(tree),
         bytecode=_stale_bytecode(tree, [file.path for file in files if file.before != file.after]),
+        installed=tuple(installed),
+        added=tuple(added),
+        unmet=tuple(unmet),
         files=files,
     )
 
@@ -124,17 +144,20 @@ def _locked_files(tree: PackageTree, result: StackResult, cache: ContentCache) -
     return tuple(locked)
 
 
-def _existing_directories(tree: PackageTree, paths: Collection[str]) -> tuple[str, ...]:
+def _existing_directories(tree: PackageTree, paths: Collection[str], more: Collection[str] = ()) -> tuple[str, ...]:
+    below = f"{tree.root}/"
+    paths = [*paths, *(path.removeprefix(below) for path in more if path.startswith(below))]
     inside = {str(parent) for path in paths for parent in PurePosixPath(path).parents if str(parent) != "."}
     found = [f"{tree.root}/{path}" for path, entry in tree.read(sorted(inside)).items() if entry.kind == "directory"]
     above = [str(parent) for parent in PurePosixPath(tree.root).parents if str(parent) != "."]
     own = [OWN_FOLDER, *(str(parent) for parent in PurePosixPath(OWN_FOLDER).parents if str(parent) != ".")]
-    outside = tree.outside(own)
+    elsewhere = {str(parent) for path in more if not path.startswith(below) for parent in PurePosixPath(path).parents}
+    outside = tree.outside(sorted({*own, *(elsewhere - {"."})}))
     for path, entry in outside.items():
         if entry.kind != "directory":
             raise InputError(
                 f"the base has a {entry.kind} at /{path}, where the layer needs a folder",
-                hint=f"the entrypoint and the record go to /{OWN_FOLDER}; use a base without this entry",
+                hint=f"what the recipe adds and the entrypoint in /{OWN_FOLDER} need it; use a base without this entry",
             )
     return tuple(sorted({*found, *above, tree.root, *outside}))
 

@@ -10,19 +10,21 @@ from pathlib import Path
 from builder.base.model import Base
 from builder.base.open import open_base, open_locked
 from builder.base.wheel import WheelBase
-from builder.documents.lock import Lock, LockedBase, LockedPlatform, LockedWheel, read_lock
+from builder.documents.lock import Lock, LockedBase, LockedInstall, LockedPlatform, LockedWheel, read_lock
 from builder.documents.profile import Profile, load_profile
 from builder.documents.recipe import Recipe
 from builder.documents.reference import Platform
 from builder.patch.model import Overlay, StackResult
 from builder.patch.stack import apply_stack
 from builder.patch.unified import notes
+from builder.pipeline.locking.added import lock_files
 from builder.pipeline.locking.base import epoch_of, lock_platform
 from builder.pipeline.locking.checkpoint import resolve_checkpoint
 from builder.pipeline.locking.overlays import ResolvedOverlay, naming, resolve_overlay, with_findings
+from builder.pipeline.locking.wheels import lock_wheels
 from builder.serve import entrypoint
 from builder.util.context import Context
-from builder.util.errors import MismatchError
+from builder.util.errors import InputError, MismatchError
 from builder.util.files import ContentCache, file_sha256, sha256
 from builder.util.holding import holding
 from builder.util.journal import write_files
@@ -71,7 +73,8 @@ def make_lock(
     pending: Mapping[str, bytes] | None = None,
     trust_ranges: bool = False,
 ) -> NewLock:
-    """Resolve a recipe. What `previous` pins stays pinned, except the overlays named in `update` and, for `base`, the base.
+    """Resolve a recipe. What `previous` pins stays pinned, except the overlays named in `update` and, for `base`, the base,
+    for `wheels` the wheels.
 
     `pending` has local diffs that are not written yet, by path; they become part of `NewLock.diffs`.
     A wheel that is the base is read whole and checked once, unless `trust_ranges`, which the lock then says.
@@ -82,17 +85,13 @@ def make_lock(
     cache = ContentCache()
     profiles = load_profiles(project, recipe.profiles)
     pinned = {overlay.id: overlay for overlay in previous.overlays} if previous else {}
-    resolved = [
-        resolve_overlay(
-            project,
-            spec,
-            pinned.get(spec.id),
-            update=spec.id in update,
-            context=context,
-            pending=pending,
+    # What is wrong with a local diff is found before a server is asked.
+    found: dict[str, ResolvedOverlay] = {}
+    for spec in sorted(recipe.overlays, key=lambda each: each.file is None):
+        found[spec.id] = resolve_overlay(
+            project, spec, pinned.get(spec.id), update=spec.id in update, context=context, pending=pending
         )
-        for spec in recipe.overlays
-    ]
+    resolved = [found[spec.id] for spec in recipe.overlays]
     base = _open(project, recipe, previous if "base" not in update else None, context=context)
     platforms: dict[str, LockedPlatform] = {}
     results: dict[str, StackResult] = {}
@@ -106,13 +105,24 @@ def make_lock(
             with naming(each.locked for each in resolved):
                 apply_stack([each.overlay for each in resolved], base.tree(platform, *recipe.packages), recipe.package)
             base.check(platform)
-        tree = base.tree(platform, *recipe.packages)
+        tree = base.tree(platform, *recipe.packages, listing=bool(recipe.wheels))
         with naming(each.locked for each in resolved):
             results[name] = apply_stack([each.overlay for each in resolved], tree, recipe.package)
         for note in notes(results[name]):
             context.console.warn(note)
         _check_after(recipe, resolved, base, platform)
-        platforms[name] = lock_platform(image, tree, results[name], cache, recipe.packages)
+        before = previous.base.platforms.get(name) if previous is not None and "wheels" not in update else None
+        installs = lock_wheels(
+            project, recipe, base, tree, platform, before.installed if before is not None else (), context=context
+        )
+        brought = {path for each in installs.unpacked for path in each.files}
+        patched = {f"{tree.root}/{file.path}" for file in results[name].files}
+        _check_apart(patched, brought, installs.locked)
+        added, texts = lock_files(project, recipe, tree, patched | brought)
+        platforms[name] = lock_platform(
+            image, tree, results[name], cache, recipe.packages,
+            installed=installs.locked, added=added, unmet=installs.unmet, more=[*brought, *texts],
+        )  # fmt: skip
         digest, epoch = image.digest, max(epoch, epoch_of(image))
         wheels = image.wheels
     checkpoint = resolve_checkpoint(
@@ -140,11 +150,26 @@ def make_lock(
         profiles=profiles,
         default_profile=recipe.default,
         description=recipe.description,
+        source=recipe.source,
+        licenses=recipe.licenses,
         entrypoint=file_sha256(ENTRYPOINT_SOURCE),
         epoch=epoch,
     )
     diffs = {each.locked.diff: each.vendor for each in resolved if each.vendor is not None} | dict(pending or {})
     return NewLock(lock, diffs, results)
+
+
+def _check_apart(patched: Collection[str], brought: Collection[str], locked: Sequence[LockedInstall]) -> None:
+    """Refuse an overlay on what a wheel brings or takes away: there is no base that it could be locked against."""
+    gone = [path for each in locked for path in each.removed]
+    clash = sorted(
+        path for path in patched if path in brought or any(path == each or path.startswith(f"{each}/") for each in gone)
+    )
+    if clash:
+        raise InputError(
+            f"an overlay changes /{clash[0]}, which a wheel of the recipe replaces",
+            hint="leave the wheel out, or make a wheel that has the change",
+        )
 
 
 def _open(project: Project, recipe: Recipe, previous: Lock | None, *, context: Context) -> Base:

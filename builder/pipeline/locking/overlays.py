@@ -53,7 +53,7 @@ def vendored_name(spec: OverlaySpec) -> str:
 
 def read_overlay(project: Project, locked: LockedOverlay) -> Overlay:
     """The locked overlay from its vendored copy. Raises `MismatchError` when the copy is not what was locked."""
-    data = _read_diff(project, locked.diff)
+    data = _read_diff(project, locked.diff, fetched=locked.head is not None)
     if locked.head is None:
         diff = parse(data, locked.diff, strip=locked.strip, under=locked.under or "")
     else:
@@ -120,7 +120,7 @@ def _from_file(project: Project, spec: OverlaySpec, pending: Mapping[str, bytes]
             f"overlay {name} is outside the project",
             hint=f"put the diff below {project.root} so that others can build it",
         )
-    data = pending[name] if pending and name in pending else _read_diff(project, name)
+    data = pending[name] if pending and name in pending else _read_diff(project, name, fetched=False)
     diff = parse(data, name, strip=spec.strip, under=spec.under or "")
     locked = _entry(
         spec, diff=name, digest=diff.digest, title=spec.title, author=spec.author, origin=spec.origin
@@ -226,11 +226,26 @@ def with_findings(resolved: ResolvedOverlay, applied: Iterable[AppliedOverlay]) 
     return resolved.locked.model_copy(update={"headings": pinned, "unnamed": tuple(unnamed)})
 
 
-def _read_diff(project: Project, name: str) -> bytes:
+def _read_diff(project: Project, name: str, *, fetched: bool) -> bytes:
     try:
         return read_regular(project.root / name, limit=Limits.size, name=f"the diff {name}")
     except OSError as error:
-        raise InputError(
-            f"cannot read the diff {name}: {error.strerror}",
-            hint=f"the vendored copy belongs in the repository; `builder lock {project.recipe}` fetches a pull request's again",
-        ) from error
+        hint = (
+            f"the vendored copy belongs in the repository; `builder lock {project.recipe}` fetches it again"
+            if fetched
+            else _where_it_may_be(project, name)
+        )
+        raise InputError(f"cannot read the diff {name}: {error.strerror}", hint=hint) from error
+
+
+def _where_it_may_be(project: Project, name: str) -> str:
+    """For a local diff that cannot be read: one of the same name elsewhere in the project, or what to do without one."""
+    beside = sorted(
+        str(path.relative_to(project.root))
+        for folder in (project.root, project.overlays, project.recipe_path.parent)
+        if folder.is_dir()
+        for path in folder.iterdir()
+        if path.is_file() and path.name == Path(name).name
+    )
+    meant = f"did you mean {beside[0]}? " if beside else ""
+    return f"{meant}put a unified diff at {project.root / name}, or take the overlay out of {project.show(project.recipe_path)}"

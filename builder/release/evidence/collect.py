@@ -8,7 +8,7 @@ from pathlib import Path
 from builder.documents.lock import Lock
 from builder.documents.verdict import read_verdict
 from builder.image.built import Built
-from builder.oci.artifact import LOCK, PROVENANCE, SBOM, SOURCES, VERDICT, Evidence
+from builder.oci.artifact import LOCK, OUTCOME, PROVENANCE, SBOM, SOURCES, VERDICT, Evidence
 from builder.oci.types import Descriptor
 from builder.patch.model import Overlay
 from builder.release.evidence.provenance import make_provenance, recipe_source
@@ -19,8 +19,6 @@ from builder.util.errors import InputError, MismatchError
 from builder.util.files import read_regular, write_file
 
 _VERDICT_LIMIT = 16 << 20
-OUTCOME = "dev.overlay-image-builder.verdict.outcome"
-"""The annotation of an attached verdict: passed, warned, failed or unreadable."""
 
 
 def make_evidence(

@@ -1,4 +1,4 @@
-"""Signing with cosign, when it is installed. Nothing is signed by this tool itself."""
+"""Signing an image with cosign and a key of a key service, which `builder.release.attest` does not ask."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from builder.util.process import find, run
 _PASSED = ("COSIGN_", "SIGSTORE_", "ACTIONS_ID_TOKEN_", "AWS_", "AZURE_", "GOOGLE_", "VAULT_", "TUF_")
 
 
-def signer(key: str | None, *, context: Context) -> Callable[[str], None]:
-    """Signs an image by digest: with `key` (a file or a key service's URI), else keyless. Raises `InputError` without cosign."""
-    program = find("cosign", hint="install cosign (https://docs.sigstore.dev), or publish without --sign")
+def signer(key: str, *, context: Context) -> Callable[[str], None]:
+    """Signs an image by digest with `key`, a key service's URI. Raises `InputError` without cosign."""
+    hint = "install cosign (https://docs.sigstore.dev) for keys of a service, or sign with --key FILE"
+    program = find("cosign", hint=hint)
 
     def sign(reference: str) -> None:
         context.console.detail(f"signing {reference} with {program}")
-        command = [program, "sign", "--yes", "--recursive", *(["--key", key] if key else []), reference]
+        command = [program, "sign", "--yes", "--recursive", "--key", key, reference]
         extra = {name: value for name, value in os.environ.items() if name.startswith(_PASSED)}
         done = run(command, extra_env=extra, timeout=300)
         if done.returncode != 0:

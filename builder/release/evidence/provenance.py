@@ -76,6 +76,7 @@ def _dependencies(lock: Lock, platforms: list[str]) -> list[dict[str, Any]]:
         manifest = lock.base.platforms[platform].manifest
         found.append({"name": f"base ({platform})", "uri": _base_uri(lock), "digest": _sha256(manifest)})
     found += [_overlay(overlay) for overlay in lock.overlays]
+    found += _brought(lock, platforms)
     if lock.checkpoint is not None:
         checkpoint = lock.checkpoint
         uri = f"file:{checkpoint.path}" if checkpoint.path else "urn:overlay-image-builder:checkpoint"
@@ -87,6 +88,24 @@ def _dependencies(lock: Lock, platforms: list[str]) -> list[dict[str, Any]]:
         {"name": "serve entrypoint", "uri": "file:builder/serve/entrypoint.py", "digest": {"sha256": lock.entrypoint}}
     )
     return found
+
+
+def _brought(lock: Lock, platforms: list[str]) -> list[dict[str, Any]]:
+    """Wheels and files that the recipe adds, each once."""
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for platform in platforms:
+        locked = lock.base.platforms[platform]
+        for each in locked.installed:
+            if each.file is not None and each.sha256 is not None:
+                uri = f"file:{each.id}" if each.id.endswith(".whl") else _wheel_uri(each.id)
+                found[each.file, each.sha256] = {
+                    "name": f"wheel {each.file}", "uri": uri, "digest": {"sha256": each.sha256},
+                }  # fmt: skip
+        for file in locked.added:
+            found[file.source, file.sha256] = {
+                "name": f"file {file.source}", "uri": f"file:{file.source}", "digest": {"sha256": file.sha256},
+            }  # fmt: skip
+    return list(found.values())
 
 
 def _overlay(overlay: LockedOverlay) -> dict[str, Any]:

@@ -48,7 +48,8 @@ def make_sbom(lock: Lock, platform: str, subject: Descriptor) -> bytes:
         ],
     )
     owners = locked.distributions(lock.package)
-    names = dict.fromkeys([*(f"{each.name}=={each.version}" for each in owners.values()), *_others(locked)])
+    brought = {f"{each.name}=={each.version}": each for each in locked.installed if each.version is not None}
+    names = dict.fromkeys([*(f"{each.name}=={each.version}" for each in owners.values()), *_others(locked), *brought])
     components = []
     for spelled in names:
         name, _, version = spelled.partition("==")
@@ -59,10 +60,25 @@ def make_sbom(lock: Lock, platform: str, subject: Descriptor) -> bytes:
             purl=PackageURL("pypi", None, name.lower().replace("_", "-"), version),
             bom_ref=f"pypi:{spelled}",
         )
+        if (installed := brought.get(spelled)) is not None:
+            component.hashes.add(HashType(alg=HashAlgorithm.SHA_256, content=str(installed.sha256)))
+            component.properties.add(Property(name=f"{_PREFIX}:wheel", value=str(installed.file)))
+            component.properties.add(Property(name=f"{_PREFIX}:native", value=str(installed.native).lower()))
+            if installed.replaces is not None:
+                component.properties.add(Property(name=f"{_PREFIX}:replaces", value=installed.replaces))
         packages = [package for package, each in owners.items() if f"{each.name}=={each.version}" == spelled]
         if packages:
             _patch(component, lock, packages)
         components.append(component)
+    for file in locked.added:
+        components.append(
+            Component(
+                type=ComponentType.FILE,
+                name=f"/{file.path}",
+                bom_ref=f"file:{file.path}",
+                hashes=[HashType(alg=HashAlgorithm.SHA_256, content=file.sha256)],
+            )
+        )
     bom = Bom(components=components, serial_number=uuid.uuid5(uuid.NAMESPACE_URL, subject.digest))
     bom.metadata.component = root
     bom.metadata.timestamp = datetime.fromtimestamp(lock.epoch, UTC)
@@ -76,7 +92,9 @@ def make_sbom(lock: Lock, platform: str, subject: Descriptor) -> bytes:
 def _others(locked: LockedPlatform) -> list[str]:
     """What was seen beside the packages; a distribution of one that is spelled in another way is not another one."""
     further = {f"{_plain(each.distribution.name)}=={each.distribution.version}" for each in locked.further}
+    gone = {_plain(each.name) for each in locked.installed}
     split = [spelled.partition("==") for spelled in locked.packages]
+    split = [each for each in split if _plain(each[0]) not in gone]
     return [f"{name}=={version}" for name, _, version in split if f"{_plain(name)}=={version}" not in further]
 
 

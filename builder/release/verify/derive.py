@@ -29,6 +29,7 @@ from builder.pipeline.plan import (
     record_path,
     result_of_contents,
 )
+from builder.release.verify.brought import brought_by
 from builder.release.verify.compare import Parts, object_of
 from builder.release.verify.problem import MISSING, Problem
 from builder.release.verify.tars import TarEntry, read_tar
@@ -65,11 +66,18 @@ def derive(given: Given, found: Mapping[str, Parts]) -> Derived:
     for name in given.lock.base.platforms:
         entries = _entries(found.get(name))
         serve = _entrypoint(given.lock, entries, problems)
+        brought = brought_by(given.lock.base.platforms[name], entries, problems)
         platform = Platform.parse(name)
         if given.overlays is not None:
             plans.append(
                 plan_of_stack(
-                    given.lock, platform, given.overlays, entrypoint=serve, root=given.root, context=given.context
+                    given.lock,
+                    platform,
+                    given.overlays,
+                    entrypoint=serve,
+                    root=given.root,
+                    context=given.context,
+                    brought=brought,
                 )
             )
             continue
@@ -77,7 +85,13 @@ def derive(given: Given, found: Mapping[str, Parts]) -> Derived:
         if contents is not None:
             plans.append(
                 plan_of_contents(
-                    given.lock, platform, contents, entrypoint=serve, root=given.root, context=given.context
+                    given.lock,
+                    platform,
+                    contents,
+                    entrypoint=serve,
+                    root=given.root,
+                    context=given.context,
+                    brought=brought,
                 )
             )
     if problems:
@@ -98,7 +112,7 @@ def derive_without_base(lock: Lock, found: Mapping[str, Parts]) -> Derived:
         serve = _entrypoint(lock, entries, problems)
         contents = _contents(lock, name, entries, problems)
         base = _base_of(lock, name, parts, entries)
-        more: dict[str, tuple[bytes, int]] = {}
+        more = brought_by(lock.base.platforms[name], entries, problems)
         for path in _records(lock, name):
             if path in entries:
                 more[path] = (entries[path].data, 0o644)

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from builder.documents.lock import Lock, parse_lock
+from builder.documents.statement import parse_statement
 from builder.documents.verdict import read_verdict
-from builder.oci.artifact import LOCK, PROVENANCE, SBOM, SOURCES, VERDICT
+from builder.oci.artifact import OUTCOME
 from builder.oci.types import Descriptor
-from builder.release.evidence.collect import OUTCOME
 from builder.release.evidence.provenance import RECIPE, make_provenance
 from builder.release.evidence.sbom import make_sbom
 from builder.release.evidence.sources import read_sources
@@ -23,7 +23,8 @@ from builder.release.verify.reader import Attachment
 from builder.util.errors import BuilderError, InputError, MismatchError
 from builder.util.files import sha256
 
-_NAMES = {SBOM: "SBOM", PROVENANCE: "provenance", LOCK: "lock", SOURCES: "sources", VERDICT: "verdict"}
+_SIGNED = ("provenance", "SBOM")
+"""What a signer is asked for: the lock and the sources follow from the provenance, which names them by digest."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,9 @@ def travelling_lock(attached: Sequence[Attachment], pin: str | None) -> NamedLoc
     Raises `MismatchError` when there are several, when it cannot be read, or when the pinned one is not among them.
     """
     found = {
-        f"sha256:{sha256(each.document)}": each.document for each in attached if each.kind == LOCK and not each.problem
+        f"sha256:{sha256(each.document)}": each.document
+        for each in attached
+        if each.kind == "lock" and not each.problem
     }
     if pin is not None:
         if pin not in found:
@@ -83,7 +86,7 @@ def travelling_lock(attached: Sequence[Attachment], pin: str | None) -> NamedLoc
 def travelling_sources(attached: Sequence[Attachment], lock: Lock) -> dict[str, bytes] | None:
     """The blobs of the sources that travel with the image, by SHA-256; None when there are none that `lock` asks for."""
     for each in attached:
-        if each.kind == SOURCES and not each.problem:
+        if each.kind == "sources" and not each.problem:
             try:
                 return read_sources(each.document, lock)
             except MismatchError:
@@ -99,35 +102,53 @@ def check_evidence(
     *,
     index: bool,
     complete: bool,
+    pinned: bool = False,
 ) -> list[Problem]:
     """Compare what is attached to a manifest with what follows from `lock`.
 
-    An index has no SBOM of its own. Without `complete`, only lock and sources are expected.
+    An index has no SBOM of its own. Without `complete`, only lock and sources are expected. With `pinned`, one provenance and
+    one SBOM must be signed by a signer that counts.
     """
     checks: dict[str, Callable[[bytes], list[Problem]]] = {
-        LOCK: lambda data: _lock(lock, data),
-        SOURCES: lambda data: _sources(lock, data),
+        "lock": lambda data: _lock(lock, data),
+        "sources": lambda data: _sources(lock, data),
     }
     if complete:
-        checks[PROVENANCE] = lambda data: _provenance(lock, subject, platforms, data)
+        checks["provenance"] = lambda data: _provenance(lock, subject, platforms, data)
         if not index:
-            checks[SBOM] = lambda data: _sbom(lock, platforms[0], subject, data)
+            checks["SBOM"] = lambda data: _sbom(lock, platforms[0], subject, data)
     problems: list[Problem] = []
     seen = set()
     for each in attached:
-        name = _NAMES.get(each.kind, "of an unknown kind")
         if each.problem:
-            problems.append(Problem(f"evidence {name} {each.digest[:19]}", "a document that can be read", each.problem))
+            problems.append(
+                Problem(f"evidence {each.kind} {each.digest[:19]}", "a document that can be read", each.problem)
+            )
         elif each.subject != subject.digest:
-            problems.append(Problem(f"evidence {name}, subject", subject.digest, each.subject))
+            problems.append(Problem(f"evidence {each.kind}, subject", subject.digest, each.subject))
+        elif each.signed.state == "broken":
+            problems.append(Problem(f"evidence {each.kind}, signature", f"what {each.signed.who} signed", "edited"))
         elif each.kind in checks:
             seen.add(each.kind)
             problems += checks[each.kind](each.document)
+        elif each.kind == "promotion" and subject.digest not in parse_statement(each.document).digests:
+            problems.append(Problem("evidence promotion, its image", subject.digest, "another image"))
     problems += [
-        Problem(f"evidence {_NAMES[kind]} of {subject.digest[:19]}", "attached", "missing")
+        Problem(f"evidence {kind} of {subject.digest[:19]}", "attached", "missing")
         for kind in checks
         if kind not in seen
     ]
+    return problems + (_unpinned(attached, [kind for kind in checks if kind in _SIGNED]) if pinned else [])
+
+
+def _unpinned(attached: Sequence[Attachment], wanted: Sequence[str]) -> list[Problem]:
+    """The kinds of evidence that no signer who counts has signed."""
+    problems = []
+    for kind in wanted:
+        signers = [each.signed for each in attached if each.kind == kind and not each.problem]
+        if all(each.state != "verified" for each in signers):
+            found = ", ".join(dict.fromkeys(str(each) for each in signers)) or MISSING
+            problems.append(Problem(f"evidence {kind}, signer", "a signature by a --signer", found))
     return problems
 
 
@@ -136,22 +157,16 @@ def check_verdicts(attached: Sequence[Attachment], digests: Collection[str]) -> 
     counts: Counter[str] = Counter(passed=0, warned=0, failed=0, unreadable=0)
     problems = []
     for each in attached:
-        if each.kind != VERDICT or each.problem:
+        if each.kind != "verdict" or each.problem or each.signed.state == "broken":
             continue
         verdict = read_verdict(each.document)
         counts[verdict.outcome] += 1
         if verdict.outcome != "unreadable" and not set(verdict.subjects) & set(digests):
-            problems.append(
-                Problem(
-                    "evidence verdict, its image",
-                    " or ".join(sorted(digests)),
-                    ", ".join(verdict.subjects) or "no image",
-                )
-            )
-        if each.annotations.get(OUTCOME) != verdict.outcome:
-            problems.append(
-                Problem("evidence verdict, outcome", verdict.outcome, str(each.annotations.get(OUTCOME, MISSING)))
-            )
+            found = ", ".join(verdict.subjects) or "no image"
+            problems.append(Problem("evidence verdict, its image", " or ".join(sorted(digests)), found))
+        # A statement says its outcome itself; the annotation is for whoever only lists what is attached.
+        if each.annotations.get(OUTCOME, verdict.outcome) != verdict.outcome:
+            problems.append(Problem("evidence verdict, outcome", verdict.outcome, str(each.annotations[OUTCOME])))
     return counts, problems
 
 

@@ -16,6 +16,7 @@ from builder.image.tags import make_tags
 from builder.oci.platforms import preference
 from builder.oci.types import INDEX_TYPES, MANIFEST_TYPES, Descriptor
 from builder.patch.model import Overlay
+from builder.release.attest.signed import SignedBy
 from builder.release.evidence.sources import overlays_of
 from builder.release.verify.clients import entries_taken, matching
 from builder.release.verify.compare import Parts, json_differences, object_of, part_differences
@@ -48,6 +49,8 @@ class Request:
     root: Path = field(default_factory=Path.cwd)
     evidence: bool = True
     quick: bool = False
+    pinned: bool = False
+    """Whether signers were named, who must have signed provenance and SBOM."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,8 @@ class Verified:
     """How many documents were compared."""
     verdicts: Mapping[str, int]
     overlays: tuple[Mapping[str, Any], ...]
+    signed: tuple[tuple[str, SignedBy], ...] = ()
+    """The kind of each statement and SBOM that is attached, and who signed it."""
     not_verified: BuilderError | None = None
     """Why the base could not be reached, so that only the image's own part was compared."""
 
@@ -78,7 +83,7 @@ def no_lock(reference: str) -> MismatchError:
     return MismatchError(
         f"{reference} is not verified: no lock travels with it",
         details=[("why", "without a lock nothing says what its layer, config and manifest should be")],
-        hint="name the recipe that it was built from with --recipe; `builder build` and `builder publish` attach the lock",
+        hint="name the recipe that it was built from with --recipe; builds and publications attach the lock",
     )
 
 
@@ -117,7 +122,7 @@ def verify(reader: Reader, named: NamedLock, request: Request, *, context: Conte
         problems += _compare(reader, derived.built, found)
     problems += check_tag(reader.tag, lock)
     digests = {reader.top.digest, *(each.descriptor.digest for each in found.values())}
-    count, counts, about = _check_attached(reader, lock, found, attached, digests, request)
+    count, counts, signed, about = _check_attached(reader, lock, found, attached, digests, request)
     return Verified(
         named,
         tuple(dict.fromkeys([*problems, *about])),
@@ -128,6 +133,7 @@ def verify(reader: Reader, named: NamedLock, request: Request, *, context: Conte
         count,
         counts,
         tuple(overlay.summary() for overlay in lock.overlays),
+        signed,
         error,
     )
 
@@ -286,12 +292,13 @@ def _check_attached(
     attached: Sequence[Attachment],
     digests: set[str],
     request: Request,
-) -> tuple[int, dict[str, int], list[Problem]]:
-    """Evidence of the index and of every manifest: how many documents, the verdicts' outcomes, and what is wrong."""
+) -> tuple[int, dict[str, int], tuple[tuple[str, SignedBy], ...], list[Problem]]:
+    """Evidence of the index and of every manifest: how many documents, the verdicts' outcomes, signers, and what is wrong."""
     problems: list[Problem] = []
+    signed: list[tuple[str, SignedBy]] = []
     totals: Counter[str] = Counter(passed=0, failed=0, unreadable=0)
     if not request.evidence:
-        return 0, dict(totals), []
+        return 0, dict(totals), (), []
     subjects: list[tuple[Descriptor, list[str], bool]] = [
         (each.descriptor, [name], False) for name, each in found.items()
     ]
@@ -302,12 +309,15 @@ def _check_attached(
         documents = attached if subject.digest == reader.top.digest else reader.evidence(subject.digest)
         # A layout that came without lock and sources is compared with the recipe's alone.
         if documents or reader.complete or request.lock is None:
-            problems += check_evidence(documents, subject, lock, platforms, index=index, complete=reader.complete)
+            problems += check_evidence(
+                documents, subject, lock, platforms, index=index, complete=reader.complete, pinned=request.pinned
+            )
         counts, wrong = check_verdicts(documents, digests)
         totals.update(counts)
         problems += wrong
         number += len(documents)
-    return number, dict(totals), problems
+        signed += [(each.kind, each.signed) for each in documents if each.kind not in ("lock", "sources")]
+    return number, dict(totals), tuple(signed), problems
 
 
 def check_tag(tag: str | None, lock: Lock) -> list[Problem]:

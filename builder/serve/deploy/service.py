@@ -46,7 +46,7 @@ def make_service(lock: Lock, profile: str, image: str, *, seconds: int | None = 
     if reference.digest is None:
         raise InputError(
             f"{image} has no digest: another image could have that name tomorrow",
-            hint="REGISTRY/REPOSITORY@sha256:..., as `builder publish` prints it",
+            hint="REGISTRY/REPOSITORY@sha256:..., as a publication prints it",
         )
     found = locked_profile(lock, profile)
     return Service(

@@ -196,7 +196,8 @@ def started(
             found = identify(client.images.get(container.image), container.image)
         except ImageNotFound as error:
             raise InputError(
-                f"Docker has no image {container.image}", hint="build it with `builder build`, or name one with --image"
+                f"Docker has no image {container.image}",
+                hint="`builder build RECIPE` builds it; or name one with --image",
             ) from error
         if inputs is not None and found.inputs != f"sha256:{inputs}":
             raise MismatchError(

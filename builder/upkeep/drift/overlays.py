@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from builder.documents.lock import LockedOverlay
+from builder.documents.pull import DEFAULT_REPOSITORY
 from builder.patch.diff import DiffError, parse
 from builder.patch.interdiff import same_change
 from builder.patch.model import Diff
@@ -140,11 +141,15 @@ class _LockedPull:
         if self.locked.state == "merged" and info.head == self.head:
             return replace(finding, detail=f"was merged already when it was locked: {told}")
         then = (
-            f"`builder rebase {self.project.recipe} --base` with {release} or later drops #{self.number}"
+            f"`builder rebase {self.project.recipe} --base {self._released(release)}`, or a later base, drops #{self.number}"
             if release
             else "wait for a release that has it"
         )
         return replace(finding, cause="merged", detail=told, next=then)
+
+    def _released(self, release: str) -> str:
+        """The image of a release of vLLM; of another project only its maintainers know the name."""
+        return f"vllm/vllm-openai:{release}" if self.repository == DEFAULT_REPOSITORY else f"BASE-OF-{release}"
 
     def _moved(self, info: github.PullInfo, finding: DriftFinding) -> DriftFinding:
         """A pull request that is neither merged nor closed: the same head or another one, and what that means."""

@@ -8,7 +8,7 @@ activation per batched token is what the MLP and the residual stream hold at onc
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from packaging.version import InvalidVersion, Version
@@ -16,8 +16,10 @@ from packaging.version import InvalidVersion, Version
 from builder.documents.model_shape import DTYPE_BYTES, ModelShape
 from builder.documents.profile import Profile
 from builder.util.errors import InputError
+from builder.vllm.fit.drafts import Draft, draft_of
 from builder.vllm.fit.gpus import Gpu
 from builder.vllm.fit.kv import CacheLayout, Capacity, capacity, layout
+from builder.vllm.fit.parallel import Parallel, parallel_of, share, stages
 from builder.vllm.fit.weights import GIB, Part, parts_of_run, parts_of_shape
 from builder.vllm.flagvalues import decimal, human_int, plain_flags
 
@@ -34,7 +36,7 @@ _UTILIZATION = ((Version("0.20.0"), 0.92), (Version("0"), 0.9))
 NOT_MODELLED = (
     "memory that other programs hold on the GPU",
     "CUDA graphs (0.10 GiB in the one log at hand)",
-    "speculative decoding, LoRA, pipeline parallelism, mixtures of experts, sliding windows, latent attention",
+    "LoRA, decode context parallelism, TurboQuant on a model that is not hybrid, padding of quantized experts",
     "fragmentation, and kernels that allocate workspaces when a request comes",
 )
 
@@ -60,6 +62,9 @@ class Fit:
     error_gib: float
     given_pool: bool
     notes: tuple[str, ...]
+    parallel: Parallel = field(default_factory=Parallel)
+    stage: int = 0
+    """The pipeline stage that decides, from 0."""
 
     @property
     def weights_gib(self) -> float:
@@ -98,7 +103,13 @@ class Fit:
             "block_size": self.cache.block_size,
             "page_bytes": self.cache.page_bytes,
             "block_bytes": self.cache.block_bytes,
-            "bytes_per_token": self.cache.page_bytes // self.cache.block_size * self.cache.group_layers * self.cache.attention_groups,
+            "bytes_per_token": self.cache.bytes_per_token,
+            "gpus": self.parallel.gpus,
+            "tensor_parallel": self.parallel.tensor,
+            "pipeline_parallel": self.parallel.pipeline,
+            "data_parallel": self.parallel.data,
+            "expert_parallel": self.parallel.experts,
+            "stage": self.stage,
             "groups": self.cache.groups,
             "blocks": self.held.blocks,
             "blocks_range": [low, high],
@@ -145,17 +156,29 @@ def estimate(
     """
     flags = plain_flags(profile.flags)
     notes: list[str] = []
-    parallel = _whole(flags, "tensor-parallel-size") or 1
-    for flag in ("speculative-config", "enable-lora", "pipeline-parallel-size", "decode-context-parallel-size"):
+    parallel = parallel_of(flags)
+    for flag in ("enable-lora", "decode-context-parallel-size"):
         if flags.get(flag) not in (None, False, 1):
             notes.append(f"--{flag} is not modelled")
+    draft = draft_of(flags, shape, from_headers=weights is not None)
+    if draft.note is not None:
+        notes.append(draft.note)
     length = _length(flags, shape)
     seqs = _whole(flags, "max-num-seqs")
-    cache = _layout(flags, shape, version, parallel, notes)
-    loaded = _divided([*(weights or parts_of_shape(shape)), *parts_of_run(shape, version, flags)], parallel)
-    total_weights = sum(part.bytes for part in loaded) / GIB
+    batched = _batched(flags, gpu, notes)
+    whole = _layout(flags, shape, version, parallel.tensor, draft, batched, notes)
     budget = gpu.gib * _utilization(flags, version)
-    activation = _activation(flags, shape, gpu, parallel, notes)
+    activation = _activation(batched, shape, parallel.tensor)
+    every = [*(weights or parts_of_shape(shape)), *draft.parts, *parts_of_run(shape, version, flags)]
+    # Every stage gets the number of blocks that the fullest one can have.
+    stage, cache, loaded = _fullest(
+        every, whole, shape, parallel, budget - activation - FIXED_GIB, known=pool_gib is not None
+    )
+    if parallel.pipeline > 1:
+        notes.append(f"stage {stage + 1} of {parallel.pipeline} decides; its GPU is shown")
+    if gpu.unified:
+        notes.append("the memory is the machine's own: what the system and other programs hold is missing")
+    total_weights = sum(part.bytes for part in loaded) / GIB
     given = pool_gib is not None
     set_bytes = human_int(flags["kv-cache-memory-bytes"]) if "kv-cache-memory-bytes" in flags else None
     if pool_gib is None and set_bytes is not None:
@@ -174,7 +197,13 @@ def estimate(
         notes.append(
             "the vision tower is counted in spite of --language-model-only: the one published log shows that it is loaded"
         )
-    calibrated = gpu.name == _CALIBRATED_GPU and parallel == 1 and shape.hybrid and version < Version("0.21.0")
+    calibrated = (
+        gpu.name == _CALIBRATED_GPU
+        and parallel.gpus == 1
+        and shape.hybrid
+        and not draft.method
+        and version < Version("0.21.0")
+    )
     if not calibrated and not given:
         notes.append(f"calibrated on one {_CALIBRATED_GPU} with vLLM 0.20.0 only: expect {ERROR_GIB} GiB either way")
     return Fit(
@@ -190,9 +219,11 @@ def estimate(
         activation_gib=activation,
         pool_gib=pool,
         free_gib=gpu.gib - total_weights - blocks * cache.block_bytes / GIB - FIXED_GIB,
-        error_gib=ERROR_CALIBRATED_GIB if calibrated else ERROR_GIB,
+        error_gib=ERROR_CALIBRATED_GIB if calibrated else ERROR_GIB + draft.error_gib,
         given_pool=given,
         notes=tuple(notes),
+        parallel=parallel,
+        stage=stage,
     )
 
 
@@ -202,7 +233,9 @@ def _whole(flags: Mapping[str, Any], name: str) -> int | None:
         return None
     value = human_int(flags[name])
     if value is None or value < 1:
-        raise InputError(f"--{name} is {flags[name]!r}, not a number above 0", hint="`builder profile lint` says more")
+        raise InputError(
+            f"--{name} is {flags[name]!r}, not a number above 0", hint="`builder profile lint PROFILE` says more"
+        )
     return value
 
 
@@ -231,7 +264,13 @@ def _utilization(flags: Mapping[str, Any], version: Version) -> float:
 
 
 def _layout(
-    flags: Mapping[str, Any], shape: ModelShape, version: Version, parallel: int, notes: list[str]
+    flags: Mapping[str, Any],
+    shape: ModelShape,
+    version: Version,
+    parallel: int,
+    draft: Draft,
+    batched: int,
+    notes: list[str],
 ) -> CacheLayout:
     caching = flags.get("enable-prefix-caching")
     if flags.get("no-enable-prefix-caching") is True:
@@ -251,20 +290,43 @@ def _layout(
         state_dtype=dtypes[0],
         conv_dtype=dtypes[1],
         tensor_parallel=parallel,
+        draft_layers=draft.layers,
+        drafted=draft.tokens if draft.method else 0,
+        batched=batched,
     )
 
 
-def _divided(parts: Sequence[Part], parallel: int) -> list[Part]:
-    """Each GPU's share under tensor parallelism. Norms and the rotary cache are on every GPU; they are small."""
-    whole = {"rotary cache", "norms, gates, convolutions"}
-    return [Part(each.name, each.dtype, each.bytes if each.name in whole else each.bytes // parallel) for each in parts]
+def _fullest(
+    parts: Sequence[Part], cache: CacheLayout, shape: ModelShape, parallel: Parallel, room_gib: float, *, known: bool
+) -> tuple[int, CacheLayout, list[Part]]:
+    """The pipeline stage with the fewest blocks: its place, its part of the cache, and what it has of the weights.
+
+    With a pool that is `known` (of one GPU, from a log) the stage with the most layers decides.
+    """
+    layers = stages(shape.layers, parallel.pipeline)
+    found = []
+    for stage, count in enumerate(layers):
+        loaded = share(parts, parallel, stage, layers)
+        own = replace(cache, group_layers=-(-cache.group_layers * count // sum(layers)))
+        room = int((room_gib - sum(part.bytes for part in loaded) / GIB) * GIB)
+        found.append((-count if known else own.blocks(max(0, room)), stage, own, loaded))
+    _, stage, own, loaded = min(found, key=lambda each: each[:2])
+    return stage, own, loaded
 
 
-def _activation(flags: Mapping[str, Any], shape: ModelShape, gpu: Gpu, parallel: int, notes: list[str]) -> float:
-    """Peak activation in GiB: three times the MLP's width and three times the residual stream, per batched token."""
+def _batched(flags: Mapping[str, Any], gpu: Gpu, notes: list[str]) -> int:
+    """Tokens of a step: `--max-num-batched-tokens`, else what vLLM takes for the GPU."""
     batched = _whole(flags, "max-num-batched-tokens")
     if batched is None:
         batched = 8192 if gpu.gib >= _LARGE_GPU_GIB and "a100" not in gpu.name else 2048
         notes.append(f"no --max-num-batched-tokens: vLLM's own {batched:,} for this GPU is assumed")
-    per_token = DTYPE_BYTES[shape.dtype] * 3 * (shape.mlp // parallel + shape.hidden)
+    return batched
+
+
+def _activation(batched: int, shape: ModelShape, parallel: int) -> float:
+    """Peak activation in GiB: three times the MLP's width and three times the residual stream, per batched token."""
+    width = shape.mlp
+    if shape.experts is not None:
+        width = max(width, shape.experts.per_token * shape.experts.mlp + shape.experts.shared_mlp)
+    per_token = DTYPE_BYTES[shape.dtype] * 3 * (width // parallel + shape.hidden)
     return batched * per_token / GIB

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from packaging.version import Version
 
-from builder.documents.model_shape import DTYPE_BYTES, ModelShape
+from builder.documents.model_shape import DTYPE_BYTES, Latent, ModelShape, SlidingWindow
 from builder.util.errors import InputError
 
 # Until 0.20.0 the start-up log printed blocks per group times block size; since then concurrency times length.
@@ -45,6 +45,8 @@ def token_bytes(shape: ModelShape, cache_dtype: str, *, tensor_parallel: int = 1
     """Bytes per token and attention layer on one GPU. Raises `InputError` for a cache type that is not modelled."""
     heads = max(1, shape.attention.kv_heads // tensor_parallel)
     size = shape.attention.head_size
+    if shape.latent is not None:
+        return _latent_bytes(shape, shape.latent, cache_dtype)
     if cache_dtype in TURBOQUANT:
         if not shape.hybrid:
             raise InputError(
@@ -60,16 +62,39 @@ def token_bytes(shape: ModelShape, cache_dtype: str, *, tensor_parallel: int = 1
     return 2 * heads * size * width
 
 
+def _latent_bytes(shape: ModelShape, latent: Latent, cache_dtype: str) -> int:
+    """One latent and one rotary key per token, whole on every tensor parallel rank (`MLAAttentionSpec`)."""
+    size = latent.kv_rank + latent.rope_size
+    if cache_dtype == "fp8_ds_mla":
+        # DeepSeek-V3.2's own layout: the latent in FP8 with four FP32 scales, the rotary key in BF16.
+        return latent.kv_rank + 16 + 2 * latent.rope_size
+    width = DTYPE_BYTES[shape.dtype] if cache_dtype == "auto" else _BYTES.get(cache_dtype)
+    if width is None:
+        raise InputError(
+            f"the cache type {cache_dtype} on latent attention is not modelled",
+            hint=f"modelled: auto, {', '.join(_BYTES)}, fp8_ds_mla",
+        )
+    return size * width
+
+
 def state_bytes(
-    shape: ModelShape, *, state_dtype: str = "auto", conv_dtype: str = "auto", tensor_parallel: int = 1
+    shape: ModelShape,
+    *,
+    state_dtype: str = "auto",
+    conv_dtype: str = "auto",
+    tensor_parallel: int = 1,
+    drafted: int = 0,
 ) -> int:
-    """Bytes of one request's state in one linear-attention layer: the convolution's tail and the recurrent state."""
+    """Bytes of one request's state in one linear-attention layer: the convolution's tail and the recurrent state.
+
+    `drafted` tokens of speculative decoding lengthen the tail.
+    """
     if shape.gdn is None:
         return 0
     gdn = shape.gdn
     conv = DTYPE_BYTES[shape.dtype if conv_dtype == "auto" else conv_dtype]
     state = DTYPE_BYTES[gdn.state_dtype if state_dtype == "auto" else state_dtype]
-    tail = gdn.convolved // tensor_parallel * (gdn.convolution - 1) * conv
+    tail = gdn.convolved // tensor_parallel * (gdn.convolution - 1 + drafted) * conv
     return tail + gdn.value_heads // tensor_parallel * gdn.head_size * gdn.head_size * state
 
 
@@ -86,6 +111,10 @@ class CacheLayout:
     state_groups: int
     states_per_group: int
     """Blocks of state that one request holds in each state group."""
+    window_groups: int = 0
+    window: int = 0
+    batched: int = 0
+    """Tokens of a step, which a window is longer by while they are computed."""
 
     @property
     def block_bytes(self) -> int:
@@ -94,7 +123,13 @@ class CacheLayout:
 
     @property
     def groups(self) -> int:
-        return self.attention_groups + self.state_groups
+        return self.attention_groups + self.state_groups + self.window_groups
+
+    @property
+    def bytes_per_token(self) -> int:
+        """What a token takes as long as every layer looks back to it."""
+        layers = self.group_layers * (self.attention_groups + self.window_groups)
+        return self.page_bytes // self.block_size * layers
 
     def blocks(self, pool_bytes: int) -> int:
         """Blocks in a pool of that many bytes."""
@@ -102,7 +137,12 @@ class CacheLayout:
 
     def request_blocks(self, tokens: int) -> int:
         """Blocks that one request of `tokens` holds at its longest."""
-        return math.ceil(tokens / self.block_size) * self.attention_groups + self.state_groups * self.states_per_group
+        whole = math.ceil(tokens / self.block_size) * self.attention_groups + self.state_groups * self.states_per_group
+        if not self.window_groups:
+            return whole
+        # `SlidingWindowSpec`: the window less one, the step's tokens, and a block more, since neither begins with a block.
+        seen = min(self.window - 1 + self.batched, tokens)
+        return whole + (math.ceil(seen / self.block_size) + 1) * self.window_groups
 
 
 def layout(
@@ -115,27 +155,62 @@ def layout(
     state_dtype: str = "auto",
     conv_dtype: str = "auto",
     tensor_parallel: int = 1,
+    draft_layers: int = 0,
+    drafted: int = 0,
+    batched: int = 0,
 ) -> CacheLayout:
-    """The cache's layout for a model in one vLLM version."""
+    """The cache's layout for a model in one vLLM version.
+
+    `draft_layers` are attention layers of a draft, `drafted` the tokens that it drafts per step, `batched` the tokens of a step.
+    """
     per_token = token_bytes(shape, cache_dtype, tensor_parallel=tensor_parallel)
     block = block_size or DEFAULT_BLOCK
+    full = shape.attention.layers + draft_layers
+    if shape.sliding is not None:
+        return _windowed(shape, shape.sliding, full, block, per_token, batched)
     if shape.gdn is None:
-        return CacheLayout(block, block * per_token, shape.attention.layers, 1, 0, 0)
-    state = state_bytes(shape, state_dtype=state_dtype, conv_dtype=conv_dtype, tensor_parallel=tensor_parallel)
+        return CacheLayout(block, block * per_token, full, 1, 0, 0)
+    state = state_bytes(
+        shape, state_dtype=state_dtype, conv_dtype=conv_dtype, tensor_parallel=tensor_parallel, drafted=drafted
+    )
     # The attention page must hold a state: the block grows to the next multiple of the kernel's alignment.
     alignment = max(_KERNEL_ALIGNMENT, block)
     block = max(block, alignment * math.ceil(state / (alignment * per_token)))
-    few, many = sorted((shape.attention.layers, shape.gdn.layers))
-    size = many if many < few * 1.5 else few
+    size = _group_size(full, shape.gdn.layers)
     if prefix_caching is None:
         prefix_caching = version >= _HYBRID_PREFIX_CACHING
     return CacheLayout(
         block_size=block,
         page_bytes=block * per_token,
         group_layers=size,
-        attention_groups=math.ceil(shape.attention.layers / size),
+        attention_groups=math.ceil(full / size),
         state_groups=math.ceil(shape.gdn.layers / size),
-        states_per_group=2 if prefix_caching else 1,
+        states_per_group=(2 if prefix_caching else 1) + drafted,
+    )
+
+
+def _group_size(one: int, other: int) -> int:
+    """Layers of a group, where there are two kinds of layers: the smaller number, unless the larger is not much larger."""
+    few, many = sorted((one, other))
+    return many if many < few * 1.5 else few
+
+
+def _windowed(
+    shape: ModelShape, sliding: SlidingWindow, full: int, block: int, per_token: int, batched: int
+) -> CacheLayout:
+    if shape.gdn is not None:
+        raise InputError("windowed layers beside linear attention are not modelled")
+    size = _group_size(full, sliding.layers) if full else sliding.layers
+    return CacheLayout(
+        block_size=block,
+        page_bytes=block * per_token,
+        group_layers=size,
+        attention_groups=math.ceil(full / size),
+        state_groups=0,
+        states_per_group=0,
+        window_groups=math.ceil(sliding.layers / size),
+        window=sliding.window,
+        batched=batched,
     )
 
 

@@ -144,7 +144,7 @@ def concurrency(context: Context) -> Iterator[Finding]:
         yield context.say(
             "does-not-fit", "error" if sure else "warning",
             f"the estimate gives {fit.held.blocks} blocks on the {fit.gpu.name}, and one request of {fit.max_model_len:,} tokens needs {needed}: the server does not start",
-            entry=context.get("max-model-len"), hint="`builder profile fit` shows where the memory goes",
+            entry=context.get("max-model-len"), hint="`builder profile fit RECIPE PROFILE` shows where the memory goes",
         )  # fmt: skip
     elif seqs is not None and seqs > fit.held.real_requests:
         promised = context.profile.envelope

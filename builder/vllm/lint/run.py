@@ -15,10 +15,9 @@ from builder.vllm.lint import effects, envelope, names, rules, variables
 from builder.vllm.lint.context import Context, Package
 from builder.vllm.lint.envelope import Serves
 from builder.vllm.lint.findings import LEVELS, Finding, count
-from builder.vllm.reader.flags import read_flags
-from builder.vllm.reader.registries import read_registries
-from builder.vllm.reader.source import Source
-from builder.vllm.reader.variables import read_variables
+from builder.vllm.lint.kept import read_package
+
+__all__ = ["RULES", "Report", "lint", "lint_file", "read_package"]
 
 Rule = Callable[[Context], Iterator[Finding]]
 
@@ -66,11 +65,6 @@ class Report:
             "findings": [finding.as_json() for finding in self.findings],
             "envelopes": [each.as_json() for each in self.serves],
         }
-
-
-def read_package(source: Source) -> Package:
-    """Everything that rules need of a package, read once for all profiles."""
-    return Package(source, read_flags(source), read_registries(source), read_variables(source))
 
 
 def lint(

@@ -40,6 +40,8 @@ class Source:
     """The stack's result; None for a file that it deletes."""
     _files: dict[str, bytes | None] = field(default_factory=dict, repr=False)
     _trees: dict[str, ast.Module | None] = field(default_factory=dict, repr=False)
+    asked: set[str] = field(default_factory=set, repr=False)
+    """The paths that were read so far, missing ones included."""
 
     def load(self, paths: Iterable[str]) -> None:
         """Read several files at once."""
@@ -50,6 +52,7 @@ class Source:
 
     def read(self, path: str) -> bytes | None:
         """A file's content after the stack, or None when there is none."""
+        self.asked.add(path)
         if path in self.over:
             return self.over[path]
         self.load([path])
@@ -89,8 +92,47 @@ def from_tree(
     """A source over a base's tree. `key` is the digest of the base: with it, what was read once is kept in the cache."""
     fetch = _cached(tree.read, key) if key is not None else _plain(tree.read)
     source = Source(name, tree.distribution.version, package, fetch, dict(over or {}))
-    source.load(_wanted(tree.children, package))
+    wanted = _wanted(tree.children, package)
+    source.load(wanted)
+    if key is not None:
+        write_file(_wanted_path(key, package), json.dumps(wanted).encode())
     return source
+
+
+def from_kept(
+    opened: Callable[[], PackageTree],
+    *,
+    name: str,
+    version: str,
+    package: str,
+    over: Mapping[str, bytes | None],
+    key: str,
+) -> Source | None:
+    """A source from all that an earlier run has read of the base `key`; None when that is not complete.
+
+    The base is opened only when something more is asked for, or what was kept is damaged.
+    """
+    index = _index(key)
+    try:
+        wanted = json.loads(_wanted_path(key, package).read_bytes())
+    except (OSError, ValueError):
+        return None
+    if not isinstance(wanted, list) or any(path not in index for path in wanted):
+        return None
+    trees: list[PackageTree] = []
+
+    def read(paths: Collection[str]) -> Mapping[str, object]:
+        if not trees:
+            trees.append(opened())
+        return trees[0].read(paths)
+
+    source = Source(name, version, package, _cached(read, key), dict(over))
+    source.load(wanted)
+    return source
+
+
+def _wanted_path(key: str, package: str) -> Path:
+    return cache_dir("sources") / f"{key.removeprefix('sha256:')}-{package}.wanted.json"
 
 
 def from_cache(*, name: str, version: str, package: str, over: Mapping[str, bytes | None], key: str) -> Source | None:

@@ -14,7 +14,7 @@ import requests
 
 from tests.support.cli import Ran, builder
 from tests.support.engine.contract import Reply, replies
-from tests.support.engine.questions import Case, cases
+from tests.support.engine.questions import Case, cases, questions
 from tests.support.engine.server import Running, healthy, serving, stop
 
 _PROFILE = Path(__file__).parents[3] / "profiles/smoke-cpu.yaml"
@@ -40,6 +40,7 @@ class Observation:
     answers: list[Answer] = field(default_factory=list)
     replies: dict[str, Reply] = field(default_factory=dict)
     smoke: Ran | None = None
+    gate: Ran | None = None
     overlays: Any = None
     stop_seconds: float = 0.0
     exit_code: int | None = None
@@ -64,12 +65,35 @@ def _ask(server: Running, found: Observation, cwd: Path) -> None:
     found.smoke = builder(
         "smoke", server.url, str(_PROFILE), "--log", str(server.log), "--gpu", "cpu", "--json", cwd=cwd
     )
+    write_gates(cwd)
+    found.gate = builder(
+        "gate", server.url, str(_PROFILE), "--suite", "known", "--suite", "capped", "--gpu", "cpu", "--json", cwd=cwd
+    )
     found.replies = replies(server.url, model)
     shown = requests.get(f"{server.url}/overlays", timeout=30)
     found.overlays = shown.json() if shown.ok else None
     # One at a time: what is in a batch together must not matter to what is compared.
     with ThreadPoolExecutor(1) as pool:
         found.answers = list(pool.map(lambda case: _answer(server.url, model, case), cases()))
+
+
+def write_gates(root: Path) -> None:
+    """Two suites of what the model knows and one prompt that is too long: `known` sends that, `capped` counts its tokens."""
+    folder = root / "gates"
+    folder.mkdir(exist_ok=True)
+    asked = {f"r{number:02}": pair for number, pair in enumerate(questions().items())}
+    asked["long"] = ("Kolik je 1+1? " * 20_000, "2")
+    rows = [
+        {"id": key, "messages": [{"role": "user", "content": prompt}], "expected": {"answer": answer}}
+        for key, (prompt, answer) in asked.items()
+    ]
+    (folder / "known.jsonl").write_text("".join(json.dumps(each) + "\n" for each in rows))
+    for name, cap, bucket in (("known", "", "over_context"), ("capped", "prompt_cap: 100\n", "over_cap")):
+        (folder / f"{name}.yaml").write_text(
+            f"name: {name}\nrows: known.jsonl\nanswer: {{exact: true}}\nsampling: {{max_tokens: 32, thinking: false}}\n{cap}"
+            "metrics: {known: {kind: equal, field: answer}}\n"
+            f"require: [{{rows: answered, min: 42}}, {{count: {bucket}, max: 1}}, {{metric: known, min: 0.97}}]\n"
+        )
 
 
 def _answer(url: str, model: str, case: Case) -> Answer:

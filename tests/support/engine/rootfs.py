@@ -23,7 +23,11 @@ def unpacked(site: Path, layer: Path, folder: Path) -> Path:
         for member in archive:
             target = folder / member.name
             if target.name.startswith(".wh."):
-                (target.parent / target.name.removeprefix(".wh.")).unlink(missing_ok=True)
+                gone = target.parent / target.name.removeprefix(".wh.")
+                if gone.is_dir():
+                    shutil.rmtree(gone)
+                else:
+                    gone.unlink(missing_ok=True)
             elif member.isdir():
                 target.mkdir(parents=True, exist_ok=True)
             else:

@@ -97,8 +97,11 @@ def _in_range(name: str, found: float | None, wanted: Range, unit: str, source: 
 
 
 def _show_range(wanted: Range) -> str:
-    low = f"{wanted.min:,g}" if wanted.min is not None else None
-    high = f"{wanted.max:,g}" if wanted.max is not None else None
+    # 12 digits: fewer would print a million tokens as 1e+06.
+    low = f"{wanted.min:,.12g}" if wanted.min is not None else None
+    high = f"{wanted.max:,.12g}" if wanted.max is not None else None
+    if low and low == high:
+        return low
     if low and high:
         return f"{low} to {high}"
     return f"at least {low}" if low else f"at most {high}"

@@ -1,8 +1,10 @@
-"""Every fault in every position of a publication: it ends in the right image, or in exit code 5 and no tag that is wrong."""
+"""A publication through proxies that spoil one request or all: what comes of it is looked at in the registry itself."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -10,11 +12,11 @@ from builder.oci.registry import upload
 from builder.release.publish import Prepared, PublishOptions, publish
 from builder.util.errors import UnreachableError
 from tests.support.clock import Owned
-from tests.support.faultproxy import FAULTS, Plan, fault_proxy
+from tests.support.faultproxy import Plan, fault_proxy
 from tests.support.published import held, patched_project, prepared, retarget, small_base
 from tests.support.registry import registry, skopeo_copy
 
-WISHES = PublishOptions(tags=("production",))
+OPTIONS = PublishOptions(tags=("production",))
 
 
 class Scene:
@@ -33,7 +35,7 @@ class Scene:
         plan.requests.clear()
         try:
             # Pauses end at once, and no limit depends on how busy this machine is.
-            publish(retarget(self.image, f"{self.proxy}/{repository}"), WISHES, context=Owned().context)
+            publish(retarget(self.image, f"{self.proxy}/{repository}"), OPTIONS, context=Owned().context)
             outcome = "done"
         except UnreachableError:
             outcome = "unreachable"
@@ -47,9 +49,9 @@ class Scene:
         return outcome, moved
 
 
-@pytest.fixture(scope="module")
-def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
-    root = tmp_path_factory.mktemp("faults")
+@contextmanager
+def fault_scene(root: Path) -> Iterator[Scene]:
+    """A patched project, ready to be published again and again, below `root`."""
     plan = Plan()
     patch = pytest.MonkeyPatch()
     # Small chunks, so that a layer of the base takes several.
@@ -60,30 +62,3 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
             project = patched_project(root / "project", f"{base_proxy}/base/image:v1")
             yield Scene(target, proxy, plan, prepared(project, to=f"{proxy}/team/first"))
     patch.undo()
-
-
-def test_without_a_fault_everything_arrives(scene: Scene) -> None:
-    outcome, moved = scene.publish(None, 0)
-    assert outcome == "done"
-    assert moved is not None
-    assert any(request.startswith("PATCH") for request in scene.plan.requests)
-
-
-@pytest.mark.parametrize("fault", FAULTS)
-def test_a_single_fault_in_every_position(scene: Scene, fault: str) -> None:
-    scene.publish(None, 0)
-    total = scene.plan.seen
-    outcomes = [scene.publish(fault, position)[0] for position in range(total)]
-    # Most single faults are overcome without anybody's help.
-    assert outcomes.count("done") > len(outcomes) // 2, outcomes
-
-
-@pytest.mark.parametrize("fault", ["drop", "500", "wrong-digest"])
-def test_a_lasting_fault_from_every_position(scene: Scene, fault: str) -> None:
-    scene.publish(None, 0)
-    total = scene.plan.seen
-    for position in range(0, total, 3):
-        outcome, moved = scene.publish(fault, position, lasting=True)
-        if fault != "wrong-digest":
-            assert outcome == "unreachable"
-            assert moved is None or position > total // 2

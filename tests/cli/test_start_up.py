@@ -1,0 +1,84 @@
+"""What each command loads: a command that only prints does not wait for libraries that it does not use."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from builder.cli.app import COMMANDS
+from tests.support.smallwheel import make_project
+
+ROOT = Path(__file__).parents[2]
+_SCRIPT = """
+import json, sys
+from builder.cli.app import run
+code = run(sys.argv[1:])
+print(json.dumps([code, sorted({name.partition(".")[0] for name in sys.modules})]), file=sys.stderr)
+"""
+# Everything that takes more than a few milliseconds to import. click is what `--help` itself needs.
+HEAVY = {
+    "cyclonedx", "docker", "git", "inspect_ai", "jinja2", "libcst", "numba", "numpy", "openai", "packaging", "pydantic",
+    "requests", "rich", "safetensors", "scipy", "securesystemslib", "sigstore", "torch", "unidiff", "urllib3", "yaml",
+}  # fmt: skip
+NETWORK = {"requests", "urllib3"}
+MODELS = {"pydantic", "yaml"}
+GROUPS = {
+    "profile": ("list", "show", "lint", "fit"),
+    "checkpoint": ("digest", "quantize", "check"),
+    "stack": ("export", "import"),
+}
+
+
+def loaded(*arguments: str, cwd: Path = ROOT) -> set[str]:
+    """The heavy packages that a command has loaded when it ends well."""
+    done = subprocess.run(
+        [sys.executable, "-c", _SCRIPT, *arguments],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    code, names = json.loads(done.stderr.splitlines()[-1])
+    assert code == 0, done.stderr
+    return HEAVY & set(names)
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_loads_click_and_nothing_else(command: str) -> None:
+    assert loaded(*([command] if command else []), "--help") == set()
+    for each in GROUPS.get(command, ()):
+        assert loaded(command, each, "--help") == set()
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A locked project on a wheel at hand."""
+    root = make_project(tmp_path_factory.mktemp("start-up"), {"1.diff": _DIFF})
+    loaded("lock", "small", cwd=root)
+    return root
+
+
+_DIFF = (
+    b"diff --git a/vllm/engine/args.py b/vllm/engine/args.py\n--- a/vllm/engine/args.py\n+++ b/vllm/engine/args.py\n"
+    b"@@ -1,3 +1,3 @@\n def parse(argv):\n-    return list(argv)\n+    return [*argv]\n \n"
+)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "allowed"),
+    [
+        ("profile list", MODELS | {"rich"}),
+        ("profile show tiny", MODELS),
+        ("schema", MODELS),
+        ("build small", MODELS | NETWORK | {"packaging"}),
+        ("check small", MODELS | NETWORK | {"packaging", "rich"}),
+    ],
+)
+def test_a_command_loads_what_it_uses(project: Path, arguments: str, allowed: set[str]) -> None:
+    assert loaded(*arguments.split(), cwd=project) <= allowed

@@ -1,0 +1,32 @@
+"""A request or response that is lost, once, in every position of a publication: the right image, or exit code 5 and no tag that is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.faultproxy import LOST
+from tests.support.faultscene import Scene, fault_scene
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    with fault_scene(tmp_path_factory.mktemp("faults")) as found:
+        yield found
+
+
+def test_without_a_fault_everything_arrives(scene: Scene) -> None:
+    outcome, moved = scene.publish(None, 0)
+    assert outcome == "done"
+    assert moved is not None
+    assert any(request.startswith("PATCH") for request in scene.plan.requests)
+
+
+@pytest.mark.parametrize("fault", LOST)
+def test_a_single_fault_in_every_position(scene: Scene, fault: str) -> None:
+    scene.publish(None, 0)
+    total = scene.plan.seen
+    outcomes = [scene.publish(fault, position)[0] for position in range(total)]
+    # Most single faults are overcome without anybody's help.
+    assert outcomes.count("done") > len(outcomes) // 2, outcomes
