@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform as machine
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,7 +140,7 @@ class Container:
     """One container of an image that serves a profile.
 
     `model` is the checkpoint's folder on this machine, `cache` a volume's name or a folder; `gpus` is what `docker run
-    --gpus` takes, or `none`; `port` is the one on this machine, None for any; `network` is Docker's.
+    --gpus` takes (for podman `all` or `device=ID,ID`), or `none`; `port` is the one on this machine, None for any; `network` is Docker's.
     """
 
     image: str
@@ -156,6 +157,8 @@ class Container:
     name: str | None = None
     environment: tuple[tuple[str, str], ...] = ()
     """What the caller sets beside the profile's variables, and instead of them."""
+    podman: bool = False
+    """Podman takes GPUs as CDI devices, and labels what it mounts where SELinux is on."""
 
     @property
     def inner_port(self) -> int:
@@ -167,8 +170,7 @@ class Container:
         words = [docker, "run", *(["--detach"] if detach else ["--rm"])]
         if self.name:
             words += ["--name", self.name]
-        if self.gpus != "none":
-            words += ["--gpus", self.gpus]
+        words += self._devices()
         words += ["--shm-size", f"{SHARED_MEMORY_GIB}g"]
         if self.network:
             words += ["--network", self.network]
@@ -189,6 +191,23 @@ class Container:
             "--health-start-period", f"{self.startup_seconds}s",
         ]  # fmt: skip
         return [*words, self.image, self.profile.name, *self._flags()]
+
+    def _devices(self) -> list[str]:
+        if self.gpus == "none":
+            return []
+        if not self.podman:
+            return ["--gpus", self.gpus]
+        if not re.fullmatch(r"all|device=[\w:.-]+(?:,[\w:.-]+)*", self.gpus):
+            raise InputError(
+                f"--gpus {self.gpus!r} has no name among CDI's devices",
+                hint="with podman: all, device=0, device=0,1, or none",
+            )
+        devices = self.gpus.removeprefix("device=").split(",")
+        return [
+            *(word for each in devices for word in ("--device", f"nvidia.com/gpu={each}")),
+            "--security-opt",
+            "label=disable",
+        ]
 
     def _flags(self) -> tuple[str, ...]:
         """The caller's flags; on the host's network nothing maps the port, so the server is told."""

@@ -105,8 +105,8 @@ def _container(service: Service) -> dict[str, Any]:
     return {
         "name": "vllm",
         "image": service.image,
-        "args": [_dollars(service.profile.name)],
-        "env": [{"name": name, "value": _dollars(text)} for name, text in server_environment(service.profile).items()],
+        "args": [dollars(service.profile.name)],
+        "env": [{"name": name, "value": dollars(text)} for name, text in server_environment(service.profile).items()],
         "ports": [{"name": "http", "containerPort": service.port, "protocol": "TCP"}],
         "resources": resources,
         "securityContext": {
@@ -136,6 +136,6 @@ def _probe(failures: int) -> dict[str, Any]:
     }
 
 
-def _dollars(text: str) -> str:
+def dollars(text: str) -> str:
     """A text as Kubernetes takes it literally: `$(NAME)` would be a variable."""
     return text.replace("$(", "$$(")
