@@ -16,6 +16,7 @@ from bench.checkpoint import checkpoint
 from bench.measure import ROOT, Row, median_ms, moved_bytes, run
 from bench.promotion import promotion
 from bench.publication import publication
+from bench.router import router
 from bench.stack import growth
 from bench.verification import verification
 from builder.cli.console import Console
@@ -200,7 +201,7 @@ def main() -> None:
     console = Console()
     rows: list[Row] = []
     chosen = sys.argv[1:]
-    for part in (startup, entrypoint, stack, growth, checkpoint, builds, publication, verification, promotion):
+    for part in (startup, entrypoint, stack, growth, checkpoint, builds, publication, verification, promotion, router):
         if chosen and part.__name__ not in chosen:
             continue
         console.say(f"measuring: {part.__name__}")
