@@ -10,9 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from builder.checkpoint.artifact import pull, pulled_folder
 from builder.documents.lock import Lock
 from builder.documents.profile import Profile
 from builder.documents.record import MODEL_FOLDER
+from builder.util.context import Context
 from builder.util.errors import InputError
 from builder.util.files import cache_dir, sha256
 from builder.util.project import Project
@@ -96,9 +98,18 @@ def locked_profile(lock: Lock, name: str) -> Profile:
     raise InputError(f"{lock.name} has no profile {name!r}", hint=f"it has: {names or 'none'}")
 
 
-def model_folder(project: Project, lock: Lock, given: Path | None) -> Path:
-    """The checkpoint's folder: the one that was named, else the recipe's own. Raises `InputError` when there is none."""
-    folder = given or (project.root / lock.checkpoint.path if lock.checkpoint and lock.checkpoint.path else None)
+def model_folder(
+    project: Project, lock: Lock, given: Path | None, *, context: Context | None = None, reading: bool = True
+) -> Path:
+    """The checkpoint's folder: the one that was named, else the recipe's own.
+
+    One that is an OCI artifact is pulled into the cache when there is a `context`; without `reading` its place is named only.
+    Raises `InputError` when there is none.
+    """
+    checkpoint = lock.checkpoint
+    if given is None and checkpoint is not None and checkpoint.oci is not None and context is not None:
+        return pull(checkpoint.oci, checkpoint.digest, context=context) if reading else pulled_folder(checkpoint.digest)
+    folder = given or (project.root / checkpoint.path if checkpoint and checkpoint.path else None)
     if folder is None:
         raise InputError("which checkpoint is to be served?", hint="name its folder: --model DIR")
     return folder.resolve()

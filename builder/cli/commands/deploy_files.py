@@ -80,6 +80,16 @@ def model_on_machine(workspace: Workspace, given: str | None) -> str:
     return folder
 
 
+def image_volume(workspace: Workspace, given: str | None) -> str | None:
+    """The image that holds the checkpoint: the one that was named, else the recipe's, if it is an image. Raises `InputError`."""
+    from builder.checkpoint.artifact import pinned
+
+    checkpoint = workspace.lock.checkpoint
+    # An artifact's files are in the lock, and a runtime does not mount it.
+    own = checkpoint.oci if checkpoint is not None and not checkpoint.files else None
+    return str(pinned(given)) if given else own
+
+
 def services_of(lock: Lock, profiles: Sequence[str], image: str, seconds: int | None) -> list[Service]:
     from builder.serve.deploy.service import make_service
 

@@ -5,7 +5,17 @@ from __future__ import annotations
 import click
 
 from builder.cli.app import common_options
-from builder.cli.commands.deploy_files import FORCE, IMAGE, OUTPUT, SECONDS, UNACCEPTED, accepted, services_of, write
+from builder.cli.commands.deploy_files import (
+    FORCE,
+    IMAGE,
+    OUTPUT,
+    SECONDS,
+    UNACCEPTED,
+    accepted,
+    image_volume,
+    services_of,
+    write,
+)
 from builder.cli.commands.names import profile_names, recipe_names
 from builder.cli.console import Console
 from builder.util.context import Context
@@ -23,7 +33,11 @@ from builder.util.context import Context
 @click.option(
     "--cache-gib", type=click.IntRange(min=1), default=20, show_default=True, help="Size of the cache's claim."
 )
-@click.option("--model-oci", metavar="REF@DIGEST", help="An OCI image that holds the checkpoint, instead of the claim.")
+@click.option(
+    "--model-oci",
+    metavar="REF@DIGEST",
+    help="An OCI image that holds the checkpoint, instead of the claim. Default: the recipe's.",
+)
 @common_options
 def command(
     recipe: str,
@@ -44,6 +58,6 @@ def command(
 
     workspace = open_workspace(recipe, context=Context(console), make=False)
     found = services_of(workspace.lock, profiles, image, startup_seconds)
-    documents = services(found, model_claim=model_claim, cache_gib=cache_gib, oci=model_oci)
+    documents = services(found, model_claim=model_claim, cache_gib=cache_gib, oci=image_volume(workspace, model_oci))
     note = accepted(workspace, [image], allow=allow_unaccepted)
     write(documents, output, force, console, note)

@@ -5,7 +5,17 @@ from __future__ import annotations
 import click
 
 from builder.cli.app import common_options
-from builder.cli.commands.deploy_files import FORCE, IMAGE, OUTPUT, SECONDS, UNACCEPTED, accepted, services_of, write
+from builder.cli.commands.deploy_files import (
+    FORCE,
+    IMAGE,
+    OUTPUT,
+    SECONDS,
+    UNACCEPTED,
+    accepted,
+    image_volume,
+    services_of,
+    write,
+)
 from builder.cli.commands.names import profile_names, recipe_names
 from builder.cli.console import Console
 from builder.util.context import Context
@@ -19,6 +29,11 @@ from builder.util.context import Context
 @FORCE
 @SECONDS
 @UNACCEPTED
+@click.option(
+    "--model-image",
+    metavar="REF@DIGEST",
+    help="An image volume with the checkpoint, instead of the claim. Default: the recipe's.",
+)
 @click.option("--model-claim", default="model", show_default=True, help="The claim that holds the checkpoint.")
 @click.option(
     "--cache-gib", type=click.IntRange(min=1), default=20, show_default=True, help="Size of the cache's claim."
@@ -32,6 +47,7 @@ def command(
     force: bool,
     startup_seconds: int | None,
     allow_unaccepted: bool,
+    model_image: str | None,
     model_claim: str,
     cache_gib: int,
     console: Console,
@@ -43,4 +59,12 @@ def command(
     workspace = open_workspace(recipe, context=Context(console), make=False)
     services = services_of(workspace.lock, profiles, image, startup_seconds)
     note = accepted(workspace, [image], allow=allow_unaccepted)
-    write(manifests(services, model_claim=model_claim, cache_gib=cache_gib), output, force, console, note)
+    write(
+        manifests(
+            services, model_claim=model_claim, cache_gib=cache_gib, model_image=image_volume(workspace, model_image)
+        ),
+        output,
+        force,
+        console,
+        note,
+    )

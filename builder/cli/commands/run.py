@@ -76,7 +76,7 @@ def command(
         image=image or f"{lock.name}:{image_tags(lock).immutable}",
         profile=locked_profile(lock, profile or default_profile(lock)),
         arguments=arguments,
-        model=model_folder(workspace.project, lock, model),
+        model=model_folder(workspace.project, lock, model, context=workspace.context, reading=not printing),
         cache=cache_for(lock, user),
         port=port,
         gpus=gpus,
