@@ -14,11 +14,24 @@ from bench.commands import drift, entrypoint, project, startup
 from bench.measure import Table, markdown
 from bench.promotion import promotion
 from bench.publication import publication
+from bench.router import router
 from bench.stack import growth, stack
 
 PARTS = {
     each.__name__: each
-    for each in (startup, entrypoint, project, drift, stack, growth, checkpoint, publication, acceptance, promotion)
+    for each in (
+        startup,
+        entrypoint,
+        project,
+        drift,
+        stack,
+        growth,
+        checkpoint,
+        publication,
+        acceptance,
+        promotion,
+        router,
+    )
 }
 
 

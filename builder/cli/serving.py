@@ -69,7 +69,7 @@ def open_recipe(
         image=image or f"{lock.name}:{image_tags(lock).immutable}",
         profile=locked,
         arguments=arguments,
-        model=model_folder(workspace.project, lock, model),
+        model=model_folder(workspace.project, lock, model, context=workspace.context),
         cache=cache_for(lock, user),
         port=free_port() if network == "host" else None,
         gpus=gpus,

@@ -336,6 +336,7 @@ class LockedCheckpoint(Frozen):
     repo: Annotated[Short, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9_.-]+$")] | None = None
     revision: Short | None = None
     path: Short | None = None
+    oci: Annotated[Short, StringConstraints(pattern=r"^\S+@sha256:[0-9a-f]{64}$")] | None = None
     files: tuple[LockedCheckpointFile, ...] = ()
 
     @model_validator(mode="after")

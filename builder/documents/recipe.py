@@ -291,14 +291,19 @@ class CheckpointSpec(Frozen):
     )
     revision: str | None = Field(default=None, description="Commit, branch or tag; the lock pins the commit.")
     path: RelativePath | None = Field(default=None, description="A local folder, relative to the project root.")
+    oci: str | None = Field(
+        default=None,
+        pattern=r"^\S+@sha256:[0-9a-f]{64}$",
+        description="REGISTRY/REPOSITORY@DIGEST of an OCI artifact with one blob for each file, or of an image with `digest`.",
+    )
     digest: WrittenSha256 | None = Field(default=None, description="The checkpoint digest, when it is known.")
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        if self.repo is not None and self.path is not None:
-            raise ValueError("a checkpoint has either 'repo' or 'path'")
-        if self.repo is None and self.path is None and self.digest is None:
-            raise ValueError("a checkpoint has a 'repo', a 'path' or a 'digest'")
+        if sum(each is not None for each in (self.repo, self.path, self.oci)) > 1:
+            raise ValueError("a checkpoint has one of 'repo', 'path' and 'oci'")
+        if self.repo is None and self.path is None and self.oci is None and self.digest is None:
+            raise ValueError("a checkpoint has a 'repo', a 'path', an 'oci' or a 'digest'")
         if self.revision is not None and self.repo is None:
             raise ValueError("'revision' belongs to a 'repo'")
         return self

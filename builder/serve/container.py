@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import os
 import platform as machine
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from builder.checkpoint.artifact import pull, pulled_folder
 from builder.documents.lock import Lock
 from builder.documents.profile import Profile
 from builder.documents.record import MODEL_FOLDER
+from builder.util.context import Context
 from builder.util.errors import InputError
 from builder.util.files import cache_dir, sha256
 from builder.util.project import Project
@@ -95,9 +98,18 @@ def locked_profile(lock: Lock, name: str) -> Profile:
     raise InputError(f"{lock.name} has no profile {name!r}", hint=f"it has: {names or 'none'}")
 
 
-def model_folder(project: Project, lock: Lock, given: Path | None) -> Path:
-    """The checkpoint's folder: the one that was named, else the recipe's own. Raises `InputError` when there is none."""
-    folder = given or (project.root / lock.checkpoint.path if lock.checkpoint and lock.checkpoint.path else None)
+def model_folder(
+    project: Project, lock: Lock, given: Path | None, *, context: Context | None = None, reading: bool = True
+) -> Path:
+    """The checkpoint's folder: the one that was named, else the recipe's own.
+
+    One that is an OCI artifact is pulled into the cache when there is a `context`; without `reading` its place is named only.
+    Raises `InputError` when there is none.
+    """
+    checkpoint = lock.checkpoint
+    if given is None and checkpoint is not None and checkpoint.oci is not None and context is not None:
+        return pull(checkpoint.oci, checkpoint.digest, context=context) if reading else pulled_folder(checkpoint.digest)
+    folder = given or (project.root / checkpoint.path if checkpoint and checkpoint.path else None)
     if folder is None:
         raise InputError("which checkpoint is to be served?", hint="name its folder: --model DIR")
     return folder.resolve()
@@ -139,7 +151,7 @@ class Container:
     """One container of an image that serves a profile.
 
     `model` is the checkpoint's folder on this machine, `cache` a volume's name or a folder; `gpus` is what `docker run
-    --gpus` takes, or `none`; `port` is the one on this machine, None for any; `network` is Docker's.
+    --gpus` takes (for podman `all` or `device=ID,ID`), or `none`; `port` is the one on this machine, None for any; `network` is Docker's.
     """
 
     image: str
@@ -156,6 +168,8 @@ class Container:
     name: str | None = None
     environment: tuple[tuple[str, str], ...] = ()
     """What the caller sets beside the profile's variables, and instead of them."""
+    podman: bool = False
+    """Podman takes GPUs as CDI devices, and labels what it mounts where SELinux is on."""
 
     @property
     def inner_port(self) -> int:
@@ -167,8 +181,7 @@ class Container:
         words = [docker, "run", *(["--detach"] if detach else ["--rm"])]
         if self.name:
             words += ["--name", self.name]
-        if self.gpus != "none":
-            words += ["--gpus", self.gpus]
+        words += self._devices()
         words += ["--shm-size", f"{SHARED_MEMORY_GIB}g"]
         if self.network:
             words += ["--network", self.network]
@@ -189,6 +202,23 @@ class Container:
             "--health-start-period", f"{self.startup_seconds}s",
         ]  # fmt: skip
         return [*words, self.image, self.profile.name, *self._flags()]
+
+    def _devices(self) -> list[str]:
+        if self.gpus == "none":
+            return []
+        if not self.podman:
+            return ["--gpus", self.gpus]
+        if not re.fullmatch(r"all|device=[\w:.-]+(?:,[\w:.-]+)*", self.gpus):
+            raise InputError(
+                f"--gpus {self.gpus!r} has no name among CDI's devices",
+                hint="with podman: all, device=0, device=0,1, or none",
+            )
+        devices = self.gpus.removeprefix("device=").split(",")
+        return [
+            *(word for each in devices for word in ("--device", f"nvidia.com/gpu={each}")),
+            "--security-opt",
+            "label=disable",
+        ]
 
     def _flags(self) -> tuple[str, ...]:
         """The caller's flags; on the host's network nothing maps the port, so the server is told."""

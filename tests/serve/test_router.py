@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from builder.serve.router import envelope as envelope_module
 from builder.serve.router.envelope import (
     Backend,
     Counts,
@@ -142,6 +144,14 @@ def test_the_cache_is_bounded_and_keeps_the_newest(puts: list[tuple[str, int]], 
     assert len(cache) <= entries
     if puts:
         assert cache.get(puts[-1][0]) == puts[-1][1]
+
+
+def test_every_metric_that_is_written_is_declared() -> None:
+    source = Path(envelope_module.__file__).read_text()
+    written = set(re.findall(r'metrics\.(?:add|put|observe)\(\s*"(\w+)"', source))
+    assert written == set(re.findall(r'metrics\.declare\(\s*"(\w+)"', source))
+    asked = set(re.findall(r"envelope_\w+", (ROOT / "builder/serve/router/dashboard.json").read_text()))
+    assert {re.sub("_(bucket|sum|count)$", "", each) for each in asked} <= written
 
 
 def test_metrics_are_escaped_and_complete() -> None:

@@ -314,12 +314,13 @@ def test_a_slow_tokenizer_is_passed_by(proxy: Proxy, pair: tuple[Backend, Backen
     assert not pair[1].seen
 
 
-def test_many_at_once_lose_nothing(proxy: Proxy, pair: tuple[Backend, Backend]) -> None:
-    sizes = [100 + number if number % 3 else 10_001 + number for number in range(60)]
+def test_two_hundred_at_once_lose_nothing(proxy: Proxy, pair: tuple[Backend, Backend]) -> None:
+    sizes = [100 + number if number % 5 else 10_001 + number for number in range(200)]
     replies: dict[int, requests.Response] = {}
 
     def ask(tokens: int) -> None:
-        replies[tokens] = proxy.post(ROUTES[0], request(ROUTES[0], tokens))
+        content = "kůň " * (tokens - prompt_tokens({"messages": [{"content": ""}]}))
+        replies[tokens] = proxy.post(ROUTES[0], {"model": "qwen", "messages": [{"role": "user", "content": content}]})
 
     threads = [threading.Thread(target=ask, args=(tokens,)) for tokens in sizes]
     for each in threads:

@@ -13,6 +13,10 @@ from builder.cli.app import LazyGroup
     table={
         "compose": ("builder.cli.commands.deploy_compose", "Render a Compose file."),
         "kubernetes": ("builder.cli.commands.deploy_kubernetes", "Render Kubernetes manifests."),
+        "helm": ("builder.cli.commands.deploy_helm", "Render values for vLLM production-stack's chart."),
+        "kserve": ("builder.cli.commands.deploy_kserve", "Render KServe LLMInferenceServices."),
+        "quadlet": ("builder.cli.commands.deploy_quadlet", "Render podman Quadlet units."),
+        "llama-swap": ("builder.cli.commands.deploy_llama_swap", "Render a llama-swap configuration."),
         "router": ("builder.cli.commands.deploy_router", "Render what routes requests above the envelope."),
     },
 )

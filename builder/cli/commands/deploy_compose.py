@@ -5,11 +5,20 @@ from __future__ import annotations
 import click
 
 from builder.cli.app import common_options
-from builder.cli.commands.deploy_files import FORCE, IMAGE, OUTPUT, SECONDS, services_of, write
+from builder.cli.commands.deploy_files import (
+    FORCE,
+    IMAGE,
+    OUTPUT,
+    SECONDS,
+    UNACCEPTED,
+    accepted,
+    model_on_machine,
+    services_of,
+    write,
+)
 from builder.cli.commands.names import profile_names, recipe_names
 from builder.cli.console import Console
 from builder.util.context import Context
-from builder.util.errors import InputError
 
 
 @click.command(name="compose")
@@ -19,6 +28,7 @@ from builder.util.errors import InputError
 @OUTPUT
 @FORCE
 @SECONDS
+@UNACCEPTED
 @click.option("--model", metavar="DIR", help="The checkpoint's folder on the machine. Default: the recipe's.")
 @click.option(
     "--port", type=click.IntRange(1, 65000), default=8000, show_default=True, help="Port of the first profile."
@@ -31,18 +41,17 @@ def command(
     output: str,
     force: bool,
     startup_seconds: int | None,
+    allow_unaccepted: bool,
     model: str | None,
     port: int,
     console: Console,
 ) -> None:
     """Render a compose.yaml that serves PROFILES of RECIPE (default: the recipe's default profile)."""
     from builder.pipeline.workspace import open_workspace
-    from builder.serve.container import model_folder
     from builder.serve.deploy.compose import compose
 
     workspace = open_workspace(recipe, context=Context(console), make=False)
     services = services_of(workspace.lock, profiles, image, startup_seconds)
-    folder = model or str(model_folder(workspace.project, workspace.lock, None))
-    if not folder.startswith("/"):
-        raise InputError(f"--model {folder!r} is relative", hint="name the folder's whole path on that machine")
-    write({"compose.yaml": compose(services, model=folder, port=port)}, output, force, console)
+    folder = model_on_machine(workspace, model)
+    note = accepted(workspace, [image], allow=allow_unaccepted)
+    write({"compose.yaml": compose(services, model=folder, port=port)}, output, force, console, note)

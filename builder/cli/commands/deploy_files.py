@@ -14,8 +14,10 @@ from builder.util.files import write_file
 
 if TYPE_CHECKING:
     from builder.documents.lock import Lock
+    from builder.pipeline.workspace import Workspace
     from builder.serve.deploy.service import Service
 
+_COMMENTED = (".yaml", ".yml", ".container", ".volume")
 IMAGE = click.option(
     "--image", required=True, metavar="REF@DIGEST", help="The published image, as `builder publish` prints it."
 )
@@ -28,6 +30,66 @@ SECONDS = click.option(
 )  # fmt: skip
 
 
+UNACCEPTED = click.option(
+    "--allow-unaccepted", is_flag=True, help="Deploy an image that no policy of the recipe accepts; the files say so."
+)
+
+
+def accepted(workspace: Workspace, images: Sequence[str], *, allow: bool) -> str | None:
+    """None when each image meets a policy of the recipe, or when it has none; else, with `allow`, what the files say.
+
+    Raises `GateError` with the requirements that are not met, and `UnreachableError` when an image's registry does not respond.
+    """
+    from builder.documents.policy import load_policy
+    from builder.release.attest.trust import trust
+    from builder.release.promote.run import Order, promote
+    from builder.util.errors import GateError
+
+    policies = workspace.recipe.policies
+    if not policies:
+        return None
+    if allow:
+        return f"NOT ACCEPTED: deployed with --allow-unaccepted; not compared with {', '.join(policies.values())}"
+    for image in dict.fromkeys(images):
+        refusals: list[GateError] = []
+        for tag, path in policies.items():
+            loaded = load_policy(workspace.project.root / path)
+            known = trust([each.option for each in loaded.policy.signers], config=None, root=loaded.root)
+            try:
+                promote(Order(image, tag, loaded, known), signing=None, dry_run=True, context=workspace.context)
+                break
+            except GateError as error:
+                refusals.append(error)
+        else:
+            first = refusals[0]
+            raise GateError(
+                first.message,
+                details=first.details,
+                hint="gate and promote the image, or deploy it with --allow-unaccepted: the files then say so",
+            )
+    return None
+
+
+def model_on_machine(workspace: Workspace, given: str | None) -> str:
+    """The checkpoint's folder on the machine that serves. Raises `InputError` when it is relative, or nothing names it."""
+    from builder.serve.container import model_folder
+
+    folder = given or str(model_folder(workspace.project, workspace.lock, None))
+    if not folder.startswith("/"):
+        raise InputError(f"--model {folder!r} is relative", hint="name the folder's whole path on that machine")
+    return folder
+
+
+def image_volume(workspace: Workspace, given: str | None) -> str | None:
+    """The image that holds the checkpoint: the one that was named, else the recipe's, if it is an image. Raises `InputError`."""
+    from builder.checkpoint.artifact import pinned
+
+    checkpoint = workspace.lock.checkpoint
+    # An artifact's files are in the lock, and a runtime does not mount it.
+    own = checkpoint.oci if checkpoint is not None and not checkpoint.files else None
+    return str(pinned(given)) if given else own
+
+
 def services_of(lock: Lock, profiles: Sequence[str], image: str, seconds: int | None) -> list[Service]:
     from builder.serve.deploy.service import make_service
 
@@ -37,10 +99,10 @@ def services_of(lock: Lock, profiles: Sequence[str], image: str, seconds: int | 
     return [make_service(lock, name, image, seconds=seconds) for name in chosen]
 
 
-def write(documents: Mapping[str, dict[str, Any] | str], output: str, force: bool, console: Console) -> None:
+def write(documents: Mapping[str, Any], output: str, force: bool, console: Console, note: str | None = None) -> None:
     """Write one file per document, or all of them as one stream. Nothing is written when a file is in the way.
 
-    A document that is a text is written as it is.
+    A document that is a text is written as it is. `note` becomes the first line of what is YAML or a unit.
     """
     import yaml
 
@@ -50,6 +112,8 @@ def write(documents: Mapping[str, dict[str, Any] | str], output: str, force: boo
         else str(yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=120))
         for name, document in documents.items()
     }
+    if note is not None:
+        texts = {name: f"# {note}\n{text}" if name.endswith(_COMMENTED) else text for name, text in texts.items()}
     if output == "-":
         console.data("---\n".join(texts.values()).rstrip("\n"))
         console.document({"documents": documents})

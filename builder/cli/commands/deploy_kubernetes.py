@@ -5,7 +5,17 @@ from __future__ import annotations
 import click
 
 from builder.cli.app import common_options
-from builder.cli.commands.deploy_files import FORCE, IMAGE, OUTPUT, SECONDS, services_of, write
+from builder.cli.commands.deploy_files import (
+    FORCE,
+    IMAGE,
+    OUTPUT,
+    SECONDS,
+    UNACCEPTED,
+    accepted,
+    image_volume,
+    services_of,
+    write,
+)
 from builder.cli.commands.names import profile_names, recipe_names
 from builder.cli.console import Console
 from builder.util.context import Context
@@ -18,6 +28,12 @@ from builder.util.context import Context
 @OUTPUT
 @FORCE
 @SECONDS
+@UNACCEPTED
+@click.option(
+    "--model-image",
+    metavar="REF@DIGEST",
+    help="An image volume with the checkpoint, instead of the claim. Default: the recipe's.",
+)
 @click.option("--model-claim", default="model", show_default=True, help="The claim that holds the checkpoint.")
 @click.option(
     "--cache-gib", type=click.IntRange(min=1), default=20, show_default=True, help="Size of the cache's claim."
@@ -30,6 +46,8 @@ def command(
     output: str,
     force: bool,
     startup_seconds: int | None,
+    allow_unaccepted: bool,
+    model_image: str | None,
     model_claim: str,
     cache_gib: int,
     console: Console,
@@ -38,6 +56,15 @@ def command(
     from builder.pipeline.workspace import open_workspace
     from builder.serve.deploy.kubernetes import manifests
 
-    lock = open_workspace(recipe, context=Context(console), make=False).lock
-    services = services_of(lock, profiles, image, startup_seconds)
-    write(manifests(services, model_claim=model_claim, cache_gib=cache_gib), output, force, console)
+    workspace = open_workspace(recipe, context=Context(console), make=False)
+    services = services_of(workspace.lock, profiles, image, startup_seconds)
+    note = accepted(workspace, [image], allow=allow_unaccepted)
+    write(
+        manifests(
+            services, model_claim=model_claim, cache_gib=cache_gib, model_image=image_volume(workspace, model_image)
+        ),
+        output,
+        force,
+        console,
+        note,
+    )

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from builder.cli.app import common_options
-from builder.cli.commands.deploy_files import FORCE, OUTPUT, SECONDS, write
+from builder.cli.commands.deploy_files import FORCE, OUTPUT, SECONDS, UNACCEPTED, accepted, write
 from builder.cli.commands.names import recipe_names
 from builder.cli.console import Console
 from builder.util.context import Context
@@ -54,6 +54,7 @@ from builder.util.errors import InputError
 @OUTPUT
 @FORCE
 @SECONDS
+@UNACCEPTED
 @common_options
 def command(
     recipe: str,
@@ -75,6 +76,7 @@ def command(
     output: str,
     force: bool,
     startup_seconds: int | None,
+    allow_unaccepted: bool,
     console: Console,
 ) -> None:
     """Render what routes requests for RECIPE's model: within a profile's envelope to --short, above it to --long."""
@@ -82,7 +84,8 @@ def command(
     from builder.serve.router import llm_d, proxy, stack
     from builder.serve.router.backends import long_target, short_target
 
-    lock = open_workspace(recipe, context=Context(console), make=False).lock
+    workspace = open_workspace(recipe, context=Context(console), make=False)
+    lock = workspace.lock
     targets = [
         short_target(lock, each, image, seconds=startup_seconds, number=number) for number, each in enumerate(shorts, 1)
     ]
@@ -112,4 +115,6 @@ def command(
             )
     if output == "-":
         raise InputError("the router has several files", hint="--output DIR")
-    write(files, output, force, console)
+    images = [each.image for each in targets if each.image is not None]
+    note = accepted(workspace, images, allow=allow_unaccepted) if images else None
+    write(files, output, force, console, note)

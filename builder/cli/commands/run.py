@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 from pathlib import Path
 
 import click
@@ -29,6 +30,13 @@ from builder.util.errors import InputError
 @click.option(
     "--env", "variables", multiple=True, metavar="NAME=VALUE", help="A variable of the server; wins over the profile's."
 )
+@click.option(
+    "--engine",
+    type=click.Choice(["docker", "podman"]),
+    default="docker",
+    show_default=True,
+    help="What runs the container. Podman takes GPUs by CDI, and its own images.",
+)
 @click.option("--print", "printing", is_flag=True, help="Show the command, do not run it.")
 @common_options
 def command(
@@ -43,15 +51,15 @@ def command(
     user: str | None,
     read_only: bool,
     variables: tuple[str, ...],
+    engine: str,
     printing: bool,
     console: Console,
 ) -> None:
-    """Run RECIPE's image with PROFILE (default: the recipe's default profile) under Docker. Flags behind `--` win over the profile's.
+    """Run RECIPE's image with PROFILE (default: the recipe's default profile) under Docker or podman. Flags behind `--` win over the profile's.
 
     Compiled kernels are kept in a volume that belongs to this stack of overlays: a changed overlay begins with an empty one.
     """
     from builder.image.tags import image_tags
-    from builder.oci.docker_cli import choose
     from builder.pipeline.workspace import open_workspace
     from builder.serve.container import (
         Container,
@@ -68,7 +76,7 @@ def command(
         image=image or f"{lock.name}:{image_tags(lock).immutable}",
         profile=locked_profile(lock, profile or default_profile(lock)),
         arguments=arguments,
-        model=model_folder(workspace.project, lock, model),
+        model=model_folder(workspace.project, lock, model, context=workspace.context, reading=not printing),
         cache=cache_for(lock, user),
         port=port,
         gpus=gpus,
@@ -77,13 +85,26 @@ def command(
         read_only=read_only,
         startup_seconds=startup_seconds(lock),
         environment=tuple(_variable(each) for each in variables),
+        podman=engine == "podman",
     )
-    words = container.argv("docker" if printing else choose().path)
+    words = container.argv(engine if printing else _program(engine))
     console.document({"argv": words})
     if printing:
         console.data(shlex.join(words))
         return
     os.execvp(words[0], words)  # noqa: S606  docker itself handles the terminal and signals
+
+
+def _program(engine: str) -> str:
+    """The program that runs the container. Raises `InputError` when podman is not installed."""
+    from builder.oci.docker_cli import choose
+
+    if engine == "docker":
+        return choose().path
+    found = shutil.which("podman")
+    if found is None:
+        raise InputError("podman is not installed", hint="install it, or use --engine docker")
+    return found
 
 
 def _variable(text: str) -> tuple[str, str]:

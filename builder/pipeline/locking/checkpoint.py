@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from builder.checkpoint.artifact import read_artifact
 from builder.checkpoint.digest import digest_directory
 from builder.checkpoint.hub import digest_hub
 from builder.documents.lock import LockedCheckpoint, LockedCheckpointFile
@@ -26,6 +27,10 @@ def resolve_checkpoint(
         if pinned or (previous is not None and previous.repo == spec.repo and context.offline):
             return previous
         return _expected(spec, _hub(spec.repo, spec.revision, context=context))
+    if spec.oci is not None:
+        if previous is not None and previous.oci == spec.oci and spec.digest in (None, previous.digest):
+            return previous
+        return _expected(spec, _artifact(spec, spec.oci, context))
     assert spec.digest is not None  # noqa: S101  the recipe's validator
     return LockedCheckpoint(digest=spec.digest)
 
@@ -52,6 +57,24 @@ def _hub(repo: str, revision: str | None, *, context: Context) -> LockedCheckpoi
     return LockedCheckpoint(digest=found.digest, repo=repo, revision=found.revision, files=_files(found.files))
 
 
+def _artifact(spec: CheckpointSpec, name: str, context: Context) -> LockedCheckpoint:
+    """Paths, sizes and digests are in the manifest. An image's layers are archives: its checkpoint has to be named by digest."""
+    if context.offline:
+        raise InputError(
+            f"--offline: the checkpoint {name} is not in the lock", hint="run `builder lock` once with the network"
+        )
+    artifact = read_artifact(name, context=context)
+    if not artifact.mounted:
+        found = artifact.digest()
+        return LockedCheckpoint(digest=found.digest, oci=name, files=_files(found.files))
+    if spec.digest is None:
+        raise InputError(
+            f"{name} is an image, whose layers do not say which files they hold",
+            hint="add the digest that `builder checkpoint digest FOLDER` prints: checkpoint: {oci: ..., digest: ...}",
+        )
+    return LockedCheckpoint(digest=spec.digest, oci=name)
+
+
 def _files(files: Iterable[tuple[str, str, int]]) -> tuple[LockedCheckpointFile, ...]:
     return tuple(LockedCheckpointFile(path=path, sha256=digest, size=size) for path, digest, size in files)
 
@@ -60,7 +83,11 @@ def _expected(spec: CheckpointSpec, found: LockedCheckpoint) -> LockedCheckpoint
     if spec.digest is not None and spec.digest != found.digest:
         raise MismatchError(
             "the checkpoint is not the one that the recipe names by digest",
-            details=[("wanted", spec.digest), ("found", found.digest), ("where", spec.path or spec.repo or "")],
+            details=[
+                ("wanted", spec.digest),
+                ("found", found.digest),
+                ("where", spec.path or spec.repo or spec.oci or ""),
+            ],
             hint="bring the right checkpoint, or put the new digest into the recipe",
         )
     return found

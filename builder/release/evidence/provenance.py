@@ -82,6 +82,8 @@ def _dependencies(lock: Lock, platforms: list[str]) -> list[dict[str, Any]]:
         uri = f"file:{checkpoint.path}" if checkpoint.path else "urn:overlay-image-builder:checkpoint"
         if checkpoint.repo:
             uri = f"pkg:huggingface/{checkpoint.repo}@{checkpoint.revision}"
+        elif checkpoint.oci:
+            uri = f"oci://{checkpoint.oci}"
         found.append({"name": "checkpoint", "uri": uri, "digest": {"sha256": checkpoint.digest}})
     found.append({"name": "lock", "uri": f"file:{lock.name}.lock.yaml", "digest": {"sha256": sha256(lock.dump())}})
     found.append(

@@ -14,12 +14,17 @@ _NAME = "app.kubernetes.io/name"
 _INSTANCE = "app.kubernetes.io/instance"
 
 
-def manifests(services: Sequence[Service], *, model_claim: str, cache_gib: int) -> dict[str, dict[str, Any]]:
-    """Manifests by file name. `model_claim` is a claim that exists and holds the checkpoint; the cache's is made here."""
+def manifests(
+    services: Sequence[Service], *, model_claim: str, cache_gib: int, model_image: str | None = None
+) -> dict[str, dict[str, Any]]:
+    """Manifests by file name. `model_claim` is a claim that exists and holds the checkpoint; the cache's is made here.
+
+    `model_image` (REF@DIGEST) is an image volume with the checkpoint instead of the claim, for Kubernetes 1.33 and newer.
+    """
     found: dict[str, dict[str, Any]] = {}
     for service in services:
         found[f"{service.name}.pvc.yaml"] = _cache_claim(service, cache_gib)
-        found[f"{service.name}.deployment.yaml"] = _deployment(service, model_claim)
+        found[f"{service.name}.deployment.yaml"] = _deployment(service, model_claim, model_image)
         found[f"{service.name}.service.yaml"] = _service(service)
     return found
 
@@ -58,9 +63,11 @@ def _service(service: Service) -> dict[str, Any]:
     }
 
 
-def _deployment(service: Service, model_claim: str) -> dict[str, Any]:
+def _deployment(service: Service, model_claim: str, model_image: str | None) -> dict[str, Any]:
+    claim = {"persistentVolumeClaim": {"claimName": model_claim, "readOnly": True}}
+    image = {"image": {"reference": model_image, "pullPolicy": "IfNotPresent"}}
     volumes = [
-        {"name": "model", "persistentVolumeClaim": {"claimName": model_claim, "readOnly": True}},
+        {"name": "model", **(image if model_image else claim)},
         {"name": "cache", "persistentVolumeClaim": {"claimName": _cache_name(service)}},
         {"name": "tmp", "emptyDir": {}},
         {"name": "shared-memory", "emptyDir": {"medium": "Memory", "sizeLimit": f"{SHARED_MEMORY_GIB}Gi"}},
@@ -105,8 +112,8 @@ def _container(service: Service) -> dict[str, Any]:
     return {
         "name": "vllm",
         "image": service.image,
-        "args": [_dollars(service.profile.name)],
-        "env": [{"name": name, "value": _dollars(text)} for name, text in server_environment(service.profile).items()],
+        "args": [dollars(service.profile.name)],
+        "env": [{"name": name, "value": dollars(text)} for name, text in server_environment(service.profile).items()],
         "ports": [{"name": "http", "containerPort": service.port, "protocol": "TCP"}],
         "resources": resources,
         "securityContext": {
@@ -136,6 +143,6 @@ def _probe(failures: int) -> dict[str, Any]:
     }
 
 
-def _dollars(text: str) -> str:
+def dollars(text: str) -> str:
     """A text as Kubernetes takes it literally: `$(NAME)` would be a variable."""
     return text.replace("$(", "$$(")

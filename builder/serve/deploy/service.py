@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from builder.documents.lock import Lock
 from builder.documents.profile import Profile
+from builder.documents.record import MODEL_FOLDER
 from builder.documents.reference import Reference
 from builder.serve.container import locked_profile, server_port, stack_key, startup_seconds
 from builder.util.errors import InputError
@@ -58,3 +59,11 @@ def make_service(lock: Lock, profile: str, image: str, *, seconds: int | None = 
         gpus=found.hardware.count if found.hardware else 1,
         cache_key=stack_key(lock, next(iter(lock.base.platforms))),
     )
+
+
+def served_name(profile: Profile) -> str:
+    """The name under which vLLM serves the model: that of the flag, else the folder it is in."""
+    given = profile.flags.get("served-model-name", profile.flags.get("served_model_name"))
+    if isinstance(given, tuple):
+        given = given[0]
+    return str(given) if isinstance(given, str) else MODEL_FOLDER

@@ -10,7 +10,7 @@ from builder.documents.lock import Lock
 from builder.documents.profile import Profile
 from builder.documents.record import MODEL_FOLDER
 from builder.serve.container import locked_profile
-from builder.serve.deploy.service import Service, make_service
+from builder.serve.deploy.service import Service, make_service, served_name
 from builder.util.errors import InputError
 
 SHORT, LONG = "short", "long"
@@ -100,14 +100,6 @@ def _served(
         max_prompt=envelope.prompt if envelope else None, max_model_len=_length(profile),
         completion=envelope.completion if envelope else None, service=owned, image=service.image if service else None,
     )  # fmt: skip
-
-
-def served_name(profile: Profile) -> str:
-    """The name under which vLLM serves the model: that of the flag, else the folder it is in."""
-    given = profile.flags.get("served-model-name", profile.flags.get("served_model_name"))
-    if isinstance(given, tuple):
-        given = given[0]
-    return str(given) if isinstance(given, str) else MODEL_FOLDER
 
 
 def _length(profile: Profile) -> int | None:

@@ -409,6 +409,7 @@ def _new_metrics() -> Metrics:
     metrics = Metrics()
     metrics.declare("envelope_requests_total", "counter", "Requests by route and reason.")
     metrics.declare("envelope_prompt_tokens", "histogram", "Tokens of the prompts that were counted.")
+    metrics.declare("envelope_first_token_seconds", "histogram", "Time to the first token, by tokens of the prompt.")
     metrics.declare("envelope_count_seconds", "histogram", "Time until a prompt was counted; 0 from the cache.")
     metrics.declare(
         "envelope_count_failures_total", "counter", "Counts that a backend did not give, by backend and reason."

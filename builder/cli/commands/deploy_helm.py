@@ -1,0 +1,47 @@
+"""`builder deploy helm`."""
+
+from __future__ import annotations
+
+import click
+
+from builder.cli.app import common_options
+from builder.cli.commands.deploy_files import FORCE, IMAGE, OUTPUT, SECONDS, UNACCEPTED, accepted, services_of, write
+from builder.cli.commands.names import profile_names, recipe_names
+from builder.cli.console import Console
+from builder.util.context import Context
+
+
+@click.command(name="helm")
+@click.argument("recipe", shell_complete=recipe_names)
+@click.argument("profiles", nargs=-1, shell_complete=profile_names)
+@IMAGE
+@OUTPUT
+@FORCE
+@SECONDS
+@UNACCEPTED
+@click.option("--model-claim", default="model", show_default=True, help="The claim that holds the checkpoint.")
+@click.option(
+    "--cache-claim", default="cache", show_default=True, help="The claim for caches, one folder for each profile."
+)
+@common_options
+def command(
+    recipe: str,
+    profiles: tuple[str, ...],
+    image: str,
+    output: str,
+    force: bool,
+    startup_seconds: int | None,
+    allow_unaccepted: bool,
+    model_claim: str,
+    cache_claim: str,
+    console: Console,
+) -> None:
+    """Render values for vLLM production-stack's Helm chart, which serve PROFILES of RECIPE."""
+    from builder.pipeline.workspace import open_workspace
+    from builder.serve.deploy.production_stack import values
+
+    workspace = open_workspace(recipe, context=Context(console), make=False)
+    found = services_of(workspace.lock, profiles, image, startup_seconds)
+    documents = {"values.yaml": values(found, model_claim=model_claim, cache_claim=cache_claim)}
+    note = accepted(workspace, [image], allow=allow_unaccepted)
+    write(documents, output, force, console, note)
