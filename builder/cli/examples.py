@@ -53,6 +53,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "deploy compose": ("builder deploy compose mine smoke --image ghcr.io/me/images@sha256:DIGEST --output deploy",),
     "deploy kubernetes": ("builder deploy kubernetes mine --image ghcr.io/me/images@sha256:DIGEST --output -",),
+    "deploy helm": ("builder deploy helm mine --image ghcr.io/me/images@sha256:DIGEST --output deploy",),
+    "deploy kserve": ("builder deploy kserve mine --image ghcr.io/me/images@sha256:DIGEST --output deploy",),
+    "deploy quadlet": ("builder deploy quadlet mine --image ghcr.io/me/images@sha256:DIGEST --output deploy",),
+    "deploy llama-swap": ("builder deploy llama-swap mine --image ghcr.io/me/images@sha256:DIGEST --output deploy",),
     "deploy router": (
         "builder deploy router mine --short smoke@http://10.0.0.7:8000 --long http://10.0.0.8:8000 --output router",
     ),
