@@ -38,7 +38,10 @@ def project() -> Iterator[Row | Left]:
     """The demo, with what an earlier run has kept."""
     yield pairs("check demo, warm", {"builder check": _called("check", "demo")}, times=9)
     yield pairs("profile lint, warm", {"builder profile lint": _called("profile", "lint", "smoke", "--recipe", "demo")})
-    yield pairs("profile fit", {"builder profile fit": _called("profile", "fit", "demo", "smoke", "--gpu", "rtx-5090")})
+    yield pairs(
+        "profile fit",
+        {"builder profile fit": _called("profile", "fit", "qwen3.6-27b-fp8-vocab", "smoke", "--gpu", "rtx-5090")},
+    )
     with tempfile.TemporaryDirectory() as name:
         yield pairs(
             "20 builds at once, beside one",
