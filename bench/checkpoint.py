@@ -1,4 +1,4 @@
-"""The checkpoint's speed: the digest beside sha256sum, quantizing beside copying and beside llm-compressor.
+"""The checkpoint's speed: the digest beside OpenSSL, quantizing beside copying and beside llm-compressor.
 
 `python -m bench.checkpoint [ROWS]`. llm-compressor brings its own world of packages, so it is asked in an interpreter of
 its own, which `BENCH_LLMCOMPRESSOR_PYTHON` names: one of a virtual environment with `torch` for the CPU and `llmcompressor`.
@@ -7,16 +7,15 @@ its own, which `BENCH_LLMCOMPRESSOR_PYTHON` names: one of a virtual environment 
 from __future__ import annotations
 
 import os
-import statistics
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 
-from bench.measure import Row
-from builder.cli.console import Console
+from bench.measure import Left, Row, Table, Used, pairs, timed
 from builder.util.context import Context
 
 _PIECE = 8 << 20
@@ -46,46 +45,33 @@ def forget(folder: Path) -> None:
             os.close(handle)
 
 
-def side_by_side(
-    first: Callable[[], object], second: Callable[[], object], *, times: int = 5
-) -> tuple[float, float, float]:
-    """Median seconds of both, taken in turns, and the median of their ratios: a busy machine is busy for both."""
-    taken = []
-    for _ in range(times):
-        pair = []
-        for call in (first, second):
-            begun = time.perf_counter()
-            call()
-            pair.append(time.perf_counter() - begun)
-        taken.append(pair)
-    return (
-        statistics.median(pair[0] for pair in taken),
-        statistics.median(pair[1] for pair in taken),
-        statistics.median(pair[0] / pair[1] for pair in taken),
-    )
-
-
-def digest(place: Path) -> list[Row]:
+def digest(place: Path) -> Row | Left:
     """Eight files of 256 MiB, in the page cache: the arithmetic is what is compared."""
     from builder.checkpoint.digest import digest_directory
 
+    if not shutil.which("openssl"):
+        return Left("digest of 2 GiB", "there is no openssl")
     folder = place / "digest"
     folder.mkdir()
     data = os.urandom(256 << 20)
     for number in range(8):
         (folder / f"layers-{number}.safetensors").write_bytes(data)
-    argv = f"ls | xargs -P {os.cpu_count()} -n 1 sha256sum"
-    ours, theirs, ratio = side_by_side(
-        lambda: digest_directory(folder, context=Context(), cache=False),
-        lambda: subprocess.run(["sh", "-c", argv], cwd=folder, check=True, capture_output=True),
+    argv = f"ls | xargs -P {os.cpu_count()} -n 1 openssl dgst -sha256"
+    row = pairs(
+        "digest of 2 GiB, warm",
+        {
+            "digest_directory": lambda: timed(lambda: digest_directory(folder, context=Context(), cache=False)),
+            "openssl dgst in parallel": lambda: timed(
+                lambda: subprocess.run(["sh", "-c", argv], cwd=folder, check=True, capture_output=True)
+            ),
+        },
     )
-    return [("digest of 2 GiB", f"{ours:.2f} s", f"sha256sum in parallel: {theirs:.2f} s", f"{ratio:.2f} x")]
+    shutil.rmtree(folder)
+    return row
 
 
-def quantizing(place: Path, rows: int) -> list[Row]:
+def quantizing(place: Path, rows: int) -> Iterator[Row | Left]:
     """Two tables [rows, 5120], cold, fsync included, beside reading the same bytes and writing half of them."""
-    import shutil
-
     from builder.checkpoint.digest import digest_directory
     from builder.checkpoint.quantize.run import quantize
     from tests.support.checkpoints import EMBED, HEAD, make_checkpoint, normal
@@ -96,79 +82,78 @@ def quantizing(place: Path, rows: int) -> list[Row]:
     del tables
     silent = Context()
 
-    def ours(*, cache: bool) -> None:
+    def ours(*, cache: bool) -> Used:
         shutil.rmtree(place / "dest", ignore_errors=True)
         forget(source)
-        quantize(source, place / "dest", context=silent, cache=cache)
+        return timed(lambda: quantize(source, place / "dest", context=silent, cache=cache))
 
-    def plain() -> None:
+    def plain() -> Used:
         (place / "plain").unlink(missing_ok=True)
         forget(source)
-        with (source / shard).open("rb", buffering=0) as reader, (place / "plain").open("wb", buffering=0) as writer:
-            piece = memoryview(bytearray(_PIECE))
-            while count := reader.readinto(piece):
-                writer.write(piece[: count // 2])
-            os.fsync(writer.fileno())
+        return timed(lambda: _copied(source / shard, place / "plain"))
 
-    ours(cache=False)
-    found = []
-    size = f"2 x [{rows}, {COLUMNS}]"
-    first, second, ratio = side_by_side(lambda: ours(cache=False), plain)
-    peer = f"reading and writing: {second:.2f} s"
-    found.append((f"quantize {size}, source hashed on the way", f"{first:.2f} s", peer, f"{ratio:.2f} x"))
+    size = f"2 x [{rows}, {COLUMNS}], cold, fsync"
+    yield pairs(
+        f"quantize {size}; source hashed on the way",
+        {"quantize": lambda: ours(cache=False), "reading and writing": plain},
+        times=3,
+    )
     # A hash is remembered once the file is two seconds old.
     time.sleep(2)
     digest_directory(source, context=silent)
-    first, second, ratio = side_by_side(lambda: ours(cache=True), plain)
-    peer = f"reading and writing: {second:.2f} s"
-    found.append((f"quantize {size}, source hashed before", f"{first:.2f} s", peer, f"{ratio:.2f} x"))
-    return found
+    yield pairs(
+        f"quantize {size}; source hashed before",
+        {"quantize": lambda: ours(cache=True), "reading and writing": plain},
+        times=3,
+    )
 
 
-def beside_llmcompressor(place: Path, rows: int) -> list[Row]:
+def _copied(source: Path, target: Path) -> None:
+    with source.open("rb", buffering=0) as reader, target.open("wb", buffering=0) as writer:
+        piece = memoryview(bytearray(_PIECE))
+        while count := reader.readinto(piece):
+            writer.write(piece[: count // 2])
+        os.fsync(writer.fileno())
+
+
+def beside_llmcompressor(place: Path, rows: int) -> Row | Left:
     """One table [rows, 5120], cold: both make block FP8 of it. llm-compressor's layout is another one, its arithmetic too."""
-    import shutil
-
     from builder.checkpoint.quantize.run import quantize
     from tests.support.checkpoints import HEAD, make_checkpoint, normal
 
     what = f"quantize 1 x [{rows}, {COLUMNS}]"
     python = os.environ.get(PEER)
     if not python:
-        return [(what, "-", f"llm-compressor: left out, {PEER} names no interpreter", "-")]
+        return Left(f"{what} beside llm-compressor", f"{PEER} names no interpreter")
     source = make_checkpoint(place / "one", {"model.safetensors": {HEAD: normal(rows, COLUMNS)}})
 
-    def ours() -> float:
+    def ours() -> Used:
         shutil.rmtree(place / "one-dest", ignore_errors=True)
         forget(source)
-        begun = time.perf_counter()
-        quantize(source, place / "one-dest", context=Context(), tensors=[HEAD], cache=False)
-        return time.perf_counter() - begun
+        return timed(lambda: quantize(source, place / "one-dest", context=Context(), tensors=[HEAD], cache=False))
 
-    def theirs() -> float:
+    def theirs() -> Used:
         shutil.rmtree(place / "peer-dest", ignore_errors=True)
         forget(source)
         argv = [python, "-c", _PEER_SCRIPT, str(source), str(place / "peer-dest")]
         done = subprocess.run(argv, check=True, capture_output=True, text=True)
-        return float(done.stdout.split()[-1])
+        return Used(float(done.stdout.split()[-1]))
 
-    ours()
-    pairs = [(ours(), theirs()) for _ in range(3)]
-    first, second = (statistics.median(pair[number] for pair in pairs) for number in (0, 1))
-    ratio = statistics.median(pair[1] / pair[0] for pair in pairs)
-    return [(what, f"{first:.2f} s", f"llm-compressor's model_free_ptq: {second:.2f} s", f"{ratio:.1f} x faster")]
+    return pairs(what, {"quantize": ours, "llm-compressor's model_free_ptq": theirs}, times=3)
 
 
-def checkpoint(rows: int = 65_536) -> list[Row]:
-    """All of it, in a folder of its own under the temporary folder (about 4 GB with the default rows)."""
-    with tempfile.TemporaryDirectory() as name:
+def checkpoint(rows: int = 24_576) -> Iterator[Row | Left]:
+    """All of it, in a folder of its own under the temporary folder (about 3 GB with the default rows)."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as name:
         os.environ["BUILDER_CACHE_DIR"] = f"{name}/cache"
         try:
             place = Path(name)
-            return [*digest(place), *quantizing(place, rows), *beside_llmcompressor(place, rows)]
+            yield digest(place)
+            yield from quantizing(place, rows)
+            yield beside_llmcompressor(place, rows)
         finally:
             del os.environ["BUILDER_CACHE_DIR"]
 
 
 if __name__ == "__main__":
-    Console().table(["what", "ours", "beside it", "ratio"], checkpoint(*map(int, sys.argv[1:])))
+    Table().add(checkpoint(*map(int, sys.argv[1:])))

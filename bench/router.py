@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import yaml
 
-from bench.measure import Row, run
+from bench.measure import Row, Used, run
 from tests.support.router.backend import Backend, backends, prompt_tokens
 from tests.support.router.proxy import KEY, Proxy, started
 
@@ -131,15 +131,18 @@ def router() -> list[Row]:
                 with started(Path(name)) as proxy:
                     found[plain] = asyncio.run(_load(proxy, pair))
     ours, theirs = found[False], found[True]
+
+    def said(load: Load) -> str:
+        return f"{load.per_second:.0f}/s, {load.lost} lost and {load.misrouted} misrouted of {load.requests:,}"
+
     return [
-        (f"router, {AT_ONCE} at once: median", f"{ours.median * 1000:.0f} ms", f"plain LiteLLM: {theirs.median * 1000:.0f} ms", f"{ours.median / theirs.median:.2f}x"),
-        ("  requests a second", f"{ours.per_second:.0f}", f"{theirs.per_second:.0f}", f"{ours.per_second / theirs.per_second:.2f}x"),
-        ("  lost, misrouted", f"{ours.lost}, {ours.misrouted} of {ours.requests}", f"{theirs.lost}, {theirs.misrouted} of {theirs.requests}", ""),
-        ("  peak memory", f"{ours.peak / 1e6:.0f} MB", f"{theirs.peak / 1e6:.0f} MB", f"{ours.peak / theirs.peak:.2f}x"),
-        ("  hook at 9,000 tokens", f"{own:.1f} ms", f"/tokenize of both: {bare:.1f} ms", f"{own - bare:+.1f} ms"),
-    ]  # fmt: skip
-
-
-if __name__ == "__main__":
-    for row in router():
-        print("  ".join(row))
+        Row(
+            f"router, {AT_ONCE} at once: median request",
+            {
+                "envelope hook in LiteLLM": [Used(ours.median, peak=ours.peak)],
+                "plain LiteLLM": [Used(theirs.median, peak=theirs.peak)],
+            },
+            f"ours {said(ours)}; plain {said(theirs)}",
+        ),
+        Row("hook at 9,000 tokens", {"the hook": [Used(own / 1000)], "/tokenize of both alone": [Used(bare / 1000)]}),
+    ]

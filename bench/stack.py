@@ -6,11 +6,12 @@ import os
 import statistics
 import subprocess
 import tempfile
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
-from bench.measure import Row
+from bench.measure import Left, Row, pairs, timed
 
 Case = tuple[Mapping[str, bytes], Sequence[bytes]]
 _PATCH = ("patch", "--forward", "--batch", "-p1", "--fuzz=0", "--no-backup-if-mismatch", "--get=0", "-s")
@@ -86,40 +87,74 @@ def _ours(case: Case) -> None:
     apply_stack([overlay(f"{number}.diff", diff) for number, diff in enumerate(diffs)], DictTree(files))
 
 
-def _pairs(case: Case, times: int) -> tuple[float, float]:
-    """Median seconds of both, measured in turn, after one run of each that warms the caches."""
-    calls: list[Callable[[Case], None]] = [_ours, _bare]
-    taken: list[list[float]] = [[], []]
-    for number in range(times + 1):
-        for call, each in zip(calls, taken, strict=True):
-            begun = time.perf_counter()
-            call(case)
-            if number:
-                each.append(time.perf_counter() - begun)
-    return statistics.median(taken[0]), statistics.median(taken[1])
+def _compared(what: str, case: Case, *, times: int = 5) -> Row:
+    return pairs(
+        what,
+        {"builder": lambda: timed(lambda: _ours(case)), "GNU patch": lambda: timed(lambda: _bare(case))},
+        times=times,
+        note="ours in this process, parsing included; one process of GNU patch for each diff",
+    )
 
 
-def growth() -> list[Row]:
-    """The rows, ratios only: ours to GNU patch, and how both grew since the row before."""
-    kinds: list[tuple[str, list[tuple[str, Case]]]] = [
-        ("hunks in one file", [(f"{count}", one_file(count)) for count in (10, 100, 400, 1_000, 1_600)]),
-        ("overlays on the same 20 files", [(f"{count}", overlays_on(20, count)) for count in (1, 10, 40, 100)]),
-        ("100 hunks in a diff of 1 MB", [("", one_file(100, 250))]),
-        ("4,000 hunks in a file of 120,000 lines", [("", one_file(4_000, 10))]),
-    ]
-    rows: list[Row] = []
+def _seconds(row: Row) -> tuple[float, ...]:
+    return tuple(statistics.median(each.seconds for each in runs) for runs in row.runs.values())
+
+
+@contextmanager
+def _own_cache() -> Iterator[None]:
+    """A cache of its own: what an earlier run has remembered must not count."""
     with tempfile.TemporaryDirectory() as name:
         before, os.environ["BUILDER_CACHE_DIR"] = os.environ.get("BUILDER_CACHE_DIR"), name
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ["BUILDER_CACHE_DIR"]
+            else:
+                os.environ["BUILDER_CACHE_DIR"] = before
+
+
+def growth() -> Iterator[Row]:
+    """How the time grows with hunks in a file, overlays on the same files, and files."""
+    kinds: list[tuple[str, list[tuple[str, Case]]]] = [
+        ("hunks in one file", [(f"{count:,}", one_file(count)) for count in (10, 100, 1_000)]),
+        ("overlays on the same 20 files", [(f"{count:,}", overlays_on(20, count)) for count in (1, 10, 100)]),
+        ("files", [(f"{count:,}", many_files(count)) for count in (10, 100, 1_000, 10_000)]),
+    ]
+    with _own_cache():
         for kind, cases in kinds:
-            last: tuple[float, float] | None = None
+            last: tuple[float, ...] = ()
             for label, case in cases:
-                mine, peer = _pairs(case, 5)
-                grew = f"{mine / last[0]:.1f} x" if last else "-"
-                peer_grew = f"GNU patch grew {peer / last[1]:.1f} x" if last else "GNU patch"
-                rows.append((f"stack: {label} {kind}".replace("  ", " "), grew, peer_grew, f"{mine / peer:.2f} x"))
-                last = mine, peer
-        if before is None:
-            del os.environ["BUILDER_CACHE_DIR"]
-        else:
-            os.environ["BUILDER_CACHE_DIR"] = before
-    return rows
+                row = _compared(f"stack: {label} {kind}", case, times=5 if len(case[0]) < 5_000 else 3)
+                now = _seconds(row)
+                if last:
+                    grown = " and ".join(f"{mine / before:.1f}" for mine, before in zip(now, last, strict=True))
+                    row = replace(row, note=f"grew {grown} times since the row before")
+                last = now
+                yield row
+        yield _compared("stack: 100 hunks in a diff of 1 MB", one_file(100, 250))
+        yield _compared("stack: 400 hunks in one file", one_file(400))
+        yield _compared("stack: 1,600 hunks in one file", one_file(1_600))
+
+
+def stack() -> Iterator[Row | Left]:
+    """Real changes of vLLM, and stacks as large as people's largest."""
+    from tests.support.realstack import overlay_diffs
+    from tests.support.wheels import python_files
+
+    diffs = overlay_diffs()
+    base = python_files("0.20.0")
+    with _own_cache():
+        real = _cut(base, diffs)
+        first = timed(lambda: _ours(real))
+        yield Row("stack: real 46 files, grammar not judged before", {"builder": [first]}, "one run")
+        yield _compared("stack: real 46 files, 148 hunks", real, times=9)
+        yield _compared("stack: 50 overlays, 1,000 files, 2,000 hunks", many_files(1_000, 50))
+        yield _compared("stack: 40 overlays on the same 20 files, 800 hunks", overlays_on(20, 40))
+
+
+def _cut(base: Mapping[str, bytes], diffs: Sequence[bytes]) -> Case:
+    from tests.support.trees import overlay
+
+    touched = {change.path for diff in diffs for change in overlay("x", diff).diff.changes}
+    return {path: data for path, data in base.items() if path in touched}, diffs

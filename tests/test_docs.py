@@ -55,7 +55,13 @@ ELSEWHERE = {
     "docker run": "tests/serve/test_entrypoint.py::test_",
     "builder publish images/*.yaml": "tests/release/test_judges.py::test_many_recipes_at_once_and_one_that_fails",
     "builder render images/*.yaml": "tests/release/test_judges.py::test_the_matrix_builds_with_any_buildkit",
-    "cosign verify": "tests/release/test_clients.py::test_",
+    "builder gate": "tests/gate/test_commands.py::test_two_suites_and_what_reads_their_verdicts",
+    "builder verdict": "tests/gate/test_commands.py::test_two_suites_and_what_reads_their_verdicts",
+    "builder attest": "tests/release/test_attest.py::test_a_signed_statement_is_stored_as_cosign_stores_one",
+    "builder promote": "tests/release/test_promote.py::test_the_command_line",
+    "builder verify registry.example/team/vllm:production --signer": "tests/release/test_attest.py::test_a_pinned_signer_must_have_signed",
+    "builder profile import": "tests/vllm/test_profile_import.py::test_the_command_writes_a_profile_that_can_be_read",
+    ".venv/bin/python -m tests.support.engine": "tests/engine/test_container.py::test_",
     "gh attestation": "tests/release/test_action.py::test_a_publish_gives_digest_image_tags_and_predicate",
     "builder checkpoint quantize": "tests/checkpoint/test_quantize.py::test_",
     "builder checkpoint check": "tests/checkpoint/test_check.py::test_",
@@ -186,6 +192,7 @@ def test_a_command_runs_as_written(
         assert yaml.safe_load((tmp_path / "images/mine.yaml").read_text())["name"] == "mine"
         return
     made(project, env)
+    (project / "gates").mkdir(exist_ok=True)
     prepare(line, project, env, ours)
     ours = {
         **ours,

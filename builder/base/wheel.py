@@ -6,38 +6,45 @@ index's SHA-256, and what binds its members is remembered: the list of them, and
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import re
 import tempfile
+import weakref
 import zipfile
-import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import cached_property
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
+from typing import TYPE_CHECKING
 
 from packaging.version import InvalidVersion, Version
 
 from builder.base.model import BaseFile, BaseImage, Distribution, EntryKind, PackageTree
 from builder.base.together import together
+from builder.base.wheel_archive import (
+    TIMEOUT,
+    WheelLink,
+    download,
+    errors_named,
+    in_order,
+    index_endpoint,
+    index_session,
+    local_path,
+    open_wheel,
+    opened_wheel,
+    other_wheel,
+)
 from builder.base.wheel_index import MEMBER_LIMIT, WheelIndex, index_of, read_index, write_index
 from builder.documents.lock import wheels_digest
 from builder.documents.reference import BaseReference, Platform
-from builder.net.address import basic, host_of, origin, parse_address
+from builder.net.address import host_of, parse_address
 from builder.oci.types import OCI_CONFIG, OCI_MANIFEST, Descriptor
 from builder.util.context import Context
 from builder.util.errors import InputError, MismatchError, UnreachableError
-from builder.util.files import ContentCache, cache_dir, file_sha256, replacing, sha256, write_file
-from builder.util.process import run
+from builder.util.files import ContentCache, cache_dir, file_sha256, sha256, write_file
 from builder.util.redact import without_secrets
 
 if TYPE_CHECKING:
-    import requests
     from pypi_simple import ProjectPage
 
 # Where the official vLLM image has its packages, and its Python (read from that image's config and history).
@@ -45,17 +52,6 @@ OFFICIAL_ROOT = "usr/local/lib/python3.12/dist-packages"
 OFFICIAL_PYTHON = "3.12"
 
 _MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
-_TIMEOUT = 60.0
-_WHEEL_LIMIT = 8 << 30
-
-
-@dataclass(frozen=True)
-class WheelLink:
-    """A wheel that was found: where it is, its file name, and its SHA-256."""
-
-    url: str
-    filename: str
-    sha256: str
 
 
 class WheelBase:
@@ -180,17 +176,6 @@ def find_wheel(name: str, version: str, platform: Platform, *, context: Context)
     return link
 
 
-def index_endpoint() -> str | None:
-    """The index that pip is told to use, or None for the library's default."""
-    configured = os.environ.get("PIP_INDEX_URL") or os.environ.get("UV_INDEX_URL") or os.environ.get("UV_DEFAULT_INDEX")
-    if configured:
-        return configured
-    import sys
-
-    done = run([sys.executable, "-m", "pip", "config", "get", "global.index-url"], timeout=60)
-    return done.stdout.decode().strip() or None if done.returncode == 0 else None
-
-
 def choose_wheel(name: str, version: str, platform: Platform) -> WheelLink:
     """The wheel that the package index has now. Raises as `find_wheel` does."""
     from packaging.utils import InvalidWheelFilename, parse_wheel_filename
@@ -253,7 +238,7 @@ def project_page(name: str) -> ProjectPage:
     endpoint = f"{address.url}/"
     try:
         with index_session() as session, PyPISimple(endpoint, session=session) as client:
-            page = client.get_project_page(name, timeout=_TIMEOUT)
+            page = client.get_project_page(name, timeout=TIMEOUT)
     except NoSuchProjectError as error:
         raise InputError(f"the package index has no project {name!r}", hint="check the name in the recipe") from error
     except requests.RequestException as error:
@@ -265,61 +250,6 @@ def project_page(name: str) -> ProjectPage:
     return page
 
 
-def index_session() -> requests.Session:
-    """A session that sends the name and password of the index's address to the index's own host, and to no other."""
-    import requests
-    from requests.utils import get_netrc_auth
-
-    address = parse_address(index_endpoint() or "")
-
-    def authorize(request: requests.PreparedRequest) -> requests.PreparedRequest:
-        url = request.url or ""
-        if address is not None and address.basic and origin(url) == origin(address.url):
-            request.headers["Authorization"] = address.basic
-        elif (netrc := get_netrc_auth(url)) is not None:
-            request.headers["Authorization"] = basic(*netrc)
-        return request
-
-    session = requests.Session()
-    session.auth = authorize
-    return session
-
-
-@contextmanager
-def open_wheel(link: WheelLink) -> Iterator[zipfile.ZipFile]:
-    """The wheel as a zip whose members are read by range; a server without ranges costs one download into the cache."""
-    import requests
-    from remotezip import RangeNotSupported, RemoteIOError, RemoteZip
-
-    try:
-        if link.url.startswith("file:"):
-            with zipfile.ZipFile(_local_path(link)) as archive:
-                yield archive
-            return
-        # One connection for all members: many small ranges are asked for, one after another.
-        with index_session() as session:
-            try:
-                remote = RemoteZip(link.url, session=session, timeout=_TIMEOUT)
-            except RangeNotSupported:
-                remote = zipfile.ZipFile(_downloaded(link))
-            with remote as archive:
-                yield archive
-    except (requests.RequestException, RemoteIOError) as error:
-        raise UnreachableError(
-            f"cannot read {link.filename}: {type(error).__name__}",
-            details=[("from", urlsplit(link.url).hostname or "")],
-            hint="check the network and try again; what was read already is kept",
-        ) from error
-    except (zipfile.BadZipFile, NotImplementedError, EOFError, zlib.error) as error:
-        raise InputError(
-            f"{link.filename} is not a whole zip file: {error}", hint="download or build it again"
-        ) from error
-
-
-def _local_path(link: WheelLink) -> Path:
-    return Path(url2pathname(urlsplit(link.url).path))
-
-
 def check_wheel(link: WheelLink, *, context: Context) -> WheelIndex:
     """What binds the members of a wheel to its digest: remembered, else found by reading the whole wheel once.
 
@@ -329,8 +259,8 @@ def check_wheel(link: WheelLink, *, context: Context) -> WheelIndex:
     if known is not None:
         return known
     if link.url.startswith("file:"):
-        if file_sha256(_local_path(link)) != link.sha256:
-            raise _other_wheel(link, "another digest")
+        if file_sha256(local_path(link)) != link.sha256:
+            raise other_wheel(link, "another digest")
         with open_wheel(link) as archive:
             found = index_of(archive, link.filename)
     else:
@@ -340,67 +270,11 @@ def check_wheel(link: WheelLink, *, context: Context) -> WheelIndex:
                 hint="run `builder lock` once with the network",
             )
         with tempfile.TemporaryFile(dir=cache_dir("wheels")) as stream:
-            _download(link, stream, context)
+            download(link, stream, context)
             with zipfile.ZipFile(stream) as archive:
                 found = index_of(archive, link.filename)
     write_index(link.sha256, found)
     return found
-
-
-def _download(link: WheelLink, stream: IO[bytes], context: Context) -> None:
-    """Read a whole wheel into `stream`, with its progress shown. Raises `MismatchError` for other content."""
-    import requests
-
-    digest = hashlib.sha256()
-    try:
-        with index_session() as session, session.get(link.url, stream=True, timeout=_TIMEOUT) as response:
-            response.raise_for_status()
-            length = response.headers.get("Content-Length", "")
-            total = int(length) if length.isdigit() else None
-            size = f" ({total / 1e6:,.0f} MB)" if total is not None else ""
-            context.console.say(f"reading {link.filename}{size} once, to check it against its digest")
-            with context.console.progress(f"checking {link.filename}", total=total) as bar:
-                for chunk in response.iter_content(1 << 20):
-                    digest.update(chunk)
-                    stream.write(chunk)
-                    bar.advance(len(chunk))
-                    if stream.tell() > _WHEEL_LIMIT:
-                        raise InputError(f"{link.filename} is larger than {_WHEEL_LIMIT >> 30} GiB")
-    except requests.RequestException as error:
-        raise UnreachableError(
-            f"cannot read {link.filename}: {type(error).__name__}",
-            details=[("from", urlsplit(link.url).hostname or "")],
-            hint="check the network and try again",
-        ) from error
-    if digest.hexdigest() != link.sha256:
-        raise _other_wheel(link, digest.hexdigest())
-    stream.flush()
-
-
-def _other_wheel(link: WheelLink, found: str) -> MismatchError:
-    return MismatchError(
-        f"{link.filename} does not have the digest that the index promised",
-        details=[("wanted", link.sha256), ("found", found)],
-        hint="try again; if it stays, the index or a proxy changes files",
-    )
-
-
-def _downloaded(link: WheelLink) -> Path:
-    return wheel_file(link, context=Context())
-
-
-def wheel_file(link: WheelLink, *, context: Context) -> Path:
-    """The whole wheel as a file, checked against its digest: local, from the cache, or downloaded into it."""
-    path = _local_path(link) if link.url.startswith("file:") else cache_dir("wheels") / link.filename
-    if path.is_file() and file_sha256(path) == link.sha256:
-        return path
-    if link.url.startswith("file:"):
-        raise _other_wheel(link, "another digest, or no file")
-    if context.offline:
-        raise InputError(f"--offline: {link.filename} is not in the cache", hint="run once with the network")
-    with replacing(path) as stream:
-        _download(link, stream, context)
-    return path
 
 
 class WheelTree:
@@ -421,6 +295,27 @@ class WheelTree:
         self._offline = offline
         self._index: WheelIndex | None = None
         self._known: dict[str, bytes] = {}
+        self._kept: tuple[zipfile.ZipFile, ExitStack] | None = None
+
+    @contextmanager
+    def _archive(self) -> Iterator[zipfile.ZipFile]:
+        """The wheel, opened once: its list of members is read with it, and is larger than most of what is read then.
+
+        After an error it is opened anew.
+        """
+        try:
+            with errors_named(self.link):
+                if self._kept is None:
+                    with ExitStack() as stack:
+                        archive = stack.enter_context(opened_wheel(self.link))
+                        self._kept = archive, stack.pop_all()
+                    weakref.finalize(self, self._kept[1].close)
+                yield self._kept[0]
+        except BaseException:
+            if self._kept is not None:
+                self._kept[1].close()
+            self._kept = None
+            raise
 
     @property
     def distribution(self) -> Distribution:
@@ -430,7 +325,7 @@ class WheelTree:
 
     def read(self, paths: Collection[str]) -> Mapping[str, BaseFile]:
         index = self._opened()
-        folders = self._folders()
+        folders = self._folders
         wanted = [path for path in paths if path in index.members and path not in self._known]
         cache = ContentCache()
         for path in list(wanted):
@@ -445,8 +340,8 @@ class WheelTree:
                     details=[("missing", ", ".join(sorted(wanted)[:5]))],
                     hint="run once with the network",
                 )
-            with open_wheel(self.link) as archive:
-                for path in wanted:
+            with self._archive() as archive:
+                for path in in_order(archive, wanted):
                     self._known[path] = self._read_member(archive, path, index)
         found = {
             path: BaseFile(path, "file", 0o755 if index.members[path] else 0o644, self._known[path])
@@ -494,6 +389,7 @@ class WheelTree:
         """Whether the wheel has a package."""
         return f"{package}/__init__.py" in self._members().members
 
+    @cached_property
     def _folders(self) -> set[str]:
         return {path[:at] for path in self._opened().members for at, letter in enumerate(path) if letter == "/"}
 
@@ -510,7 +406,7 @@ class WheelTree:
         if self._index is None:
             index = read_index(self.link.sha256)
             if index is None:
-                with open_wheel(self.link) as archive:
+                with self._archive() as archive:
                     index = index_of(archive, self.link.filename)
             self._known[f"{index.dist_info}/RECORD"] = index.record
             self._index = index
@@ -524,7 +420,7 @@ class WheelTree:
                 raise InputError(f"{path} in {self.link.filename} is larger than {MEMBER_LIMIT >> 20} MiB")
             data = archive.read(info)
         except KeyError as error:
-            raise _other_wheel(self.link, f"one without {path}") from error
+            raise other_wheel(self.link, f"one without {path}") from error
         wanted, found = index.digests.get(path), sha256(data)
         if wanted != found:
             raise MismatchError(

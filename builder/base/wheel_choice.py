@@ -10,7 +10,8 @@ from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 from packaging.version import InvalidVersion, Version
 
 from builder.base.installed import Libc
-from builder.base.wheel import WheelLink, local_link, project_page
+from builder.base.wheel import local_link, project_page
+from builder.base.wheel_archive import WheelLink
 from builder.documents.reference import Platform
 from builder.util.context import Context
 from builder.util.errors import InputError, MismatchError

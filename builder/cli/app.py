@@ -54,9 +54,9 @@ _TOKENS = (
 
 # Name -> (module with an attribute `command`, one line of help). In the order in which a user meets them.
 COMMANDS: dict[str, tuple[str, str]] = {
+    "init": ("builder.cli.commands.init", "Begin a recipe: name pull requests, and the files are written."),
     "list": ("builder.cli.commands.list", "List the recipes here, their locks and their images."),
     "doctor": ("builder.cli.commands.doctor", "Look for what builds, runs and publication need."),
-    "init": ("builder.cli.commands.init", "Begin a recipe: name pull requests, and the files are written."),
     "lock": ("builder.cli.commands.lock", "Resolve a recipe and pin everything that a build needs."),
     "check": (
         "builder.cli.commands.check",
@@ -194,7 +194,7 @@ def _for_recipe(hint: str | None, options: dict[str, Any]) -> str | None:
     for word, name in known.items():
         if isinstance(name, str):
             own = shlex.quote(name).replace("\\", r"\\")
-            hint = re.sub(rf"(`builder [^`]*)\b{word}\b", rf"\g<1>{own}", hint)
+            hint = re.sub(rf"(\bbuilder [^`\n]*?)\b{word}\b", rf"\g<1>{own}", hint)
     return hint
 
 
@@ -254,7 +254,7 @@ def signing_options(function: F) -> F:
 def cli() -> None:
     """Builds vLLM images with pull requests applied, reproducible to the digest.
 
-    Begin with `builder check demo`, then `builder build demo`. RECIPE is a name under images/ or a path.
+    Begin with `builder init NAME --pull NUMBER`, or look at `builder check demo`. RECIPE is a name under images/ or a path.
     """
 
 

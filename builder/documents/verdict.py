@@ -410,6 +410,4 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _unreadable(name: str, why: str) -> InputError:
-    return InputError(
-        f"{name} is not a verdict", details=[("why", why)], hint="`builder gate` and `builder smoke` write verdicts"
-    )
+    return InputError(f"{name} is not a verdict", details=[("why", why)], hint="gates and smoke runs write verdicts")

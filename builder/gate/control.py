@@ -63,10 +63,10 @@ class Control:
         if self._failures[side] >= self.limits.dead_after:
             tries = "1 attempt" if self.limits.tries == 1 else f"{self.limits.tries} attempts"
             self.stop = Stop(
-                "dead", f"{self._failures[side]} rows in a row failed after {tries} each; the last: {reply.why}"
+                "dead", f"{side}: {self._failures[side]} rows in a row failed after {tries} each; the last: {reply.why}"
             )
         elif reply.model is not None and reply.model != self.models[side]:
-            self.stop = Stop("model", f"asked {self.models[side]!r}, and {reply.model!r} responds")
+            self.stop = Stop("model", f"{side}: asked {self.models[side]!r}, and {reply.model!r} responds")
         else:
             self._check_tokens()
 

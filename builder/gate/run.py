@@ -158,7 +158,7 @@ def _stopped(stop: Stop, loaded: LoadedSuite, state: RunState, wanted: int, foun
         state.spoil(stop.text)
         raise MismatchError(f"{loaded.name}: another model responds", details=[("why", stop.text)], hint="begin anew with --restart")  # fmt: skip
     if stop.why == "dead":
-        raise UnreachableError(f"{loaded.name}: the server is dead", details=[("why", stop.text), answered], hint=f"start it, then {again}")  # fmt: skip
+        raise UnreachableError(f"{loaded.name}: a server is dead", details=[("why", stop.text), answered], hint=f"start it, then {again}")  # fmt: skip
     raise GateError(f"{loaded.name}: the run is incomplete", details=[("why", stop.text), answered], hint=f"to go on, {again}")  # fmt: skip
 
 

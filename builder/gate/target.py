@@ -20,7 +20,7 @@ from builder.util.redact import without_secrets
 _OK: Final = 200
 _NOT_FOUND: Final = 404
 _SIZE: Final = 4 << 20
-_HINT: Final = "is the server up? `builder smoke` says what it lacks"
+_HINT: Final = "is the server up? `builder smoke URL` says what it lacks"
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from builder.documents.reference import with_algorithm
 from builder.oci.blobs import check_bytes, check_layer
 from builder.oci.document import DOCUMENT_LIMIT, parse_object
 from builder.oci.types import OCI_INDEX, BlobSource, Descriptor, encode
@@ -108,7 +109,8 @@ class Layout:
         # What only refers to an image, and has no name, is never what was meant.
         entries = [each for each in self.entries() if REF_NAME in each.annotations or not each.artifact_type]
         if name is not None:
-            named = [each for each in entries if name in (each.annotations.get(REF_NAME), each.digest)]
+            wanted = with_algorithm(name)
+            named = [each for each in entries if name == each.annotations.get(REF_NAME) or wanted == each.digest]
             if not named:
                 known = sorted({each.annotations.get(REF_NAME, each.digest) for each in entries})
                 raise InputError(

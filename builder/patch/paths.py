@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 from builder.util.errors import BuilderError
 
 _ESCAPES = {b"a": 7, b"b": 8, b"t": 9, b"n": 10, b"v": 11, b"f": 12, b"r": 13, b'"': 34, b"\\": 92}
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_PLAIN = re.compile(rb"[ !#-\[\]-~]*")
 
 Fail = Callable[[str], BuilderError]
 
@@ -26,7 +30,7 @@ def check_path(name: bytes, fail: Fail) -> str:
         raise fail(f"{path!r} has an empty part")
     if any(part.lower() == ".git" for part in parts):
         raise fail(f"{path!r} reaches into a .git folder")
-    if any(ord(character) < 32 or ord(character) == 127 for character in path):
+    if _CONTROL.search(path):
         raise fail(f"{path!r} has a control character")
     return path
 
@@ -34,7 +38,7 @@ def check_path(name: bytes, fail: Fail) -> str:
 def quote(path: str, *, always: bool = False) -> bytes:
     """A path as git prints it with its default `core.quotePath`; `always` puts plain ones in quotes too."""
     data = path.encode()
-    if not always and all(32 <= byte < 127 and byte not in b'"\\' for byte in data):
+    if not always and _PLAIN.fullmatch(data):
         return data
     out = bytearray(b'"')
     for byte in data:

@@ -295,7 +295,7 @@ def _report(changes: Sequence[FileChange], plan: _Plan, reported: Sequence[gnupa
 
 def _patched(overlay: Overlay, changes: Sequence[FileChange], files: Tree, place: Workplace) -> tuple[Finished, Tree]:
     """Let GNU patch apply the changes to private `files`: how it ended, and every file that is then present."""
-    folder = place.prepare(files)
+    folder = place.prepare(files, _touched(changes))
     done = gnupatch.apply(patch_input(changes), Path(folder), fuzz=overlay.fuzz)
     return done, place.read() if done.returncode == 0 else {}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,46 +24,65 @@ def workplace() -> Iterator[Workplace]:
 
 @dataclass
 class Workplace:
-    """The files of a stack on disk. An overlay gets a folder with the files that it concerns, and with nothing else."""
+    """The files of a stack on disk. An overlay finds those that it concerns in a folder, and no other file.
+
+    What it does not concern is moved aside, and comes back when it is needed again: a rename instead of writing it anew.
+    """
 
     root: str
     _folder: str = ""
     _number: int = 0
-    _kept: dict[str, tuple[str, int]] = field(default_factory=dict)
-    """Path -> the folder of the last overlay that concerned it, and its mode there."""
+    _moves: int = 0
+    _aside: dict[str, str] = field(default_factory=dict)
+    """Path -> where the file is while no overlay concerns it."""
+    _modes: dict[str, int] = field(default_factory=dict)
+    """Path -> the mode of the file on disk, wherever that is."""
     _present: set[str] = field(default_factory=set)
-    """The paths of the files in the newest folder."""
+    """The paths of the files in the folder."""
     _made: set[str] = field(default_factory=set)
-    """The folders that exist below the newest folder."""
+    """The folders below the folder, some of them empty."""
 
-    def prepare(self, files: Tree) -> str:
-        """The folder that has these very files."""
-        if not self._folder or not self._present <= files.keys():
+    def prepare(self, files: Tree, concerned: Collection[str]) -> str:
+        """The folder with these very files. `concerned` are all paths that the overlay names, new ones included."""
+        if not self._folder or any(f"{self._folder}/{path}" in self._made for path in concerned):
+            # An empty folder of an earlier overlay has the name of a file.
+            self._clear(())
             self._number += 1
             self._folder = f"{self.root}/{self._number}"
             Path(self._folder).mkdir()
-            self._present, self._made = set(), {self._folder}
+            self._made = {self._folder}
+        self._clear(files)
         for path, content in files.items():
             if path not in self._present:
                 self._bring(path, content)
-            elif self._kept[path][1] != content.mode:
+            if self._modes[path] != content.mode:
                 Path(self._folder, path).chmod(content.mode)
+        self._present = set(files)
         return self._folder
+
+    def _clear(self, files: Collection[str]) -> None:
+        """Move all but these files aside."""
+        for path in self._present - set(files):
+            self._moves += 1
+            place = f"{self.root}/aside-{self._moves}"
+            Path(self._folder, path).rename(place)
+            self._aside[path] = place
+            self._present.discard(path)
 
     def _bring(self, path: str, content: Content) -> None:
         target = f"{self._folder}/{path}"
         parent = target.rpartition("/")[0]
         if parent not in self._made:
             Path(parent).mkdir(parents=True, exist_ok=True)
-            self._made.add(parent)
-        folder, mode = self._kept.get(path, ("", -1))
-        if folder:
-            Path(folder, path).rename(target)
+            while parent not in self._made:
+                self._made.add(parent)
+                parent = parent.rpartition("/")[0]
+        place = self._aside.pop(path, "")
+        if place:
+            Path(place).rename(target)
         else:
             _write(target, content)
-            mode = content.mode
-        if mode != content.mode:
-            Path(target).chmod(content.mode)
+            self._modes[path] = content.mode
 
     def read(self) -> Tree:
         """Everything in the folder, links included: a stray `.orig` or `.rej` makes the comparison fail."""
@@ -89,8 +108,8 @@ class Workplace:
 
     def _note(self, modes: dict[str, int]) -> None:
         for path in self._present - modes.keys():
-            self._kept.pop(path, None)
-        self._kept.update((path, (self._folder, mode)) for path, mode in modes.items())
+            del self._modes[path]
+        self._modes.update(modes)
         self._present = set(modes)
 
 

@@ -18,7 +18,7 @@ from builder.pipeline.plan import make_plan
 from builder.util.context import Context
 from builder.util.errors import BuilderError, InputError, MismatchError
 from builder.util.files import sha256
-from builder.util.project import Project, find_project
+from builder.util.project import Project, find_project, project_folder
 from builder.vllm.lint.context import Package
 from builder.vllm.lint.run import Report, lint_file, read_package
 from builder.vllm.reader.source import Source, from_cache, from_kept, from_tree
@@ -98,7 +98,7 @@ def judge_of_base(reference: str, *, context: Context, package: str = "vllm") ->
 
 def recipe_of(profile: str, *, cwd: Path | None = None) -> str:
     """The one recipe here that lists a profile. Raises `InputError` when there is none, or more than one."""
-    folder = (cwd or Path.cwd()) / "images"
+    folder = project_folder(cwd) / "images"
     name = Path(profile).stem if profile.endswith((".yaml", ".yml")) else profile
     found = []
     for path in sorted(folder.glob("*.yaml")):

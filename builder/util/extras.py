@@ -5,14 +5,14 @@ from __future__ import annotations
 import shlex
 from importlib import metadata
 
-from packaging.requirements import Requirement
-
 
 def install_hint(extra: str) -> str:
     """A `pip install` line for the packages of `extra`, as the installed distribution lists them.
 
     It names packages, not `overlay-image-builder[extra]`: that needs an index that has this tool, or its checkout.
     """
+    from packaging.requirements import Requirement
+
     try:
         listed = [Requirement(line) for line in metadata.requires("overlay-image-builder") or ()]
     except metadata.PackageNotFoundError:

@@ -53,9 +53,17 @@ class Project:
 
 
 def project_folder(cwd: Path | None = None) -> Path:
-    """The working folder, or the nearest one above it that has an `images/` folder; the working folder when none has."""
+    """The working folder, or the nearest one above it that has recipes in `images/`; the working folder when none has.
+
+    A repository's top ends the search: what is above it, such as a folder of pictures, is another matter.
+    """
     here = (cwd or Path.cwd()).resolve()
-    return next((folder for folder in (here, *here.parents) if (folder / "images").is_dir()), here)
+    for folder in (here, *here.parents):
+        if recipe_names(folder):
+            return folder
+        if (folder / ".git").exists():
+            break
+    return here
 
 
 def recipe_names(folder: Path) -> list[str]:

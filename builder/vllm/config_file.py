@@ -25,7 +25,7 @@ def config_text(profile: Profile) -> str:
         if any(each.startswith("-") and _NUMBER.fullmatch(each) is None for each in texts):
             raise InputError(
                 f"{flag}: a value that begins with a dash cannot be written into a file for `vllm serve --config`",
-                hint="serve with the profile itself: builder profile show prints the command",
+                hint="`builder profile show PROFILE` prints the command to serve with",
             )
         if value is False:
             document[f"no-{flag}"] = True

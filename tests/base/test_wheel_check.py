@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shutil
 import threading
@@ -12,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from builder.base.wheel import WheelTree
+from builder.base.wheel_archive import WheelLink
 from builder.documents.lock import read_lock
 from builder.util.files import cache_dir, file_sha256
 from tests.support.bases import command
@@ -218,3 +221,29 @@ def test_a_wheel_that_is_none_is_refused(kind: str, tmp_path: Path, capsys: pyte
     outcome = command(root, capsys, "lock", "small")
     assert outcome.code in (2, 4), outcome.message
     assert not (root / "images/small.lock.yaml").exists()
+
+
+def test_members_that_are_near_to_each_other_come_with_one_range(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BUILDER_CACHE_DIR", str(tmp_path / "cache"))
+    noise = hashlib.shake_256(b"noise").digest(300_000)
+    # In the archive's order: ten small files, one that is large, ten small ones, one large, and so on.
+    files = {"vllm/__init__.py": b""}
+    for part in range(4):
+        files |= {f"vllm/part{part}/{number}.py": b"x = %d\n" % number * 50 for number in range(10)}
+        files |= {f"vllm/part{part}/large.bin": noise[part:]}
+    data = make_wheel(tmp_path / NAME, files).read_bytes()
+    index = Index(data, hashlib.sha256(data).hexdigest())
+    wanted = [path for path in files if path.endswith(".py") and "/part1/" not in path]
+    with serving(index) as address:
+        link = WheelLink(address.replace("/simple", f"/{NAME}"), NAME, index.digest)
+        tree = WheelTree(link, "vllm")
+        assert tree.has("vllm")
+        index.ranges = index.sent = 0
+        # Whatever the order in which they are asked for.
+        found = tree.read(list(reversed(wanted)))
+    assert {path: each.data for path, each in found.items()} == {path: files[path] for path in wanted}
+    # The archive's list was read before, and is not read again: one range for each of three places.
+    assert index.ranges == 3
+    assert index.sent < 100_000

@@ -102,6 +102,20 @@ def test_an_existing_project_keeps_every_file(tmp_path: Path) -> None:
     assert load_recipe(project / "images/more.yaml").overlays[0].number == 1
 
 
+def test_a_folder_of_pictures_and_another_repository_are_no_project(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/holiday.jpg").touch()
+    below = tmp_path / "work"
+    below.mkdir()
+    assert builder("init", "mine", "--pull", "1", cwd=below).code == 0
+    assert (below / "images/mine.yaml").is_file()
+    other = below / "checkout"
+    (other / ".git").mkdir(parents=True)
+    assert builder("init", "mine", "--pull", "1", cwd=other).code == 0
+    assert (other / "images/mine.yaml").is_file()
+    assert [path.name for path in (tmp_path / "images").iterdir()] == ["holiday.jpg"]
+
+
 def test_profile_checkpoint_and_diff_are_taken(tmp_path: Path) -> None:
     (tmp_path / "ckpt").mkdir()
     (tmp_path / "fix.diff").write_text("--- a/x\n+++ b/x\n")

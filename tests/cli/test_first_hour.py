@@ -160,3 +160,12 @@ def test_from_a_number_to_a_response_in_four_commands(
     assert smoked.code == 0, smoked.out + smoked.err
     assert smoked.document["profile"] == "smoke"
     print(f"{shape}: {taken:.1f} s from the number to the response")
+
+
+def test_the_doctor_sees_the_engine(tmp_path: Path, docker_engine: str) -> None:
+    done = builder("doctor", "--offline", "--json", cwd=tmp_path, env={"DOCKER_HOST": docker_engine})
+    assert done.code == 0, done.err
+    found = {each["name"]: each for each in done.document["findings"]}
+    assert found["Docker"]["state"] == "ok"
+    assert found["Docker"]["text"].startswith("daemon ")
+    assert "buildx" in found

@@ -257,6 +257,10 @@ def test_names_are_found_from_a_folder_below(project: Path) -> None:
     for folder in ("images", "profiles", "overlays"):
         assert builder("lock", "small", "--check", "--json", cwd=project / folder).code in (0, 4)
         assert builder("lock", "small", cwd=project / folder).code == 0
+        for command in ("profile list", "profile show tiny", "profile lint tiny", "list"):
+            done = builder(*command.split(), cwd=project / folder)
+            assert done.code == 0, done.err
+            assert ("small" if command == "list" else "tiny") in done.out
     assert (project / "images/small.lock.yaml").is_file()
     assert not (project / "images/images").exists()
 

@@ -66,6 +66,15 @@ def test_a_layout_is_verified_by_its_folder(project: Path) -> None:
     assert builder("verify", "./out", "--against", "out", cwd=project).code == 0
 
 
+def test_an_image_in_a_layout_is_named_by_its_digest_in_either_way(project: Path) -> None:
+    digest = builder("build", "small", "--engine", "oci", "--output", "oci:out", "--json", cwd=project).document[
+        "digest"
+    ]
+    for name in (digest, digest.removeprefix("sha256:")):
+        done = builder("verify", f"oci:out:{name}", cwd=project)
+        assert done.code == 0, done.err
+
+
 def test_a_context_with_a_base_of_this_machine_is_refused(project: Path, tmp_path: Path) -> None:
     done = builder("render", "small", "--output", str(tmp_path / "context"), cwd=project)
     assert done.code == 2

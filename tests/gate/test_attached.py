@@ -8,12 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from builder.documents.verdict import ImageIdentity
 from builder.gate.open import attached
+from builder.gate.published import published
 from builder.release.attest.signing import KeySigning
 from builder.release.attest.store import attest
 from builder.release.attest.trust import trust
+from builder.release.verify.reader import manifests, open_reader, read_json
 from builder.util.context import Context
 from builder.util.errors import InputError, MismatchError
+from tests.release.test_judges import two_platforms
 from tests.support.cli import builder
 from tests.support.published import small_base
 from tests.support.registry import registry, skopeo_copy
@@ -73,3 +77,30 @@ def test_an_image_without_verdicts(image: tuple[str, str], tmp_path: Path) -> No
     shown = builder("verdict", "show", f"{host}/team/bare:v1", cwd=tmp_path)
     assert shown.code == 2
     assert "no verdict is attached" in shown.err
+
+
+def test_what_runs_is_found_among_the_manifests_of_what_was_published(image: tuple[str, str], tmp_path: Path) -> None:
+    """Docker knows an image by a registry's digest, by the manifest's or by the config's."""
+    host = image[0].partition("/")[0]
+    skopeo_copy(f"oci:{two_platforms(tmp_path / 'layout')}:base", f"docker://{host}/team/multi:v1")
+    reader = open_reader(f"{host}/team/multi:v1", context=Context())
+    first, second = manifests(reader)
+    config = read_json(reader, second)["config"]["digest"]
+
+    def runs(digest: str, identity: str = "sha256:" + "0" * 64) -> tuple[str, str | None]:
+        found = published(ImageIdentity(reference="x", digest=digest, id=identity), reader)
+        return found.digest, found.index
+
+    assert runs(first.digest) == (first.digest, reader.top.digest)
+    assert runs(config, config) == (second.digest, reader.top.digest)
+    assert runs(reader.top.digest, config) == (second.digest, reader.top.digest)
+    for digest in ("sha256:" + "9" * 64, reader.top.digest):
+        # The index alone does not tell which of its two images runs.
+        with pytest.raises(MismatchError, match="what runs is not"):
+            runs(digest)
+    with pytest.raises(MismatchError):
+        published(None, reader)
+    single = open_reader(f"{image[0]}:v1", context=Context())
+    config = read_json(single, single.top)["config"]["digest"]
+    found = published(ImageIdentity(reference="x", digest=config, id=config), single)
+    assert (found.digest, found.index) == (image[1], None)

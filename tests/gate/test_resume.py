@@ -85,8 +85,8 @@ def test_any_end_gives_the_same_verdict(
         again = len(server.asked) - before
     found = figures(written.json.read_bytes())
     assert {**found, "suite": 0, "configuration": 0} == {**wanted, "suite": 0, "configuration": 0}
-    # With one connection, each answer is in the log before the next row is asked.
-    assert again == len(ROWS) - (step - 1)
+    # With one connection an answer is in the log before the next row is asked, or, at worst, while it is.
+    assert again - (len(ROWS) - (step - 1)) in (0, 1)
 
 
 def test_another_identity_is_refused_and_both_are_named(tmp_path: Path) -> None:

@@ -168,9 +168,9 @@ def test_a_dead_server_ends_the_run_without_a_verdict_and_the_run_goes_on_later(
             return GOOD if len(set(chat.asked)) <= 5 else hang_up(handler)
 
         server.script = script
-        with pytest.raises(UnreachableError, match="the server is dead") as caught:
+        with pytest.raises(UnreachableError, match="a server is dead") as caught:
             run(tmp_path, suite, server)
-        assert "8 rows in a row failed after 2 attempts each" in caught.value.details[0][1]
+        assert "target: 8 rows in a row failed after 2 attempts each" in caught.value.details[0][1]
         # 5 answers, and 2 attempts on each of 8 rows; the other 7 rows were not asked.
         assert len(server.asked) == 5 + 2 * 8
         server.script = lambda _s, _b, _h: GOOD

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from builder.base.wheel import find_wheel, open_wheel
+from builder.base.wheel import find_wheel
+from builder.base.wheel_archive import open_wheel
 from builder.cli.app import _bug
 from builder.cli.console import Console
 from builder.documents.reference import Platform

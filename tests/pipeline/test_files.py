@@ -14,6 +14,7 @@ import yaml
 from builder.documents.lock import read_lock
 from tests.support.cli import Ran, builder
 from tests.support.dists import ROOT, base
+from tests.support.rendering import rendered_context
 from tests.support.smallwheel import make_project
 
 
@@ -68,8 +69,7 @@ def test_files_are_in_layer_lock_and_record(tmp_path: Path) -> None:
     assert layer(root) == found
     shown = builder("check", "small", cwd=root).out
     assert "file: /opt/builder/files/chat.jinja from templates/chat.jinja" in shown
-    done = builder("render", "small", "--output", "context", cwd=root)
-    assert done.code == 0, done.err
+    rendered_context(root, "small")
     assert (root / "context/rootfs/opt/builder/files/plugins/parser.py").read_bytes() == b"x = 1\n"
 
 

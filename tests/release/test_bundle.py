@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa, x25519
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -61,7 +61,6 @@ def bundle(keys: tuple[Path, Path]) -> bytes:
 KINDS: dict[str, Callable[[], Any]] = {
     "ed25519": ed25519.Ed25519PrivateKey.generate,
     "p256": lambda: ec.generate_private_key(ec.SECP256R1()),
-    "p384": lambda: ec.generate_private_key(ec.SECP384R1()),
     "rsa": lambda: rsa.generate_private_key(65537, 2048),
 }
 
@@ -219,6 +218,13 @@ def test_keys_that_cannot_be_used_say_what_to_do(
     (tmp_path / "weak.pub").write_bytes(weak.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
     with pytest.raises(InputError, match="1024 bits"):
         trust([str(tmp_path / "weak.pub")])
+    odd: tuple[Any, ...] = (ec.generate_private_key(ec.SECP384R1()), x25519.X25519PrivateKey.generate())
+    for number, other in enumerate(odd):
+        private_odd, public_odd = key_pair(tmp_path / f"odd{number}", other)
+        with pytest.raises(InputError, match="not every verifier takes"):
+            by_key(private_odd)
+        with pytest.raises(InputError, match="not every verifier takes"):
+            trust([str(public_odd)])
     with pytest.raises(InputError, match="exclude each other"):
         signing_of(private, keyless=True, context=Context())
 

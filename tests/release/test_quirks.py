@@ -141,3 +141,11 @@ def test_the_digest_is_that_of_the_tag(layout: Path, tmp_path: Path) -> None:
         data = registry.manifests["team/out"][done.digest][0]
         assert done.digest == f"sha256:{hashlib.sha256(data).hexdigest()}"
         assert Reference.parse(done.reference).digest == done.digest
+
+
+def test_nothing_new_costs_one_look_at_each_tag_and_one_at_the_evidence(layout: Path, tmp_path: Path) -> None:
+    owned = Owned()
+    with quirky_registry(Quirks()) as registry:
+        done = published(registry, layout, tmp_path, owned)
+        assert [each.split()[0] for each in registry.requests] == ["HEAD", "GET", "HEAD"]
+        assert registry.requests[1].endswith(f"/referrers/{done.digest}")

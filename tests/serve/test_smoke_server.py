@@ -26,6 +26,7 @@ from builder.serve.smoke.checks.log import check_fatal, check_figures, expectati
 from builder.serve.smoke.client import Server
 from builder.serve.smoke.gpu import Gpu, parse, short_name
 from builder.serve.smoke.result import SmokeResult, failed, page
+from builder.serve.smoke.subject import check_serves, without_keys
 from builder.serve.startup_log import StartupLog, read_startup_log
 from builder.util.errors import InputError
 from tests.support.cli import builder
@@ -205,3 +206,33 @@ def test_spaces_and_composition_do_not_matter_to_an_answer() -> None:
 def test_addresses_that_are_none(url: str) -> None:
     with pytest.raises(InputError):
         Server(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "mode", "serves"),
+    [
+        ("http://127.0.0.1:18000", "bridge", True), ("http://localhost:18000/v1", "bridge", True),
+        ("http://127.0.0.1:18001", "bridge", False), ("http://127.0.0.1:8123", "bridge", False),
+        ("http://172.17.0.5:8123", "bridge", True), ("http://172.17.0.6:8123", "bridge", False),
+        ("http://127.0.0.1:8123", "host", True), ("http://127.0.0.1", "host", False), ("http://192.0.2.1:18000", "bridge", False),
+    ],
+)  # fmt: skip
+def test_a_container_is_only_named_for_the_address_that_it_serves(url: str, mode: str, serves: bool) -> None:
+    attributes = {
+        "Config": {"Cmd": ["smoke", "--port", "8123"]},
+        "HostConfig": {"NetworkMode": mode},
+        "NetworkSettings": {
+            "Ports": {"8123/tcp": [{"HostIp": "0.0.0.0", "HostPort": "18000"}], "9/tcp": None},
+            "Networks": {"bridge": {"IPAddress": "172.17.0.5"}},
+        },
+    }
+    if serves:
+        check_serves(url, "vllm", attributes)
+    else:
+        with pytest.raises(InputError, match="the container vllm is not what responds at"):
+            check_serves(url, "vllm", attributes)
+
+
+def test_keys_of_a_command_are_shown_nowhere() -> None:
+    command = ("smoke", "--api-key", "one", "two", "--port", "8000", "--api-key=three")
+    assert without_keys(command) == ("smoke", "--api-key", "***", "***", "--port", "8000", "--api-key=***")

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import requests
 
-from builder.base.wheel import WheelLink, find_wheel, open_wheel
+from builder.base.wheel import find_wheel
+from builder.base.wheel_archive import WheelLink, open_wheel
 from builder.documents.reference import Platform
 from builder.util.context import Context
 from builder.util.errors import UnreachableError

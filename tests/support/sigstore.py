@@ -160,8 +160,8 @@ class Sigstore:
         self.entries.append(canonical)
         log_id = hashlib.sha256(_spki(self.log.public_key())).digest()
         root = hashlib.sha256(b"\0" + canonical).digest()
-        note = f"loopback - 1\n1\n{_b64(root)}\n"
-        checkpoint = f"{note}\n\u2014 loopback {_b64(log_id[:4] + _sign(self.log, note.encode()))}\n"
+        note = f"127.0.0.1 - 1\n1\n{_b64(root)}\n"
+        checkpoint = f"{note}\n\u2014 127.0.0.1 {_b64(log_id[:4] + _sign(self.log, note.encode()))}\n"
         promised: dict[str, Any] = {
             "body": _b64(canonical),
             "integratedTime": int(time.time()),

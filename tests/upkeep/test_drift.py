@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from builder.base.wheel import WheelLink
+from builder.base.wheel_archive import WheelLink
 from builder.cli.app import run
 from builder.documents.lock import LockedCheckpoint
 from builder.documents.recipe import CheckpointSpec

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -13,9 +14,10 @@ import click
 from builder.cli.app import common_options, signing_options
 from builder.cli.console import Console
 from builder.util.context import Context
-from builder.util.errors import GateError, InputError, MismatchError, UnreachableError
+from builder.util.errors import GateError, InputError, UnreachableError
 
 if TYPE_CHECKING:
+    from builder.documents.verdict import ImageIdentity
     from builder.gate.assemble import Written
     from builder.gate.run import About
     from builder.gate.suite import LoadedSuite
@@ -137,19 +139,16 @@ def _attach(done: list[Written], image: str, signing: Signing | None, console: C
         console.say(f"{each.verdict.suite}: attached to {attested.image}, {attested.signed_by}")
 
 
-def _check_subject(subject: Subject, image: str, console: Console) -> None:
-    """Raise `MismatchError` when what runs is not what verdicts are to be attached to: better before the run than after it."""
-    from builder.release.verify.reader import manifests, open_reader
+def _image_now(subject: Subject, image: str | None, console: Console) -> Callable[[], ImageIdentity | None]:
+    """What tells the image that runs: with `image`, as its registry knows it, and known to be it before the run begins."""
+    if image is None:
+        return subject.image_now
+    from builder.gate.published import published
+    from builder.release.verify.reader import open_reader
 
     reader = open_reader(image, context=Context(console))
-    wanted = [reader.top.digest, *(each.digest for each in manifests(reader) if each.digest != reader.top.digest)]
-    found = subject.image.digest if subject.image is not None else "an image that is not known"
-    if found not in wanted:
-        raise MismatchError(
-            f"what runs is not {image}",
-            details=[*(("wanted", digest) for digest in wanted), ("found", found)],
-            hint="pull that image and run it: builder gate RECIPE PROFILE --image REGISTRY/REPOSITORY@DIGEST",
-        )
+    published(subject.image, reader)
+    return lambda: published(subject.image_now(), reader)
 
 
 def _run(
@@ -179,12 +178,9 @@ def _run(
     folder.mkdir(parents=True, exist_ok=True)
     done = []
     with opening as subject, holding(folder, waiting=lambda who: console.say(f"waiting for {who} in {folder}")):
-        if attest is not None:
-            _check_subject(subject, attest, console)
+        image = _image_now(subject, attest, console)
         about = _about(subject, wanted, console)
-        target = Target(
-            "target", subject.url, key=os.environ.get("BUILDER_API_KEY"), context=context, image=subject.image_now
-        )
+        target = Target("target", subject.url, key=os.environ.get("BUILDER_API_KEY"), context=context, image=image)
         other = None
         if reference is not None:
             other = Target("reference", reference, key=os.environ.get("BUILDER_REFERENCE_API_KEY"), context=context)
@@ -210,7 +206,7 @@ def _about(subject: Subject, wanted: Wanted, console: Console) -> About:
     if not start.healthy:
         raise UnreachableError(
             f"the server is not healthy: {start.check.summary}", details=start.check.details,
-            hint="`builder smoke` says more",
+            hint="`builder smoke RECIPE PROFILE` says more",
         )  # fmt: skip
     gpu = subject.gpu()
     if wanted.gpu is not None:

@@ -53,6 +53,8 @@ def command(
     """
     from pydantic import ValidationError
 
+    from builder.util.project import project_folder
+
     if (file is None) == (line is None):
         raise InputError("name one source", hint="a recipe's FILE, or --from-command 'vllm serve MODEL --flags'")
     if line is not None:
@@ -71,9 +73,9 @@ def command(
         where = ".".join(str(part) for part in first["loc"])
         raise InputError(f"no profile can be made of it: {where}: {first['msg']}") from error
     text = _text(found)
-    target = Path(output) if output is not None else Path.cwd() / "profiles" / f"{profile.name}.yaml"
+    target = Path(output) if output is not None else project_folder() / "profiles" / f"{profile.name}.yaml"
     if output == "-":
-        console.out(text.rstrip("\n"))
+        console.data(text.rstrip("\n"))
     else:
         if target.exists() and not force:
             raise InputError(f"{target} exists", hint="choose another name with --name, or replace it with --force")

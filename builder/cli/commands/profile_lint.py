@@ -31,13 +31,13 @@ def command(
     from builder.documents.profile import profile_path
     from builder.documents.recipe import load_recipe
     from builder.pipeline.judge import judge_of_base, judge_of_recipe, recipe_of
-    from builder.util.project import find_project
+    from builder.util.project import find_project, project_folder
 
     if recipe is not None and base is not None:
         raise InputError("--recipe and --base exclude each other", hint="a recipe names its base")
     others: list[Path] = []
     if base is not None:
-        path = profile_path(profile, Path.cwd() / "profiles")
+        path = profile_path(profile, project_folder() / "profiles")
         judge = judge_of_base(base, context=context)
     else:
         project = find_project(recipe or recipe_of(profile))

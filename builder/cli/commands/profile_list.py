@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 from builder.cli.app import common_options
@@ -18,13 +16,13 @@ def command(recipe: str | None, console: Console) -> None:
     """List the profiles under profiles/, or those of a recipe."""
     from builder.documents.profile import load_profile
     from builder.documents.recipe import load_recipe
-    from builder.util.project import find_project
+    from builder.util.project import find_project, project_folder
 
     if recipe is not None:
         project = find_project(recipe)
         paths = [project.profiles / f"{name}.yaml" for name in load_recipe(project.recipe_path).profiles]
     else:
-        paths = sorted((Path.cwd() / "profiles").glob("*.yaml"))
+        paths = sorted((project_folder() / "profiles").glob("*.yaml"))
     profiles = [load_profile(path) for path in paths]
     console.table(
         ["profile", "gpu", "prompt", "completion", "description"],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -43,16 +42,17 @@ def command(
 ) -> None:
     """Show PROFILE: a name under profiles/, or a path. What it extends is part of what is shown."""
     from builder.documents.profile import profile_path, read_profile
+    from builder.util.project import project_folder
     from builder.vllm.config_file import config_text
 
     if (recipe or base) and not resolved:
         raise InputError("--recipe and --base belong to --resolved", hint="add --resolved")
     if resolved and form != "text":
         raise InputError("--resolved is for people, and --format vllm for vLLM", hint="leave one of them out")
-    read = read_profile(profile_path(profile, Path.cwd() / "profiles"))
+    read = read_profile(profile_path(profile, project_folder() / "profiles"))
     loaded = read.profile
     if form == "vllm":
-        console.out(config_text(loaded).rstrip("\n"))
+        console.data(config_text(loaded).rstrip("\n"))
         console.document({"profile": loaded.name, "config": config_text(loaded)})
         return
     console.out(f"{loaded.name}: {loaded.description}")

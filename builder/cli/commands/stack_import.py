@@ -69,14 +69,15 @@ def command(
     from builder.upkeep.rebase.edit import append_overlays, edited, quoted
     from builder.upkeep.series.series import read_series
     from builder.util.journal import write_files
-    from builder.util.project import Project, find_project
+    from builder.util.project import Project, find_project, project_folder
 
     imported = read_series(series, strip=strip)
-    path = Path.cwd() / "images" / f"{recipe}.yaml"
+    root = project_folder()
+    path = root / "images" / f"{recipe}.yaml"
     if base is not None:
         if path.exists():
             raise InputError(f"there is a recipe {recipe} already", hint="without --base, the series is added to it")
-        project = Project(Path.cwd(), path)
+        project = Project(root, path)
         text = f"name: {quoted(recipe)}\nbase: {quoted(base)}\n"
         before = parse_yaml(text, project.show(path))
     else:

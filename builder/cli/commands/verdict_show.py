@@ -38,7 +38,7 @@ def command(
     found = [in_file(path, whose)] if path.is_file() else attached(verdict, whose, context=Context(console))
     if not found:
         raise InputError(
-            f"no verdict is attached to {verdict}", hint="`builder gate` makes one, `builder attest` attaches it"
+            f"no verdict is attached to {verdict}", hint="a gate makes one: builder gate RECIPE PROFILE --suite NAME"
         )
     if html is not None:
         if not path.is_file():

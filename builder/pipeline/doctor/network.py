@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
-from builder.base.wheel import index_endpoint
+from builder.base.wheel_archive import index_endpoint
 from builder.checkpoint.hub_access import hub_endpoint
 from builder.documents.recipe import Recipe
 from builder.documents.reference import Reference

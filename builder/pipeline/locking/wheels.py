@@ -10,7 +10,7 @@ from builder.base.installed import Environment, InstalledDistribution, normal, r
 from builder.base.model import Base, PackageTree
 from builder.base.requirements import Unmet, judge_requirements
 from builder.base.unpack import Unpacked, record_of, unpack_wheel
-from builder.base.wheel import wheel_file
+from builder.base.wheel_archive import wheel_file
 from builder.base.wheel_choice import check_tags, find_installable, locked_wheel
 from builder.documents.lock import LockedInstall
 from builder.documents.recipe import Recipe, WheelSpec

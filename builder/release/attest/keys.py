@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 PASSWORD: Final = "BUILDER_KEY_PASSWORD"  # noqa: S105  the variable's name
 _LIMIT = 64 << 10
+_RSA_BITS = 2048
 _GENERATE = "openssl genpkey -algorithm ed25519 -out FILE"
 
 
@@ -75,19 +76,22 @@ def private_key(path: Path) -> CryptoSigner:
 
 def _described(public: Any, hint: str, name: str) -> SSlibKey:
     """The key with the scheme that sigstore's clients use for its kind; its id is the hint."""
-    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+    from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
     from securesystemslib.signer import SSlibKey
 
-    is_rsa = isinstance(public, RSAPublicKey)
-    if is_rsa and public.key_size < 2048:
-        raise InputError(f"{name} is an RSA key of {public.key_size} bits", hint=f"make another: {_GENERATE}")
-    try:
-        return SSlibKey.from_crypto(public, keyid=hint, scheme="rsa-pkcs1v15-sha256" if is_rsa else None)
-    except ValueError as error:
+    if isinstance(public, rsa.RSAPublicKey):
+        if public.key_size < _RSA_BITS:
+            raise InputError(f"{name} is an RSA key of {public.key_size} bits", hint=f"make another: {_GENERATE}")
+        return SSlibKey.from_crypto(public, keyid=hint, scheme="rsa-pkcs1v15-sha256")
+    # Of other curves, Sigstore's clients do not agree on the hash: sigstore-js takes SHA-256, securesystemslib the curve's.
+    on_p256 = isinstance(public, ec.EllipticCurvePublicKey) and isinstance(public.curve, ec.SECP256R1)
+    if not on_p256 and not isinstance(public, ed25519.Ed25519PublicKey):
+        kind = getattr(getattr(public, "curve", None), "name", type(public).__name__)
         raise InputError(
-            f"{name} is of a kind that is not signed with here", details=[("why", str(error)[:200])],
-            hint=f"Ed25519, ECDSA (P-256, P-384, P-521) and RSA keys are: {_GENERATE}",
-        ) from error  # fmt: skip
+            f"{name} is a key that not every verifier takes ({kind})",
+            hint=f"Ed25519, ECDSA on P-256, and RSA of {_RSA_BITS} bits or more are taken: {_GENERATE}",
+        )
+    return SSlibKey.from_crypto(public, keyid=hint)
 
 
 def _hint(public: Any) -> str:

@@ -57,7 +57,7 @@ def statement_of(data: bytes, name: str, digest: str) -> Statement:
     if statement.predicate_type == TEST_RESULT and not Verdict.parse(data, name=name).bound:
         raise InputError(
             f"{name} is unbound: it does not name the image that responded",
-            hint="run it on a container or a recipe, so that the image's digest is known: builder gate RECIPE PROFILE",
+            hint="run it on a container or a recipe, so that the image's digest is known: builder gate RECIPE PROFILE --suite NAME",
         )
     return statement
 
@@ -68,7 +68,7 @@ def _of_sbom(document: dict[str, Any], name: str, digest: str) -> Statement:
     if digest.removeprefix("sha256:") not in hashes:
         raise MismatchError(
             f"{name} is not an SBOM of this image", details=[("wanted", digest), *(("found", str(each)) for each in hashes)],
-            hint="`builder publish --evidence DIR` writes the one of each image",
+            hint="`builder publish RECIPE --evidence DIR` writes the one of each image",
         )  # fmt: skip
     return parse_statement(make_statement([(str(component.get("name") or name), digest)], CYCLONEDX, document))
 

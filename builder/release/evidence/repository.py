@@ -30,6 +30,10 @@ class Repository:
 
 def find_repository(folder: Path) -> Repository | None:
     """The repository that contains `folder`; None outside of one, before its first commit, or when git is not usable."""
+    place = folder.resolve()
+    if not any((each / ".git").exists() for each in (place, *place.parents)):
+        # GitPython takes longer to import than all the rest of a publication takes to prepare.
+        return None
     try:
         import git
     except ImportError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from builder.documents.verdict import ImageIdentity
 from builder.image.labels import INPUTS_LABEL, RECORD_LABEL
 from builder.oci.daemon import daemon
-from builder.serve.container import Container
+from builder.serve.container import Container, server_port
 from builder.serve.smoke import gpu as gpus
 from builder.serve.smoke.gpu import Gpu
 from builder.serve.startup_log import StartupLog
@@ -98,7 +98,7 @@ class ContainerServer:
     def __init__(self, url: str, container: DockerContainer, watched: tuple[str, ...]) -> None:
         self.url = url
         self.image: ImageIdentity | None = identify(container.image, container.attrs["Config"]["Image"])
-        self.command: tuple[str, ...] | None = tuple(container.attrs["Config"]["Cmd"] or ())
+        self.command: tuple[str, ...] | None = without_keys(container.attrs["Config"]["Cmd"] or ())
         self.name = str(container.name)
         self._container = container
         self._log = StartupLog(watched=watched)
@@ -249,7 +249,10 @@ def _remove(client: DockerClient, name: str) -> None:
 
 @contextmanager
 def running_container(url: str, name: str, watched: tuple[str, ...]) -> Iterator[ContainerServer]:
-    """A container that somebody else has started. Raises `InputError` when Docker does not have it."""
+    """A container that somebody else has started.
+
+    Raises `InputError` when Docker does not have it, or when it is not the one behind `url`.
+    """
     from docker.errors import NotFound
 
     with daemon() as client:
@@ -257,4 +260,56 @@ def running_container(url: str, name: str, watched: tuple[str, ...]) -> Iterator
             found = client.containers.get(name)
         except NotFound as error:
             raise InputError(f"Docker has no container {name}", hint="docker ps") from error
+        check_serves(url, name, found.attrs)
         yield ContainerServer(url, found, watched)
+
+
+def without_keys(command: Sequence[str]) -> tuple[str, ...]:
+    """A command without the values of `--api-key`, of which vLLM takes several: verdicts and pages show the rest."""
+    found, secret = [], False
+    for each in command:
+        if each.startswith("-"):
+            flag, equals, _ = each.partition("=")
+            secret = flag == "--api-key"
+            found.append(f"{flag}=***" if secret and equals else each)
+        else:
+            found.append("***" if secret else each)
+    return tuple(found)
+
+
+def check_serves(url: str, name: str, attributes: Mapping[str, Any]) -> None:
+    """Raise `InputError` unless `url` leads to the container with these attributes, as `docker inspect` gives them.
+
+    What is said of the image is only worth something when it is the image that responds. A port of this machine leads to a
+    container that publishes it, or that has the host's network and listens on it; a container's own address leads to it.
+    """
+    parts = urlsplit(url)
+    host, port = parts.hostname or "", parts.port or {"https": 443}.get(parts.scheme, 80)
+    networks = attributes["NetworkSettings"].get("Networks") or {}
+    listens = server_port(attributes["Config"].get("Cmd") or ())
+    reached = {(each.get("IPAddress") or "", listens) for each in networks.values()}
+    if _is_here(host):
+        published = attributes["NetworkSettings"].get("Ports") or {}
+        reached |= {(host, int(each["HostPort"])) for bindings in published.values() for each in bindings or ()}
+        if attributes["HostConfig"].get("NetworkMode") == "host":
+            reached.add((host, listens))
+    if (host, port) not in reached:
+        ways = sorted(f"{place}:{number}" for place, number in reached if place)
+        raise InputError(
+            f"the container {name} is not what responds at {host}:{port}",
+            details=[("reached", ", ".join(ways) or "nowhere from here")],
+            hint="name the container's own address and port, or leave --container out",
+        )
+
+
+def _is_here(host: str) -> bool:
+    """Whether a name or address is one of this machine's."""
+    import socket
+
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_DGRAM)
+        with socket.socket(found[0][0], socket.SOCK_DGRAM) as probe:
+            probe.bind((found[0][4][0], 0))
+    except OSError:
+        return False
+    return True

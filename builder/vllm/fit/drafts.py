@@ -43,7 +43,9 @@ def draft_of(flags: Mapping[str, Any], shape: ModelShape, *, from_headers: bool)
     method = str(config.get("method") or ("draft_model" if config.get("model") else ""))
     tokens = config.get("num_speculative_tokens", 1)
     if not isinstance(tokens, int) or isinstance(tokens, bool) or tokens < 0:
-        raise InputError(f"num_speculative_tokens is {tokens!r}, not a number", hint="`builder profile lint` says more")
+        raise InputError(
+            f"num_speculative_tokens is {tokens!r}, not a number", hint="`builder profile lint PROFILE` says more"
+        )
     if method in _NO_WEIGHTS:
         return Draft(method, 0, tokens, (), 0.0)
     if "mtp" in method or method == "nextn":

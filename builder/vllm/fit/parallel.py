@@ -38,7 +38,7 @@ def parallel_of(flags: Mapping[str, Any]) -> Parallel:
         value = human_int(flags[name]) if name in flags else 1
         if value is None or value < 1:
             raise InputError(
-                f"--{name} is {flags[name]!r}, not a number above 0", hint="`builder profile lint` says more"
+                f"--{name} is {flags[name]!r}, not a number above 0", hint="`builder profile lint PROFILE` says more"
             )
         numbers.append(value)
     tensor, pipeline, data = numbers

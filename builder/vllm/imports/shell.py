@@ -143,7 +143,7 @@ def _in_container(words: Sequence[str], found: Imported, own: dict[str, str]) ->
         ):
             found.lose(
                 f"docker run {option} {value}".rstrip(),
-                "an option of the container, which `builder run` or `deploy` decides",
+                "an option of the container, which a run or a deployment decides",
             )
     if not rest or "vllm" not in rest[0].lower():
         return None

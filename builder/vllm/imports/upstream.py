@@ -125,7 +125,7 @@ def _not_carried(
     if version:
         found.lose(
             f"min_vllm_version {version}",
-            "the recipe's `base:` decides the vLLM; `builder profile lint` judges against it",
+            "the recipe's `base:` decides the vLLM; `builder profile lint PROFILE --recipe RECIPE` judges against it",
         )
     for key in ("docker_image", "nightly_required", "install"):
         if model.get(key):
