@@ -106,7 +106,7 @@ def pull(text: str, wanted: str, *, context: Context) -> Path:
     if artifact.mounted:
         raise InputError(
             f"{text} is an image: it is mounted, not pulled",
-            hint="Kubernetes and KServe mount it: `builder deploy kubernetes`; here, name a folder: --model DIR",
+            hint="Kubernetes and KServe mount it; here, name a folder: --model DIR",
         )
     found = artifact.digest().digest
     if found != wanted:

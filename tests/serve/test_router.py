@@ -357,6 +357,7 @@ def test_the_files_are_what_the_hook_reads(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert envelope.settings.completion == 6144
     assert envelope.settings.overflow_when_down == "error"
+    assert envelope.settings.metrics_host == "127.0.0.1"
     models = done.document["documents"]["config.yaml"]["model_list"]
     assert {each["model_name"] for each in models} == {"demo"}
     assert [each["model_info"] for each in models] == [

@@ -55,7 +55,10 @@ def test_compose_takes_router_both_backends_and_prometheus(tmp_path: Path, monke
     images = {name: each["image"] for name, each in document["services"].items()}
     assert all("@sha256:" in each for each in images.values())
     assert (images["demo-envelope-16k"], images["demo-production-ceiling"]) == (IMAGE, OTHER)
-    backends = json.loads(documents["envelope.json"])["backends"]
+    settings = json.loads(documents["envelope.json"])
+    assert settings["metrics_host"] == "0.0.0.0"
+    assert not any("4001" in str(each) for each in router["ports"])
+    backends = settings["backends"]
     assert [each["url"] for each in backends] == [
         "http://demo-envelope-16k:8000",
         "http://demo-production-ceiling:8000",

@@ -98,7 +98,13 @@ def command(
         files = llm_d.files(targets, model_claim=model_claim, cache_gib=cache_gib)
     else:
         overlays = [each.id for each in lock.overlays]
-        files = proxy.files(model_name or lock.name, targets, overflow=overflow_when_down, overlays=overlays)
+        files = proxy.files(
+            model_name or lock.name,
+            targets,
+            overflow=overflow_when_down,
+            overlays=overlays,
+            composed=router_image is not None,
+        )
         files |= stack.monitoring(targets, composed=router_image is not None)
         if router_image is not None and prometheus_image is not None:
             files["compose.yaml"] = stack.stack(

@@ -136,7 +136,7 @@ class Settings:
     verify_seconds: float = 60.0
     cache_entries: int = 4096
     metrics_port: int | None = None
-    metrics_host: str = "0.0.0.0"  # noqa: S104  Prometheus is another container
+    metrics_host: str = "127.0.0.1"
 
 
 @dataclass(frozen=True)

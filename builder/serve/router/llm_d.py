@@ -25,7 +25,7 @@ Know two things before you rely on it:
   {reserve} tokens, which are reserved for the completion. A request that asks for more may be sent to a backend
   that cannot hold it.
 
-`builder deploy router --engine litellm` refuses in both cases.
+The engine `litellm` refuses such requests in both cases.
 """
 
 

@@ -42,7 +42,12 @@ def config(model: str, targets: Sequence[Target]) -> dict[str, Any]:
 
 
 def settings(
-    targets: Sequence[Target], *, overflow: str, overlays: Sequence[str], metrics_port: int | None = METRICS_PORT
+    targets: Sequence[Target],
+    *,
+    overflow: str,
+    overlays: Sequence[str],
+    composed: bool = False,
+    metrics_port: int | None = METRICS_PORT,
 ) -> dict[str, Any]:
     """`envelope.json`: what the hook reads. The reserve is the largest completion of the short profiles."""
     completions = [each.completion for each in targets if each.role == SHORT and each.completion is not None]
@@ -52,6 +57,8 @@ def settings(
         "completion": max(completions),
         "overflow_when_down": overflow,
         "metrics_port": metrics_port,
+        # In Compose, Prometheus is another container; its port is not published.
+        "metrics_host": "0.0.0.0" if composed else "127.0.0.1",  # noqa: S104
         "backends": [
             {
                 "name": each.name, "role": each.role, "url": each.url, "max_prompt": each.max_prompt,
@@ -72,11 +79,16 @@ def _digest(image: str | None) -> str | None:
     return None if image is None else image.rpartition("@")[2]
 
 
-def files(model: str, targets: Sequence[Target], *, overflow: str, overlays: Sequence[str]) -> dict[str, Any]:
+def files(
+    model: str, targets: Sequence[Target], *, overflow: str, overlays: Sequence[str], composed: bool = False
+) -> dict[str, Any]:
     """All files by name: documents, and the hook's text as it is in this package."""
     return {
         "config.yaml": config(model, targets),
-        "envelope.json": json.dumps(settings(targets, overflow=overflow, overlays=overlays), indent=2) + "\n",
+        "envelope.json": json.dumps(
+            settings(targets, overflow=overflow, overlays=overlays, composed=composed), indent=2
+        )
+        + "\n",
         "promoted.json": json.dumps(promoted(targets), indent=2) + "\n",
         "envelope.py": HOOK.read_text(),
     }
