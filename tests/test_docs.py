@@ -66,6 +66,12 @@ ELSEWHERE = {
     "builder checkpoint quantize": "tests/checkpoint/test_quantize.py::test_",
     "builder checkpoint check": "tests/checkpoint/test_check.py::test_",
     "find -L .": "tests/checkpoint/test_digest.py::test_",
+    "builder deploy router": "tests/serve/test_router.py::test_the_files_are_what_the_hook_reads",
+    "cd fleet &&": "tests/serve/test_router_proxy.py::test_every_prompt_goes_where_its_own_count_belongs",
+    "builder deploy kserve": "tests/checkpoint/test_artifact.py::test_kubernetes_and_kserve_take_the_image_as_a_volume",
+    "podman push": "tests/checkpoint/test_artifact.py::test_an_image_needs_the_digest_and_is_mounted_by_kubernetes",
+    "cd /models/ckpt && printf": "tests/checkpoint/test_artifact.py::test_an_image_needs_the_digest_and_is_mounted_by_kubernetes",
+    "cd /models/ckpt && oras": "tests/checkpoint/test_artifact.py::test_it_is_pulled_once_and_is_the_folder",
     "builder profile fit": "tests/vllm/test_fit.py::test_",
 }
 
@@ -84,9 +90,11 @@ class Line:
 
 
 def commands(page: Path) -> Iterator[Line]:
-    """The lines of `sh` blocks, and those of `console` blocks that begin with a dollar sign."""
+    """The lines of `sh` blocks, and those of `console` blocks that begin with a dollar sign; continued lines are one."""
     kind = None
-    for number, line in enumerate(page.read_text().splitlines(), 1):
+    text = page.read_text()
+    lines = text.replace("\\\n", "").splitlines()
+    for number, line in enumerate(lines, 1):
         if line.startswith("```"):
             kind = line[3:].strip() if kind is None else None
         elif kind == "sh" and line.strip() and not line.startswith("#"):

@@ -30,5 +30,5 @@ def published(image: ImageIdentity | None, reader: Reader) -> ImageIdentity:
             *(("wanted", each.digest) for each in found),
             ("found", image.digest if image is not None else "an image that is not known"),
         ],
-        hint="pull that image and run it: builder gate RECIPE PROFILE --image REGISTRY/REPOSITORY@DIGEST",
+        hint="pull that image and run it: builder gate RECIPE PROFILE --suite NAME --image REGISTRY/REPOSITORY@DIGEST",
     )
