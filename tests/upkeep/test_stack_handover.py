@@ -43,6 +43,7 @@ def project(tmp_path: Path) -> Path:
         "drop_when": "never",
     }
     path.write_text(yaml.safe_dump(recipe, sort_keys=False))
+    assert builder("lock", "small", cwd=made).code == 0
     done = builder("stack", "export", "small", "--output", "out", cwd=made)
     assert done.code == 0, done.err
     return made

@@ -75,6 +75,7 @@ def project_of(tmp_path: Path, case: str) -> tuple[Path, bytes]:
     recipe = yaml.safe_load(path.read_text())
     recipe["overlays"][0] |= FACTS
     path.write_text(yaml.safe_dump(recipe, sort_keys=False))
+    assert builder("lock", "small", cwd=project).code == 0
     done = builder("stack", "export", "small", "--output", "out", cwd=project)
     assert done.code == 0, done.err
     return project, diff
