@@ -17,9 +17,11 @@ from typing import Any
 import pytest
 import yaml
 
+from builder.util.errors import InputError
 from tests.support.cli import builder
 from tests.support.realstack import overlay_diffs
 from tests.support.registry import registry, skopeo_copy
+from tests.support.rendering import rendered_context
 from tests.support.services import require
 from tests.support.smallwheel import make_project
 from tests.support.standin import ROOT, STALE, standin_base
@@ -137,11 +139,10 @@ def test_the_docker_engines_package_is_the_same(docker_engine: str, project: Pat
 def test_the_context_builds_without_this_tool(
     docker_engine: str, project: Path, in_docker: Any, tmp_path: Path, buildkit: str
 ) -> None:
-    done = builder("render", "small", "--output", str(tmp_path / "context"), cwd=project)
-    assert done.code == 0, done.err
-    assert {path.name for path in (tmp_path / "context").iterdir()} == {"Dockerfile", ".dockerignore", "rootfs"}
+    context = rendered_context(project, "small", in_docker=True).rename(tmp_path / "context")
+    assert {path.name for path in context.iterdir()} == {"Dockerfile", ".dockerignore", "rootfs"}
     built = subprocess.run(
-        ["/usr/bin/docker", "-H", docker_engine, "build", "-q", "--network=host", str(tmp_path / "context")],
+        ["/usr/bin/docker", "-H", docker_engine, "build", "-q", "--network=host", str(context)],
         capture_output=True, text=True, check=False, env={**os.environ, "DOCKER_BUILDKIT": buildkit},
     )  # fmt: skip
     assert built.returncode == 0, built.stderr
@@ -201,9 +202,8 @@ def test_no_value_breaks_out_of_its_place(
     for name in ("overlays", "profiles"):
         shutil.copytree(project / name, tmp_path / name)
     (other / "lines.yaml").write_text(yaml.safe_dump({**document, "description": "one\nRUN id"}))
-    refused = builder("render", "lines", "--output", str(tmp_path / "context"), cwd=tmp_path)
-    assert refused.code == 2
-    assert "line break" in refused.err
+    with pytest.raises(InputError, match="line break"):
+        rendered_context(tmp_path, "lines")
 
 
 def test_a_deletion_reaches_both_engines_images_and_an_archive_loads(docker_engine: str, tmp_path: Path) -> None:
