@@ -41,6 +41,7 @@ def test_a_matrix_over_four_releases_says_what_their_files_say(tmp_path: Path) -
     one, two = overlay_diffs()
     project = project_of(tmp_path / "project", {"one.diff": one, "two.diff": two})
     bases = [word for version in BASES for word in ("--base", f"wheel:vllm=={version}")]
+    assert ran("lock", "small", cwd=project).code == 0
     done = ran("rebase", "small", *bases, "--json", cwd=project)
     assert done.code == 3, done.err
     answers = dict(zip(BASES, done.document["bases"], strict=True))
@@ -63,6 +64,7 @@ def test_a_matrix_over_four_releases_says_what_their_files_say(tmp_path: Path) -
     wanted = python_files("0.20.2")
     for version in BASES[:3]:
         again = project_of(tmp_path / f"write-{version}", {"one.diff": one, "two.diff": two})
+        assert ran("lock", "small", cwd=again).code == 0
         assert ran("rebase", "small", "--base", f"wheel:vllm=={version}", "--write", cwd=again).code == 0
         built = ran("build", "small", "--engine", "oci", "--json", cwd=again)
         assert built.code == 0, built.err
@@ -77,6 +79,7 @@ def test_a_matrix_over_four_releases_says_what_their_files_say(tmp_path: Path) -
 def test_the_real_39931_is_in_0_21_0_and_both_commands_say_so(tmp_path: Path) -> None:
     diffs = {"39931.diff": hybrid_overlay(), "41365.diff": vocabulary_overlay()}
     project = project_of(tmp_path / "old", diffs)
+    assert ran("lock", "small", cwd=project).code == 0
     done = ran("rebase", "small", "--base", "wheel:vllm==0.21.0", "--json", cwd=project)
     assert done.code == 0, done.err
     [answer] = done.document["bases"]
@@ -108,6 +111,7 @@ def test_an_overlay_on_a_file_that_0_21_0_has_elsewhere_is_written_to_its_new_pl
     recipe = yaml.safe_load(path.read_text())
     recipe["overlays"][0]["after"] = {old: sha256(changed)}
     path.write_text(yaml.safe_dump(recipe, sort_keys=False))
+    assert ran("lock", "small", cwd=project).code == 0
     told = ran("rebase", "small", "--base", "wheel:vllm==0.21.0", cwd=project)
     assert told.code == 0, told.err
     assert f"{old} is {new} on this base" in " ".join(told.out.split())
