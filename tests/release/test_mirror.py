@@ -74,6 +74,18 @@ def test_only_what_is_missing_is_sent_and_other_bytes_are_refused(
         assert (done.document["blobs"], done.document["present"]) == (0, len(manifest["layers"]) + 1)
 
 
+def test_an_image_that_was_published_before_is_still_the_recipes(tmp_path: Path) -> None:
+    small_base(tmp_path / "base")
+    with registry(tmp_path / "origin") as origin:
+        skopeo_copy(f"oci:{tmp_path}/base:base", f"docker://{origin}/vllm/base:v1")
+        project = patched_project(tmp_path / "project", f"{origin}/vllm/base:v1")
+        target = f"{origin}/team/image"
+        assert builder("publish", "small", "--to", target, "--tag", "production", cwd=project).code == 0
+        assert builder("mirror", "small", "--to", f"{origin}/keep/base", cwd=project).code == 0
+        done = builder("verify", f"{target}:production", "--recipe", "small", cwd=project)
+        assert done.code == 0, done.err
+
+
 def test_wrong_uses_are_named(tmp_path: Path) -> None:
     project = patched_project(tmp_path / "project", "oci:base")
     small_base(project / "base")

@@ -109,6 +109,7 @@ def check_evidence(
     An index has no SBOM of its own. Without `complete`, only lock and sources are expected. With `pinned`, one provenance and
     one SBOM must be signed by a signer that counts.
     """
+    lock = _as_published(attached, lock)
     checks: dict[str, Callable[[bytes], list[Problem]]] = {
         "lock": lambda data: _lock(lock, data),
         "sources": lambda data: _sources(lock, data),
@@ -139,6 +140,19 @@ def check_evidence(
         if kind not in seen
     ]
     return problems + (_unpinned(attached, [kind for kind in checks if kind in _SIGNED]) if pinned else [])
+
+
+def _as_published(attached: Sequence[Attachment], lock: Lock) -> Lock:
+    """`lock` with the mirrors of the attached one: where the base is kept as well may change after a publication."""
+    for each in attached:
+        if each.kind == "lock" and not each.problem:
+            try:
+                found = parse_lock(each.document, "the attached lock")
+            except BuilderError:
+                continue
+            if found.inputs == lock.inputs:
+                return lock.model_copy(update={"base": lock.base.model_copy(update={"mirrors": found.base.mirrors})})
+    return lock
 
 
 def _unpinned(attached: Sequence[Attachment], wanted: Sequence[str]) -> list[Problem]:
