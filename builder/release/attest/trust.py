@@ -80,7 +80,7 @@ def trust(
 ) -> Trust:
     """Read `--signer` options: the file of a public key, or IDENTITY,ISSUER. Raises `InputError`.
 
-    `root` is what a key's file is relative to; default: the working folder.
+    With `root` they are a policy's signers, whose key files are relative to it; default: the working folder.
     """
     keys: list[PublicKey] = []
     identities: list[Identity] = []
@@ -93,7 +93,8 @@ def trust(
             keys.append(public_key(path, label=text))
         else:
             raise InputError(
-                f"--signer {text!r} is neither a file nor an identity",
+                f"{'--signer' if root is None else 'the signer of the policy,'} {text!r} is neither a file nor an identity",
+                details=[("looked", str(path.absolute()))],
                 hint="name the file of a public key, or IDENTITY,ISSUER such as you@example.com,https://accounts.google.com",
             )
     return Trust(tuple(keys), tuple(identities), config, offline)
