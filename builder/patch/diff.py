@@ -130,7 +130,8 @@ def _mode_lines(change: FileChange) -> list[bytes]:
     if change.kind == "delete":
         return [b"deleted file mode " + (change.old_mode or "100644").encode()]
     if change.new_mode is None:
-        return []
+        # What is refused for its old mode keeps it: without the line it would have the digest of a diff that applies.
+        return [b"old mode " + change.old_mode.encode()] if change.special and change.old_mode is not None else []
     # A new mode decides the result, whether or not the old one is given.
     old = [b"old mode " + change.old_mode.encode()] if change.old_mode is not None else []
     return [*old, b"new mode " + change.new_mode.encode()]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from builder.patch.diff import parse
@@ -91,6 +91,9 @@ def outcome(diff: bytes) -> Mapping[str, tuple[bytes, int]] | str | None:
 
 @settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(sections(), min_size=1, max_size=2).map(b"".join))
+@example(
+    b"diff --git a/vllm/x.txt b/vllm/x.txt\nold mode 120000\n--- a/vllm/x.txt\n+++ b/vllm/x.txt\n@@ -1,3 +1,3 @@\n a\n-b\n+B\n c\n"
+)
 def test_the_canonical_form_gives_what_the_diff_gives(diff: bytes) -> None:
     """All diffs with one digest have this canonical form: when each gives what it gives, they give one tree."""
     found = outcome(diff)
