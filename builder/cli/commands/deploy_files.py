@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
+from builder.cli.commands.names import profile_names, recipe_names
 from builder.cli.console import Console
 from builder.util.errors import InputError
 from builder.util.files import write_file
@@ -33,6 +34,25 @@ SECONDS = click.option(
 UNACCEPTED = click.option(
     "--allow-unaccepted", is_flag=True, help="Deploy an image that no policy of the recipe accepts; the files say so."
 )
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def published_options(function: F) -> F:
+    """RECIPE, PROFILES and the options of every command that renders a published image's files."""
+    found: Any = function
+    for each in (
+        UNACCEPTED,
+        SECONDS,
+        FORCE,
+        OUTPUT,
+        IMAGE,
+        click.argument("profiles", nargs=-1, shell_complete=profile_names),
+        click.argument("recipe", shell_complete=recipe_names),
+    ):
+        found = each(found)
+    return cast("F", found)
 
 
 def accepted(workspace: Workspace, images: Sequence[str], *, allow: bool) -> str | None:

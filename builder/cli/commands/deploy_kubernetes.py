@@ -5,30 +5,13 @@ from __future__ import annotations
 import click
 
 from builder.cli.app import common_options
-from builder.cli.commands.deploy_files import (
-    FORCE,
-    IMAGE,
-    OUTPUT,
-    SECONDS,
-    UNACCEPTED,
-    accepted,
-    image_volume,
-    services_of,
-    write,
-)
-from builder.cli.commands.names import profile_names, recipe_names
+from builder.cli.commands.deploy_files import accepted, image_volume, published_options, services_of, write
 from builder.cli.console import Console
 from builder.util.context import Context
 
 
 @click.command(name="kubernetes")
-@click.argument("recipe", shell_complete=recipe_names)
-@click.argument("profiles", nargs=-1, shell_complete=profile_names)
-@IMAGE
-@OUTPUT
-@FORCE
-@SECONDS
-@UNACCEPTED
+@published_options
 @click.option(
     "--model-image",
     metavar="REF@DIGEST",

@@ -160,7 +160,7 @@ def make_lock(
 
 
 def _check_apart(patched: Collection[str], brought: Collection[str], locked: Sequence[LockedInstall]) -> None:
-    """Refuse an overlay on what a wheel brings or takes away: there is no base that it could be locked against."""
+    """Refuse an overlay on what a wheel brings or removes: the lock would have no base for it."""
     gone = [path for each in locked for path in each.removed]
     clash = sorted(
         path for path in patched if path in brought or any(path == each or path.startswith(f"{each}/") for each in gone)
