@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -10,6 +12,7 @@ import click
 
 from builder.cli.commands.names import profile_names, recipe_names
 from builder.cli.console import Console
+from builder.util.context import Context
 from builder.util.errors import InputError
 from builder.util.files import write_file
 
@@ -30,11 +33,19 @@ SECONDS = click.option(
     "--startup-seconds", type=click.IntRange(30, 86400), help="How long a start may take. Default: by the checkpoint's size."
 )  # fmt: skip
 
-
 UNACCEPTED = click.option(
     "--allow-unaccepted", is_flag=True, help="Deploy an image that no policy of the recipe accepts; the files say so."
 )
-
+MODEL = click.option("--model", metavar="DIR", help="The checkpoint's folder on the machine. Default: the recipe's.")
+MODEL_CLAIM = click.option(
+    "--model-claim", default="model", show_default=True, help="The claim that holds the checkpoint."
+)
+CACHE_GIB = click.option(
+    "--cache-gib", type=click.IntRange(min=1), default=20, show_default=True, help="Size of the cache's claim."
+)
+PORT = click.option(
+    "--port", type=click.IntRange(1, 65000), default=8000, show_default=True, help="Port of the first profile."
+)
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -53,6 +64,57 @@ def published_options(function: F) -> F:
     ):
         found = each(found)
     return cast("F", found)
+
+
+@dataclass(frozen=True)
+class Published:
+    """Profiles of a recipe as services of one published image, and where the files that serve them go."""
+
+    workspace: Workspace
+    services: list[Service]
+    image: str
+    output: str
+    force: bool
+    allow_unaccepted: bool
+    console: Console
+
+    def model(self, given: str | None) -> str:
+        """The checkpoint's folder on the machine that serves. Raises `InputError`."""
+        return model_on_machine(self.workspace, given)
+
+    def volume(self, given: str | None) -> str | None:
+        """The OCI image that holds the checkpoint, or None. Raises `InputError`."""
+        return image_volume(self.workspace, given)
+
+    def write(self, documents: Mapping[str, Any]) -> None:
+        """Write the files, unless no policy accepts the image. Raises `GateError`, `UnreachableError`, `InputError`."""
+        note = accepted(self.workspace, [self.image], allow=self.allow_unaccepted)
+        write(documents, self.output, self.force, self.console, note)
+
+
+def published(function: Callable[..., None]) -> Callable[..., None]:
+    """Give the command one `Published`, its first argument, in the place of what `published_options` adds."""
+
+    @functools.wraps(function)
+    def called(
+        *,
+        recipe: str,
+        profiles: tuple[str, ...],
+        image: str,
+        output: str,
+        force: bool,
+        startup_seconds: int | None,
+        allow_unaccepted: bool,
+        console: Console,
+        **options: Any,
+    ) -> None:
+        from builder.pipeline.workspace import open_workspace
+
+        workspace = open_workspace(recipe, context=Context(console), make=False)
+        services = services_of(workspace.lock, profiles, image, startup_seconds)
+        function(Published(workspace, services, image, output, force, allow_unaccepted, console), **options)
+
+    return called
 
 
 def accepted(workspace: Workspace, images: Sequence[str], *, allow: bool) -> str | None:

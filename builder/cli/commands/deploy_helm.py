@@ -5,36 +5,19 @@ from __future__ import annotations
 import click
 
 from builder.cli.app import common_options
-from builder.cli.commands.deploy_files import accepted, published_options, services_of, write
-from builder.cli.console import Console
-from builder.util.context import Context
+from builder.cli.commands.deploy_files import MODEL_CLAIM, Published, published, published_options
 
 
 @click.command(name="helm")
 @published_options
-@click.option("--model-claim", default="model", show_default=True, help="The claim that holds the checkpoint.")
+@MODEL_CLAIM
 @click.option(
     "--cache-claim", default="cache", show_default=True, help="The claim for caches, one folder for each profile."
 )
 @common_options
-def command(
-    recipe: str,
-    profiles: tuple[str, ...],
-    image: str,
-    output: str,
-    force: bool,
-    startup_seconds: int | None,
-    allow_unaccepted: bool,
-    model_claim: str,
-    cache_claim: str,
-    console: Console,
-) -> None:
+@published
+def command(to: Published, model_claim: str, cache_claim: str) -> None:
     """Render values for vLLM production-stack's Helm chart, which serve PROFILES of RECIPE."""
-    from builder.pipeline.workspace import open_workspace
     from builder.serve.deploy.production_stack import values
 
-    workspace = open_workspace(recipe, context=Context(console), make=False)
-    found = services_of(workspace.lock, profiles, image, startup_seconds)
-    documents = {"values.yaml": values(found, model_claim=model_claim, cache_claim=cache_claim)}
-    note = accepted(workspace, [image], allow=allow_unaccepted)
-    write(documents, output, force, console, note)
+    to.write({"values.yaml": values(to.services, model_claim=model_claim, cache_claim=cache_claim)})

@@ -5,42 +5,22 @@ from __future__ import annotations
 import click
 
 from builder.cli.app import common_options
-from builder.cli.commands.deploy_files import accepted, image_volume, published_options, services_of, write
-from builder.cli.console import Console
-from builder.util.context import Context
+from builder.cli.commands.deploy_files import CACHE_GIB, MODEL_CLAIM, Published, published, published_options
 
 
 @click.command(name="kserve")
 @published_options
-@click.option("--model-claim", default="model", show_default=True, help="The claim that holds the checkpoint.")
-@click.option(
-    "--cache-gib", type=click.IntRange(min=1), default=20, show_default=True, help="Size of the cache's claim."
-)
+@MODEL_CLAIM
+@CACHE_GIB
 @click.option(
     "--model-oci",
     metavar="REF@DIGEST",
     help="An OCI image that holds the checkpoint, instead of the claim. Default: the recipe's.",
 )
 @common_options
-def command(
-    recipe: str,
-    profiles: tuple[str, ...],
-    image: str,
-    output: str,
-    force: bool,
-    startup_seconds: int | None,
-    allow_unaccepted: bool,
-    model_claim: str,
-    cache_gib: int,
-    model_oci: str | None,
-    console: Console,
-) -> None:
+@published
+def command(to: Published, model_claim: str, cache_gib: int, model_oci: str | None) -> None:
     """Render KServe LLMInferenceServices that serve PROFILES of RECIPE."""
-    from builder.pipeline.workspace import open_workspace
     from builder.serve.deploy.kserve import services
 
-    workspace = open_workspace(recipe, context=Context(console), make=False)
-    found = services_of(workspace.lock, profiles, image, startup_seconds)
-    documents = services(found, model_claim=model_claim, cache_gib=cache_gib, oci=image_volume(workspace, model_oci))
-    note = accepted(workspace, [image], allow=allow_unaccepted)
-    write(documents, output, force, console, note)
+    to.write(services(to.services, model_claim=model_claim, cache_gib=cache_gib, oci=to.volume(model_oci)))

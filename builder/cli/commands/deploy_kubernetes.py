@@ -5,9 +5,7 @@ from __future__ import annotations
 import click
 
 from builder.cli.app import common_options
-from builder.cli.commands.deploy_files import accepted, image_volume, published_options, services_of, write
-from builder.cli.console import Console
-from builder.util.context import Context
+from builder.cli.commands.deploy_files import CACHE_GIB, MODEL_CLAIM, Published, published, published_options
 
 
 @click.command(name="kubernetes")
@@ -17,37 +15,13 @@ from builder.util.context import Context
     metavar="REF@DIGEST",
     help="An image volume with the checkpoint, instead of the claim. Default: the recipe's.",
 )
-@click.option("--model-claim", default="model", show_default=True, help="The claim that holds the checkpoint.")
-@click.option(
-    "--cache-gib", type=click.IntRange(min=1), default=20, show_default=True, help="Size of the cache's claim."
-)
+@MODEL_CLAIM
+@CACHE_GIB
 @common_options
-def command(
-    recipe: str,
-    profiles: tuple[str, ...],
-    image: str,
-    output: str,
-    force: bool,
-    startup_seconds: int | None,
-    allow_unaccepted: bool,
-    model_image: str | None,
-    model_claim: str,
-    cache_gib: int,
-    console: Console,
-) -> None:
+@published
+def command(to: Published, model_image: str | None, model_claim: str, cache_gib: int) -> None:
     """Render manifests that serve PROFILES of RECIPE (default: the recipe's default profile), for `kubectl apply -f`."""
-    from builder.pipeline.workspace import open_workspace
     from builder.serve.deploy.kubernetes import manifests
 
-    workspace = open_workspace(recipe, context=Context(console), make=False)
-    services = services_of(workspace.lock, profiles, image, startup_seconds)
-    note = accepted(workspace, [image], allow=allow_unaccepted)
-    write(
-        manifests(
-            services, model_claim=model_claim, cache_gib=cache_gib, model_image=image_volume(workspace, model_image)
-        ),
-        output,
-        force,
-        console,
-        note,
-    )
+    volume = to.volume(model_image)
+    to.write(manifests(to.services, model_claim=model_claim, cache_gib=cache_gib, model_image=volume))
