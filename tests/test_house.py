@@ -15,7 +15,7 @@ from builder.oci import artifact
 from tests.support.cli import builder
 
 ROOT = Path(__file__).parents[1]
-DEMO = "sha256:537376b39e9461ba76cde39100a52cf66d4b554ca8a9b0c50167c3b05c1ad1f9"
+DEMO = "sha256:4bce3bcdc196f149bc5a359169e4712e3ccaf2ca4c831a89d4e1fdae9a4656b2"
 """The demo's manifest. It changes with the entrypoint or the record, and with nothing else."""
 
 

@@ -361,6 +361,9 @@ class Lock(Frozen):
     source: SourceAddress = ""
     licenses: Licenses = ""
     entrypoint: Sha256 = Field(description="SHA-256 of /opt/builder/serve.")
+    layer: Literal["tar", "tar+gzip"] = Field(
+        default="tar", description="How the layer is stored. Locks of earlier versions do not name it: a plain tar."
+    )
     epoch: StrictInt = Field(
         ge=1,
         le=_LAST_SECOND,

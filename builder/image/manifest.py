@@ -11,7 +11,16 @@ from builder.base.model import BaseImage
 from builder.documents.reference import Platform
 from builder.image.layer import Layer
 from builder.oci.document import read_config, read_manifest
-from builder.oci.types import DOCKER_LAYER, DOCKER_MANIFEST, OCI_INDEX, OCI_LAYER, Descriptor, encode
+from builder.oci.types import (
+    DOCKER_LAYER,
+    DOCKER_LAYER_GZIP,
+    DOCKER_MANIFEST,
+    OCI_INDEX,
+    OCI_LAYER,
+    OCI_LAYER_GZIP,
+    Descriptor,
+    encode,
+)
 from builder.util.files import sha256
 
 
@@ -68,7 +77,7 @@ def assemble(
         **config,
         "created": timestamp(epoch),
         "config": settings,
-        "rootfs": {**config["rootfs"], "diff_ids": [*found.diff_ids, layer.digest]},
+        "rootfs": {**config["rootfs"], "diff_ids": [*found.diff_ids, layer.diff_id]},
         "history": [
             *(config.get("history") or []),
             {"created": timestamp(epoch), "created_by": created_by, "comment": "overlay-image-builder"},
@@ -76,7 +85,10 @@ def assemble(
     }
     config_bytes = encode(new_config)
     config_descriptor = Descriptor(read.config.media_type, f"sha256:{sha256(config_bytes)}", len(config_bytes))
-    layer_descriptor = Descriptor(DOCKER_LAYER if docker else OCI_LAYER, layer.digest, layer.size)
+    media_type = DOCKER_LAYER if docker else OCI_LAYER
+    if layer.packed:
+        media_type = DOCKER_LAYER_GZIP if docker else OCI_LAYER_GZIP
+    layer_descriptor = Descriptor(media_type, layer.digest, layer.size)
     new_manifest = {
         **manifest,
         "schemaVersion": 2,

@@ -24,7 +24,9 @@ from builder.util.errors import InputError
 def build_images(lock: Lock, plans: Sequence[Plan]) -> Built:
     """Put layers and bases together. Nothing is read or written."""
     images = {
-        str(plan.platform): put_together(lock, plan.base, make_layer(plan.rootfs, epoch=lock.epoch), plan.record)
+        str(plan.platform): put_together(
+            lock, plan.base, make_layer(plan.rootfs, epoch=lock.epoch, pack=lock.layer == "tar+gzip"), plan.record
+        )
         for plan in plans
     }
     if len(images) == 1:

@@ -8,7 +8,7 @@ from typing import Any
 
 from builder.documents.lock import read_lock
 from builder.documents.record import read_record
-from builder.release.verify.tars import read_tar
+from builder.release.verify.tars import layer_tar, read_tar
 from tests.support.cli import builder
 from tests.support.smallwheel import make_project
 
@@ -27,7 +27,7 @@ def record_in(root: Path) -> dict[str, Any]:
     tagged = [each for each in index["manifests"] if "org.opencontainers.image.ref.name" in each.get("annotations", {})]
     manifest = json.loads((blobs / tagged[0]["digest"].removeprefix("sha256:")).read_text())
     layer = (blobs / manifest["layers"][-1]["digest"].removeprefix("sha256:")).read_bytes()
-    data = {entry.name: entry.data for entry in read_tar(layer).entries}["opt/builder/record.json"]
+    data = {entry.name: entry.data for entry in read_tar(layer_tar(layer)).entries}["opt/builder/record.json"]
     read_record(data)
     document: dict[str, Any] = json.loads(data)
     return document

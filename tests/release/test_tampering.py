@@ -13,6 +13,7 @@ import io
 import json
 import os
 import tarfile
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ import pytest
 import yaml
 
 from builder.documents.lock import parse_lock
+from builder.image.deflate import gzip as own_gzip
 from builder.oci.artifact import LOCK, SOURCES
 from tests.release.test_judges import two_platforms
 from tests.support.cli import builder
@@ -303,6 +305,19 @@ def tail(change_tail: Callable[[bytes], bytes]) -> Tamper:
     return lambda image: image.set_layer(change_tail(image.layer))
 
 
+def blob(change_blob: Callable[[bytes, bytes], bytes]) -> Tamper:
+    """Another blob for the same tar; it is given the blob and the tar."""
+    return lambda image: image.set_blob(change_blob(own_gzip(image.layer), image.layer))
+
+
+def bomb() -> bytes:
+    """A gzip of 4 MB that unpacks to 4 GiB of zeros: one full block, many times."""
+    pack = zlib.compressobj(9, zlib.DEFLATED, 31)
+    first = pack.compress(bytes(1 << 20)) + pack.flush(zlib.Z_FULL_FLUSH)
+    block = pack.compress(bytes(1 << 20)) + pack.flush(zlib.Z_FULL_FLUSH)
+    return first + block * 4095
+
+
 HEADERS: list[Row] = [
     ("a set-user-id entrypoint", change(SERVE, mode=0o4755), "opt/builder/serve, field mode"),
     ("a set-group-id entrypoint", change(SERVE, mode=0o2755), "opt/builder/serve, field mode"),
@@ -345,7 +360,21 @@ HEADERS: list[Row] = [
     ("a longer end", tail(lambda data: data + bytes(8192)), "end of the tar"),
     ("no end", tail(lambda data: data[:-1024]), "end of the tar"),
     ("a truncated tar", tail(lambda data: data[: len(data) // 2]), "layer entry"),
-    ("a compressed layer", tail(lambda data: gzip.compress(data, mtime=0)), "layer, compression"),
+    ("a layer that is not packed", blob(lambda _, tar: tar), "layer, compression"),
+    ("a layer packed by zstd", blob(lambda _, tar: b"\x28\xb5\x2f\xfd" + tar), "zstd"),
+    ("a layer packed by zlib", blob(lambda _, tar: gzip.compress(tar, mtime=0)), "layer, its gzip"),
+    ("a layer packed twice", blob(lambda packed, _: gzip.compress(packed, mtime=0)), "layer entry"),
+    ("a second tar in a member of its own", blob(lambda packed, tar: packed + gzip.compress(tar)), "layer, its gzip"),
+    ("bytes behind the gzip", blob(lambda packed, _: packed + b"hidden"), "layer, its gzip"),
+    (
+        "a name in the gzip's header",
+        blob(lambda packed, _: packed[:3] + b"\x08" + packed[4:10] + b"x\0" + packed[10:]),
+        "its gzip",
+    ),
+    ("a time in the gzip's header", blob(lambda packed, _: packed[:4] + b"\1" + packed[5:]), "layer, its gzip"),
+    ("a wrong checksum of the gzip", blob(lambda packed, _: packed[:-8] + bytes(4) + packed[-4:]), "layer"),
+    ("a truncated gzip", blob(lambda packed, _: packed[: len(packed) // 2]), "layer"),
+    ("a tar of 4 GiB in a gzip", blob(lambda _, __: bomb()), "layer"),
     ("no tar", tail(lambda _: b"\xff" * 2048), "layer entry"),
 ]
 
@@ -569,7 +598,7 @@ def without_our_layer(image: Image) -> None:
     del image.manifest["layers"][-1], image.config["rootfs"]["diff_ids"][-1]
 
 
-GZIP = "application/vnd.oci.image.layer.v1.tar+gzip"
+PLAIN = "application/vnd.oci.image.layer.v1.tar"
 MANIFESTS: list[Row] = [
     ("another base layer", base_layer, "manifest layers[0].digest"),
     ("a layer above ours", layer_above, "manifest layers"),
@@ -578,7 +607,7 @@ MANIFESTS: list[Row] = [
     ("our layer taken away", without_our_layer, "manifest layers"),
     ("layers in another order", manifest("layers", to=lambda layers: [layers[1], layers[0], *layers[2:]]), "layers[0]"),
     ("no layers", manifest("layers", to=[]), "manifest layers"),
-    ("the type of our layer", manifest("layers", "-1", "mediaType", to=GZIP), "mediaType"),
+    ("the type of our layer", manifest("layers", "-1", "mediaType", to=PLAIN), "mediaType"),
     ("the type of a base layer", manifest("layers", "0", "mediaType", to="x/y"), "manifest layers[0].mediaType"),
     ("the size of a base layer", manifest("layers", "0", "size", to=1), "manifest layers[0].size"),
     ("the size of our layer", manifest("layers", "-1", "size", to=1), "what its descriptor names"),
@@ -642,7 +671,7 @@ def in_place(which: str) -> Tamper:
             "layer": image.manifest["layers"][-1]["digest"],
         }
         data = image.blob(digests[which])
-        image.overwrite(digests[which], data.replace(b"sha256", b"sha257", 1))
+        image.overwrite(digests[which], data[:-30] + bytes([data[-30] ^ 1]) + data[-29:])
         image.sealed = False
 
     return tamper

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builder.release.verify.compare import json_differences
-from builder.release.verify.tars import read_tar, tar_differences
+from builder.release.verify.tars import layer_differences, read_tar
 
 NAMES = st.text(alphabet="ab/é.", min_size=1, max_size=120).filter(lambda name: name.strip("/."))
 ENTRIES = st.lists(st.tuples(NAMES, st.binary(max_size=700), st.sampled_from([0o644, 0o755])), max_size=5)
@@ -41,11 +41,11 @@ def test_names_and_contents_are_those_that_a_tar_library_reads(
 @given(entries=ENTRIES, at=st.integers(0, 12_000), mask=st.integers(1, 255))
 def test_every_changed_byte_is_a_difference(entries: list[tuple[str, bytes, int]], at: int, mask: int) -> None:
     data = tar_of(entries)
-    assert tar_differences(data, data) == []
+    assert layer_differences(data, data) == []
     changed = bytearray(data)
     changed[at % len(data)] ^= mask
-    assert tar_differences(data, bytes(changed))
-    assert tar_differences(bytes(changed), data)
+    assert layer_differences(data, bytes(changed))
+    assert layer_differences(bytes(changed), data)
 
 
 @settings(deadline=None)
@@ -53,7 +53,7 @@ def test_every_changed_byte_is_a_difference(entries: list[tuple[str, bytes, int]
 def test_any_bytes_can_be_compared(data: bytes, cut: int) -> None:
     honest = tar_of([("a", b"x", 0o644)])
     for found in (data, honest[:cut] + data, data + honest):
-        assert bool(tar_differences(honest, found)) == (found != honest)
+        assert bool(layer_differences(honest, found)) == (found != honest)
 
 
 VALUES = st.recursive(

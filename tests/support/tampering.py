@@ -7,6 +7,7 @@ sources to it: what somebody with write access to a registry can do.
 from __future__ import annotations
 
 import copy
+import gzip
 import hashlib
 import io
 import json
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from builder.cli.app import run
+from builder.image.deflate import gzip as own_gzip
 
 NAME = "org.opencontainers.image.ref.name"
 RECIPE = "dev.overlay-image-builder.name"
@@ -67,6 +69,7 @@ class Image:
     manifest: dict[str, Any] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
     layer: bytes = b""
+    """The tar of the last layer."""
     referrers: list[tuple[dict[str, Any], bytes]] = field(default_factory=list)
     manifest_bytes: bytes | None = None
     config_bytes: bytes | None = None
@@ -82,7 +85,7 @@ class Image:
         top = next(each for each in entries if each.get("annotations", {}).get(NAME) == tag)
         made.manifest = json.loads(made.blob(top["digest"]))
         made.config = json.loads(made.blob(made.manifest["config"]["digest"]))
-        made.layer = made.blob(made.manifest["layers"][-1]["digest"])
+        made.layer = gzip.decompress(made.blob(made.manifest["layers"][-1]["digest"]))
         for each in entries:
             if "artifactType" in each:
                 manifest = json.loads(made.blob(each["digest"]))
@@ -150,9 +153,14 @@ class Image:
         self.set_layer(buffer.getvalue())
 
     def set_layer(self, data: bytes) -> None:
+        """Another tar, packed as this tool packs it."""
         self.layer = data
+        self.set_blob(own_gzip(data))
+
+    def set_blob(self, data: bytes) -> None:
+        """The last layer as a registry has it; its tar is `layer`."""
         self.manifest["layers"][-1].update(self.put(data))
-        self.config["rootfs"]["diff_ids"][-1] = digest_of(data)
+        self.config["rootfs"]["diff_ids"][-1] = digest_of(self.layer)
 
     def seal(self) -> None:
         config = self.config_bytes if self.config_bytes is not None else encode(self.config)

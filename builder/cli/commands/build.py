@@ -170,7 +170,7 @@ def _document(workspace: Workspace, built: Built, plans: list[Plan], output: str
         platforms[name] = {
             "digest": image.manifest.digest,
             "config_digest": image.config.digest,
-            "layer": {"digest": image.layer.digest, "diff_id": image.layer.digest, "size": image.layer.size},
+            "layer": {"digest": image.layer.digest, "diff_id": image.layer.diff_id, "size": image.layer.size},
         }
     first = next(iter(platforms.values()))
     return {

@@ -153,6 +153,7 @@ def make_lock(
         source=recipe.source,
         licenses=recipe.licenses,
         entrypoint=file_sha256(ENTRYPOINT_SOURCE),
+        layer="tar+gzip",
         epoch=epoch,
     )
     diffs = {each.locked.diff: each.vendor for each in resolved if each.vendor is not None} | dict(pending or {})

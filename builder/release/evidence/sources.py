@@ -32,7 +32,7 @@ def make_sources(lock: Lock, diffs: Iterable[bytes], bases: Iterable[BaseImage])
         blobs += [base.manifest_bytes, base.config_bytes]
     entries = {f"{_FOLDER}/{sha256(blob)}": blob for blob in blobs}
     listed = tuple(Entry(path, "file", 0o644, entries[path]) for path in sorted(entries))
-    return make_layer(Rootfs(listed), epoch=lock.epoch).data
+    return make_layer(Rootfs(listed), epoch=lock.epoch).tar
 
 
 def wanted_blobs(lock: Lock) -> list[str]:
@@ -63,7 +63,7 @@ def read_sources(data: bytes, lock: Lock) -> dict[str, bytes]:
         if digest not in found:
             raise MismatchError(f"the sources lack sha256:{digest}")
     listed = tuple(Entry(f"{_FOLDER}/{digest}", "file", 0o644, found[digest]) for digest in sorted(wanted))
-    if make_layer(Rootfs(listed), epoch=lock.epoch).data != data:
+    if make_layer(Rootfs(listed), epoch=lock.epoch).tar != data:
         raise MismatchError("the sources hold something that the lock does not name, or in another form")
     return found
 

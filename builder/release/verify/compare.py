@@ -12,13 +12,13 @@ from builder.oci.types import Descriptor
 from builder.pipeline.locking.base import OWN_FOLDER
 from builder.release.verify.problem import MISSING, Problem, short
 from builder.release.verify.reader import Reader, manifests, read_json
-from builder.release.verify.tars import read_tar, tar_differences
+from builder.release.verify.tars import layer_differences, layer_tar, read_tar
 from builder.util.files import sha256
 
 
 @dataclass(frozen=True)
 class Parts:
-    """One platform's image: the bytes of its manifest, its config and its last layer."""
+    """One platform's image: the bytes of its manifest, its config and its last layer, as a registry has them."""
 
     manifest: bytes = field(repr=False)
     config: bytes = field(repr=False)
@@ -56,7 +56,7 @@ def differences(wanted: Mapping[str, Parts], found: Mapping[str, Parts]) -> list
 def part_differences(wanted: Parts, found: Parts) -> list[Problem]:
     """What differs in one platform's image: the layer's entries first, since the rest follows from them."""
     return [
-        *tar_differences(wanted.layer, found.layer),
+        *layer_differences(wanted.layer, found.layer),
         *_inside(wanted.layer, found.layer),
         *json_differences("config", wanted.config, found.config),
         *json_differences("manifest", wanted.manifest, found.manifest),
@@ -67,8 +67,8 @@ def _inside(wanted: bytes, found: bytes) -> Iterator[Problem]:
     """What differs inside the record and inside RECORD, for people: the digests alone say little."""
     if wanted == found:
         return
-    held = {entry.name: entry.data for entry in read_tar(found).entries}
-    for entry in read_tar(wanted).entries:
+    held = {entry.name: entry.data for entry in read_tar(layer_tar(found)).entries}
+    for entry in read_tar(layer_tar(wanted)).entries:
         other = held.get(entry.name, entry.data)
         if other == entry.data:
             continue

@@ -32,7 +32,7 @@ from builder.pipeline.plan import (
 from builder.release.verify.brought import brought_by
 from builder.release.verify.compare import Parts, object_of
 from builder.release.verify.problem import MISSING, Problem
-from builder.release.verify.tars import TarEntry, read_tar
+from builder.release.verify.tars import TarEntry, layer_tar, read_tar
 from builder.util.context import Context
 from builder.util.files import sha256
 
@@ -136,7 +136,7 @@ def _records(lock: Lock, name: str) -> list[str]:
 
 
 def _entries(parts: Parts | None) -> dict[str, TarEntry]:
-    return {entry.name: entry for entry in read_tar(parts.layer).entries} if parts is not None else {}
+    return {entry.name: entry for entry in read_tar(layer_tar(parts.layer)).entries} if parts is not None else {}
 
 
 def _entrypoint(lock: Lock, entries: Mapping[str, TarEntry], problems: list[Problem]) -> bytes:
