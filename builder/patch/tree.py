@@ -67,6 +67,10 @@ class Step:
     spots: Mapping[int, Sequence[int | None]] = field(default_factory=dict)
     """Where the hunks of a change went in the file before it (index from 0), by the change's line in the diff."""
 
+    def note(self, hunks: tuple[AppliedHunk, ...]) -> None:
+        """GNU patch has ended, and reported where the hunks went."""
+        self.__dict__["hunks"] = hunks
+
     @cached_property
     def carried(self) -> dict[str, Any]:
         """What is known of where the base's lines are after this step, by the base's path (see `builder.patch.carried`)."""

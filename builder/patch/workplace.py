@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from builder.patch.tree import Content, Tree
+from builder.util.scratch import scratch
 
 _READ_FLAGS = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0)
 _PERMISSIONS = 0o7777
 
 
 @contextmanager
-def workplace() -> Iterator[Workplace]:
-    """A private temporary folder, removed at the end."""
-    with tempfile.TemporaryDirectory(prefix="builder-stack-") as name:
+def workplace(files: Tree, diffs: int) -> Iterator[Workplace]:
+    """A private temporary folder for these files and what `diffs` bytes of diffs add to them, removed at the end."""
+    size = diffs + sum(len(each.data) for each in files.values())
+    with scratch("builder-stack-", size=size, files=len(files)) as name:
         yield Workplace(name)
 
 
@@ -41,6 +42,8 @@ class Workplace:
     """The paths of the files in the folder."""
     _made: set[str] = field(default_factory=set)
     """The folders below the folder, some of them empty."""
+    _only_files: bool = True
+    """Whether nothing but regular files was in the folder when it was read."""
 
     def prepare(self, files: Tree, concerned: Collection[str]) -> str:
         """The folder with these very files. `concerned` are all paths that the overlay names, new ones included."""
@@ -92,6 +95,7 @@ class Workplace:
         left = [self._folder]
         # GNU patch removes a folder with its last file.
         self._made = set()
+        self._only_files = True
         while left:
             self._made.add(left[-1])
             with os.scandir(left.pop()) as entries:
@@ -99,12 +103,22 @@ class Workplace:
                     if entry.is_dir(follow_symlinks=False):
                         left.append(entry.path)
                         continue
+                    self._only_files &= entry.is_file(follow_symlinks=False)
                     data, mode = _read(entry)
                     path = entry.path[size:]
                     modes[path] = mode
                     found[path] = Content(data, bool(mode & 0o100))
         self._note(modes)
         return found
+
+    def holds(self, expected: Tree) -> bool:
+        """Whether the folder has these very files and nothing else. The umask of whoever runs this decides the modes of new ones."""
+        found = self.read()
+        return (
+            self._only_files
+            and found.keys() == expected.keys()
+            and all(content.data == expected[path].data for path, content in found.items())
+        )
 
     def _note(self, modes: dict[str, int]) -> None:
         for path in self._present - modes.keys():
