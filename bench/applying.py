@@ -1,11 +1,12 @@
 """A process that applies a stack as the commands do: `python -m bench.applying FOLDER RESULT`.
 
 FOLDER has the package's files in `base/` and the diffs, in order of their names, in `diffs/`. The changed files are written
-below RESULT, as GNU patch leaves them in its folder. It imports what the commands import for a stack, and nothing else.
+to the one file RESULT, as a command writes them into one layer. It imports what the commands import for a stack, and nothing else.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Collection, Mapping
@@ -31,7 +32,8 @@ class FolderTree:
         found: dict[str, BaseFile] = {}
         for path in paths:
             try:
-                data = Path(self._folder, path).read_bytes()
+                with open(f"{self._folder}/{path}", "rb", buffering=0) as file:  # noqa: PTH123
+                    data = file.readall()
             except IsADirectoryError:
                 found[path] = BaseFile(path, "directory", 0o755)
             except (FileNotFoundError, NotADirectoryError):
@@ -57,15 +59,20 @@ def main(folder: Path, result: Path) -> None:
         for each in sorted((folder / "diffs").iterdir())
     ]
     done = apply_stack(overlays, FolderTree(folder / "base"))
-    made: set[str] = set()
-    for file in done.files:
-        target = f"{result}/{file.path}"
-        parent = target.rpartition("/")[0]
-        if parent not in made:
-            made.add(parent)
-            Path(parent).mkdir(parents=True, exist_ok=True)
-        if file.after is not None:
-            Path(target).write_bytes(file.after)
+    files = [(file.path, file.after) for file in done.files]
+    index = json.dumps([(path, None if data is None else len(data)) for path, data in files]).encode()
+    result.write_bytes(b"".join([index, b"\n", *(data for _, data in files if data)]))
+
+
+def contents(result: Path) -> dict[str, bytes | None]:
+    """What `main` has written: path -> content, None for a file that is removed."""
+    index, _, data = result.read_bytes().partition(b"\n")
+    found: dict[str, bytes | None] = {}
+    at = 0
+    for path, size in json.loads(index):
+        found[path] = None if size is None else data[at : at + size]
+        at += size or 0
+    return found
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """A stack as a whole process, beside the same diffs applied by GNU patch and by git, one process for each diff.
 
-Ours reads the files and the diffs, and writes the changed files (`bench.applying`). The others change a copy of the files
-that is made before their time begins: they get no time for what ours does to leave the base as it is.
+Ours reads the files and the diffs, and writes what has changed (`bench.applying`). The others change a copy of the files
+that is made before their time begins: the copy that ours makes, to leave the base as it is, counts against ours.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from bench.applying import contents
 from bench.cases import Case, many_files, one_file, overlays_on, releases
 from bench.measure import Left, Row, Used, pairs, used
 from tests.support.trees import write_tree
@@ -41,13 +42,16 @@ class _Scene:
         """With `forgetting`, the grammar of no file has been judged before."""
         if forgetting:
             shutil.rmtree(self._folder / "cache", ignore_errors=True)
-        with self._made("result", empty=True) as result:
-            found = used(
-                sys.executable, "-m", "bench.applying", str(self._folder), str(result),
-                env={"BUILDER_CACHE_DIR": str(self._folder / "cache")},
-            )  # fmt: skip
-            if not self._expected:
-                self._expected = _tree(result)
+        result = self._folder / "result"
+        result.unlink(missing_ok=True)
+        found = used(
+            sys.executable, "-m", "bench.applying", str(self._folder), str(result),
+            env={"BUILDER_CACHE_DIR": str(self._folder / "cache")},
+        )  # fmt: skip
+        if not self._expected:
+            changed = contents(result)
+            kept = {path: data for path, data in _tree(self._folder / "base").items() if path not in changed}
+            self._expected = kept | {path: data for path, data in changed.items() if data is not None}
         return found
 
     def peer(self, command: str) -> Callable[[], Used]:
@@ -56,24 +60,21 @@ class _Scene:
 
         def call() -> Used:
             nonlocal compared
-            with self._made(command.split(maxsplit=1)[0]) as place:
+            with self._copied() as place:
                 script = f'cd "$1" && for each in "$2"/*; do {command} "$each" || exit 1; done'
                 found = used("sh", "-c", script, "sh", str(place), str(self._folder / "diffs"), env=_ENVIRONMENT)
                 if not compared:
                     compared = True
-                    _compare(command, _tree(place), _tree(self._folder / "base") | self._expected)
+                    _compare(command, _tree(place), self._expected)
             return found
 
         return call
 
     @contextmanager
-    def _made(self, name: str, *, empty: bool = False) -> Iterator[Path]:
+    def _copied(self) -> Iterator[Path]:
         self._number += 1
-        place = self._folder / f"{name}-{self._number}"
-        if empty:
-            place.mkdir()
-        else:
-            shutil.copytree(self._folder / "base", place)
+        place = self._folder / f"copy-{self._number}"
+        shutil.copytree(self._folder / "base", place)
         try:
             yield place
         finally:
@@ -85,8 +86,7 @@ def _tree(folder: Path) -> dict[str, bytes]:
 
 
 def _compare(command: str, found: dict[str, bytes], expected: dict[str, bytes]) -> None:
-    """What we give and what a peer gives are the same files; those that a diff removes are not in `found`."""
-    other = [path for path in sorted(found) if found[path] != expected.get(path)]
+    other = [path for path in sorted(found.keys() | expected.keys()) if found.get(path) != expected.get(path)]
     if other:
         raise SystemExit(f"{command} gives another {other[0]} than ours")
 
