@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
-from typing import Any
 
 from builder.patch import gnupatch
 from builder.patch.hunks import Text, apply_hunks, old_index
@@ -70,11 +69,6 @@ class Step:
     def note(self, hunks: tuple[AppliedHunk, ...]) -> None:
         """GNU patch has ended, and reported where the hunks went."""
         self.__dict__["hunks"] = hunks
-
-    @cached_property
-    def carried(self) -> dict[str, Any]:
-        """What is known of where the base's lines are after this step, by the base's path (see `builder.patch.carried`)."""
-        return {}
 
     def moved(self, change: FileChange, index: int) -> int | None:
         """Where the line `index` (from 0) of a file is after one of this overlay's changes; None when it is gone."""
