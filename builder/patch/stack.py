@@ -202,7 +202,9 @@ def _patching(
     """GNU patch at work on a private copy of the files that an overlay names."""
     changes = plan.changes if plan is not None else [whole(change, before) for change in selection.changes]
     files = {path: before[path] for path in touched(selection.changes) if path in before}
-    return gnupatch.applying(patch_input(changes), place.prepare(files, touched(changes)), fuzz=overlay.fuzz)
+    return gnupatch.applying(
+        patch_input(changes, overlay.diff), place.prepare(files, touched(changes)), fuzz=overlay.fuzz
+    )
 
 
 def _step(overlay: Overlay, selection: Selection, before: Tree, plan: Plan) -> Step:

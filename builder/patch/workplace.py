@@ -1,4 +1,9 @@
-"""The private files that GNU patch changes: each is written once for a whole stack, and read once after each overlay that concerns it."""
+"""The private files that GNU patch changes: each is written once for a whole stack, and read once after each overlay that concerns it.
+
+There are thousands, so that names stay strings: making a `Path` takes longer than the rename.
+"""
+
+# ruff: noqa: PTH101, PTH102, PTH103, PTH104
 
 from __future__ import annotations
 
@@ -6,7 +11,6 @@ import os
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from builder.patch.tree import Content, Tree
 from builder.util.scratch import scratch
@@ -52,14 +56,14 @@ class Workplace:
             self._clear(())
             self._number += 1
             self._folder = f"{self.root}/{self._number}"
-            Path(self._folder).mkdir()
+            os.mkdir(self._folder)
             self._made = {self._folder}
         self._clear(files)
         for path, content in files.items():
             if path not in self._present:
                 self._bring(path, content)
             if self._modes[path] != content.mode:
-                Path(self._folder, path).chmod(content.mode)
+                os.chmod(f"{self._folder}/{path}", content.mode)
         self._present = set(files)
         return self._folder
 
@@ -68,7 +72,7 @@ class Workplace:
         for path in self._present - set(files):
             self._moves += 1
             place = f"{self.root}/aside-{self._moves}"
-            Path(self._folder, path).rename(place)
+            os.rename(f"{self._folder}/{path}", place)
             self._aside[path] = place
             self._present.discard(path)
 
@@ -76,13 +80,13 @@ class Workplace:
         target = f"{self._folder}/{path}"
         parent = target.rpartition("/")[0]
         if parent not in self._made:
-            Path(parent).mkdir(parents=True, exist_ok=True)
+            os.makedirs(parent, exist_ok=True)
             while parent not in self._made:
                 self._made.add(parent)
                 parent = parent.rpartition("/")[0]
         place = self._aside.pop(path, "")
         if place:
-            Path(place).rename(target)
+            os.rename(place, target)
         else:
             _write(target, content)
             self._modes[path] = content.mode

@@ -11,7 +11,7 @@ import pytest
 
 from builder.util.scratch import scratch
 
-MEMORY = Path("/dev/shm")  # noqa: S108
+MEMORY = Path("/dev/shm")
 needs_memory = pytest.mark.skipif(not os.access(MEMORY, os.W_OK), reason="needs /dev/shm")
 PREFIX = f"builder-test-{os.getpid()}-"
 
