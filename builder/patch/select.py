@@ -34,7 +34,10 @@ class Selection:
 
     def next_of(self, path: str, position: int) -> tuple[int, FileChange] | None:
         """The next change behind `position` (from 0; -1 for the first) that changes, moves or deletes the file `path`."""
-        return next((each for each in self._by_source.get(path, ()) if each[0] > position), None)
+        for each in self._by_source.get(path, ()):
+            if each[0] > position:
+                return each
+        return None
 
     @property
     def sources(self) -> Collection[str]:
