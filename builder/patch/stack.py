@@ -42,7 +42,11 @@ def apply_stack(overlays: Sequence[Overlay], tree: PackageTree, package: str = "
 
     Raises `StackError` (exit 3) when one does not apply, `InputError` (exit 2) when one cannot be delivered at all.
     """
-    steps = run_steps(overlays, tree, package)
+    return result_after(run_steps(overlays, tree, package), tree, package)
+
+
+def result_after(steps: Sequence[Step], tree: PackageTree, package: str) -> StackResult:
+    """What the first steps of a stack give together: as `apply_stack` of their overlays."""
     applied = [
         AppliedOverlay(
             step.overlay.id, step.overlay.diff.digest, tuple(sorted(touched(step.selection.changes))), step.hunks,
