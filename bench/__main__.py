@@ -11,6 +11,7 @@ from pathlib import Path
 from bench.acceptance import acceptance
 from bench.checkpoint import checkpoint
 from bench.commands import drift, entrypoint, project, startup
+from bench.many import many
 from bench.measure import Table, markdown
 from bench.promotion import promotion
 from bench.publication import publication
@@ -26,6 +27,7 @@ PARTS = {
         drift,
         stack,
         growth,
+        many,
         checkpoint,
         publication,
         acceptance,

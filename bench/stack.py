@@ -1,160 +1,171 @@
-"""How a stack's time grows, against bare GNU patch on the same files and diffs: hunks in a file, and overlays on the same files."""
+"""A stack as a whole process, beside the same diffs applied by GNU patch and by git, one process for each diff.
+
+Ours reads the files and the diffs, and writes what has changed (`bench.applying`). The others change a copy of the files
+that is made before their time begins: the copy that ours makes, to leave the base as it is, counts against ours. Ours makes it
+in memory; GNU patch is measured there too, where nobody would run it, to tell what the disk takes from what it takes itself.
+"""
 
 from __future__ import annotations
 
 import os
+import shutil
 import statistics
-import subprocess
+import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from bench.measure import Left, Row, pairs, timed
+from bench.applying import contents
+from bench.cases import Case, many_files, one_file, overlays_on, releases
+from bench.measure import Left, Row, Used, pairs, used
+from tests.support.trees import write_tree
 
-Case = tuple[Mapping[str, bytes], Sequence[bytes]]
-_PATCH = ("patch", "--forward", "--batch", "-p1", "--fuzz=0", "--no-backup-if-mismatch", "--get=0", "-s")
-_SPACING = 20
-
-
-def one_file(hunks: int, size: int = 1) -> Case:
-    """One overlay with `hunks` hunks of `size` changed lines in one file of as many times 20 lines and more."""
-    step = _SPACING + size
-    lines = [b"value_%d = %d\n" % (number, number) for number in range(hunks * step)]
-    parts = [b"diff --git a/vllm/a.py b/vllm/a.py\n--- a/vllm/a.py\n+++ b/vllm/a.py\n"]
-    for number in range(hunks):
-        at = number * step + 5
-        old, new = lines[at : at + size], [b"changed_%d = 1\n" % (at + each) for each in range(size)]
-        count = size + 6
-        parts.append(b"@@ -%d,%d +%d,%d @@\n" % (at - 2, count, at - 2, count))
-        parts += [b" " + line for line in lines[at - 3 : at]]
-        parts += [b"-" + line for line in old] + [b"+" + line for line in new]
-        parts += [b" " + line for line in lines[at + size : at + size + 3]]
-    return {"vllm/a.py": b"".join(lines)}, [b"".join(parts)]
+_PATCH = "patch --forward --batch -p1 --fuzz=0 --no-backup-if-mismatch --get=0 -s <"
+_GIT = "git apply -p1"
+# git passes over files below another repository's folder, and over none without a repository.
+_ENVIRONMENT = {"GIT_DIR": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1", "LC_ALL": "C"}
+_MEMORY = "/dev/shm"
+_TIMES = 7
 
 
-def overlays_on(files: int, overlays: int) -> Case:
-    """Overlays that each add a line to each of the same files, all of them made for the bare base."""
-    lines = [b"value_%d = %d\n" % (number, number) for number in range((overlays + 1) * _SPACING)]
-    diffs = []
-    for number in range(overlays):
-        at = number * _SPACING + 5
-        hunk = b"@@ -%d,6 +%d,7 @@\n" % (at - 2, at - 2)
-        hunk += b"".join(b" " + line for line in lines[at - 3 : at]) + b"+added_%d = 1\n" % number
-        hunk += b"".join(b" " + line for line in lines[at : at + 3])
-        names = [b"vllm/m%d.py" % each for each in range(files)]
-        diffs.append(b"".join(b"--- a/%b\n+++ b/%b\n%b" % (name, name, hunk) for name in names))
-    return {f"vllm/m{each}.py": b"".join(lines) for each in range(files)}, diffs
+class _Scene:
+    """A case on disk, and the programs that can be run on it."""
+
+    def __init__(self, folder: Path, case: Case) -> None:
+        self._folder = folder
+        files, diffs = case
+        write_tree(folder / "base", files)
+        write_tree(folder / "diffs", {f"{number:04}.diff": diff for number, diff in enumerate(diffs)})
+        self._expected: dict[str, bytes] = {}
+
+    def ours(self, *, forgetting: bool = False) -> Used:
+        """With `forgetting`, the grammar of no file has been judged before."""
+        if forgetting:
+            shutil.rmtree(self._folder / "cache", ignore_errors=True)
+        result = self._folder / "result"
+        result.unlink(missing_ok=True)
+        found = used(
+            sys.executable, "-m", "bench.applying", str(self._folder), str(result),
+            env={"BUILDER_CACHE_DIR": str(self._folder / "cache")},
+        )  # fmt: skip
+        if not self._expected:
+            changed = contents(result)
+            kept = {path: data for path, data in _tree(self._folder / "base").items() if path not in changed}
+            self._expected = kept | {path: data for path, data in changed.items() if data is not None}
+        return found
+
+    def peer(self, command: str, memory: str = "") -> Callable[[], Used]:
+        """A shell that applies one diff after another, and nothing else; in the folder `memory` when there is one."""
+        compared = False
+
+        def call() -> Used:
+            nonlocal compared
+            with self._copied(memory) as place:
+                script = f'cd "$1" && for each in "$2"/*; do {command} "$each" || exit 1; done'
+                found = used("sh", "-c", script, "sh", str(place), str(self._folder / "diffs"), env=_ENVIRONMENT)
+                if not compared:
+                    compared = True
+                    _compare(command, _tree(place), self._expected)
+            return found
+
+        return call
+
+    @contextmanager
+    def _copied(self, memory: str) -> Iterator[Path]:
+        with tempfile.TemporaryDirectory(dir=memory or self._folder, prefix="bench-stack-") as name:
+            place = Path(name, "copy")
+            shutil.copytree(self._folder / "base", place)
+            yield place
 
 
-def many_files(files: int, overlays: int = 1, hunks: int = 2) -> Case:
-    """Overlays that each change files of their own, `files` in all, in folders of 50 files."""
-    lines = [b"value_%d = %d\n" % (number, number) for number in range(hunks * _SPACING + 20)]
-    names = [f"vllm/part{number // 50}/m{number}.py" for number in range(files)]
-    body = []
-    for number in range(hunks):
-        at = number * _SPACING + 5
-        body.append(b"@@ -%d,7 +%d,7 @@\n" % (at - 2, at - 2) + b"".join(b" " + line for line in lines[at - 3 : at]))
-        body += [b"-" + lines[at], b"+changed_%d = 1\n" % at, *(b" " + line for line in lines[at + 1 : at + 4])]
-    hunk = b"".join(body)
-    diffs = [
-        b"".join(
-            b"diff --git a/%b b/%b\n--- a/%b\n+++ b/%b\n%b" % (*[name.encode()] * 4, hunk)
-            for name in names[at::overlays]
+def _tree(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def _compare(command: str, found: dict[str, bytes], expected: dict[str, bytes]) -> None:
+    other = [path for path in sorted(found.keys() | expected.keys()) if found.get(path) != expected.get(path)]
+    if other:
+        raise SystemExit(f"{command} gives another {other[0]} than ours")
+
+
+def _compared(what: str, case: Case, *, times: int = _TIMES, forgetting: bool = False, start: float = 0.0) -> Row:
+    with tempfile.TemporaryDirectory() as name:
+        scene = _Scene(Path(name), case)
+        row = pairs(
+            what,
+            {
+                "builder": lambda: scene.ours(forgetting=forgetting),
+                "GNU patch": scene.peer(_PATCH),
+                **({"GNU patch in memory": scene.peer(_PATCH, _MEMORY)} if os.access(_MEMORY, os.W_OK) else {}),
+                "git apply": scene.peer(_GIT),
+            },
+            times=times,
         )
-        for at in range(overlays)
-    ]
-    return dict.fromkeys(names, b"".join(lines)), diffs
+    return replace(row, note=_without_start(row, start))
 
 
-def _bare(case: Case) -> None:
-    files, diffs = case
+def _without_start(row: Row, start: float) -> str:
+    """The ratio to GNU patch when the start of our process is taken off."""
+    ours, other = row.runs["builder"], row.runs["GNU patch"]
+    seconds = statistics.median((a.seconds - start) / b.seconds for a, b in zip(ours, other, strict=True))
+    return f"{seconds:.2f} x GNU patch without our start"
+
+
+def _started() -> Row:
+    """Our process with nothing to do, beside GNU patch with nothing to do."""
     with tempfile.TemporaryDirectory() as name:
-        for path, data in files.items():
-            target = Path(name, path)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(data)
-        for diff in diffs:
-            subprocess.run([*_PATCH, "-d", name], input=diff, check=True, capture_output=True)
+        scene = _Scene(Path(name), ({"vllm/a.py": b"one\n"}, []))
+        (Path(name) / "diffs").mkdir(exist_ok=True)
+        return pairs(
+            "stack: start, no overlay",
+            {"builder": scene.ours, "GNU patch": lambda: used("patch", "--version")},
+            times=11,
+        )
 
 
-def _ours(case: Case) -> None:
-    from builder.patch.stack import apply_stack
-    from tests.support.trees import DictTree, overlay
-
-    files, diffs = case
-    apply_stack([overlay(f"{number}.diff", diff) for number, diff in enumerate(diffs)], DictTree(files))
+def _median(row: Row, program: str) -> float:
+    return statistics.median(each.seconds for each in row.runs[program])
 
 
-def _compared(what: str, case: Case, *, times: int = 5) -> Row:
-    return pairs(
-        what,
-        {"builder": lambda: timed(lambda: _ours(case)), "GNU patch": lambda: timed(lambda: _bare(case))},
-        times=times,
-        note="ours in this process, parsing included; one process of GNU patch for each diff",
-    )
+def stack() -> Iterator[Row | Left]:
+    """Real changes of vLLM, and stacks as large as people's largest."""
+    row = _started()
+    start = _median(row, "builder")
+    yield row
+    real = releases("0.20.0", "0.20.1", "0.20.2")
+    large = releases("0.20.2", "0.21.0")
+    for case in (real, large):
+        files, hunks = _size(case)
+        name = f"stack: real {files} files, {hunks:,} hunks"
+        yield _compared(f"{name}, grammar not judged before", case, forgetting=True, start=start)
+        yield _compared(name, case, times=9, start=start)
+    yield _compared("stack: 50 overlays, 1,000 files, 2,000 hunks", many_files(1_000, 50), start=start)
+    yield _compared("stack: 40 overlays on the same 20 files, 800 hunks", overlays_on(20, 40), start=start)
 
 
-def _seconds(row: Row) -> tuple[float, ...]:
-    return tuple(statistics.median(each.seconds for each in runs) for runs in row.runs.values())
-
-
-@contextmanager
-def _own_cache() -> Iterator[None]:
-    """A cache of its own: what an earlier run has remembered must not count."""
-    with tempfile.TemporaryDirectory() as name:
-        before, os.environ["BUILDER_CACHE_DIR"] = os.environ.get("BUILDER_CACHE_DIR"), name
-        try:
-            yield
-        finally:
-            if before is None:
-                del os.environ["BUILDER_CACHE_DIR"]
-            else:
-                os.environ["BUILDER_CACHE_DIR"] = before
+def _size(case: Case) -> tuple[int, int]:
+    """How many files the diffs of a case change, file sections counted, and by how many hunks."""
+    return sum(each.count(b"\ndiff --git ") + 1 for each in case[1]), sum(each.count(b"\n@@ -") for each in case[1])
 
 
 def growth() -> Iterator[Row]:
     """How the time grows with hunks in a file, overlays on the same files, and files."""
     kinds: list[tuple[str, list[tuple[str, Case]]]] = [
-        ("hunks in one file", [(f"{count:,}", one_file(count)) for count in (10, 100, 1_000)]),
         ("overlays on the same 20 files", [(f"{count:,}", overlays_on(20, count)) for count in (1, 10, 100)]),
+        ("hunks in one file", [(f"{count:,}", one_file(count)) for count in (10, 100, 400, 1_000, 1_600)]),
         ("files", [(f"{count:,}", many_files(count)) for count in (10, 100, 1_000, 10_000)]),
     ]
-    with _own_cache():
-        for kind, cases in kinds:
-            last: tuple[float, ...] = ()
-            for label, case in cases:
-                row = _compared(f"stack: {label} {kind}", case, times=5 if len(case[0]) < 5_000 else 3)
-                now = _seconds(row)
-                if last:
-                    grown = " and ".join(f"{mine / before:.1f}" for mine, before in zip(now, last, strict=True))
-                    row = replace(row, note=f"grew {grown} times since the row before")
-                last = now
-                yield row
-        yield _compared("stack: 100 hunks in a diff of 1 MB", one_file(100, 250))
-        yield _compared("stack: 400 hunks in one file", one_file(400))
-        yield _compared("stack: 1,600 hunks in one file", one_file(1_600))
-
-
-def stack() -> Iterator[Row | Left]:
-    """Real changes of vLLM, and stacks as large as people's largest."""
-    from tests.support.realstack import overlay_diffs
-    from tests.support.wheels import python_files
-
-    diffs = overlay_diffs()
-    base = python_files("0.20.0")
-    with _own_cache():
-        real = _cut(base, diffs)
-        first = timed(lambda: _ours(real))
-        yield Row("stack: real 46 files, grammar not judged before", {"builder": [first]}, "one run")
-        yield _compared("stack: real 46 files, 148 hunks", real, times=9)
-        yield _compared("stack: 50 overlays, 1,000 files, 2,000 hunks", many_files(1_000, 50))
-        yield _compared("stack: 40 overlays on the same 20 files, 800 hunks", overlays_on(20, 40))
-
-
-def _cut(base: Mapping[str, bytes], diffs: Sequence[bytes]) -> Case:
-    from tests.support.trees import overlay
-
-    touched = {change.path for diff in diffs for change in overlay("x", diff).diff.changes}
-    return {path: data for path, data in base.items() if path in touched}, diffs
+    start = _median(_started(), "builder")
+    for kind, cases in kinds:
+        last: tuple[float, float] | None = None
+        for label, case in cases:
+            row = _compared(f"stack: {label} {kind}", case, times=_TIMES if len(case[0]) < 5_000 else 5, start=start)
+            now = _median(row, "builder") - start, _median(row, "GNU patch")
+            if last:
+                grown = " and ".join(f"{mine / before:.1f}" for mine, before in zip(now, last, strict=True))
+                row = replace(row, note=f"{row.note}; grew {grown} times since the row before")
+            last = now
+            yield row
+    yield _compared("stack: 100 hunks in a diff of 1 MB", one_file(100, 250), start=start)

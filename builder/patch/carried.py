@@ -6,12 +6,12 @@ that changes the file splits and moves them in one pass, so that the work is tha
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from builder.patch.model import FileChange, Hunk
-from builder.patch.tree import Step, Tree
+from builder.patch.tree import Step
 
 
 @dataclass(frozen=True)
@@ -91,38 +91,64 @@ def _regions(hunks: Sequence[Hunk], spots: Sequence[int | None]) -> Iterator[tup
 
 @dataclass(frozen=True)
 class _State:
-    """One base file after a step: its path, and its runs; no runs when it is gone, or nobody knows where its hunks went."""
+    """One base file after so many steps: its path, and its runs; no runs when it is gone, or nobody knows where its hunks went."""
 
-    base: Tree
+    steps: int
     path: str
     runs: Runs | None
 
 
+@dataclass
+class _Trail:
+    """What is known of the base's files after steps that are known so far. The first of them keeps it."""
+
+    last: Step
+    known: int = 0
+    changing: dict[str, list[int]] = field(default_factory=dict)
+    """Path -> the numbers (from 0) of the steps that change, move or delete it."""
+    states: dict[str, _State] = field(default_factory=dict)
+    """The base's path -> the newest state that was asked for."""
+
+    def extend(self, steps: Sequence[Step]) -> None:
+        for number in range(self.known, len(steps)):
+            for path in steps[number].selection.sources:
+                self.changing.setdefault(path, []).append(number)
+        self.known, self.last = len(steps), steps[-1]
+
+
 def carried(steps: Sequence[Step], path: str) -> Runs | None:
     """The runs of the base's file `path` after `steps`; None when it was removed, or a step does not say where its hunks went."""
-    base = steps[0].before
-    number = len(steps)
-    state: _State | None = None
-    while number and state is None:
-        state = steps[number - 1].carried.get(path)
-        if state is not None and state.base is not base:
-            state = None
-        number -= state is None
+    first = steps[0]
+    trail: _Trail | None = first.__dict__.get("trail")
+    # A step belongs to one row of steps: where the last known one is still in its place, so are those before it.
+    if trail is None or trail.known > len(steps) or steps[trail.known - 1] is not trail.last:
+        trail = first.__dict__["trail"] = _Trail(first)
+    if trail.known < len(steps):
+        trail.extend(steps)
+    state = trail.states.get(path)
     if state is None:
-        content = base.get(path)
-        state = _State(base, path, Runs.of(len(content.text.lines)) if content is not None else None)
-    for step in steps[number:]:
-        state = _advanced(state, step)
-    steps[-1].carried[path] = state
+        content = first.before.get(path)
+        state = _State(0, path, Runs.of(len(content.text.lines)) if content is not None else None)
+    trail.states[path] = state = _advanced(state, steps, trail.changing)
     return state.runs
 
 
-def _advanced(state: _State, step: Step) -> _State:
-    position = -1
-    while state.runs is not None and (found := step.selection.next_of(state.path, position)) is not None:
-        position, change = found
-        state = _State(state.base, change.path, _changed(state.runs, change, step))
-    return state
+def _advanced(state: _State, steps: Sequence[Step], changing: Mapping[str, Sequence[int]]) -> _State:
+    """A file's state after all steps, of which only those are looked at that change it."""
+    number, path, runs = state.steps, state.path, state.runs
+    while runs is not None:
+        numbers = changing.get(path, ())
+        at = bisect_left(numbers, number)
+        if at == len(numbers):
+            break
+        number = numbers[at]
+        position = -1
+        while runs is not None and (found := steps[number].selection.next_of(path, position)) is not None:
+            position, change = found
+            runs = _changed(runs, change, steps[number])
+            path = change.path
+        number += 1
+    return _State(len(steps), path, runs)
 
 
 def _changed(runs: Runs, change: FileChange, step: Step) -> Runs | None:

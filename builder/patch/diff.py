@@ -10,6 +10,7 @@ unified format".
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from operator import is_
 
 from builder.patch.model import Diff, FileChange, Hunk
 from builder.patch.parser import DiffError, Parser
@@ -84,8 +85,13 @@ def canonical(changes: Iterable[FileChange]) -> bytes:
     return b"".join(_render(change) for change in changes)
 
 
-def patch_input(changes: Iterable[FileChange]) -> bytes:
-    """The canonical text as GNU patch needs it: it deletes an empty file only when an `index` line says that it is one."""
+def patch_input(changes: Sequence[FileChange], diff: Diff | None = None) -> bytes:
+    """The canonical text as GNU patch needs it: it deletes an empty file only when an `index` line says that it is one.
+
+    `diff` is the one that the changes come from: its text is taken when they are all of it, as it has them.
+    """
+    if diff is not None and _same(changes, diff.changes) and not any(map(_is_special, changes)):
+        return diff.canonical
     parts: list[bytes] = []
     for change in changes:
         empty = change.kind == "delete" and not change.hunks
@@ -101,6 +107,18 @@ def patch_input(changes: Iterable[FileChange]) -> bytes:
             )
         parts += [head, end, rest]
     return b"".join(parts)
+
+
+def _same(some: Sequence[FileChange], others: Sequence[FileChange]) -> bool:
+    return len(some) == len(others) and all(map(is_, some, others))
+
+
+def _is_special(change: FileChange) -> bool:
+    """Whether GNU patch needs another text than the canonical one."""
+    if change.kind == "delete" and not change.hunks:
+        return True
+    old, new = change.old_path or "", change.new_path or ""
+    return " " in old or " " in new or old != old.rstrip() or new != new.rstrip()
 
 
 def _render(change: FileChange, *, marks: Sequence[bytes] = (), quoted: bool = False) -> bytes:

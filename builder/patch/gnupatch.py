@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from builder.util.errors import InputError
-from builder.util.process import Finished, find, run
+from builder.util.process import Finished, find, run, starting
 
 MINIMUM = (2, 7, 6)
 _HINT = "install GNU patch 2.7.6 or newer (Debian: apt-get install patch; macOS: brew install gpatch)"
@@ -55,14 +57,14 @@ def program() -> str:
     raise AssertionError("unreachable: find() raises for the last name")
 
 
-def apply(diff: bytes, folder: Path, *, fuzz: int) -> Finished:
-    """Apply a diff inside `folder`. The caller judges the exit code and the tree."""
-    return run(
+def applying(diff: bytes, folder: str, *, fuzz: int) -> AbstractContextManager[Callable[[], Finished]]:
+    """Apply a diff inside `folder` while something else is done; the value waits for the end. The caller judges the exit code and the tree."""
+    return starting(
         [
             program(), "--forward", "--batch", "--strip=1", f"--fuzz={fuzz}",
             "--no-backup-if-mismatch", "--get=0", "--quoting-style=literal", f"--directory={folder}",
         ],
-        cwd=folder,
+        cwd=Path(folder),
         stdin=diff,
         timeout=300,
     )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from builder.patch.gnupatch import Placed
@@ -48,10 +49,31 @@ def locate(text: Text, hunk: Hunk, *, drift: int = 0, floor: int = 0) -> int | N
 def _near(text: Text, hunk: Hunk, expected: int, floor: int) -> int | None:
     """The closest place that is not far away: most hunks go there, and no index of the lines is needed for them."""
     lines, first = text.lines, hunk.old[0]
-    for distance in range(_NEAR if "index" not in text.__dict__ else 1):
-        for index in (expected + distance, expected - distance):
-            if floor <= index < len(lines) and lines[index] == first and _stands(text, hunk, index):
-                return index
+    if floor <= expected < len(lines) and lines[expected] == first and _stands(text, hunk, expected):
+        return expected
+    if "index" in text.__dict__:
+        return None
+    below = _first(text, hunk, range(max(expected + 1, floor), max(0, min(expected + _NEAR, len(lines)))))
+    # What is above must be closer than what is below.
+    least = expected - (below - expected if below is not None else _NEAR) + 1
+    above = _first(text, hunk, range(min(expected, len(lines)) - 1, max(least, floor) - 1, -1))
+    return above if above is not None else below
+
+
+def _first(text: Text, hunk: Hunk, places: range) -> int | None:
+    """The first of some places, one by one up or down, where a hunk fits."""
+    first = hunk.old[0]
+    around = (
+        text.lines[places.start : places.stop]
+        if places.step > 0
+        else text.lines[places.stop + 1 : places.start + 1][::-1]
+    )
+    at = -1
+    with suppress(ValueError):
+        while True:
+            at = around.index(first, at + 1)
+            if _stands(text, hunk, places[at]):
+                return places[at]
     return None
 
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import lru_cache
 
 from builder.patch.hunkreader import DiffError, HunkReader, Lines
 from builder.patch.model import FileChange, Hunk
 from builder.patch.names import moved, plain_name
 from builder.patch.paths import check_path, unquote
+from builder.util.errors import BuilderError
 
 __all__ = ["DiffError", "Parser"]
 
@@ -137,6 +139,8 @@ class Parser:
         # For GNU patch, several slashes are one.
         while strip == 0 and name.startswith(b"./"):
             name = name[2:]
+        if strip == 1 and not self._under and (plain := _plain_path(name)) is not None:
+            return plain
         absolute = name.startswith(b"/") and strip <= 1
         path = name.decode("utf-8", "surrogateescape")
         left = None if absolute else moved(path, strip, "")
@@ -261,6 +265,20 @@ class Parser:
             if change.kind == "delete" and (hunk.new_start or hunk.new_count):
                 raise self._fail("a deleted file's hunk must end in `+0,0 @@`", line=hunk.diff_line - 1)
         return replace(change, special=special, outside=self._outside) if special or self._outside else change
+
+
+@lru_cache(maxsize=10_000)
+def _plain_path(name: bytes) -> str | None:
+    """What is behind the a/ or b/ of a name when that is a plain path; None for all that needs a second look.
+
+    Each section of a diff has the same path behind a/ and b/, and the diffs of a stack have many paths in common.
+    """
+    if name[:2] not in (b"a/", b"b/") or name[2:3] in (b"", b"/"):
+        return None
+    try:
+        return check_path(name[2:], BuilderError)
+    except BuilderError:
+        return None
 
 
 def _extended(line: bytes) -> bytes | None:

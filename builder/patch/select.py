@@ -34,7 +34,15 @@ class Selection:
 
     def next_of(self, path: str, position: int) -> tuple[int, FileChange] | None:
         """The next change behind `position` (from 0; -1 for the first) that changes, moves or deletes the file `path`."""
-        return next((each for each in self._by_source.get(path, ()) if each[0] > position), None)
+        for each in self._by_source.get(path, ()):
+            if each[0] > position:
+                return each
+        return None
+
+    @property
+    def sources(self) -> Collection[str]:
+        """The paths that exist before and are changed, moved or deleted."""
+        return self._by_source.keys()
 
     @cached_property
     def _by_source(self) -> dict[str, list[tuple[int, FileChange]]]:

@@ -6,9 +6,11 @@ tree is compared with what the hunks say, file by file and byte by byte.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import replace
+from functools import partial
+from pathlib import PurePosixPath
 
 from builder.base.model import BaseFile, PackageTree
 from builder.base.together import packages_beside
@@ -16,22 +18,20 @@ from builder.patch import gnupatch
 from builder.patch.diagnose.names import explained
 from builder.patch.diagnose.report import explain
 from builder.patch.diff import patch_input
-from builder.patch.hunks import Text, old_index
 from builder.patch.installed import Installed
 from builder.patch.model import (
     AppliedHunk,
     AppliedOverlay,
     FileChange,
-    Hunk,
     HunkFailure,
     Overlay,
     StackFile,
     StackResult,
 )
-from builder.patch.placement import Places, resolve
+from builder.patch.planned import Plan, as_reported, planned, report, touched, whole
 from builder.patch.select import TEST_FOLDERS, NothingEntersError, Selection, select
 from builder.patch.syntax import judge
-from builder.patch.tree import Content, StackError, Step, Tree, change_at, change_in
+from builder.patch.tree import Content, StackError, Step, Tree
 from builder.patch.workplace import Workplace, workplace
 from builder.util.errors import InputError
 from builder.util.process import Finished
@@ -42,10 +42,14 @@ def apply_stack(overlays: Sequence[Overlay], tree: PackageTree, package: str = "
 
     Raises `StackError` (exit 3) when one does not apply, `InputError` (exit 2) when one cannot be delivered at all.
     """
-    steps = run_steps(overlays, tree, package)
+    return result_after(run_steps(overlays, tree, package), tree, package)
+
+
+def result_after(steps: Sequence[Step], tree: PackageTree, package: str) -> StackResult:
+    """What the first steps of a stack give together: as `apply_stack` of their overlays."""
     applied = [
         AppliedOverlay(
-            step.overlay.id, step.overlay.diff.digest, tuple(sorted(_touched(step.selection.changes))), step.hunks,
+            step.overlay.id, step.overlay.diff.digest, tuple(sorted(touched(step.selection.changes))), step.hunks,
             step.selection.dropped, step.overlay.packages or (package,),
         )
         for step in steps
@@ -62,19 +66,14 @@ def run_steps(overlays: Sequence[Overlay], tree: PackageTree, package: str) -> l
     others = {*names, *_others(overlays, names, tree)}
     own = {each: installed.within(each) for each in {overlay.packages or (package,) for overlay in overlays}}
     selections = [_select(overlay, package, own[overlay.packages or (package,)], others, tree) for overlay in overlays]
-    steps: list[Step] = []
-    current = read_base(overlays, selections, tree)
-    with workplace() as place:
-        for index, (overlay, selection) in enumerate(zip(overlays, selections, strict=True)):
-            step = _step(overlay, selection, current, steps, overlays[index + 1 :], place)
-            steps.append(step)
-            current = step.after
-    return steps
+    before = read_base(overlays, selections, tree)
+    with workplace(before, sum(len(each.diff.canonical) for each in overlays)) as place:
+        return _apply_all(list(zip(overlays, selections, strict=True)), before, (), (), place)
 
 
 def _others(overlays: Sequence[Overlay], names: Collection[str], tree: PackageTree) -> list[str]:
     """Further packages of the base that a diff changes: nobody asked for them, and people should know."""
-    paths = {path for overlay in overlays for path in _touched([c for c in overlay.diff.changes if not c.outside])}
+    paths = {path for overlay in overlays for path in touched([c for c in overlay.diff.changes if not c.outside])}
     tops = {path.partition("/")[0] for path in paths if "/" in path} - {*names, *TEST_FOLDERS}
     return packages_beside(tree, sorted(tops))
 
@@ -89,13 +88,9 @@ def _select(
         raise explained(error, overlay, packages, installed, tree, strip=overlay.strip) from error
 
 
-def _touched(changes: Sequence[FileChange]) -> set[str]:
-    return {path for change in changes for path in (change.old_path, change.new_path) if path is not None}
-
-
 def read_base(overlays: Sequence[Overlay], selections: Sequence[Selection], tree: PackageTree) -> Tree:
     """The files that the overlays concern, as the base has them."""
-    paths = {path for selection in selections for path in _touched(selection.changes)}
+    paths = {path for selection in selections for path in touched(selection.changes)}
     parents = _parents(paths)
     found = tree.read(sorted(paths | parents))
     for path, entry in found.items():
@@ -163,149 +158,83 @@ def apply_overlay(
     overlay: Overlay, selection: Selection, before: Tree, steps: Sequence[Step], later: Sequence[Overlay]
 ) -> tuple[Tree, tuple[AppliedHunk, ...]]:
     """One overlay on a private copy: the tree after it, and where its hunks went."""
-    with workplace() as place:
-        step = _step(overlay, selection, before, steps, later, place)
+    with workplace(before, len(overlay.diff.canonical)) as place:
+        step = _apply_all([(overlay, selection)], before, steps, later, place)[-1]
     return step.after, step.hunks
 
 
-def _step(
-    overlay: Overlay,
-    selection: Selection,
+def _apply_all(
+    chosen: Sequence[tuple[Overlay, Selection]],
     before: Tree,
     steps: Sequence[Step],
     later: Sequence[Overlay],
     place: Workplace,
-) -> Step:
-    """Find the places, let GNU patch apply, and compare its result with what the hunks say."""
-    plan = None if overlay.fuzz else _planned(overlay, selection, before, steps)
-    changes = plan.changes if plan is not None else [_whole(change, before) for change in selection.changes]
-    concerned = _touched(selection.changes)
-    done, found = _patched(overlay, changes, {path: before[path] for path in concerned if path in before}, place)
-    reported = gnupatch.read_placed(done.stdout)
-    if plan is None and overlay.fuzz:
-        plan = _as_reported(selection, before, reported)
-    if done.returncode == 0 and plan is not None and _modes_of(found, plan.expected) == plan.expected:
-        after = dict(before)
-        for path in concerned:
-            after.pop(path, None)
-        after.update(plan.expected)
-        _check_folders(overlay, selection, after)
-        hunks = _report(selection.changes, plan, reported)
-        return Step(overlay, selection, before, after, hunks, plan.spots)
-    raise explain(overlay, selection, before, steps, later, said=done.output)
+) -> list[Step]:
+    """Apply overlays in order behind `steps`; `later` are those behind them. The result is all steps.
 
-
-@dataclass(frozen=True)
-class _Plan:
-    """What one overlay does, by its hunks: the changes as GNU patch gets them, the files after them, and each place."""
-
-    changes: Sequence[FileChange]
-    expected: Tree
-    places: Sequence[Places]
-    spots: Mapping[int, Sequence[int | None]]
-
-
-def _planned(overlay: Overlay, selection: Selection, before: Tree, steps: Sequence[Step]) -> _Plan | None:
-    """The plan without fuzz, or None when a hunk has no place, or not the one where it belongs."""
-    base = steps[0].before if steps else before
-    tree = {path: before[path] for path in _touched(selection.changes) if path in before}
-    changes: list[FileChange] = []
-    places: list[Places] = []
-    for change in selection.changes:
-        source = tree.get(change.old_path or "")
-        text = source.text if source is not None else Text(())
-        found = resolve(change, text, base, steps, overlay.headings)
-        given = _whole(change, tree)
-        if not found.complete or not change_at(tree, change, found.spots):
-            return None
-        changes.append(given if found.by_gnu_patch or change.carried_out else _exact(change, found.spots))
-        places.append(found)
-    spots = {change.diff_line: found.spots for change, found in zip(selection.changes, places, strict=True)}
-    return _Plan(changes, tree, places, spots)
-
-
-def _whole(change: FileChange, tree: Tree) -> FileChange:
-    """A file that moves out of the package as the deletion of all its lines, which is what GNU patch is given."""
-    content = tree.get(change.old_path or "")
-    if not change.carried_out or content is None:
-        return change
-    text = content.text
-    if not text.lines:
-        return replace(change, hunks=())
-    lines = tuple(b"-" + line for line in text.lines)
-    return replace(change, hunks=(Hunk(1, len(lines), 0, 0, lines, not text.ends, False, change.diff_line),))
-
-
-def _exact(change: FileChange, spots: Sequence[int | None]) -> FileChange:
-    """The change with the places where its hunks belong as its line numbers, and no more context before than behind.
-
-    GNU patch takes more context before a change than behind it for a sign of the file's end.
+    While GNU patch works on one overlay, the places of the next one's hunks are found, in the files that the first one must
+    give. When GNU patch gives others, that is an error before the next one begins.
     """
-    shift = 0
-    hunks: list[Hunk] = []
-    for hunk, spot in zip(change.hunks, spots, strict=True):
-        assert spot is not None  # noqa: S101  a plan has a place for each hunk
-        head, tail = hunk.context
-        off = max(0, head - tail) if tail else 0
-        old, new = hunk.old_count - off, hunk.new_count - off
-        start = spot + off
-        hunks.append(
-            replace(
-                hunk,
-                lines=hunk.lines[off:],
-                old_start=start + (1 if old else 0),
-                old_count=old,
-                new_start=start + shift + (1 if new else 0),
-                new_count=new,
-            )
-        )
-        shift += hunk.new_count - hunk.old_count
-    return replace(change, hunks=tuple(hunks))
+    done = list(steps)
+    behind = [*(overlay for overlay, _ in chosen), *later]
+    with ExitStack() as running:
+        pending: Callable[[], None] | None = None
+        for number, (overlay, selection) in enumerate(chosen, 1):
+            plan = None if overlay.fuzz else planned(overlay, selection, before, done)
+            if pending is not None:
+                pending()
+                running.close()
+            finish = running.enter_context(_patching(overlay, selection, before, plan, place))
+            ended = None
+            if plan is None:
+                # What GNU patch says decides: where it put hunks with fuzz, or what it makes of hunks that have no place.
+                ended = finish()
+                plan = as_reported(selection, before, ended) if overlay.fuzz else None
+                if plan is None:
+                    raise explain(overlay, selection, before, done, behind[number:], said=ended.output)
+            done.append(_step(overlay, selection, before, plan))
+            pending = partial(_compare, done, plan, place, ended or finish, behind, number)
+            before = done[-1].after
+        if pending is not None:
+            pending()
+    return done
 
 
-def _as_reported(selection: Selection, before: Tree, reported: Sequence[gnupatch.Placed]) -> _Plan | None:
-    """With fuzz: what the changed files must be at the places that GNU patch reported."""
-    placed = {(each.section, each.number): each for each in reported}
-    tree = {path: before[path] for path in _touched(selection.changes) if path in before}
-    for section, change in enumerate(selection.changes):
-        spots = [placed.get((section, number)) for number in range(1, len(change.hunks) + 1)]
-        if not change_in(tree, change, spots):
-            return None
-    return _Plan(selection.changes, tree, [Places(()) for _ in selection.changes], {})
+def _patching(
+    overlay: Overlay, selection: Selection, before: Tree, plan: Plan | None, place: Workplace
+) -> AbstractContextManager[Callable[[], Finished]]:
+    """GNU patch at work on a private copy of the files that an overlay names."""
+    changes = plan.changes if plan is not None else [whole(change, before) for change in selection.changes]
+    files = {path: before[path] for path in touched(selection.changes) if path in before}
+    return gnupatch.applying(
+        patch_input(changes, overlay.diff), place.prepare(files, touched(changes)), fuzz=overlay.fuzz
+    )
 
 
-def _report(changes: Sequence[FileChange], plan: _Plan, reported: Sequence[gnupatch.Placed]) -> tuple[AppliedHunk, ...]:
-    placed = {(each.section, each.number): each for each in reported}
-    hunks: list[AppliedHunk] = []
-    for section, (change, places) in enumerate(zip(changes, plan.places, strict=True)):
-        path, shift = change.path, 0
-        exact = bool(places.spots) and not places.by_gnu_patch
-        for number, hunk in enumerate(change.hunks, 1):
-            spot = placed.get((section, number))
-            line = spot.line if spot else max(hunk.new_start, 1)
-            offset, fuzz = (spot.offset, spot.fuzz) if spot else (0, 0)
-            if exact:
-                index = places.spots[number - 1] or 0
-                offset, line = index - old_index(hunk), index + shift + 1
-            shift += hunk.new_count - hunk.old_count
-            chosen = places.chosen[number - 1] if places.chosen else ""
-            hunks.append(AppliedHunk(path, number, hunk.diff_line, line, offset, fuzz, chosen))
-    return tuple(hunks)
+def _step(overlay: Overlay, selection: Selection, before: Tree, plan: Plan) -> Step:
+    """The step as its hunks say."""
+    after = dict(before)
+    for path in touched(selection.changes):
+        after.pop(path, None)
+    after.update(plan.expected)
+    return Step(overlay, selection, before, after, (), plan.spots)
 
 
-def _patched(overlay: Overlay, changes: Sequence[FileChange], files: Tree, place: Workplace) -> tuple[Finished, Tree]:
-    """Let GNU patch apply the changes to private `files`: how it ended, and every file that is then present."""
-    folder = place.prepare(files, _touched(changes))
-    done = gnupatch.apply(patch_input(changes), Path(folder), fuzz=overlay.fuzz)
-    return done, place.read() if done.returncode == 0 else {}
-
-
-def _modes_of(found: Tree, expected: Tree) -> Tree:
-    """`found` with the expected modes: the umask of whoever runs this decides what GNU patch gives a new file."""
-    return {
-        path: Content(content.data, expected[path].executable if path in expected else content.executable)
-        for path, content in found.items()
-    }
+def _compare(
+    steps: Sequence[Step],
+    plan: Plan,
+    place: Workplace,
+    end: Finished | Callable[[], Finished],
+    overlays: Sequence[Overlay],
+    number: int,
+) -> None:
+    """Raise `StackError` when GNU patch did not do what the hunks of the last step say: number `number` (from 1) of `overlays`."""
+    step = steps[-1]
+    ended = end if isinstance(end, Finished) else end()
+    if ended.returncode != 0 or not place.holds(plan.expected):
+        raise explain(step.overlay, step.selection, step.before, steps[:-1], overlays[number:], said=ended.output)
+    _check_folders(step.overlay, step.selection, step.after)
+    step.note(report(step.selection.changes, plan, gnupatch.read_placed(ended.stdout)))
 
 
 def _check_folders(overlay: Overlay, selection: Selection, after: Tree) -> None:

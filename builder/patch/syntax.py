@@ -11,17 +11,21 @@ import os
 import shutil
 import struct
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
 from builder.util.files import cache_dir, sha256
-from builder.util.process import TimeLimitError, run
+from builder.util.process import Finished, TimeLimitError, run, starting
 
 _NEWEST = 20
 _SECONDS = 120
 _MEMORY = 4 << 30
+_MOST_PROCESSES = 4
+# What one process compiles in some 30 ms, three times as long as it takes to start.
+_SHARE_BYTES = 300_000
 
 # Reads files (length and bytes), and prints one line for each: what is wrong with it, or null. Whatever ends the process
 # is what the first file without a line does.
@@ -83,20 +87,20 @@ class Verdict:
 
 
 def judge(files: Mapping[str, bytes], python: str) -> Verdict:
-    """Judge Python files (path to content) by the grammar of `python` (`3.12`), all of them in one child process.
+    """Judge Python files (path to content) by the grammar of `python` (`3.12`), in child processes: one for each core at most.
 
     That a file is sound is remembered by its content: compiling takes longer than all the rest of a stack.
     """
-    kept = cache_dir("compiled")
-    digests = {path: sha256(data) for path, data in files.items()}
-    open_ = {path: data for path, data in files.items() if not (kept / f"{python}-{digests[path]}").exists()}
+    kept = f"{cache_dir('compiled')}/{python}-"
+    marks = {path: kept + sha256(data) for path, data in files.items()}
+    open_ = {path: data for path, data in files.items() if not os.access(marks[path], os.F_OK)}
     if not open_:
         return Verdict()
     program = interpreter(python)
     if program is not None:
         problems = _ask(program, _COMPILE, open_)
         for path in open_.keys() - problems.keys():
-            (kept / f"{python}-{digests[path]}").touch()
+            Path(marks[path]).touch()
         found = {path: problem for path, problem in problems.items() if problem is not None}
         left = len(problems) - len(found)
         return Verdict(found, _not_judged(left, f"Python {python} did not end within {_SECONDS} s") if left else "")
@@ -133,13 +137,23 @@ def _found(python: str, path: str, home: str) -> str | None:
 
 def _places(python: str, path: str, home: str) -> Iterator[str]:
     found = shutil.which(f"python{python}", path=path)
-    if found is not None:
+    # pyenv has a script of this name for each version that it could install. It takes longer to start than all the others.
+    script = found is not None and _is_script(found)
+    if found is not None and not script:
         yield found
     roots = [Path(os.environ.get("PYENV_ROOT") or Path(home, ".pyenv")) / "versions"]
     roots.append(Path(os.environ.get("UV_PYTHON_INSTALL_DIR") or Path(home, ".local/share/uv/python")))
     for root in roots:
         for pattern in (f"{python}.*", f"cpython-{python}.*"):
             yield from (str(each) for each in sorted(root.glob(f"{pattern}/bin/python{python}")))
+    if found is not None and script:
+        yield found
+
+
+def _is_script(path: str) -> bool:
+    with suppress(OSError), Path(path).open("rb") as file:
+        return file.read(2) == b"#!"
+    return False
 
 
 @cache
@@ -166,28 +180,53 @@ def _crashed(problem: Problem) -> bool:
 def _ask(program: str, how: str, files: Mapping[str, bytes]) -> dict[str, Problem | None]:
     """What is wrong with files, by an interpreter; None for one on which it did not end in time."""
     found: dict[str, Problem | None] = {}
-    left = list(files)
+    shares = _shared(files)
+    while shares:
+        with ExitStack() as running:
+            started = [
+                (share, running.enter_context(_started(program, how, [files[path] for path in share])))
+                for share in shares
+            ]
+            shares = []
+            for share, finish in started:
+                try:
+                    done = finish()
+                except TimeLimitError:
+                    found |= dict.fromkeys(share)
+                    continue
+                lines = done.stdout.splitlines()
+                for path, line in zip(share, lines, strict=False):
+                    said = json.loads(line)
+                    if said is not None:
+                        found[path] = Problem(int(said[0]), str(said[1]))
+                left = share[len(lines) :]
+                if left:
+                    # The process ended on this file, and says nothing about the others.
+                    found[left[0]] = Problem(
+                        0, f"it is nested too deeply: the interpreter ends with {_ending(done.returncode)}"
+                    )
+                shares += [left[1:]] if left[1:] else []
+    return found
+
+
+def _started(program: str, how: str, sources: Sequence[bytes]) -> AbstractContextManager[Callable[[], Finished]]:
     # LibCST is installed where this tool is; nothing else may be imported.
     flags = ["-I", "-W", "ignore"] if how is _LIBCST else ["-I", "-S", "-W", "ignore"]
-    while left:
-        data = b"".join(struct.pack("<Q", len(files[path])) + files[path] for path in left)
-        try:
-            done = run([program, *flags, "-c", how + _JUDGE], stdin=data, timeout=2 * _SECONDS)
-        except TimeLimitError:
-            return found | dict.fromkeys(left)
-        lines = done.stdout.splitlines()
-        for path, line in zip(left, lines, strict=False):
-            said = json.loads(line)
-            if said is not None:
-                found[path] = Problem(int(said[0]), str(said[1]))
-        left = left[len(lines) :]
-        if left:
-            # The process ended on this file, and says nothing about the others.
-            found[left[0]] = Problem(
-                0, f"it is nested too deeply: the interpreter ends with {_ending(done.returncode)}"
-            )
-            left = left[1:]
-    return found
+    data = b"".join(part for each in sources for part in (struct.pack("<Q", len(each)), each))
+    return starting([program, *flags, "-c", how + _JUDGE], stdin=data, timeout=2 * _SECONDS)
+
+
+def _shared(files: Mapping[str, bytes]) -> list[list[str]]:
+    """The files by process: as many as there are cores, when each has enough to do to be worth its start."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    count = min(cores, _MOST_PROCESSES, 1 + sum(map(len, files.values())) // _SHARE_BYTES)
+    shares: list[list[str]] = [[] for _ in range(count)]
+    sizes = [0] * count
+    for path in sorted(files, key=lambda path: len(files[path]), reverse=True):
+        least = sizes.index(min(sizes))
+        shares[least].append(path)
+        sizes[least] += len(files[path])
+    return [share for share in shares if share]
 
 
 def _ending(code: int) -> str:

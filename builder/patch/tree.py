@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
-from typing import Any
 
 from builder.patch import gnupatch
 from builder.patch.hunks import Text, apply_hunks, old_index
@@ -67,10 +66,9 @@ class Step:
     spots: Mapping[int, Sequence[int | None]] = field(default_factory=dict)
     """Where the hunks of a change went in the file before it (index from 0), by the change's line in the diff."""
 
-    @cached_property
-    def carried(self) -> dict[str, Any]:
-        """What is known of where the base's lines are after this step, by the base's path (see `builder.patch.carried`)."""
-        return {}
+    def note(self, hunks: tuple[AppliedHunk, ...]) -> None:
+        """GNU patch has ended, and reported where the hunks went."""
+        self.__dict__["hunks"] = hunks
 
     def moved(self, change: FileChange, index: int) -> int | None:
         """Where the line `index` (from 0) of a file is after one of this overlay's changes; None when it is gone."""

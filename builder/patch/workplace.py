@@ -1,24 +1,29 @@
-"""The private files that GNU patch changes: each is written once for a whole stack, and read once after each overlay that concerns it."""
+"""The private files that GNU patch changes: each is written once for a whole stack, and read once after each overlay that concerns it.
+
+There are thousands, so that names stay strings: making a `Path` takes longer than the rename.
+"""
+
+# ruff: noqa: PTH101, PTH102, PTH103, PTH104
 
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from builder.patch.tree import Content, Tree
+from builder.util.scratch import scratch
 
 _READ_FLAGS = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0)
 _PERMISSIONS = 0o7777
 
 
 @contextmanager
-def workplace() -> Iterator[Workplace]:
-    """A private temporary folder, removed at the end."""
-    with tempfile.TemporaryDirectory(prefix="builder-stack-") as name:
+def workplace(files: Tree, diffs: int) -> Iterator[Workplace]:
+    """A private temporary folder for these files and what `diffs` bytes of diffs add to them, removed at the end."""
+    size = diffs + sum(len(each.data) for each in files.values())
+    with scratch("builder-stack-", size=size, files=len(files)) as name:
         yield Workplace(name)
 
 
@@ -41,6 +46,8 @@ class Workplace:
     """The paths of the files in the folder."""
     _made: set[str] = field(default_factory=set)
     """The folders below the folder, some of them empty."""
+    _only_files: bool = True
+    """Whether nothing but regular files was in the folder when it was read."""
 
     def prepare(self, files: Tree, concerned: Collection[str]) -> str:
         """The folder with these very files. `concerned` are all paths that the overlay names, new ones included."""
@@ -49,14 +56,14 @@ class Workplace:
             self._clear(())
             self._number += 1
             self._folder = f"{self.root}/{self._number}"
-            Path(self._folder).mkdir()
+            os.mkdir(self._folder)
             self._made = {self._folder}
         self._clear(files)
         for path, content in files.items():
             if path not in self._present:
                 self._bring(path, content)
             if self._modes[path] != content.mode:
-                Path(self._folder, path).chmod(content.mode)
+                os.chmod(f"{self._folder}/{path}", content.mode)
         self._present = set(files)
         return self._folder
 
@@ -65,7 +72,7 @@ class Workplace:
         for path in self._present - set(files):
             self._moves += 1
             place = f"{self.root}/aside-{self._moves}"
-            Path(self._folder, path).rename(place)
+            os.rename(f"{self._folder}/{path}", place)
             self._aside[path] = place
             self._present.discard(path)
 
@@ -73,13 +80,13 @@ class Workplace:
         target = f"{self._folder}/{path}"
         parent = target.rpartition("/")[0]
         if parent not in self._made:
-            Path(parent).mkdir(parents=True, exist_ok=True)
+            os.makedirs(parent, exist_ok=True)
             while parent not in self._made:
                 self._made.add(parent)
                 parent = parent.rpartition("/")[0]
         place = self._aside.pop(path, "")
         if place:
-            Path(place).rename(target)
+            os.rename(place, target)
         else:
             _write(target, content)
             self._modes[path] = content.mode
@@ -92,6 +99,7 @@ class Workplace:
         left = [self._folder]
         # GNU patch removes a folder with its last file.
         self._made = set()
+        self._only_files = True
         while left:
             self._made.add(left[-1])
             with os.scandir(left.pop()) as entries:
@@ -99,12 +107,22 @@ class Workplace:
                     if entry.is_dir(follow_symlinks=False):
                         left.append(entry.path)
                         continue
+                    self._only_files &= entry.is_file(follow_symlinks=False)
                     data, mode = _read(entry)
                     path = entry.path[size:]
                     modes[path] = mode
                     found[path] = Content(data, bool(mode & 0o100))
         self._note(modes)
         return found
+
+    def holds(self, expected: Tree) -> bool:
+        """Whether the folder has these very files and nothing else. The umask of whoever runs this decides the modes of new ones."""
+        found = self.read()
+        return (
+            self._only_files
+            and found.keys() == expected.keys()
+            and all(content.data == expected[path].data for path, content in found.items())
+        )
 
     def _note(self, modes: dict[str, int]) -> None:
         for path in self._present - modes.keys():

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +30,7 @@ _KEPT = frozenset({
 _GRACE_SECONDS = 2.0
 _LOOK_SECONDS = 0.5
 _READ_BYTES = 256 << 10
+_IN_MEMORY_BYTES = 32 << 20
 _KEPT_PREFIXES = ("DOCKER_", "BUILDX_", "BUILDKIT_", "CONTAINERS_", "REGISTRY_AUTH")
 
 
@@ -85,6 +86,29 @@ def run(
     Raises `InputError` when the program does not exist, `TimeLimitError` when it does not end within `timeout` seconds or starts too many. A
     program that does not end, or is interrupted, is ended together with the programs that it has started.
     """
+    with starting(
+        argv, cwd=cwd, stdin=stdin, extra_env=extra_env, timeout=timeout, inherited=inherited,
+        most_processes=most_processes,
+    ) as finish:  # fmt: skip
+        return finish()
+
+
+@contextmanager
+def starting(
+    argv: Sequence[str],
+    *,
+    cwd: Path | None = None,
+    stdin: bytes | None = None,
+    extra_env: Mapping[str, str] | None = None,
+    timeout: float = 600.0,
+    inherited: Sequence[int] = (),
+    most_processes: int | None = None,
+) -> Iterator[Callable[[], Finished]]:
+    """As `run`, for a program that works while something else is done: the value waits for its end and returns what came out.
+
+    The time limit counts from the start. A program that still runs when the block ends is ended.
+    """
+    begun = time.monotonic()
     with _input(stdin) as source:
         try:
             process = subprocess.Popen(
@@ -100,19 +124,24 @@ def run(
             )
         except OSError as error:
             raise InputError(f"cannot start {argv[0]}: {error.strerror}", hint=f"install {argv[0]}") from error
-        with process:
-            try:
-                with _lifeline(process.pid) if inherited else nullcontext():
-                    out, err = _read_out(process, argv[0], timeout, most_processes)
-            except subprocess.TimeoutExpired as error:
-                raise TimeLimitError(
-                    f"{argv[0]} did not end within {timeout:g} s",
-                    details=[("command", without_secrets(" ".join(argv)))],
-                    hint="see whether the service that it talks to responds, then try again",
-                ) from error
-            finally:
-                _end(process)
+
+    def finish() -> Finished:
+        try:
+            out, err = _read_out(process, argv[0], begun, timeout, most_processes)
+        except subprocess.TimeoutExpired as error:
+            raise TimeLimitError(
+                f"{argv[0]} did not end within {timeout:g} s",
+                details=[("command", without_secrets(" ".join(argv)))],
+                hint="see whether the service that it talks to responds, then try again",
+            ) from error
         return Finished(tuple(argv), process.returncode, out, err)
+
+    with process:
+        try:
+            with _lifeline(process.pid) if inherited else nullcontext():
+                yield finish
+        finally:
+            _end(process)
 
 
 @contextmanager
@@ -121,7 +150,7 @@ def _input(data: bytes | None) -> Iterator[IO[bytes] | int]:
     if not data:
         yield subprocess.DEVNULL
         return
-    with tempfile.TemporaryFile(buffering=0) as file:
+    with _unnamed(len(data)) as file:
         rest = memoryview(data)
         while rest:
             rest = rest[file.write(rest) :]
@@ -129,15 +158,23 @@ def _input(data: bytes | None) -> Iterator[IO[bytes] | int]:
         yield file
 
 
+def _unnamed(size: int) -> IO[bytes]:
+    """In memory where the kernel has such files (Linux), for what is not large."""
+    if size <= _IN_MEMORY_BYTES and hasattr(os, "memfd_create"):
+        with suppress(OSError):
+            return os.fdopen(os.memfd_create("input"), "r+b", buffering=0)
+    return tempfile.TemporaryFile(buffering=0)
+
+
 def _read_out(
-    process: subprocess.Popen[bytes], program: str, timeout: float, most_processes: int | None
+    process: subprocess.Popen[bytes], program: str, begun: float, timeout: float, most_processes: int | None
 ) -> tuple[bytes, bytes]:
     """What a process prints until it ends, looking now and then at how many programs it has started.
 
     `Popen.communicate` with a limit sleeps until it looks whether the process has ended: up to a millisecond too long after
     each short program. Here the kernel says so. Raises `subprocess.TimeoutExpired`.
     """
-    end = time.monotonic() + timeout
+    end = begun + timeout
     assert process.stdout is not None and process.stderr is not None  # noqa: S101  both are pipes
     parts: dict[int, list[bytes]] = {process.stdout.fileno(): [], process.stderr.fileno(): []}
     open_ = set(parts)

@@ -7,7 +7,7 @@ from types import FrameType
 
 import pytest
 
-from bench.stack import Case, many_files, one_file, overlays_on
+from bench.cases import Case, many_files, one_file, overlays_on
 from builder.patch.stack import apply_stack
 from tests.support.trees import DictTree, overlay
 

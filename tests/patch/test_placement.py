@@ -167,7 +167,8 @@ def test_places_are_found_as_gnu_patch_finds_them(seed: int) -> None:
         place = Path(name) / PATH
         place.parent.mkdir(parents=True)
         place.write_bytes(data(target))
-        done = gnupatch.apply(patch_input([change]), Path(name), fuzz=0)
+        with gnupatch.applying(patch_input([change]), name, fuzz=0) as finish:
+            done = finish()
     moved = {each.number: each.offset for each in gnupatch.read_placed(done.stdout)}
     theirs = [old_index(hunk) + moved.get(number, 0) for number, hunk in enumerate(change.hunks, 1)]
     assert (None in ours) == (done.returncode != 0)

@@ -94,7 +94,8 @@ def judged(base: Files, diffs: Sequence[bytes], *, by: str) -> Files | None:
                 )  # fmt: skip
                 code = done.returncode
             else:
-                code = gnupatch.apply(patch_input(parse(diff, "x").changes), Path(name), fuzz=0).returncode
+                with gnupatch.applying(patch_input(parse(diff, "x").changes), name, fuzz=0) as finish:
+                    code = finish().returncode
             if code:
                 return None
         return {path: Path(name, path).read_bytes() for path in base}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import pytest
@@ -69,6 +70,16 @@ def test_files_of_one_run_are_judged_one_by_one() -> None:
     assert set(syntax.judge(files, OWN).problems) == {"0.py", "3.py", "6.py", "9.py"}
 
 
+def test_many_files_are_judged_by_several_processes_as_by_one() -> None:
+    filler = b"x = 1  # %s\n" % (b"-" * 200) * 1000
+    files = {f"{number}.py": filler + (b"y = ((\n" if number % 3 == 0 else b"y = 1\n") for number in range(8)}
+    assert len(syntax._shared(files)) > 1 or len(os.sched_getaffinity(0)) == 1
+    files["deep.py"] = DEEP["sums"]
+    found = syntax.judge(files, OWN).problems
+    assert set(found) - {"deep.py"} == {"0.py", "3.py", "6.py"}
+    assert {each.line for path, each in found.items() if path != "deep.py"} <= {1001, 1002}
+
+
 def test_what_cannot_be_judged_is_not_taken_for_sound() -> None:
     """No Python 3.99 is here: what is broken for every Python is refused, the rest is said not to be judged."""
     verdict = syntax.judge({"a.py": b"x = 1\n", "b.py": b"x = ((\n"}, "3.99")
@@ -98,6 +109,20 @@ def test_a_name_on_the_path_that_is_not_an_interpreter_is_passed_over(tmp_path, 
     (tmp_path / "python3.98").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert syntax.interpreter("3.98") is None
+
+
+def test_a_script_of_the_name_is_started_after_the_interpreters(tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    """pyenv's takes longer to say that it has no such version than an interpreter takes for a stack's files."""
+    (tmp_path / "bin").mkdir()
+    real = tmp_path / "versions/3.97.0/bin/python3.97"
+    real.parent.mkdir(parents=True)
+    for path, does in ((tmp_path / "bin/python3.97", f"touch {tmp_path}/started"), (real, "echo 3.97")):
+        path.write_text(f"#!/bin/sh\n{does}\n")
+        path.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:/usr/bin:/bin")
+    monkeypatch.setenv("PYENV_ROOT", str(tmp_path))
+    assert syntax.interpreter("3.97") == str(real)
+    assert not (tmp_path / "started").exists()
 
 
 @settings(max_examples=25, deadline=None)

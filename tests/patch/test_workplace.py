@@ -56,10 +56,11 @@ def test_a_folder_whose_files_are_elsewhere_at_the_moment_is_a_folder_still() ->
 
 
 def test_the_folder_has_the_files_of_one_overlay_and_no_others() -> None:
-    with workplace() as place:
-        first = {"a/x": Content(b"1", executable=True), "a/y": Content(b"2"), "z": Content(b"3")}
+    first = {"a/x": Content(b"1", executable=True), "a/y": Content(b"2"), "z": Content(b"3")}
+    with workplace(first, 100) as place:
         folder = Path(place.prepare(first, set(first)))
         assert place.read() == first
+        assert place.holds(first)
         Path(folder, "a/x").write_bytes(b"10")
         Path(folder, "a/x").chmod(0o600)
         Path(folder, "a/y").unlink()
@@ -70,7 +71,9 @@ def test_the_folder_has_the_files_of_one_overlay_and_no_others() -> None:
         assert place.read() == {"z": second["z"]}
         # A link is an entry with nothing in it, wherever it leads.
         Path(folder, "link").symlink_to("z")
-        assert place.read() == {"z": second["z"], "link": Content(b"", executable=True)}
+        linked = {"z": second["z"], "link": Content(b"", executable=True)}
+        assert place.read() == linked
+        assert not place.holds(linked)
         Path(folder, "link").unlink()
         place.read()
         wanted = {"a/x": Content(b"10", executable=True), "a/n": second["a/n"]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,9 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.support.cli import builder
+from tests.support.cli import Ran, builder
 from tests.support.github import REPOSITORY, Fault, GitHub, github
-from tests.support.smallwheel import FILES, make_project
+from tests.support.smallwheel import FILES, make_project, make_wheel
 
 TOKEN = "ghp_" + "s3cr3t" * 6
 
@@ -98,6 +99,28 @@ def test_pinned_commits_are_taken_and_wrong_pins_refused(hub: GitHub, tmp_path: 
     assert refused.code == 4
     assert "is not what the recipe pins" in refused.err
     assert not (wrong / "images/small.lock.yaml").exists()
+
+
+def test_each_pin_is_compared_with_the_stack_up_to_its_overlay(tmp_path: Path) -> None:
+    def diff(old: int, new: int) -> bytes:
+        return b"--- a/vllm/old.py\n+++ b/vllm/old.py\n@@ -1 +1 @@\n-gone = %d\n+gone = %d\n" % (old, new)
+
+    def pin(value: int) -> dict[str, str]:
+        return {"vllm/old.py": hashlib.sha256(b"gone = %d\n" % value).hexdigest()}
+
+    def locked(name: str, *pins: int) -> Ran:
+        overlays = [{"file": f"overlays/{n}.diff", "after": pin(value)} for n, value in enumerate(pins)]
+        place = make_project(
+            tmp_path / name, {f"{n}.diff": diff(n, n + 1) for n in range(3)}, base="wheel:vllm-0.0.1-py3-none-any.whl", overlays=overlays
+        )  # fmt: skip
+        make_wheel(place / "vllm-0.0.1-py3-none-any.whl", {**FILES, "vllm/old.py": b"gone = 0\n"})
+        return builder("lock", "small", cwd=place)
+
+    assert locked("right", 1, 2, 3).code == 0
+    # The file has that content after the third overlay only.
+    wrong = locked("wrong", 1, 3, 3)
+    assert wrong.code == 4
+    assert "is not what the recipe pins after overlays/1.diff" in wrong.err
 
 
 def test_a_pull_request_for_another_branch_stays_for_it_when_only_git_answers(hub: GitHub, tmp_path: Path) -> None:

@@ -119,11 +119,14 @@ def _locked_distribution(tree: PackageTree, found: Distribution, cache: ContentC
 
 def _locked_files(tree: PackageTree, result: StackResult, cache: ContentCache) -> tuple[LockedFile, ...]:
     changed = {file.path: file for file in result.files}
-    touched = {path for overlay in result.overlays for path in overlay.files}
+    owners: dict[str, list[str]] = {}
+    for overlay in result.overlays:
+        for path in overlay.files:
+            owners.setdefault(path, []).append(overlay.id)
     # Files that a later overlay put back are read by a build too, though it does not write them.
-    found = tree.read(sorted(touched))
+    found = tree.read(sorted(owners))
     locked = []
-    for path in sorted(touched):
+    for path, ids in sorted(owners.items()):
         entry = found.get(path)
         before = cache.put(entry.data) if entry is not None else None
         after = before
@@ -138,7 +141,7 @@ def _locked_files(tree: PackageTree, result: StackResult, cache: ContentCache) -
                 before=before,
                 after=after,
                 executable=entry is not None and bool(entry.mode & 0o100),
-                overlays=tuple(overlay.id for overlay in result.overlays if path in overlay.files),
+                overlays=tuple(ids),
             )
         )
     return tuple(locked)

@@ -14,8 +14,8 @@ from builder.documents.lock import Lock, LockedBase, LockedInstall, LockedPlatfo
 from builder.documents.profile import Profile, load_profile
 from builder.documents.recipe import Recipe
 from builder.documents.reference import Platform
-from builder.patch.model import Overlay, StackResult
-from builder.patch.stack import apply_stack
+from builder.patch.model import StackResult
+from builder.patch.stack import apply_stack, result_after, run_steps
 from builder.patch.unified import notes
 from builder.pipeline.locking.added import lock_files
 from builder.pipeline.locking.base import epoch_of, lock_platform
@@ -181,11 +181,14 @@ def _open(project: Project, recipe: Recipe, previous: Lock | None, *, context: C
 
 def _check_after(recipe: Recipe, resolved: Sequence[ResolvedOverlay], base: Base, platform: Platform) -> None:
     """Compare the digests that the recipe pins after an overlay with what the stack up to there gives."""
-    for index, spec in enumerate(recipe.overlays):
-        if not spec.after:
-            continue
-        overlays: list[Overlay] = [each.overlay for each in resolved[: index + 1]]
-        result = apply_stack(overlays, base.tree(platform, *recipe.packages), recipe.package)
+    pinned = [number for number, spec in enumerate(recipe.overlays, 1) if spec.after]
+    if not pinned:
+        return
+    tree = base.tree(platform, *recipe.packages)
+    steps = run_steps([each.overlay for each in resolved[: pinned[-1]]], tree, recipe.package)
+    for number in pinned:
+        spec = recipe.overlays[number - 1]
+        result = result_after(steps[:number], tree, recipe.package)
         found = {file.path: sha256(file.after) for file in result.files if file.after is not None}
         for path, wanted in spec.after.items():
             if found.get(path) != wanted:

@@ -120,7 +120,7 @@ def _body(project: Project, lock: Lock, locked: LockedOverlay, whole: bool, exac
     # A file that moves out of the package is moved: only a base has its content, which a deletion would need.
     moves = {change.diff_line: change for change in changes}
     return patch_input(
-        moves[change.diff_line] if change.carried_out else change for change in chosen if not change.outside
+        [moves[change.diff_line] if change.carried_out else change for change in chosen if not change.outside]
     )
 
 
