@@ -85,12 +85,12 @@ def open_wheel(link: WheelLink) -> Iterator[zipfile.ZipFile]:
 
 @contextmanager
 def opened_wheel(link: WheelLink) -> Iterator[zipfile.ZipFile]:
-    from remotezip import RangeNotSupported, RemoteZip
-
     if link.url.startswith("file:"):
         with zipfile.ZipFile(local_path(link)) as archive:
             yield archive
         return
+    from remotezip import RangeNotSupported, RemoteZip
+
     # One connection for all members: many small ranges are asked for, one after another.
     with index_session() as session:
         try:
@@ -104,12 +104,9 @@ def opened_wheel(link: WheelLink) -> Iterator[zipfile.ZipFile]:
 @contextmanager
 def errors_named(link: WheelLink) -> Iterator[None]:
     """What reading a wheel raises, as errors that name it."""
-    import requests
-    from remotezip import RemoteIOError
-
     try:
         yield
-    except (requests.RequestException, RemoteIOError) as error:
+    except _lost(link) as error:
         raise UnreachableError(
             f"cannot read {link.filename}: {type(error).__name__}",
             details=[("from", urlsplit(link.url).hostname or "")],
@@ -119,6 +116,16 @@ def errors_named(link: WheelLink) -> Iterator[None]:
         raise InputError(
             f"{link.filename} is not a whole zip file: {error}", hint="download or build it again"
         ) from error
+
+
+def _lost(link: WheelLink) -> tuple[type[Exception], ...]:
+    """What reading a wheel raises when its server does not give it."""
+    if link.url.startswith("file:"):
+        return ()
+    import requests
+    from remotezip import RemoteIOError
+
+    return requests.RequestException, RemoteIOError
 
 
 def in_order(archive: zipfile.ZipFile, paths: Collection[str]) -> list[str]:
