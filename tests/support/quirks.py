@@ -51,6 +51,8 @@ class Quirks:
     referrers: bool = True
     says_subject: bool = True
     subject: int = 201
+    subject_first: bool = False
+    """Whether a manifest is taken only when the repository has its subject; distribution spec 1.1 says that it need not."""
     index: int = 201
     artifact_types: bool = True
     bare_entries: bool = True
@@ -248,6 +250,8 @@ class QuirkyRegistry:
         entries = document.get("manifests")
         if "subject" in document and self.quirks.subject >= 400:
             handler.say(self.quirks.subject, b"404 page not found\n")
+        elif self.quirks.subject_first and "subject" in document and self._lacks(repository, document["subject"]):
+            self._error(handler, 404, "MANIFEST_UNKNOWN")
         elif "artifactType" in document and not self.quirks.artifact_types:
             self._error(handler, 400, "MANIFEST_INVALID")
         elif entries is not None and self.quirks.index >= 400:
@@ -260,6 +264,9 @@ class QuirkyRegistry:
             if "subject" in document and self.quirks.says_subject:
                 headers["OCI_Subject"] = document["subject"]["digest"]
             handler.say(201, **headers)
+
+    def _lacks(self, repository: str, descriptor: dict[str, Any]) -> bool:
+        return descriptor["digest"] not in self.manifests.get(repository, {})
 
     def _referrers(self, handler: Any, repository: str, subject: str) -> None:
         if not self.quirks.referrers:

@@ -191,13 +191,14 @@ class Registry:
     # --- writing ----------------------------------------------------------------------------------------------------
 
     def mount(self, repository: str, digest: str, source: str) -> str | None:
-        """Mount a blob from another repository of this registry.
+        """Mount a blob from another repository of this registry, or from `repository` itself, if it may be there already.
 
         None when it is mounted, else where to upload it: an upload that the registry has opened instead, or '' when it
         refused the mount.
         """
         path = f"blobs/uploads/?mount={digest}&from={quote(source, safe='/')}"
-        response = self.request("POST", repository, path, action="pull,push", also=source, repeat=True)
+        also = source if source != repository else None
+        response = self.request("POST", repository, path, action="pull,push", also=also, repeat=True)
         if response.status == 201:
             return None
         self.expect(response, _NOT_MOUNTED, f"{self.name}/{repository}")
@@ -210,10 +211,13 @@ class Registry:
         except UnreachableError:
             return
 
-    def put_manifest(self, repository: str, reference: str, data: bytes, media_type: str) -> bool:
+    def put_manifest(
+        self, repository: str, reference: str, data: bytes, media_type: str, *, patient: bool = True
+    ) -> bool:
         """Store a manifest under a tag or its digest; whether the registry lists its subject (referrers API).
 
-        Raises `UnsupportedManifestError` when the registry does not accept manifests like this one.
+        What a manifest names may have been stored a moment ago: unless `patient` is False, a registry that does not know
+        it is asked again. Raises `UnsupportedManifestError` when the registry does not accept manifests like this one.
         """
         limits = self.context.limits
         for attempt in range(1, limits.attempts + 1):
@@ -228,11 +232,11 @@ class Registry:
             )
             # A registry may not see at once what another request has just stored.
             unseen = response.status in (400, 404) and "_UNKNOWN" in error_text(response)
-            if not unseen or "NAME_UNKNOWN" in error_text(response) or attempt == limits.attempts:
+            if not unseen or not patient or "NAME_UNKNOWN" in error_text(response) or attempt == limits.attempts:
                 break
             limits.clock.sleep(limits.pause(attempt))
         what = f"{self.name}/{repository}:{reference}"
-        if response.status in _UNSUPPORTED and "_UNKNOWN" not in error_text(response):
+        if response.status in _UNSUPPORTED and not (patient and "_UNKNOWN" in error_text(response)):
             raise UnsupportedManifestError(
                 f"{self.name} does not accept this manifest ({response.status})",
                 details=[("where", what), ("message", error_text(response))],
