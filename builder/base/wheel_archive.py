@@ -17,6 +17,7 @@ from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
+from builder.base.pip_config import configured_index
 from builder.net.address import basic, origin, parse_address
 from builder.util.context import Context
 from builder.util.errors import InputError, MismatchError, UnreachableError
@@ -46,12 +47,13 @@ def index_endpoint() -> str | None:
     configured = os.environ.get("PIP_INDEX_URL") or os.environ.get("UV_INDEX_URL") or os.environ.get("UV_DEFAULT_INDEX")
     if configured:
         return configured
-    return _pip_index(os.environ.get("HOME", ""))
+    # Elsewhere pip has other files.
+    return configured_index() if sys.platform == "linux" else _pip_index(os.environ.get("HOME", ""))
 
 
 @cache
 def _pip_index(_home: str) -> str | None:
-    """What pip's own configuration names. Starting pip takes a third of a second: it is asked once for a home folder."""
+    """What pip itself says, asked once for a home folder."""
     done = run([sys.executable, "-m", "pip", "config", "get", "global.index-url"], timeout=60)
     return done.stdout.decode().strip() or None if done.returncode == 0 else None
 
