@@ -16,15 +16,13 @@ from builder.documents.reference import Reference
 from builder.image.built import Built
 from builder.oci.artifact import Evidence, Referrer, referrer
 from builder.oci.referrers import attach, attach_first, documents, send_document
-from builder.oci.registry.client import PARALLEL, Registry, UnsupportedManifestError
+from builder.oci.registry.client import PARALLEL, STREAMS, Registry, UnsupportedManifestError
 from builder.oci.registry.upload import at_hand, upload
 from builder.oci.types import BlobSource, Descriptor
 from builder.release.tags import held_digest, set_tag
 from builder.util.context import Context, Progress
 from builder.util.errors import MismatchError, UnreachableError
 
-# Large layers: two at once fill a line, and hold two chunks in memory.
-_STREAMS = 2
 # Below this, sending a blob costs less than asking whether the registry has it.
 _SMALL = 64 << 10
 
@@ -138,7 +136,7 @@ class _Push:
             own[image.layer.digest] = (Descriptor("", image.layer.digest, image.layer.size), image.layer.data)
             own[image.config.digest] = (image.config, image.config_bytes)
         registry, repository = self._registry, self._target.repository
-        with ThreadPoolExecutor(PARALLEL) as pool, ThreadPoolExecutor(_STREAMS) as lines:
+        with ThreadPoolExecutor(PARALLEL) as pool, ThreadPoolExecutor(STREAMS) as lines:
             mounts = [pool.submit(self._mount, each, base) for each in layers.values()]
             uploads: list[Future[Any]] = [pool.submit(self._own, blob, data) for blob, data in own.values()]
             evidence = [pool.submit(send_document, registry, repository, *each) for each in further.items()]

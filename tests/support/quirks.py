@@ -48,6 +48,9 @@ class Quirks:
     largest_chunk: int = 1 << 40
     smallest_chunk: int = 0
     empty_put: int = 201
+    largest_put: int = 1 << 40
+    put: int = 201
+    """What a PUT of more than `largest_put` bytes gets; when that is 500, what fits of it has arrived."""
     referrers: bool = True
     says_subject: bool = True
     subject: int = 201
@@ -88,6 +91,8 @@ class QuirkyRegistry:
     stale: dict[tuple[str, str], tuple[str | None, int]] = field(default_factory=dict)
     uploads: dict[str, bytearray] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
+    sizes: list[tuple[str, int]] = field(default_factory=list)
+    """Method and size of the body of each request."""
     lock: Any = field(default_factory=threading.RLock)
 
     def put_blob(self, repository: str, data: bytes) -> str:
@@ -136,6 +141,7 @@ class QuirkyRegistry:
     def serve(self, handler: Any, realm: str, storage: str) -> None:
         url = urlsplit(handler.path)
         with self.lock:
+            self.sizes.append((handler.command, len(handler.body)))
             self.requests.append(f"{handler.command} {url.path}{'?mount' if 'mount=' in url.query else ''}")
         if realm and handler.headers.get("Authorization") != "Bearer t0ken":
             handler.say(401, WWW_Authenticate=f'Bearer realm="{realm}",service="x"')
@@ -204,6 +210,10 @@ class QuirkyRegistry:
         elif handler.command == "PUT":
             if not body and self.quirks.empty_put >= 400:
                 self._error(handler, self.quirks.empty_put, "INTERNAL")
+                return
+            if len(body) > self.quirks.largest_put:
+                data += body[: self.quirks.largest_put] if self.quirks.put == 500 else b""
+                self._error(handler, self.quirks.put, "SIZE_INVALID")
                 return
             data += body
             if query["digest"][0] != f"sha256:{hashlib.sha256(data).hexdigest()}":

@@ -31,6 +31,8 @@ from builder.util.errors import InputError, MismatchError, UnreachableError
 
 ACCEPT: Final = ", ".join((OCI_INDEX, DOCKER_INDEX, OCI_MANIFEST, DOCKER_MANIFEST))
 PARALLEL: Final = 8
+STREAMS: Final = 4
+"""Large blobs that are sent at once. Where a registry takes them in chunks only, each holds one in memory."""
 _MANIFEST_LIMIT = 8 << 20
 # A registry that does not mount (or does not let this user mount) means: upload. Seen: 400 (Quay, older), 403 and 401
 # (scopes that the token server does not give), 404 (ECR, an unknown source), 405 (proxies).
@@ -53,7 +55,7 @@ class Registry:
         """How large the chunks of an upload may be, 0 for none at all; None until the registry has refused one."""
         self._endpoint = endpoint(name)
         hint = "check the network; BUILDER_REGISTRY_MIRRORS names a mirror, BUILDER_HTTP_TIMEOUT the limit in seconds"
-        self._client = Client(self.context.limits, Rules(follows=no_downgrade, hint=hint), parallel=PARALLEL)
+        self._client = Client(self.context.limits, Rules(follows=no_downgrade, hint=hint), parallel=PARALLEL + STREAMS)
         self._authenticator = Authenticator(name, self._endpoint, self._client, self.context)
 
     # --- reading ----------------------------------------------------------------------------------------------------
@@ -318,9 +320,11 @@ class Registry:
                 method, url, headers=_identity(headers), data=data, size=size, attempts=attempts,
                 rules=self._rules(scopes),
             )  # fmt: skip
-            if response.status != 401 or last or getattr(data, "once", False):
+            if response.status != 401 or last:
                 break
             self._authenticator.challenged(response, scopes, sent)
+            if getattr(data, "once", False):
+                break
         return response
 
     @contextmanager
