@@ -166,8 +166,9 @@ def used(
     return Used(seconds, cpu, peak, after[0] - before[0], after[1] - before[1])
 
 
-def timed(call: Callable[[], object]) -> Used:
+def timed(call: Callable[[], object], *, wire: Counter | None = None) -> Used:
     """A call in this process, with the processes that it starts."""
+    before = wire.taken() if wire is not None else (0, 0)
 
     def cpu() -> float:
         both = [resource.getrusage(each) for each in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
@@ -175,7 +176,9 @@ def timed(call: Callable[[], object]) -> Used:
 
     spent, begun = cpu(), time.perf_counter()
     call()
-    return Used(time.perf_counter() - begun, cpu() - spent)
+    seconds, own = time.perf_counter() - begun, cpu() - spent
+    after = wire.taken() if wire is not None else (0, 0)
+    return Used(seconds, own, 0, after[0] - before[0], after[1] - before[1])
 
 
 def pairs(

@@ -1,7 +1,7 @@
 """A proxy on a loopback port that counts what passes: bytes in both directions, and HTTP requests.
 
 It forwards bytes as they are, so that no program notices it. A request is told by its first line: the last bytes of each part are
-looked at again with the next one, since a line may be divided between them.
+looked at again with the next one, since a line may be divided between them. While a recording is asked for, it keeps what passes.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -18,12 +19,29 @@ _LONGEST = 4096
 _PIECE = 1 << 18
 
 
+@dataclass(frozen=True)
+class Part:
+    """Bytes that passed in one direction, and when."""
+
+    at: float
+    data: bytes = field(repr=False)
+
+
+@dataclass
+class Line:
+    """One connection: what went to the server, and what came back."""
+
+    out: list[Part] = field(default_factory=list)
+    back: list[Part] = field(default_factory=list)
+
+
 @dataclass
 class Counter:
-    """What passed so far."""
+    """What passed so far. `recording` gets the connections that are made while it is a list."""
 
     bytes: int = 0
     requests: int = 0
+    recording: list[Line] | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def taken(self) -> tuple[int, int]:
@@ -62,11 +80,20 @@ def _accept(server: socket.socket, target: tuple[str, int], counter: Counter) ->
             continue
         for each in (client, other):
             each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        for source, sink, asks in ((client, other, True), (other, client, False)):
-            threading.Thread(target=_forward, args=(source, sink, counter, asks), daemon=True).start()
+        line = Line()
+        if counter.recording is not None:
+            counter.recording.append(line)
+        for source, sink, kept in ((client, other, line.out), (other, client, line.back)):
+            forward = threading.Thread(
+                target=_forward, args=(source, sink, counter, kept, kept is line.out, counter.recording is not None)
+            )
+            forward.daemon = True
+            forward.start()
 
 
-def _forward(source: socket.socket, sink: socket.socket, counter: Counter, asks: bool) -> None:
+def _forward(
+    source: socket.socket, sink: socket.socket, counter: Counter, passed: list[Part], asks: bool, keeping: bool
+) -> None:
     kept = b""
     buffer = bytearray(_PIECE)
     view = memoryview(buffer)
@@ -80,6 +107,8 @@ def _forward(source: socket.socket, sink: socket.socket, counter: Counter, asks:
                 # What has been counted must not be seen again.
                 kept = seen[max(matches[-1] if matches else 0, len(seen) - _LONGEST) :]
             counter.count(size, found)
+            if keeping:
+                passed.append(Part(time.perf_counter(), bytes(view[:size])))
             sink.sendall(view[:size])
     with suppress(OSError):
         sink.shutdown(socket.SHUT_WR)

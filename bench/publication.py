@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import shutil
-import socket
+import sys
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
 
-from bench.measure import OURS, Left, Row, Used, pairs, run, used
+from bench.measure import OURS, Left, Row, Used, pairs, run, timed, used
 from bench.place import Place, published
+from bench.replay import replay, requests_of
 
 _SLOW = 2
 """Pairs of what takes more than 20 seconds; the row says how many there were."""
@@ -38,36 +40,58 @@ def _warm(place: Place) -> Iterator[Row | Left]:
         "publish a one-file change, warm",
         {
             "builder publish": lambda: _publish(place, fresh()),
+            "its own requests, bare": _replayed(place, fresh()),
             "the same, --no-evidence": lambda: _publish(place, fresh(), "--no-evidence"),
-            "as many HEAD requests": _replayed(place, fresh()),
+            **_crane(place, fresh),
         },
+        times=9,
+    )
+    yield pairs(
+        "publish a one-file change, warm, --no-evidence",
+        {
+            "builder publish --no-evidence": lambda: _publish(place, fresh(), "--no-evidence"),
+            "its own requests, bare": _replayed(place, fresh(), "--no-evidence"),
+            "python -c pass": lambda: used(sys.executable, "-c", "pass"),
+        },
+        times=9,
     )
     again = fresh()
     _publish(place, again)
-    yield pairs("publish again, nothing new", {"builder publish": lambda: _publish(place, again)})
-    yield Left("crane append and mutate", "crane is in neither Debian 12 nor PyPI")
+    yield pairs("publish again, nothing new", {"builder publish": lambda: _publish(place, again)}, times=9)
+    if not shutil.which("crane"):
+        yield Left("crane append and mutate", "crane is not on the PATH; it is in neither Debian 12 nor PyPI")
 
 
-def _replayed(place: Place, target: str) -> Callable[[], Used]:
-    """As many bare requests one after another on one connection as a publication makes."""
-    wanted = _publish(place, target).requests
+def _replayed(place: Place, target: str, *options: str) -> Callable[[], Used]:
+    """The requests of one publication, again and again, each time to a repository of its own."""
+    place.wire.recording = []
+    _publish(place, target, *options)
+    lines, place.wire.recording = place.wire.recording, None
+    requests = requests_of(lines)
+    name = target.removeprefix(f"{place.host}/")
+    number = count()
 
     def call() -> Used:
-        from bench.measure import timed
-
-        def ask() -> None:
-            name, _, port = place.host.partition(":")
-            with socket.create_connection((name, int(port))) as connection, connection.makefile("rb") as answers:
-                for _ in range(wanted):
-                    connection.sendall(
-                        f"HEAD /v2/vllm/base/manifests/v1 HTTP/1.1\r\nHost: {place.host}\r\n\r\n".encode()
-                    )
-                    while answers.readline().strip():
-                        pass
-
-        return timed(ask)
+        return timed(lambda: replay(requests, place.host, name, f"{name}-{next(number)}"), wire=place.wire)
 
     return call
+
+
+def _crane(place: Place, fresh: Callable[[], str]) -> dict[str, Callable[[], Used]]:
+    """The layer alone, appended to the base by crane, and one label: no check, and no evidence."""
+    if not shutil.which("crane"):
+        return {}
+    done = run(*OURS, "build", "small", "--engine", "oci", "--json", cwd=place.project, env=place.env)
+    layer = place.project / "dist/small/blobs/sha256" / json.loads(done)["layer"]["digest"][7:]
+
+    def call() -> Used:
+        target = fresh()
+        script = (
+            f"crane append -b {place.host}/vllm/base:v1 -f {layer} -t {target}:x && crane mutate --label a=b {target}:x"
+        )
+        return used("sh", "-c", script, wire=place.wire)
+
+    return {"crane append and mutate": call}
 
 
 def _verified(place: Place) -> Iterator[Row | Left]:
@@ -109,9 +133,16 @@ def _elsewhere(place: Place) -> Iterator[Row | Left]:
                 wire=place.wire,
             )  # fmt: skip
 
+    def crane() -> Used:
+        with registry(place.folder / f"other{next(number)}") as host:
+            return used("crane", "cp", f"{place.host}/vllm/base:v1", f"{host}/team/copy:v1", wire=place.wire)
+
+    peers = {"skopeo copy": _tidied(place, skopeo)} | (
+        {"crane cp": _tidied(place, crane)} if shutil.which("crane") else {}
+    )
     yield pairs(
         "publish to another registry, the base streamed",
-        {"builder publish": _tidied(place, ours), "skopeo copy": _tidied(place, skopeo)},
+        {"builder publish": _tidied(place, ours), **peers},
         times=3,
         warm=False,
         note="3 pairs, no warm-up",

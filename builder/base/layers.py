@@ -55,6 +55,11 @@ def snapshot(
     return made
 
 
+def has_index(descriptor: Descriptor) -> bool:
+    """Whether an index of a layer is in the cache, whatever was kept of the layer."""
+    return any(cache_dir("layers").glob(f"{descriptor.digest.removeprefix('sha256:')}-*.zip"))
+
+
 def _stream(
     descriptor: Descriptor,
     open_blob: Callable[[Descriptor], AbstractContextManager[Iterator[bytes]]],

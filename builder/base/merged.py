@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import PurePosixPath
 
 from builder.base.filter import Filter
 from builder.base.snapshot import LayerEntry, Snapshot
@@ -47,6 +46,8 @@ class MergedLayers:
         self._snapshots: dict[int, Snapshot] = {}
         self._extra: dict[int, frozenset[str]] = {}
         self._next = len(self._layers) - 1
+        self._paths: set[str] | None = None
+        self._names: dict[str, set[str]] = {}
 
     # --- reading ----------------------------------------------------------------------------------------------------
 
@@ -70,7 +71,24 @@ class MergedLayers:
     @property
     def paths(self) -> set[str]:
         """Every path that some layer has an entry for; whether it is still there is for `entry` to say."""
-        return {path for snapshot in self._snapshots.values() for path in snapshot.entries}
+        if self._paths is None:
+            self._paths = {path for snapshot in self._snapshots.values() for path in snapshot.entries}
+        return self._paths
+
+    def _listed(self, folder: str) -> Collection[str]:
+        """The names directly inside a folder, of all entries. All folders are listed at once: many are asked for."""
+        if not self._names:
+            self._names = {"": set()}
+            for path in self.paths:
+                rest = path
+                while rest:
+                    above, _, name = rest.rpartition("/")
+                    known = self._names.setdefault(above, set())
+                    if name in known:
+                        break
+                    known.add(name)
+                    rest = above
+        return self._names.get(folder, ())
 
     def _take(self, index: int) -> None:
         if index in self._snapshots:
@@ -81,6 +99,7 @@ class MergedLayers:
         wanted = self._wanted.with_extra(extra) if extra else self._wanted
         found = self._read(index, self._layers[index], wanted)
         self._snapshots[index] = found
+        self._paths, self._names = None, {}
         targets = frozenset(entry.target for entry in found.entries.values() if entry.kind == "hardlink")
         if targets:
             self._ask_below(index, targets)
@@ -97,11 +116,11 @@ class MergedLayers:
 
     def find(self, path: str, *, below: int | None = None) -> Finding:
         """What the layers have at a path: those below the place `below`, or all. Raises as `entry` does."""
-        parents = _parents(path)
+        folders = parents(path)
         for index in sorted(self._snapshots, reverse=True):
             if below is not None and index >= below:
                 continue
-            found = self._in_layer(index, path, parents)
+            found = self._in_layer(index, path, folders)
             if found is not None:
                 return found
         return _NOTHING
@@ -110,7 +129,7 @@ class MergedLayers:
         """Whether no layer that was not read yet can say otherwise. The bottom layer may be read before those above it."""
         return finding.layer > self._next
 
-    def _in_layer(self, index: int, path: str, parents: Sequence[str]) -> Finding | None:
+    def _in_layer(self, index: int, path: str, folders: Sequence[str]) -> Finding | None:
         """What one layer has at a path, or None when the layers below decide."""
         snapshot = self._snapshots[index]
         entry = snapshot.entries.get(path)
@@ -119,11 +138,11 @@ class MergedLayers:
         if entry is None and path in snapshot.folders:
             entry = _FOLDER
         if entry is not None:
-            self._refuse_through_link(snapshot, path, parents)
+            self._refuse_through_link(snapshot, path, folders)
             return Finding(entry, index)
         if path in snapshot.removed:
             return Finding(None, index)
-        for parent in parents:
+        for parent in folders:
             if parent in snapshot.removed or parent in snapshot.opaque:
                 return Finding(None, index)
             above = snapshot.entries.get(parent)
@@ -131,8 +150,8 @@ class MergedLayers:
                 return Finding(None, index)
         return Finding(None, index) if "." in snapshot.opaque else None
 
-    def _refuse_through_link(self, snapshot: Snapshot, path: str, parents: Iterable[str]) -> None:
-        for parent in parents:
+    def _refuse_through_link(self, snapshot: Snapshot, path: str, folders: Iterable[str]) -> None:
+        for parent in folders:
             above = snapshot.entries.get(parent)
             if (above is not None and above.kind not in ("directory",)) or (above is None and parent in snapshot.files):
                 raise InputError(
@@ -172,7 +191,7 @@ class MergedLayers:
 
     def link_above(self, path: str) -> str | None:
         """The first folder above a path that is a link, or another entry that is not a folder."""
-        for parent in reversed(_parents(path)):
+        for parent in reversed(parents(path)):
             found = self.find(parent).entry
             if found is not None and found.kind != "directory":
                 return parent
@@ -181,10 +200,7 @@ class MergedLayers:
     def names(self, folder: str) -> Mapping[str, LayerEntry]:
         """What is directly inside a folder, by name."""
         prefix = f"{folder}/" if folder else ""
-        found: Collection[str] = {
-            path.removeprefix(prefix).split("/")[0] for path in self.paths if path.startswith(prefix)
-        }
-        entries = {name: self.entry(prefix + name) for name in sorted(found)}
+        entries = {name: self.entry(prefix + name) for name in sorted(self._listed(folder))}
         return {name: entry for name, entry in entries.items() if entry is not None}
 
 
@@ -192,6 +208,9 @@ def _word(entry: LayerEntry | None) -> str:
     return "link" if entry is not None and entry.kind == "symlink" else "file"
 
 
-def _parents(path: str) -> list[str]:
+def parents(path: str) -> list[str]:
     """The folders above a path, the nearest first."""
-    return [str(parent) for parent in PurePosixPath(path).parents if str(parent) != "."]
+    found = []
+    while path := path.rpartition("/")[0]:
+        found.append(path)
+    return found

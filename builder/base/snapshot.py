@@ -11,6 +11,7 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -45,6 +46,7 @@ class PathSet:
         return cls(array("Q", sorted(hashes)))
 
     @staticmethod
+    @lru_cache(1 << 16)
     def hash(path: str) -> int:
         return int.from_bytes(
             hashlib.blake2b(path.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "little"

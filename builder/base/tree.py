@@ -13,11 +13,10 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
-from pathlib import PurePosixPath
 
 from builder.base.filter import Filter
 from builder.base.interpreter import Interpreter, find_interpreter, first_places, is_plain, path_files, resolve
-from builder.base.merged import MergedLayers
+from builder.base.merged import MergedLayers, parents
 from builder.base.model import BaseFile, Distribution, EntryKind
 from builder.base.record import read_record
 from builder.base.snapshot import LayerEntry, Snapshot
@@ -125,7 +124,7 @@ class LayeredTree:
 
     def _linked_parent(self, path: str) -> BaseFile | None:
         """The first parent below the package root that is not a folder."""
-        for parent in [str(each) for each in PurePosixPath(path).parents if str(each) != "."][::-1]:
+        for parent in reversed(parents(path)):
             entry = self._merged.entry(f"{self.root}/{parent}")
             if entry is not None and entry.kind == "symlink":
                 return BaseFile(parent, "symlink", entry.mode, target=entry.target)

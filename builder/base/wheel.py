@@ -9,10 +9,9 @@ from __future__ import annotations
 import json
 import re
 import tempfile
-import weakref
 import zipfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,13 +24,11 @@ from builder.base.wheel_archive import (
     TIMEOUT,
     WheelLink,
     download,
-    errors_named,
     in_order,
     index_endpoint,
     index_session,
     local_path,
     open_wheel,
-    opened_wheel,
     other_wheel,
 )
 from builder.base.wheel_index import MEMBER_LIMIT, WheelIndex, index_of, read_index, write_index
@@ -98,12 +95,12 @@ class WheelBase:
     def tree(self, platform: Platform, package: str, *further: str, listing: bool = False) -> PackageTree:  # noqa: ARG002
         links = self._links(platform)
         if len(links) == 1 and not further:
-            return WheelTree(links[0], package, offline=self._context.offline)
+            return WheelTree(links[0], package, context=self._context)
         return together({each: self._tree_of(each, links) for each in (package, *further)}, self.reference)
 
     def every(self, platform: Platform) -> list[WheelTree]:
         """The tree of each wheel, to read what its distribution says of itself."""
-        return [WheelTree(link, "", offline=self._context.offline) for link in self._links(platform)]
+        return [WheelTree(link, "", context=self._context) for link in self._links(platform)]
 
     def check(self, platform: Platform) -> None:
         """Read every wheel whole, once per wheel, and check it; its tree then takes nothing that is not bound to it.
@@ -115,7 +112,7 @@ class WheelBase:
 
     def _tree_of(self, package: str, links: Sequence[WheelLink]) -> WheelTree:
         """The tree of the one wheel that has a package. Raises `InputError` when none has it, or several do."""
-        trees = [WheelTree(link, package, offline=self._context.offline) for link in links]
+        trees = [WheelTree(link, package, context=self._context) for link in links]
         found = [(link, tree) for link, tree in zip(links, trees, strict=True) if tree.has(package)]
         if len(found) != 1:
             raise InputError(
@@ -128,7 +125,7 @@ class WheelBase:
             )
         (_, chosen), *_ = found
         return WheelTree(
-            chosen.link, package, offline=self._context.offline, beside=[tree for tree in trees if tree is not chosen]
+            chosen.link, package, context=self._context, beside=[tree for tree in trees if tree is not chosen]
         )
 
     def checked(self, platform: Platform) -> bool:
@@ -261,7 +258,7 @@ def check_wheel(link: WheelLink, *, context: Context) -> WheelIndex:
     if link.url.startswith("file:"):
         if file_sha256(local_path(link)) != link.sha256:
             raise other_wheel(link, "another digest")
-        with open_wheel(link) as archive:
+        with open_wheel(link, context=context) as archive:
             found = index_of(archive, link.filename)
     else:
         if context.offline:
@@ -287,35 +284,25 @@ class WheelTree:
     python = OFFICIAL_PYTHON
 
     def __init__(
-        self, link: WheelLink, package: str, *, offline: bool = False, beside: Sequence[WheelTree] = ()
+        self,
+        link: WheelLink,
+        package: str,
+        *,
+        context: Context | None = None,
+        beside: Sequence[WheelTree] = (),
+        by_range: bool = False,
     ) -> None:
+        """With `by_range`, reading raises `RangesRefusedError` where the whole wheel would have to be downloaded."""
         self.link = link
         self._beside = beside
         self._package = package
-        self._offline = offline
+        self._context = context or Context()
+        self._by_range = by_range
         self._index: WheelIndex | None = None
         self._known: dict[str, bytes] = {}
-        self._kept: tuple[zipfile.ZipFile, ExitStack] | None = None
 
-    @contextmanager
-    def _archive(self) -> Iterator[zipfile.ZipFile]:
-        """The wheel, opened once: its list of members is read with it, and is larger than most of what is read then.
-
-        After an error it is opened anew.
-        """
-        try:
-            with errors_named(self.link):
-                if self._kept is None:
-                    with ExitStack() as stack:
-                        archive = stack.enter_context(opened_wheel(self.link))
-                        self._kept = archive, stack.pop_all()
-                    weakref.finalize(self, self._kept[1].close)
-                yield self._kept[0]
-        except BaseException:
-            if self._kept is not None:
-                self._kept[1].close()
-            self._kept = None
-            raise
+    def _archive(self) -> AbstractContextManager[zipfile.ZipFile]:
+        return open_wheel(self.link, context=self._context, by_range=self._by_range)
 
     @property
     def distribution(self) -> Distribution:
@@ -334,7 +321,7 @@ class WheelTree:
                 self._known[path] = kept
                 wanted.remove(path)
         if wanted:
-            if self._offline and not self.link.url.startswith("file:"):
+            if self._context.offline and not self.link.url.startswith("file:"):
                 raise InputError(
                     f"--offline: {len(wanted)} files of {self.link.filename} are not in the cache",
                     details=[("missing", ", ".join(sorted(wanted)[:5]))],
@@ -377,7 +364,7 @@ class WheelTree:
         index = self._members()
         path = f"{index.dist_info}/{name}"
         if path in index.members and path not in self._known:
-            with open_wheel(self.link) as archive:
+            with self._archive() as archive:
                 self._known[path] = self._read_member(archive, path, index)
         return self._known.get(path, b"")
 

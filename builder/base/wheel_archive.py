@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
+import threading
+import weakref
 import zipfile
 import zlib
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
@@ -17,6 +19,7 @@ from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
+from builder.base.pip_config import configured_index
 from builder.net.address import basic, origin, parse_address
 from builder.util.context import Context
 from builder.util.errors import InputError, MismatchError, UnreachableError
@@ -30,6 +33,14 @@ TIMEOUT = 60.0
 _WHEEL_LIMIT = 8 << 30
 # Bytes that are read in vain rather than asking once more. vLLM's 49 sources for a lint: 11 ranges with 376 kB, not 49 with 239.
 _NEAR = 64 << 10
+# A wheel's list of members and its RECORD are its last bytes: 491 kB of vLLM 0.20.0, with one request.
+_TAIL = 512 << 10
+
+
+_READING = threading.RLock()
+_OPENED: dict[int, dict[WheelLink, tuple[zipfile.ZipFile, ExitStack]]] = {}
+"""The open wheels of each context, by its `id`."""
+_TO_CHECK = "it is checked against its digest"
 
 
 @dataclass(frozen=True)
@@ -46,12 +57,13 @@ def index_endpoint() -> str | None:
     configured = os.environ.get("PIP_INDEX_URL") or os.environ.get("UV_INDEX_URL") or os.environ.get("UV_DEFAULT_INDEX")
     if configured:
         return configured
-    return _pip_index(os.environ.get("HOME", ""))
+    # Elsewhere pip has other files.
+    return configured_index() if sys.platform == "linux" else _pip_index(os.environ.get("HOME", ""))
 
 
 @cache
 def _pip_index(_home: str) -> str | None:
-    """What pip's own configuration names. Starting pip takes a third of a second: it is asked once for a home folder."""
+    """What pip itself says, asked once for a home folder."""
     done = run([sys.executable, "-m", "pip", "config", "get", "global.index-url"], timeout=60)
     return done.stdout.decode().strip() or None if done.returncode == 0 else None
 
@@ -76,17 +88,43 @@ def index_session() -> requests.Session:
     return session
 
 
-@contextmanager
-def open_wheel(link: WheelLink) -> Iterator[zipfile.ZipFile]:
-    """The wheel as a zip whose members are read by range; a server without ranges costs one download into the cache."""
-    with errors_named(link), opened_wheel(link) as archive:
-        yield archive
+class RangesRefusedError(UnreachableError):
+    """A server gives a wheel only as a whole: `size` bytes of it."""
+
+    size = 0
 
 
 @contextmanager
-def opened_wheel(link: WheelLink) -> Iterator[zipfile.ZipFile]:
-    from remotezip import RangeNotSupported, RemoteZip
+def open_wheel(link: WheelLink, *, context: Context, by_range: bool = False) -> Iterator[zipfile.ZipFile]:
+    """The wheel as a zip whose members are read by range; a server without ranges costs one download into the cache.
 
+    It is kept open for everybody who has the same context, one reader at a time: its list of members is larger than most
+    of what is read then. After an error it is opened anew. With `by_range`, raises `RangesRefusedError` instead of a download.
+    """
+    with _READING, errors_named(link):
+        opened = _OPENED.get(id(context))
+        if opened is None:
+            opened = _OPENED[id(context)] = {}
+            weakref.finalize(context, _close, id(context))
+        try:
+            if link not in opened:
+                with ExitStack() as stack:
+                    archive = stack.enter_context(_open(link, context=context, by_range=by_range))
+                    opened[link] = archive, stack.pop_all()
+            yield opened[link][0]
+        except BaseException:
+            if link in opened:
+                opened.pop(link)[1].close()
+            raise
+
+
+def _close(owner: int) -> None:
+    for _, stack in _OPENED.pop(owner, {}).values():
+        stack.close()
+
+
+@contextmanager
+def _open(link: WheelLink, *, context: Context, by_range: bool) -> Iterator[zipfile.ZipFile]:
     if link.url.startswith("file:"):
         with zipfile.ZipFile(local_path(link)) as archive:
             yield archive
@@ -94,22 +132,42 @@ def opened_wheel(link: WheelLink) -> Iterator[zipfile.ZipFile]:
     # One connection for all members: many small ranges are asked for, one after another.
     with index_session() as session:
         try:
-            remote = RemoteZip(link.url, session=session, timeout=TIMEOUT)
-        except RangeNotSupported:
-            remote = zipfile.ZipFile(_downloaded(link))
+            remote = _remote(link, session)
+        except RangesRefusedError:
+            if by_range and not (cache_dir("wheels") / link.filename).is_file():
+                raise
+            why = f"{urlsplit(link.url).hostname} gives no parts of it"
+            remote = zipfile.ZipFile(wheel_file(link, context=context, why=why))
         with remote as archive:
             yield archive
+
+
+def _remote(link: WheelLink, session: requests.Session) -> zipfile.ZipFile:
+    from remotezip import RemoteFetcher, RemoteZip
+
+    class Fetcher(RemoteFetcher):  # type: ignore[misc]
+        def _request(self, options: dict[str, Any]) -> tuple[Any, str]:
+            response = session.get(link.url, stream=True, **options)
+            response.raise_for_status()
+            if "Content-Range" in response.headers:
+                return response.raw, response.headers["Content-Range"]
+            # Closed at once: it is the whole wheel that comes now.
+            response.close()
+            refused = RangesRefusedError(f"{link.filename} is not given in parts")
+            length = response.headers.get("Content-Length", "")
+            refused.size = int(length) if length.isdigit() else 0
+            raise refused
+
+    archive: zipfile.ZipFile = RemoteZip(link.url, initial_buffer_size=_TAIL, fetcher=Fetcher, timeout=TIMEOUT)
+    return archive
 
 
 @contextmanager
 def errors_named(link: WheelLink) -> Iterator[None]:
     """What reading a wheel raises, as errors that name it."""
-    import requests
-    from remotezip import RemoteIOError
-
     try:
         yield
-    except (requests.RequestException, RemoteIOError) as error:
+    except _lost(link) as error:
         raise UnreachableError(
             f"cannot read {link.filename}: {type(error).__name__}",
             details=[("from", urlsplit(link.url).hostname or "")],
@@ -119,6 +177,16 @@ def errors_named(link: WheelLink) -> Iterator[None]:
         raise InputError(
             f"{link.filename} is not a whole zip file: {error}", hint="download or build it again"
         ) from error
+
+
+def _lost(link: WheelLink) -> tuple[type[Exception], ...]:
+    """What reading a wheel raises when its server does not give it."""
+    if link.url.startswith("file:"):
+        return ()
+    import requests
+    from remotezip import RemoteIOError
+
+    return requests.RequestException, RemoteIOError
 
 
 def in_order(archive: zipfile.ZipFile, paths: Collection[str]) -> list[str]:
@@ -149,8 +217,8 @@ def local_path(link: WheelLink) -> Path:
     return Path(url2pathname(urlsplit(link.url).path))
 
 
-def download(link: WheelLink, stream: IO[bytes], context: Context) -> None:
-    """Read a whole wheel into `stream`, with its progress shown. Raises `MismatchError` for other content."""
+def download(link: WheelLink, stream: IO[bytes], context: Context, *, why: str = _TO_CHECK) -> None:
+    """Read a whole wheel into `stream`, with its progress shown, and why it is read. Raises `MismatchError` for other content."""
     import requests
 
     digest = hashlib.sha256()
@@ -160,7 +228,7 @@ def download(link: WheelLink, stream: IO[bytes], context: Context) -> None:
             length = response.headers.get("Content-Length", "")
             total = int(length) if length.isdigit() else None
             size = f" ({total / 1e6:,.0f} MB)" if total is not None else ""
-            context.console.say(f"reading {link.filename}{size} once, to check it against its digest")
+            context.console.say(f"reading {link.filename}{size} once: {why}")
             with context.console.progress(f"checking {link.filename}", total=total) as bar:
                 for chunk in response.iter_content(1 << 20):
                     digest.update(chunk)
@@ -187,11 +255,7 @@ def other_wheel(link: WheelLink, found: str) -> MismatchError:
     )
 
 
-def _downloaded(link: WheelLink) -> Path:
-    return wheel_file(link, context=Context())
-
-
-def wheel_file(link: WheelLink, *, context: Context) -> Path:
+def wheel_file(link: WheelLink, *, context: Context, why: str = _TO_CHECK) -> Path:
     """The whole wheel as a file, checked against its digest: local, from the cache, or downloaded into it."""
     path = local_path(link) if link.url.startswith("file:") else cache_dir("wheels") / link.filename
     if path.is_file() and file_sha256(path) == link.sha256:
@@ -201,5 +265,5 @@ def wheel_file(link: WheelLink, *, context: Context) -> Path:
     if context.offline:
         raise InputError(f"--offline: {link.filename} is not in the cache", hint="run once with the network")
     with replacing(path) as stream:
-        download(link, stream, context)
+        download(link, stream, context, why=why)
     return path

@@ -15,8 +15,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from requests.utils import parse_header_links
-
 from builder.net.address import Address, host_of, keeps_secrets, origin, parse_address
 from builder.net.client import Client, NoResponseError, RefusedError, Response, Rules, no_downgrade
 from builder.util.context import Context
@@ -218,5 +216,7 @@ def _stored_token() -> str:
 
 
 def _next_page(response: Response) -> str | None:
+    from requests.utils import parse_header_links
+
     links = parse_header_links(response.headers.get("Link", ""))
     return next((each["url"] for each in links if each.get("rel") == "next"), None)

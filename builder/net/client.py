@@ -15,16 +15,18 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
-from typing import Any, Final, NoReturn
+from threading import Lock
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 from urllib.parse import urljoin
 
-import requests
-
 from builder.net.address import host_of, origin
-from builder.net.transport import BROKEN, Watch, open_session
+from builder.net.transport import Watch, broken, open_session
 from builder.util.errors import UnreachableError
 from builder.util.limits import Limits
 from builder.util.redact import without_secrets
+
+if TYPE_CHECKING:
+    import requests
 
 ERROR_SIZE: Final = 64 << 10
 """Bytes that are read of a response that is not a success."""
@@ -124,11 +126,21 @@ class Client:
     def __init__(self, limits: Limits, rules: Rules = Rules(), *, parallel: int = 8) -> None:
         self.limits = limits
         self.rules = rules
-        self._session = open_session(parallel)
+        self._parallel = parallel
+        self._kept: requests.Session | None = None
+        self._opening = Lock()
+
+    def _session(self) -> requests.Session:
+        """Opened by the first request, once for all threads."""
+        with self._opening:
+            if self._kept is None:
+                self._kept = open_session(self._parallel)
+            return self._kept
 
     def close(self) -> None:
         """Close the connections that are kept open."""
-        self._session.close()
+        if self._kept is not None:
+            self._kept.close()
 
     def send(
         self,
@@ -212,7 +224,7 @@ class Client:
                     yield chunk
                     return
                 yield chunk
-        except BROKEN as error:
+        except broken() as error:
             self._broken(url, error, watch)
         if watch.late:
             self._broken(url, None, watch)
@@ -242,7 +254,7 @@ class Client:
             except NoResponseError as error:
                 if attempt == attempts or error.late:
                     raise
-            except (ValueError, *BROKEN) as error:
+            except broken(ValueError) as error:
                 # A ValueError comes from urllib3 and requests for addresses that they cannot read.
                 if attempt == attempts or watch.late:
                     self._broken(url, error, watch)
@@ -289,7 +301,7 @@ class Client:
     ) -> requests.Response:
         authorization = rules.authorization(url)
         extra = {"Authorization": authorization} if authorization else {}
-        return self._session.request(
+        return self._session().request(
             method, url, headers={**(headers or {}), **extra}, data=data, stream=True, allow_redirects=False,
             timeout=(self.limits.connect, self.limits.silence), auth=_as_it_is,
         )  # fmt: skip
@@ -349,6 +361,8 @@ def _path(url: str) -> str:
 
 def _kind(error: Exception | None) -> str:
     """The class of an error, and not its text: that has the URL, and a query may have secrets."""
+    import requests
+
     reason = getattr(error, "args", [None])[0] if isinstance(error, requests.ConnectionError) else None
     inner = getattr(reason, "reason", None) if reason is not None else None
     return type(inner if isinstance(inner, Exception) else error).__name__

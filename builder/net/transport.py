@@ -2,6 +2,8 @@
 
 A timeout of a socket sees silence alone. A server that sends one byte of a header now and then is never silent, so the
 clock's alarm shuts the connection down, whatever the reading side waits for (TLS handshake included).
+
+requests and urllib3 take a tenth of a second to import: a command that asks nobody does not wait for them.
 """
 
 from __future__ import annotations
@@ -11,19 +13,14 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from typing import Any
-
-import requests
-import urllib3.connection
-import urllib3.connectionpool
-import urllib3.exceptions
-from requests.adapters import HTTPAdapter
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 from builder import __version__
 from builder.util.limits import Limits
 
-BROKEN = (requests.RequestException, urllib3.exceptions.HTTPError, OSError)
-"""What requests and urllib3 raise when a connection does not hold."""
+if TYPE_CHECKING:
+    import requests
 
 _current: ContextVar[Watch | None] = ContextVar("watch", default=None)
 
@@ -83,42 +80,57 @@ class _Watched:
         super().request(*arguments, **options)  # type: ignore[misc]
 
 
-class _Connection(_Watched, urllib3.connection.HTTPConnection):
-    pass
+@cache
+def broken(*further: type[Exception]) -> tuple[type[Exception], ...]:
+    """What requests and urllib3 raise when a connection does not hold, and `further` besides."""
+    import requests
+    import urllib3.exceptions
+
+    return (*further, requests.RequestException, urllib3.exceptions.HTTPError, OSError)
 
 
-class _SecureConnection(_Watched, urllib3.connection.HTTPSConnection):
-    pass
+@cache
+def _session_type() -> type[requests.Session]:
+    import requests
+    import urllib3.connection
+    import urllib3.connectionpool
+    from requests.adapters import HTTPAdapter
 
+    class Connection(_Watched, urllib3.connection.HTTPConnection):
+        pass
 
-class _Pool(urllib3.connectionpool.HTTPConnectionPool):
-    ConnectionCls = _Connection
+    class SecureConnection(_Watched, urllib3.connection.HTTPSConnection):
+        pass
 
+    class Pool(urllib3.connectionpool.HTTPConnectionPool):
+        ConnectionCls = Connection
 
-class _SecurePool(urllib3.connectionpool.HTTPSConnectionPool):
-    ConnectionCls = _SecureConnection
+    class SecurePool(urllib3.connectionpool.HTTPSConnectionPool):
+        ConnectionCls = SecureConnection
 
+    class Adapter(HTTPAdapter):
+        def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
+            super().init_poolmanager(*arguments, **options)
+            self.poolmanager.pool_classes_by_scheme = {"http": Pool, "https": SecurePool}
 
-class _Adapter(HTTPAdapter):
-    def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
-        super().init_poolmanager(*arguments, **options)
-        self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _SecurePool}
+        def proxy_manager_for(self, *arguments: Any, **options: Any) -> Any:
+            manager = super().proxy_manager_for(*arguments, **options)
+            manager.pool_classes_by_scheme = {"http": Pool, "https": SecurePool}
+            return manager
 
-    def proxy_manager_for(self, *arguments: Any, **options: Any) -> Any:
-        manager = super().proxy_manager_for(*arguments, **options)
-        manager.pool_classes_by_scheme = {"http": _Pool, "https": _SecurePool}
-        return manager
+    class Session(requests.Session):
+        def __init__(self, parallel: int) -> None:
+            super().__init__()
+            self.headers["User-Agent"] = f"overlay-image-builder/{__version__}"
+            for scheme in ("http://", "https://"):
+                self.mount(scheme, Adapter(pool_maxsize=parallel))
 
+        def get_redirect_target(self, resp: requests.Response) -> None:
+            """Nowhere: the client follows redirects itself. requests would read the whole body of one, however long it is."""
 
-class _Session(requests.Session):
-    def get_redirect_target(self, resp: requests.Response) -> None:
-        """Nowhere: the client follows redirects itself. requests would read the whole body of one, however long it is."""
+    return Session
 
 
 def open_session(parallel: int) -> requests.Session:
     """A session whose connections can be hung up, with up to `parallel` kept open for each host."""
-    session = _Session()
-    session.headers["User-Agent"] = f"overlay-image-builder/{__version__}"
-    for scheme in ("http://", "https://"):
-        session.mount(scheme, _Adapter(pool_maxsize=parallel))
-    return session
+    return _session_type()(parallel)  # type: ignore[call-arg]

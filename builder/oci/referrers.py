@@ -7,8 +7,8 @@ what refers to the manifest. Two publishers can write that tag at once, so it is
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any
 
 from builder.oci.artifact import Referrer
@@ -33,31 +33,77 @@ def attach(registry: Registry, repository: str, referrers: Sequence[Referrer]) -
     for each in referrers:
         by_subject.setdefault(each.subject, []).append(each)
     missing: list[Referrer] = []
-    with_api: set[str] = set()
+    with_api: dict[str, bool] = {}
     for subject, group in by_subject.items():
         listed_by_api = registry.referrers(repository, subject)
-        with_api |= {subject} if listed_by_api is not None else set()
+        with_api[subject] = listed_by_api is not None
         missing += _absent(registry, repository, subject, group, listed_by_api)
-    # Several referrers share the empty config.
-    blobs = {digest: data for each in missing for digest, data in each.blobs.items()}
+    with ThreadPoolExecutor(PARALLEL) as pool:
+        sent = list(pool.map(lambda blob: send_document(registry, repository, *blob), documents(missing).items()))
+        return sum(sent) + _attach(pool, registry, repository, missing, with_api.__getitem__, None)
+
+
+def attach_first(
+    pool: Executor, registry: Registry, repository: str, referrers: Sequence[Referrer], subjects: Callable[[], None]
+) -> int:
+    """Store the manifests of referrers that nobody can have stored before, and whose documents are there; their bytes.
+
+    Nothing is asked first, and their subjects need not be there (distribution spec 1.1, "Pushing Manifests with Subject"):
+    `subjects` stores these, and is called for a registry that refuses a referrer without. Raises as `attach` does.
+    """
+
+    def has_api(subject: str) -> bool:
+        return registry.referrers(repository, subject) is not None
+
+    return _attach(pool, registry, repository, referrers, has_api, subjects)
+
+
+def documents(referrers: Iterable[Referrer]) -> dict[str, bytes]:
+    """The blobs of referrers by digest. Several referrers share the empty config, and some a document."""
+    return {digest: data for each in referrers for digest, data in each.blobs.items()}
+
+
+def send_document(registry: Registry, repository: str, digest: str, data: bytes) -> int:
+    """Send a blob of a referrer; the bytes that went up. Only what many share is likely to be present."""
+    location = registry.mount(repository, digest, repository) if len(data) <= _SHARED else ""
+    if location is None:
+        return 0
+    upload(registry, repository, Descriptor("", digest, len(data)), at_hand(data), location=location or None)
+    return len(data)
+
+
+def _attach(
+    pool: Executor,
+    registry: Registry,
+    repository: str,
+    referrers: Sequence[Referrer],
+    has_api: Callable[[str], bool],
+    subjects: Callable[[], None] | None,
+) -> int:
     try:
-        with ThreadPoolExecutor(PARALLEL) as pool:
-            sent = list(pool.map(lambda blob: _store_blob(registry, repository, *blob), blobs.items()))
-            listed = list(pool.map(lambda each: _store(registry, repository, each), missing))
+        try:
+            said = list(pool.map(lambda each: _store(registry, repository, each, subjects is None), referrers))
+        except UnsupportedManifestError:
+            if subjects is None:
+                raise
+            subjects()
+            said = list(pool.map(lambda each: _store(registry, repository, each, True), referrers))
+        listed = {each.subject: True for each in referrers}
+        for each, known in zip(referrers, said, strict=True):
+            listed[each.subject] &= known
         # ECR sends the header of a registry that lists referrers although it does not (sigstore/sigstore-js#1183).
-        unlisted = [
-            each for each, known in zip(missing, listed, strict=True) if not (known and each.subject in with_api)
-        ]
-        for subject in {each.subject: None for each in unlisted}:
-            new = [each.descriptor for each in unlisted if each.subject == subject]
-            _list_by_tag(registry, repository, subject, new)
+        unlisted = [subject for subject, known in listed.items() if not (known and has_api(subject))]
+        for subject in unlisted:
+            _list_by_tag(
+                registry, repository, subject, [each.descriptor for each in referrers if each.subject == subject]
+            )
     except UnsupportedManifestError as error:
         raise UnreachableError(
             f"{registry.name} does not accept evidence: a manifest with `artifactType` and `subject`, or the list of them",
             details=error.details,
             hint="publish with --no-evidence, or let the registry's administrator allow OCI artifacts",
         ) from error
-    return sum(sent) + sum(len(each.manifest) for each in missing)
+    return sum(len(each.manifest) for each in referrers)
 
 
 def _absent(
@@ -68,30 +114,25 @@ def _absent(
     by_api: list[dict[str, Any]] | None,
 ) -> list[Referrer]:
     """Those of `wanted` that are not attached yet."""
-    listed = by_api if by_api is not None else _listed_by_tag(registry, repository, subject)
-    known = {each.get("digest") for each in listed}
-
-    def absent(each: Referrer) -> bool:
-        if each.descriptor.digest not in known:
-            return True
-        # A tag may list what somebody has deleted.
-        return by_api is None and registry.has_manifest(repository, each.descriptor.digest) is None
-
+    if by_api is not None:
+        return _others(by_api, wanted)
     with ThreadPoolExecutor(PARALLEL) as pool:
-        return [each for each, missing in zip(wanted, pool.map(absent, wanted), strict=True) if missing]
+        listed = pool.submit(_listed_by_tag, registry, repository, subject)
+        # A tag may list what somebody has deleted: each is looked for, all at once with the list itself.
+        held = pool.map(lambda each: registry.has_manifest(repository, each.descriptor.digest), wanted)
+        deleted = [each for each, digest in zip(wanted, held, strict=True) if digest is None]
+        unlisted = _others(listed.result(), wanted)
+    return [each for each in wanted if each in deleted or each in unlisted]
 
 
-def _store_blob(registry: Registry, repository: str, digest: str, data: bytes) -> int:
-    """The bytes that went up. Only what many referrers share is likely to be present: the rest is sent without asking."""
-    if len(data) <= _SHARED and registry.has_blob(repository, digest):
-        return 0
-    upload(registry, repository, Descriptor("", digest, len(data)), at_hand(data))
-    return len(data)
+def _others(listed: Iterable[dict[str, Any]], wanted: Iterable[Referrer]) -> list[Referrer]:
+    known = {each.get("digest") for each in listed}
+    return [each for each in wanted if each.descriptor.digest not in known]
 
 
-def _store(registry: Registry, repository: str, each: Referrer) -> bool:
+def _store(registry: Registry, repository: str, each: Referrer, patient: bool) -> bool:
     """Whether the registry lists the referrer by itself."""
-    return registry.put_manifest(repository, each.descriptor.digest, each.manifest, OCI_MANIFEST)
+    return registry.put_manifest(repository, each.descriptor.digest, each.manifest, OCI_MANIFEST, patient=patient)
 
 
 def fallback_tag(digest: str) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from builder.base.locked import read_locked
 from builder.base.model import BaseFile, BaseImage, Distribution, EntryKind, PackageTree
 from builder.base.open import open_locked
+from builder.base.streamed import LockedLayers
 from builder.documents.lock import Lock, LockedPlatform
 from builder.documents.recipe import Recipe
 from builder.documents.record import make_record
@@ -294,6 +295,11 @@ def _read(
     def tree() -> PackageTree:
         return open_locked(lock.base, root=root, context=context).tree(platform, *lock.packages)
 
+    @cache
+    def layers() -> LockedLayers:
+        image = base_image(root, lock, platform, context=context)
+        return LockedLayers(open_locked(lock.base, root=root, context=context), image, context)
+
     found: dict[str, bytes] = {}
     owners = locked.distributions(lock.package)
     for package, owner in owners.items():
@@ -302,8 +308,9 @@ def _read(
             wanted[record_path(owner.dist_info)] = owner.record
         release = None if lock.base.wheel else (owner.name, owner.version, package)
         found |= read_locked(
-            wanted, cache=ContentCache(), release=release, platform=platform, tree=tree, context=context
-        )
+            wanted, cache=ContentCache(), release=release, platform=platform, tree=tree, context=context,
+            layers=layers if lock.base.parsed.kind == "registry" else None,
+        )  # fmt: skip
     return found
 
 

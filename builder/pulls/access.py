@@ -8,9 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
-import requests
-from requests.utils import get_netrc_auth
-
 from builder.net.address import Address, basic, host_of, origin, parse_address
 from builder.net.client import Client, NoResponseError, RefusedError, Response, Rules, passes, retry_after
 from builder.util.context import Context
@@ -80,6 +77,8 @@ def authorization(url: str) -> str | None:
 
     The token comes first, then the name and password of the configured address, then ~/.netrc.
     """
+    from requests.utils import get_netrc_auth
+
     token = github_token()
     for place in (_github(), _api()):
         if place.url.startswith("http") and origin(url) == origin(place.url):
@@ -164,6 +163,8 @@ def final_address(url: str, *, context: Context) -> str:
             _expect(response, url, context)
             return response.url
     except NoResponseError as error:
+        import requests
+
         if isinstance(error.__cause__, requests.exceptions.SSLError):
             raise NotAvailableError(f"the certificate of {host_of(url)} is not trusted") from error
         raise

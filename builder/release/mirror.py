@@ -14,7 +14,7 @@ from builder.base.open import open_locked
 from builder.documents.lock import Lock
 from builder.documents.reference import Platform, Reference
 from builder.oci.document import parse_object
-from builder.oci.registry.client import Registry
+from builder.oci.registry.client import STREAMS, Registry
 from builder.oci.registry.upload import at_hand, upload
 from builder.oci.types import Descriptor
 from builder.pipeline.plan import base_image
@@ -22,8 +22,6 @@ from builder.pipeline.workspace import Workspace
 from builder.util.context import Context, Progress
 from builder.util.errors import InputError, UnreachableError
 from builder.util.files import write_file
-
-_STREAMS = 2
 
 
 @dataclass
@@ -89,7 +87,7 @@ def _copy_platform(
     total = config.size + sum(each.size for each in layers)
     with (
         workspace.context.console.progress(f"mirroring {platform}", total=total) as bar,
-        ThreadPoolExecutor(_STREAMS) as pool,
+        ThreadPoolExecutor(STREAMS) as pool,
     ):
         for running in [pool.submit(send, blob, bar) for blob in (config, *layers)]:
             running.result()

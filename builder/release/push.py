@@ -1,30 +1,29 @@
 """Pushing an image: only what the registry lacks moves, and tags are set last, when the registry has all that they promise.
 
-Order: blobs, manifests by digest, the index, evidence, the immutable tag, then the tags that were asked to move. An image whose
-immutable tag is set already is not sent again.
+Order: all blobs, those of the evidence too; the manifests below an index, and those of the evidence; the immutable tag, with
+the image itself; then the tags that were asked to move. An image whose immutable tag is set already is not sent again.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
 from builder.documents.reference import Reference
 from builder.image.built import Built
-from builder.oci.artifact import Evidence, referrer
-from builder.oci.referrers import attach
-from builder.oci.registry.client import PARALLEL, Registry, UnsupportedManifestError
+from builder.oci.artifact import Evidence, Referrer, referrer
+from builder.oci.referrers import attach, attach_first, documents, send_document
+from builder.oci.registry.client import PARALLEL, STREAMS, Registry, UnsupportedManifestError
 from builder.oci.registry.upload import at_hand, upload
 from builder.oci.types import BlobSource, Descriptor
 from builder.release.tags import held_digest, set_tag
 from builder.util.context import Context, Progress
 from builder.util.errors import MismatchError, UnreachableError
 
-# Large layers: two at once fill a line, and hold two chunks in memory.
-_STREAMS = 2
-# Below this, asking whether the registry has a blob costs more than sending it.
+# Below this, sending a blob costs less than asking whether the registry has it.
 _SMALL = 64 << 10
 
 
@@ -80,21 +79,28 @@ def push(
     """
     registry = registry or Registry(target.registry, context=context)
     moved = Moved()
+    referrers = [referrer(each) for each in evidence]
+    pushing = _Push(registry, target, built, moved)
     complete = _is_complete(registry, target, built)
-    if not complete:
-        _push_blobs(registry, target.repository, built, base, source, moved, context)
-        _push_manifests(registry, target, built)
-    moved.evidence = attach(registry, target.repository, [referrer(each) for each in evidence])
+    if complete:
+        moved.evidence = attach(registry, target.repository, referrers)
+    else:
+        pushing.blobs(base, source, documents(referrers), context)
+        pushing.manifests(referrers, signed=sign is not None)
     if sign is not None:
         sign(f"{target.name}@{built.top.digest}")
-    data = built.index if built.index is not None else next(iter(built.images.values())).manifest_bytes
     # Where nothing was missing and nothing was sent, the tag is what it was a moment ago.
     unchanged = complete and not moved.evidence and sign is None
-    if not unchanged and not check_immutable(registry, target, built):
-        set_tag(registry, target, built.tags.immutable, data, built.top, again="publish")
-    for tag in tags:
-        if held_digest(registry, target, tag, built.top.digest) != built.top.digest:
-            set_tag(registry, target, tag, data, built.top, again="publish")
+    with ThreadPoolExecutor(PARALLEL) as pool:
+        immutable = pool.submit(lambda: unchanged or check_immutable(registry, target, built))
+        held = pool.map(lambda tag: held_digest(registry, target, tag, built.top.digest), tags)
+        to_move = [tag for tag, digest in zip(tags, held, strict=True) if digest != built.top.digest]
+        to_set = [] if immutable.result() else [built.tags.immutable]
+    for tag in (*to_set, *to_move):
+        try:
+            set_tag(registry, target, tag, _top(built), built.top, again="publish")
+        except UnsupportedManifestError as error:
+            raise _refused(registry, built, error) from error
     return moved
 
 
@@ -106,91 +112,118 @@ def _is_complete(registry: Registry, target: Reference, built: Built) -> bool:
     return all(registry.has_manifest(target.repository, each) == each for each in parts)
 
 
-def _push_manifests(registry: Registry, target: Reference, built: Built) -> None:
-    for image in built.images.values():
-        registry.put_manifest(target.repository, image.manifest.digest, image.manifest_bytes, image.manifest.media_type)
-    if built.index is None:
-        return
-    try:
-        registry.put_manifest(target.repository, built.top.digest, built.index, built.top.media_type)
-    except UnsupportedManifestError as error:
-        raise UnreachableError(
-            f"{registry.name} does not accept an image index",
-            details=error.details,
-            hint="publish a recipe with a single entry in `platforms`: such an image needs no index",
-        ) from error
+def _top(built: Built) -> bytes:
+    """What the tags name: the index, or the only manifest."""
+    return built.index if built.index is not None else next(iter(built.images.values())).manifest_bytes
 
 
-def _push_blobs(
-    registry: Registry,
-    repository: str,
-    built: Built,
-    base: Reference | None,
-    source: BlobSource,
-    moved: Moved,
-    context: Context,
-) -> None:
-    """Every blob of every platform, each once, several at a time. The base's layers are asked for or mounted first."""
-    layers = {each.digest: each for image in built.images.values() for each in image.base_layers}
-    own: dict[str, tuple[Descriptor, bytes]] = {}
-    for image in built.images.values():
-        own[image.layer.digest] = (Descriptor("", image.layer.digest, image.layer.size), image.layer.data)
-        own[image.config.digest] = (image.config, image.config_bytes)
-    with ThreadPoolExecutor(PARALLEL) as pool:
-        uploads = [pool.submit(_own, registry, repository, blob, data, moved) for blob, data in own.values()]
-        homes = pool.map(lambda each: _mount(registry, repository, each, base, moved), layers.values())
-        absent = [(each, where) for each, where in zip(layers.values(), homes, strict=True) if where is not None]
-        _all(uploads)
-    with (
-        context.console.progress("base layers", total=sum(each.size for each, _ in absent)) as bar,
-        ThreadPoolExecutor(_STREAMS) as pool,
-    ):
-        _all(
-            [pool.submit(_stream, registry, repository, each, source, where, moved, bar) for each, where in absent],
-        )
+class _Push:
+    """An image and its evidence on their way to a repository that does not have the image."""
 
+    def __init__(self, registry: Registry, target: Reference, built: Built, moved: Moved) -> None:
+        self._registry = registry
+        self._target = target
+        self._built = built
+        self._moved = moved
+        self._stopped = threading.Event()
 
-def _own(registry: Registry, repository: str, blob: Descriptor, data: bytes, moved: Moved) -> None:
-    """Send a blob that this build has made."""
-    if blob.size > _SMALL and registry.has_blob(repository, blob.digest):
-        moved.count(present=1)
-        return
-    upload(registry, repository, blob, at_hand(data))
-    moved.count(uploaded=len(data))
+    def blobs(self, base: Reference | None, source: BlobSource, further: Mapping[str, bytes], context: Context) -> None:
+        """Every blob of every platform, and `further` by digest, each once, several at a time."""
+        images = self._built.images.values()
+        layers = {each.digest: each for image in images for each in image.base_layers}
+        own: dict[str, tuple[Descriptor, bytes]] = {}
+        for image in images:
+            own[image.layer.digest] = (Descriptor("", image.layer.digest, image.layer.size), image.layer.data)
+            own[image.config.digest] = (image.config, image.config_bytes)
+        registry, repository = self._registry, self._target.repository
+        with ThreadPoolExecutor(PARALLEL) as pool, ThreadPoolExecutor(STREAMS) as lines:
+            mounts = [pool.submit(self._mount, each, base) for each in layers.values()]
+            uploads: list[Future[Any]] = [pool.submit(self._own, blob, data) for blob, data in own.values()]
+            evidence = [pool.submit(send_document, registry, repository, *each) for each in further.items()]
+            homes = [each.result() for each in mounts]
+            absent = [(each, where) for each, where in zip(layers.values(), homes, strict=True) if where is not None]
+            with context.console.progress("base layers", total=sum(each.size for each, _ in absent)) as bar:
+                streams = [lines.submit(self._stream, each, source, where, bar) for each, where in absent]
+                try:
+                    _all([*uploads, *evidence, *streams])
+                except BaseException:
+                    self._stopped.set()
+                    raise
+            self._moved.evidence += sum(each.result() for each in evidence)
 
+    def manifests(self, referrers: Sequence[Referrer], *, signed: bool) -> None:
+        """The manifests below an index, and those of the evidence. The image itself comes with its tag.
 
-def _mount(registry: Registry, repository: str, layer: Descriptor, base: Reference | None, moved: Moved) -> str | None:
-    """None when the repository has the layer; else where to upload it: an upload that a refused mount has opened, or ''."""
-    if base is None or base.registry != registry.name:
-        if registry.has_blob(repository, layer.digest):
-            moved.count(present=1)
+        It is stored by its digest before when somebody signs it, or when the registry takes nothing that refers to it.
+        """
+        with ThreadPoolExecutor(PARALLEL) as pool:
+            parts = list(self._built.images.values()) if self._built.index is not None else []
+            stored = [pool.submit(self._put, each.manifest, each.manifest_bytes) for each in parts]
+
+            def top() -> None:
+                _all(stored)
+                self._put_top()
+
+            if signed:
+                top()
+            self._moved.evidence += attach_first(pool, self._registry, self._target.repository, referrers, top)
+            _all(stored)
+
+    def _put_top(self) -> None:
+        try:
+            self._put(self._built.top, _top(self._built))
+        except UnsupportedManifestError as error:
+            raise _refused(self._registry, self._built, error) from error
+
+    def _put(self, manifest: Descriptor, data: bytes) -> None:
+        self._registry.put_manifest(self._target.repository, manifest.digest, data, manifest.media_type)
+
+    def _own(self, blob: Descriptor, data: bytes) -> None:
+        """Send a blob that this build has made. Where it is large, the repository is asked to take its own."""
+        location = ""
+        if blob.size > _SMALL:
+            found = self._registry.mount(self._target.repository, blob.digest, self._target.repository)
+            if found is None:
+                self._moved.count(present=1)
+                return
+            location = found
+        upload(self._registry, self._target.repository, blob, at_hand(data), location=location or None)
+        self._moved.count(uploaded=len(data))
+
+    def _mount(self, layer: Descriptor, base: Reference | None) -> str | None:
+        """None when the repository has the layer; else where to upload it: an upload that a refused mount has opened, or ''."""
+        registry, repository = self._registry, self._target.repository
+        if base is None or base.registry != registry.name:
+            if registry.has_blob(repository, layer.digest):
+                self._moved.count(present=1)
+                return None
+            return ""
+        location = registry.mount(repository, layer.digest, base.repository)
+        if location is None:
+            self._moved.count(mounted=1)
+        elif registry.has_blob(repository, layer.digest):
+            if location:
+                registry.cancel_upload(repository, location)
+            self._moved.count(present=1)
             return None
-        return ""
-    location = registry.mount(repository, layer.digest, base.repository)
-    if location is None:
-        moved.count(mounted=1)
-    elif registry.has_blob(repository, layer.digest):
-        if location:
-            registry.cancel_upload(repository, location)
-        moved.count(present=1)
-        return None
-    return location
+        return location
+
+    def _stream(self, layer: Descriptor, source: BlobSource, location: str, bar: Progress) -> None:
+        upload(self._registry, self._target.repository, layer, source, location=location or None, advance=bar.advance)
+        self._moved.count(streamed=layer.size)
 
 
-def _stream(
-    registry: Registry,
-    repository: str,
-    layer: Descriptor,
-    source: BlobSource,
-    location: str,
-    moved: Moved,
-    bar: Progress,
-) -> None:
-    upload(registry, repository, layer, source, location=location or None, advance=bar.advance)
-    moved.count(streamed=layer.size)
+def _refused(registry: Registry, built: Built, error: UnsupportedManifestError) -> UnreachableError:
+    if built.index is None:
+        return error
+    return UnreachableError(
+        f"{registry.name} does not accept an image index",
+        details=error.details,
+        hint="publish a recipe with a single entry in `platforms`: such an image needs no index",
+    )
 
 
-def _all(running: Sequence[Future[None]]) -> None:
+def _all(running: Sequence[Future[Any]]) -> None:
     """Wait for all; at the first failure the ones that have not begun do not begin."""
     try:
         for each in running:

@@ -23,7 +23,7 @@ from tests.support.smallwheel import FILES, make_project, make_wheel
 DIFF = b"--- a/vllm/config.py\n+++ b/vllm/config.py\n@@ -1,2 +1,2 @@\n-option_00 = 0\n+option_00 = 1\n option_01 = 1\n"
 NAME = "vllm-0.0.1-py3-none-any.whl"
 # A member that ranges need not touch: the whole is much more than its parts.
-LARGE = {**FILES, "vllm/data.bin": bytes(range(256)) * 4000}
+LARGE = {**FILES, "vllm/data.bin": b"".join(hashlib.sha256(b"%d" % number).digest() for number in range(40_000))}
 
 
 class Index:
@@ -33,6 +33,8 @@ class Index:
         self.digest = digest
         self.whole = self.ranged = wheel
         self.wholes = self.ranges = self.sent = 0
+        self.parts = True
+        """Whether ranges are given."""
 
 
 @contextmanager
@@ -46,14 +48,14 @@ def serving(index: Index) -> Iterator[str]:
                 self.reply(200, page, {"Content-Type": "text/html"})
                 return
             wanted = re.fullmatch(r"bytes=(\d*)-(\d*)", self.headers.get("Range", ""))
-            if wanted is None:
+            if wanted is None or not index.parts:
                 index.wholes += 1
                 index.sent += len(index.whole)
                 self.reply(200, index.whole, {})
                 return
             index.ranges += 1
             size = len(index.ranged)
-            first = int(wanted[1]) if wanted[1] else size - int(wanted[2])
+            first = int(wanted[1]) if wanted[1] else max(0, size - int(wanted[2]))
             last = min(int(wanted[2]) if wanted[1] and wanted[2] else size - 1, size - 1)
             index.sent += last - first + 1
             found = {"Content-Range": f"bytes {first}-{last}/{size}"}
@@ -119,10 +121,27 @@ def test_a_build_with_a_lock_reads_what_it_needs_by_range(
     root = project(tmp_path)
     assert command(root, capsys, "lock", "small").code == 0
     monkeypatch.setenv("BUILDER_CACHE_DIR", str(tmp_path / "fresh"))
-    index.wholes = index.sent = 0
+    index.wholes = index.ranges = index.sent = 0
     assert command(root, capsys, "build", "small", "--engine", "oci").code == 0
     assert index.wholes == 0
     assert 0 < index.sent < len(index.whole)
+    # Its last bytes, which have the list of members and RECORD, and the file that the overlay changes.
+    assert index.ranges == 2
+
+
+def test_an_index_without_ranges_is_read_whole_once_and_says_so(
+    index: Index, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = project(tmp_path)
+    assert command(root, capsys, "lock", "small").code == 0
+    monkeypatch.setenv("BUILDER_CACHE_DIR", str(tmp_path / "fresh"))
+    index.parts, index.wholes = False, 0
+    done = command(root, capsys, "check", "small")
+    assert done.code == 0, done.err
+    assert f"reading {NAME}" in done.err
+    assert "127.0.0.1 gives no parts of it" in done.err
+    # The range that was refused, and the wheel itself.
+    assert index.wholes == 2
 
 
 def test_another_wheel_under_the_honest_digest_is_not_locked(

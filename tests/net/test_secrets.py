@@ -53,7 +53,7 @@ def test_the_package_indexs_password(tmp_path: Path, monkeypatch: pytest.MonkeyP
         monkeypatch.setenv("BUILDER_CACHE_DIR", str(tmp_path))
         link = find_wheel("small", "1.0", Platform.parse("linux/amd64"), context=Context())
         assert PASSWORD not in repr(link)
-        with open_wheel(link) as archive:
+        with open_wheel(link, context=Context()) as archive:
             assert archive.read("small/__init__.py") == b"x = 1\n"
         assert {headers.get("Authorization") for _, _, headers in index.seen} == {BASIC}
         assert all("Authorization" not in headers for _, _, headers in other.seen)

@@ -168,6 +168,7 @@ class Outcome:
 
     code: int
     document: dict[str, Any]
+    err: str = ""
 
     @property
     def message(self) -> str:
@@ -185,8 +186,8 @@ def command(root: Path, capsys: Any, *arguments: str) -> Outcome:
         code = run([*arguments, "--json"])
     finally:
         os.chdir(before)
-    text = capsys.readouterr().out
-    return Outcome(code, json.loads(text) if text.strip() else {})
+    captured = capsys.readouterr()
+    return Outcome(code, json.loads(captured.out) if captured.out.strip() else {}, captured.err)
 
 
 def build(root: Path, capsys: Any) -> Outcome:

@@ -54,8 +54,9 @@ def fault_scene(root: Path) -> Iterator[Scene]:
     """A patched project, ready to be published again and again, below `root`."""
     plan = Plan()
     patch = pytest.MonkeyPatch()
-    # Small chunks, so that a layer of the base takes several.
+    # Small chunks, so that a layer of the base takes several. In one request: tests/oci/test_upload.py.
     patch.setattr(upload, "CHUNK", 8192)
+    patch.setattr(upload, "WHOLE", False)
     with registry(root / "base") as base, registry(root / "target") as target:
         skopeo_copy(f"oci:{small_base(root / 'layout', filler=30_000)}:base", f"docker://{base}/base/image:v1")
         with fault_proxy(base, plan) as base_proxy, fault_proxy(target, plan) as proxy:

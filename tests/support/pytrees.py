@@ -58,7 +58,7 @@ def _files(version: str) -> dict[str, bytes]:
 
 
 def _by_range(link: WheelLink) -> dict[str, bytes]:
-    with open_wheel(link) as archive:
+    with open_wheel(link, context=Context()) as archive:
         members = sorted(
             (
                 each

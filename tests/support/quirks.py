@@ -48,9 +48,14 @@ class Quirks:
     largest_chunk: int = 1 << 40
     smallest_chunk: int = 0
     empty_put: int = 201
+    largest_put: int = 1 << 40
+    put: int = 201
+    """What a PUT of more than `largest_put` bytes gets; when that is 500, what fits of it has arrived."""
     referrers: bool = True
     says_subject: bool = True
     subject: int = 201
+    subject_first: bool = False
+    """Whether a manifest is taken only when the repository has its subject; distribution spec 1.1 says that it need not."""
     index: int = 201
     artifact_types: bool = True
     bare_entries: bool = True
@@ -86,6 +91,8 @@ class QuirkyRegistry:
     stale: dict[tuple[str, str], tuple[str | None, int]] = field(default_factory=dict)
     uploads: dict[str, bytearray] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
+    sizes: list[tuple[str, int]] = field(default_factory=list)
+    """Method and size of the body of each request."""
     lock: Any = field(default_factory=threading.RLock)
 
     def put_blob(self, repository: str, data: bytes) -> str:
@@ -134,6 +141,7 @@ class QuirkyRegistry:
     def serve(self, handler: Any, realm: str, storage: str) -> None:
         url = urlsplit(handler.path)
         with self.lock:
+            self.sizes.append((handler.command, len(handler.body)))
             self.requests.append(f"{handler.command} {url.path}{'?mount' if 'mount=' in url.query else ''}")
         if realm and handler.headers.get("Authorization") != "Bearer t0ken":
             handler.say(401, WWW_Authenticate=f'Bearer realm="{realm}",service="x"')
@@ -203,6 +211,10 @@ class QuirkyRegistry:
             if not body and self.quirks.empty_put >= 400:
                 self._error(handler, self.quirks.empty_put, "INTERNAL")
                 return
+            if len(body) > self.quirks.largest_put:
+                data += body[: self.quirks.largest_put] if self.quirks.put == 500 else b""
+                self._error(handler, self.quirks.put, "SIZE_INVALID")
+                return
             data += body
             if query["digest"][0] != f"sha256:{hashlib.sha256(data).hexdigest()}":
                 self._error(handler, 400, "DIGEST_INVALID")
@@ -248,6 +260,8 @@ class QuirkyRegistry:
         entries = document.get("manifests")
         if "subject" in document and self.quirks.subject >= 400:
             handler.say(self.quirks.subject, b"404 page not found\n")
+        elif self.quirks.subject_first and "subject" in document and self._lacks(repository, document["subject"]):
+            self._error(handler, 404, "MANIFEST_UNKNOWN")
         elif "artifactType" in document and not self.quirks.artifact_types:
             self._error(handler, 400, "MANIFEST_INVALID")
         elif entries is not None and self.quirks.index >= 400:
@@ -260,6 +274,9 @@ class QuirkyRegistry:
             if "subject" in document and self.quirks.says_subject:
                 headers["OCI_Subject"] = document["subject"]["digest"]
             handler.say(201, **headers)
+
+    def _lacks(self, repository: str, descriptor: dict[str, Any]) -> bool:
+        return descriptor["digest"] not in self.manifests.get(repository, {})
 
     def _referrers(self, handler: Any, repository: str, subject: str) -> None:
         if not self.quirks.referrers:

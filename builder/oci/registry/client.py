@@ -31,6 +31,8 @@ from builder.util.errors import InputError, MismatchError, UnreachableError
 
 ACCEPT: Final = ", ".join((OCI_INDEX, DOCKER_INDEX, OCI_MANIFEST, DOCKER_MANIFEST))
 PARALLEL: Final = 8
+STREAMS: Final = 4
+"""Large blobs that are sent at once. Where a registry takes them in chunks only, each holds one in memory."""
 _MANIFEST_LIMIT = 8 << 20
 # A registry that does not mount (or does not let this user mount) means: upload. Seen: 400 (Quay, older), 403 and 401
 # (scopes that the token server does not give), 404 (ECR, an unknown source), 405 (proxies).
@@ -53,7 +55,7 @@ class Registry:
         """How large the chunks of an upload may be, 0 for none at all; None until the registry has refused one."""
         self._endpoint = endpoint(name)
         hint = "check the network; BUILDER_REGISTRY_MIRRORS names a mirror, BUILDER_HTTP_TIMEOUT the limit in seconds"
-        self._client = Client(self.context.limits, Rules(follows=no_downgrade, hint=hint), parallel=PARALLEL)
+        self._client = Client(self.context.limits, Rules(follows=no_downgrade, hint=hint), parallel=PARALLEL + STREAMS)
         self._authenticator = Authenticator(name, self._endpoint, self._client, self.context)
 
     # --- reading ----------------------------------------------------------------------------------------------------
@@ -191,13 +193,14 @@ class Registry:
     # --- writing ----------------------------------------------------------------------------------------------------
 
     def mount(self, repository: str, digest: str, source: str) -> str | None:
-        """Mount a blob from another repository of this registry.
+        """Mount a blob from another repository of this registry, or from `repository` itself, if it may be there already.
 
         None when it is mounted, else where to upload it: an upload that the registry has opened instead, or '' when it
         refused the mount.
         """
         path = f"blobs/uploads/?mount={digest}&from={quote(source, safe='/')}"
-        response = self.request("POST", repository, path, action="pull,push", also=source, repeat=True)
+        also = source if source != repository else None
+        response = self.request("POST", repository, path, action="pull,push", also=also, repeat=True)
         if response.status == 201:
             return None
         self.expect(response, _NOT_MOUNTED, f"{self.name}/{repository}")
@@ -210,10 +213,13 @@ class Registry:
         except UnreachableError:
             return
 
-    def put_manifest(self, repository: str, reference: str, data: bytes, media_type: str) -> bool:
+    def put_manifest(
+        self, repository: str, reference: str, data: bytes, media_type: str, *, patient: bool = True
+    ) -> bool:
         """Store a manifest under a tag or its digest; whether the registry lists its subject (referrers API).
 
-        Raises `UnsupportedManifestError` when the registry does not accept manifests like this one.
+        What a manifest names may have been stored a moment ago: unless `patient` is False, a registry that does not know
+        it is asked again. Raises `UnsupportedManifestError` when the registry does not accept manifests like this one.
         """
         limits = self.context.limits
         for attempt in range(1, limits.attempts + 1):
@@ -228,11 +234,11 @@ class Registry:
             )
             # A registry may not see at once what another request has just stored.
             unseen = response.status in (400, 404) and "_UNKNOWN" in error_text(response)
-            if not unseen or "NAME_UNKNOWN" in error_text(response) or attempt == limits.attempts:
+            if not unseen or not patient or "NAME_UNKNOWN" in error_text(response) or attempt == limits.attempts:
                 break
             limits.clock.sleep(limits.pause(attempt))
         what = f"{self.name}/{repository}:{reference}"
-        if response.status in _UNSUPPORTED and "_UNKNOWN" not in error_text(response):
+        if response.status in _UNSUPPORTED and not (patient and "_UNKNOWN" in error_text(response)):
             raise UnsupportedManifestError(
                 f"{self.name} does not accept this manifest ({response.status})",
                 details=[("where", what), ("message", error_text(response))],
@@ -314,9 +320,11 @@ class Registry:
                 method, url, headers=_identity(headers), data=data, size=size, attempts=attempts,
                 rules=self._rules(scopes),
             )  # fmt: skip
-            if response.status != 401 or last or getattr(data, "once", False):
+            if response.status != 401 or last:
                 break
             self._authenticator.challenged(response, scopes, sent)
+            if getattr(data, "once", False):
+                break
         return response
 
     @contextmanager

@@ -1,9 +1,11 @@
-"""Sending a blob to a registry: in one request when it is small, in chunks that survive a dropped connection when not.
+"""Sending a blob to a registry: streamed in one request, and what does not get through that way in chunks.
 
-Source: OCI distribution spec 1.1, "Pushing blobs". After a chunk whose response was lost, the registry is asked how much it
-has (`GET` on the upload), and the rest is sent; an upload that the registry has forgotten is begun again. A registry that
-takes no chunks of this size (GHCR at most 4 MiB) gets smaller ones; one that takes none (Google's Artifact Registry documents
-that) or wants more than that (ECR 5 MiB at the least) gets the whole blob in one request, still streamed.
+Source: OCI distribution spec 1.1, "Pushing blobs". One request takes the least of both sides: what arrives is sent on at once,
+and the registry stores it once. When that fails, or the response of a chunk is lost, the registry is asked how much it has
+(`GET` on the upload), and the rest is sent in chunks; an upload that the registry has forgotten is begun again. A registry, or
+a proxy before it, that takes no blob as a whole gets chunks. One that takes none of this size (GHCR at most 4 MiB) gets smaller
+ones, and one that takes none at all (Google's Artifact Registry documents that) or wants more than that (ECR 5 MiB at the
+least) gets the whole.
 """
 
 from __future__ import annotations
@@ -17,8 +19,11 @@ from builder.oci.types import BlobSource, Descriptor
 from builder.util.errors import UnreachableError
 
 CHUNK = 16 << 20
+WHOLE = True
+"""Whether blobs larger than a chunk go in one request, as long as that gets through."""
 _MODEST = 4 << 20
 """What a registry gets after it has refused a chunk of that size."""
+_NOT_WHOLE = (405, 411, 413, 415, 501)
 _ROUNDS = 3
 _OCTETS = "application/octet-stream"
 
@@ -29,6 +34,10 @@ class _ForgottenError(Exception):
 
 class _NoChunksError(Exception):
     """The registry refuses the first chunk: it may take the whole blob."""
+
+
+class _NoWholeError(Exception):
+    """The registry, or a proxy before it, refuses a blob of this size in one request: it may take chunks."""
 
 
 def upload(
@@ -42,7 +51,7 @@ def upload(
 ) -> None:
     """Send a blob, holding at most one chunk in memory. `location` is an upload that was opened already.
 
-    What a registry refuses of chunks is remembered for its next blobs. Raises `UnreachableError` when the blob cannot be
+    What a registry refuses is remembered for its next blobs. Raises `UnreachableError` when the blob cannot be
     sent; the opened upload is then given up.
     """
     limits = registry.context.limits
@@ -52,12 +61,17 @@ def upload(
         location = location or _opened(registry, repository)
         sending = _Upload(registry, repository, blob, location)
         location = None
+        whole = WHOLE and registry.chunk is None and blob.size > chunk and not attempt
         try:
-            with source(blob) as pieces:
-                if blob.size <= chunk or not chunk:
-                    sending.send_whole(pieces, advance)
-                else:
-                    sending.send_chunks(pieces, chunk, advance)
+            if blob.size <= chunk or not chunk:
+                sending.send_whole(source, advance)
+            elif whole:
+                sending.send_whole(source, advance, rest=chunk)
+            else:
+                sending.send_chunks(source, chunk, advance)
+        except _NoWholeError:
+            sending.cancel()
+            registry.chunk = CHUNK
         except _NoChunksError:
             sending.cancel()
             registry.chunk = _MODEST if chunk > _MODEST else 0
@@ -65,6 +79,9 @@ def upload(
             sending.cancel()
             if registry.has_blob(repository, blob.digest):
                 return
+            if whole:
+                # The next blob is as likely to break off.
+                registry.chunk = chunk
             attempt += 1
             if attempt == _ROUNDS:
                 raise UnreachableError(
@@ -106,27 +123,49 @@ class _Upload:
         self._location = location
         self._scopes = registry.push_scopes(repository)
 
-    def send_whole(self, pieces: Iterator[bytes], advance: Callable[[int], None]) -> None:
-        """The blob in one PUT: from memory when it is one piece, else streamed as it comes."""
-        first = next(pieces, b"")
-        if len(first) == self._blob.size:
-            self._finish(first)
-            advance(len(first))
-        else:
-            self._finish(_Body(first, pieces, self._blob.size, advance))
+    def send_whole(self, source: BlobSource, advance: Callable[[int], None], *, rest: int = 0) -> None:
+        """The blob in one PUT: from memory when it is one piece, else streamed as it comes.
 
-    def send_chunks(self, pieces: Iterator[bytes], size: int, advance: Callable[[int], None]) -> None:
-        """The blob in PATCH requests of `size` bytes; the last chunk goes with the PUT that ends the upload."""
-        sent = 0
-        for chunk in _chunks(pieces, size):
-            if sent + len(chunk) == self._blob.size:
-                self._finish(_Chunk(chunk), start=sent)
-            else:
-                self._patch(chunk, sent)
-            sent += len(chunk)
-            advance(len(chunk))
+        With `rest`, what does not arrive that way is sent in chunks of so many bytes.
+        """
+        with source(self._blob) as pieces:
+            first = next(pieces, b"")
+            if len(first) == self._blob.size:
+                self._finish(first)
+                advance(len(first))
+                return
+            held = self._stream(_Body(first, pieces, self._blob.size, advance), bool(rest))
+        if held is None:
+            return
+        if not 0 < held <= self._blob.size:
+            raise _ForgottenError(f"the registry has {held} bytes of a request that was broken off")
+        self.send_chunks(source, rest, lambda _amount: None, start=held)
+
+    def _stream(self, body: _Body, in_parts: bool) -> int | None:
+        """None when the whole body has arrived, else how many bytes of it the registry has, where the rest can follow."""
+        try:
+            self._finish(body, whole=in_parts)
+        except _ForgottenError:
+            if not in_parts:
+                raise
+            return self._ask()
+        return None
+
+    def send_chunks(self, source: BlobSource, size: int, advance: Callable[[int], None], *, start: int = 0) -> None:
+        """The blob from byte `start` in PATCH requests of `size` bytes; the last chunk goes with the PUT that ends the upload."""
+        sent = start
+        with source(self._blob) as pieces:
+            for chunk in _chunks(_from(pieces, start), size):
+                if sent + len(chunk) == self._blob.size:
+                    self._finish(_Chunk(chunk), start=sent)
+                else:
+                    self._patch(chunk, sent)
+                sent += len(chunk)
+                advance(len(chunk))
         if sent != self._blob.size:
             raise UnreachableError(f"blob {self._blob.digest} is truncated at its source", hint="try again")
+        if start == self._blob.size:
+            self._finish(b"")
 
     def cancel(self) -> None:
         self._registry.cancel_upload(self._repository, self._location)
@@ -167,7 +206,7 @@ class _Upload:
             self._location = self._registry.location(response)
         return _held(response, 0)
 
-    def _finish(self, data: bytes | _Chunk | _Body, *, start: int | None = None) -> None:
+    def _finish(self, data: bytes | _Chunk | _Body, *, start: int | None = None, whole: bool = False) -> None:
         joiner = "&" if "?" in self._location else "?"
         url = f"{self._location}{joiner}digest={self._blob.digest}"
         headers = {"Content-Type": _OCTETS}
@@ -177,7 +216,10 @@ class _Upload:
         if response is not None and response.status in (201, 204):
             self._registry.same_digest(response, self._blob.digest)
             return
-        self._judge(response, (400, 416))
+        if whole and response is not None and response.status in _NOT_WHOLE:
+            raise _NoWholeError
+        # The challenge was followed; a body that has passed is not sent again.
+        self._judge(response, (400, 401, 416) if whole else (400, 416))
         raise _ForgottenError(
             "the last request got no response"
             if response is None
@@ -228,9 +270,13 @@ class _Body:
         if self._first:
             yield self._first
             self._advance(len(self._first))
+        passed = len(self._first)
         for piece in self._rest:
             yield piece
+            passed += len(piece)
             self._advance(len(piece))
+        if passed != self._size:
+            raise UnreachableError("the blob is truncated at its source", hint="try again")
 
 
 def _held(response: Response, default: int) -> int:
@@ -239,6 +285,14 @@ def _held(response: Response, default: int) -> int:
     if first != "0" or not last.isdigit():
         return default
     return int(last) + 1 if int(last) else 0
+
+
+def _from(pieces: Iterator[bytes], start: int) -> Iterator[bytes]:
+    """The bytes from `start` on."""
+    for piece in pieces:
+        if start < len(piece):
+            yield piece[start:] if start else piece
+        start = max(0, start - len(piece))
 
 
 def _chunks(pieces: Iterator[bytes], size: int) -> Iterator[memoryview]:
