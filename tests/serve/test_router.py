@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import threading
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from builder.serve.router import envelope as envelope_module
 from builder.serve.router.envelope import (
+    PROMOTED,
     Backend,
     Counts,
     Envelope,
@@ -27,6 +29,7 @@ from builder.serve.router.envelope import (
     payloads,
     reserved,
 )
+from builder.util.files import write_file
 from tests.support.cli import Ran, builder
 from tests.support.router.backend import Backend as Server
 from tests.support.router.backend import backends as servers
@@ -179,9 +182,7 @@ def pair() -> Iterator[tuple[Server, Server]]:
 
 def hook(pair: tuple[Server, Server], folder: Path, **settings: Any) -> Envelope:
     known = [
-        Backend(
-            "short-1", "short", pair[0].url, max_prompt=CAP, max_model_len=SHORT, image="sha256:1", overlays=("a", "b")
-        ),
+        Backend("short-1", "short", pair[0].url, max_prompt=CAP, max_model_len=SHORT, image=IMAGE, overlays=("a", "b")),
         Backend("long-1", "long", pair[1].url),
     ]
     return Envelope(Settings(completion=6144, **{"health_seconds": 0.0, **settings}), known, folder)
@@ -305,21 +306,98 @@ def test_what_was_not_routed_is_stopped_before_it_is_sent(pair: tuple[Server, Se
     run(work)
 
 
+IMAGE = f"registry.example/team/vllm@sha256:{'1' * 64}"
+
+
+def promote(folder: Path, digest: str | None, *verdicts: tuple[str, str], image: str = IMAGE, **more: Any) -> None:
+    """Write what is promoted, as `builder deploy promoted` does: another file takes the name."""
+    listed = [{"suite": suite, "reason": reason, "verdict": None} for suite, reason in verdicts]
+    found = {"image": image, "tag": "production", "promoted": digest, "verdicts": listed}
+    write_file(folder / PROMOTED, json.dumps({"backends": {"short-1": found}, **more}).encode())
+
+
+def shown(envelope: Envelope, name: str) -> list[str]:
+    return [line for line in envelope.metrics.text().splitlines() if line.startswith(f"envelope_{name}")]
+
+
 def test_what_runs_is_compared_with_what_was_built_and_promoted(pair: tuple[Server, Server], tmp_path: Path) -> None:
+    own, other = (f"sha256:{each * 64}" for each in "12")
+    backend = 'backend="short-1",role="short"'
+
     async def work() -> None:
         envelope = hook(pair, tmp_path)
-        (tmp_path / "promoted.json").write_text('{"short": "sha256:1"}')
-        await route(envelope, 10)
-        shown = envelope.metrics.text()
-        assert 'envelope_backend_promoted{backend="short-1",role="short"} 1' in shown
-        assert 'envelope_backend_as_built{backend="short-1",role="short"} 1' in shown
-        assert 'envelope_backend_info{backend="short-1",role="short",image="sha256:1"} 1' in shown
-        (tmp_path / "promoted.json").write_text('{"short": "sha256:22"}')
-        envelope._promoted = (-1.0, {})
-        await route(envelope, 10)
-        assert 'envelope_backend_promoted{backend="short-1",role="short"} 0' in envelope.metrics.text()
+        await envelope.look()
+        assert shown(envelope, "backend_as_built") == [f"envelope_backend_as_built{{{backend}}} 1"]
+        assert shown(envelope, "backend_info") == [f'envelope_backend_info{{{backend},image="{IMAGE}"}} 1']
+        # Nobody has said what is promoted.
+        assert (
+            not shown(envelope, "backend_promoted") + shown(envelope, "promotion") + shown(envelope, "backend_verdict")
+        )
+        for digest, wanted in ((own, 1), (other, 0), (None, 0), (own, 1)):
+            promote(tmp_path, digest)
+            await envelope.look()
+            assert shown(envelope, "backend_promoted") == [f"envelope_backend_promoted{{{backend}}} {wanted}"]
+        promote(tmp_path, own, ("sample", "passed"), ("other", "expired"), checked="1970-01-01T00:01:40+00:00")
+        await envelope.look()
+        assert set(shown(envelope, "backend_verdict")) == {
+            f'envelope_backend_verdict{{{backend},suite="sample",reason="passed"}} 1',
+            f'envelope_backend_verdict{{{backend},suite="other",reason="expired"}} 0',
+        }
+        assert shown(envelope, "promotion_checked") == ["envelope_promotion_checked_timestamp_seconds 100"]
+        # What it was is not shown beside what it is.
+        promote(tmp_path, own, ("sample", "failed"))
+        await envelope.look()
+        assert shown(envelope, "backend_verdict") == [
+            f'envelope_backend_verdict{{{backend},suite="sample",reason="failed"}} 0'
+        ]
+        # Verdicts of an image that was deployed before.
+        promote(tmp_path, other, ("sample", "passed"), image=f"registry.example/team/vllm@{other}")
+        await envelope.look()
+        assert not shown(envelope, "backend_verdict")
+        assert shown(envelope, "backend_promoted") == [f"envelope_backend_promoted{{{backend}}} 0"]
 
     run(work)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"backends": []}', '{"backends": {"short-1": 3}}', '{"backends": {"short-1": {"verdicts": [1]}}}', '{"backends": {}, "checked": "soon"}'])  # fmt: skip
+def test_what_is_no_state_stops_nothing(pair: tuple[Server, Server], tmp_path: Path, text: str) -> None:
+    async def work() -> None:
+        envelope = hook(pair, tmp_path)
+        promote(tmp_path, "sha256:" + "1" * 64)
+        await envelope.look()
+        write_file(tmp_path / PROMOTED, text.encode())
+        await envelope.look()
+        assert await route(envelope, 10) == "short"
+
+    run(work)
+
+
+def test_an_idle_router_shows_what_happens_to_its_backends(pair: tuple[Server, Server], tmp_path: Path) -> None:
+    envelope = hook(pair, tmp_path, watch_seconds=0.01)
+    envelope.watch()
+
+    def until(*wanted: str) -> None:
+        for _ in range(1000):
+            if all(
+                any(line == f"envelope_backend_up{each}" for line in shown(envelope, "backend_up")) for each in wanted
+            ):
+                return
+            threading.Event().wait(0.01)
+        raise AssertionError(envelope.metrics.text())
+
+    short, long = '{backend="short-1",role="short"}', '{backend="long-1",role="long"}'
+    until(f"{short} 1", f"{long} 1")
+    pair[0].die()
+    until(f"{short} 0", f"{long} 1")
+    pair[0].start()
+    until(f"{short} 1", f"{long} 1")
+    # Requests come by another event loop.
+    run(lambda: _both(envelope))
+    envelope.ended.set()
+
+
+async def _both(envelope: Envelope) -> None:
+    assert await asyncio.gather(*(route(envelope, 10 + number) for number in range(20))) == ["short"] * 20
 
 
 def test_the_hook_starts_with_servers_that_are_not_up(pair: tuple[Server, Server], tmp_path: Path) -> None:
@@ -363,7 +441,7 @@ def test_the_files_are_what_the_hook_reads(tmp_path: Path) -> None:
     assert [each["model_info"] for each in models] == [
         {"id": each.name, "role": each.role} for each in envelope.backends
     ]
-    assert json.loads((tmp_path / "promoted.json").read_text()) == {}
+    assert json.loads((tmp_path / PROMOTED).read_text()) == {"backends": {}}
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,20 @@ def accepted(workspace: Workspace, images: Sequence[str], *, allow: bool) -> str
     return None
 
 
+def promotion_state(
+    workspace: Workspace, images: Mapping[str, str], tag: str | None, *, allow: bool
+) -> dict[str, Any] | None:
+    """What of these images, by backend, is promoted; None when no policy says it. Unaccepted images are not asked for."""
+    from builder.release.promote.standing import chosen, standings, state
+
+    if not images or not (workspace.recipe.policies or tag):
+        return None
+    if allow:
+        return {"backends": {name: {"image": image} for name, image in images.items()}}
+    name, loaded = chosen(workspace.recipe.policies, tag, workspace.project.root)
+    return state(standings(images, name, loaded, context=workspace.context), context=workspace.context)
+
+
 def model_on_machine(workspace: Workspace, given: str | None) -> str:
     """The checkpoint's folder on the machine that serves. Raises `InputError` when it is relative, or nothing names it."""
     from builder.serve.container import model_folder

@@ -95,6 +95,7 @@ class Backend:
     arrived: threading.Event = field(default_factory=threading.Event)
     counted_by: str | None = None
     """A server whose `/tokenize` counts instead: then this one has that tokenizer, and a limit of its own."""
+    overlays: tuple[str, ...] = ("a", "b")
     refuses_images: bool = False
     probe_differs: bool = False
     http: ThreadingHTTPServer | None = None
@@ -170,7 +171,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
     def do_GET(self) -> None:
-        self.say({} if self.path == "/health" else {"overlays": ["a", "b"]})
+        self.say({} if self.path == "/health" else {"overlays": self.backend.overlays})
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
