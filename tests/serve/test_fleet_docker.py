@@ -125,5 +125,6 @@ def test_compose_up_routes_watches_and_goes_down_again(fleet: Fleet) -> None:
     fleet.compose("start", NAMES["long"])
     fleet.until(lambda: fleet.ask(body(1900)).status_code == 200, "it does not come back")
 
+    assert len(containers(fleet)) == 5
     fleet.compose("down", "--volumes", "--timeout", "5")
-    assert not containers(fleet.engine)
+    assert not containers(fleet)

@@ -172,7 +172,7 @@ def quick(folder: Path) -> None:
     path.write_text(yaml.safe_dump(document))
 
 
-def containers(engine: str) -> list[str]:
-    """The containers of an engine, running or not."""
-    done = subprocess.run(["docker", "-H", engine, "ps", "-aq"], capture_output=True, text=True, check=True, timeout=60)
-    return done.stdout.split()
+def containers(fleet: Fleet) -> list[str]:
+    """The containers of a fleet, running or not."""
+    command = ["docker", "-H", fleet.engine, "ps", "-aq", "--filter", f"label=com.docker.compose.project={fleet.name}"]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.split()

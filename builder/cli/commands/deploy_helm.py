@@ -5,13 +5,23 @@ from __future__ import annotations
 import click
 
 from builder.cli.app import common_options
-from builder.cli.commands.deploy_files import accepted, published_options, services_of, write
+from builder.cli.commands.deploy_files import (
+    MODEL_IMAGE,
+    MODEL_IMAGE_FOLDER,
+    accepted,
+    image_volume,
+    published_options,
+    services_of,
+    write,
+)
 from builder.cli.console import Console
 from builder.util.context import Context
 
 
 @click.command(name="helm")
 @published_options
+@MODEL_IMAGE
+@MODEL_IMAGE_FOLDER
 @click.option("--model-claim", default="model", show_default=True, help="The claim that holds the checkpoint.")
 @click.option(
     "--cache-claim", default="cache", show_default=True, help="The claim for caches, one folder for each profile."
@@ -25,6 +35,8 @@ def command(
     force: bool,
     startup_seconds: int | None,
     allow_unaccepted: bool,
+    model_image: str | None,
+    model_image_folder: str | None,
     model_claim: str,
     cache_claim: str,
     console: Console,
@@ -35,6 +47,7 @@ def command(
 
     workspace = open_workspace(recipe, context=Context(console), make=False)
     found = services_of(workspace.lock, profiles, image, startup_seconds)
-    documents = {"values.yaml": values(found, model_claim=model_claim, cache_claim=cache_claim)}
+    held = image_volume(workspace, model_image, model_image_folder)
+    documents = {"values.yaml": values(found, model_claim=model_claim, cache_claim=cache_claim, model_image=held)}
     note = accepted(workspace, [image], allow=allow_unaccepted)
     write(documents, output, force, console, note)

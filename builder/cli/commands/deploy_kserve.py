@@ -41,6 +41,7 @@ def command(
 
     workspace = open_workspace(recipe, context=Context(console), make=False)
     found = services_of(workspace.lock, profiles, image, startup_seconds)
-    documents = services(found, model_claim=model_claim, cache_gib=cache_gib, oci=image_volume(workspace, model_oci))
+    held = image_volume(workspace, model_oci)
+    documents = services(found, model_claim=model_claim, cache_gib=cache_gib, oci=held.reference if held else None)
     note = accepted(workspace, [image], allow=allow_unaccepted)
     write(documents, output, force, console, note)

@@ -5,18 +5,23 @@ from __future__ import annotations
 import click
 
 from builder.cli.app import common_options
-from builder.cli.commands.deploy_files import accepted, image_volume, published_options, services_of, write
+from builder.cli.commands.deploy_files import (
+    MODEL_IMAGE,
+    MODEL_IMAGE_FOLDER,
+    accepted,
+    image_volume,
+    published_options,
+    services_of,
+    write,
+)
 from builder.cli.console import Console
 from builder.util.context import Context
 
 
 @click.command(name="kubernetes")
 @published_options
-@click.option(
-    "--model-image",
-    metavar="REF@DIGEST",
-    help="An image volume with the checkpoint, instead of the claim. Default: the recipe's.",
-)
+@MODEL_IMAGE
+@MODEL_IMAGE_FOLDER
 @click.option("--model-claim", default="model", show_default=True, help="The claim that holds the checkpoint.")
 @click.option(
     "--cache-gib", type=click.IntRange(min=1), default=20, show_default=True, help="Size of the cache's claim."
@@ -31,6 +36,7 @@ def command(
     startup_seconds: int | None,
     allow_unaccepted: bool,
     model_image: str | None,
+    model_image_folder: str | None,
     model_claim: str,
     cache_gib: int,
     console: Console,
@@ -44,7 +50,10 @@ def command(
     note = accepted(workspace, [image], allow=allow_unaccepted)
     write(
         manifests(
-            services, model_claim=model_claim, cache_gib=cache_gib, model_image=image_volume(workspace, model_image)
+            services,
+            model_claim=model_claim,
+            cache_gib=cache_gib,
+            model_image=image_volume(workspace, model_image, model_image_folder),
         ),
         output,
         force,

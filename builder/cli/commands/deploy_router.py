@@ -91,6 +91,7 @@ def command(
 ) -> None:
     """Render what routes requests for RECIPE's model: within a profile's envelope to --short, above it to --long."""
     from builder.pipeline.workspace import open_workspace
+    from builder.serve.model import recipe_image
     from builder.serve.router import llm_d, proxy, stack
     from builder.serve.router.backends import long_target, short_target
 
@@ -123,7 +124,7 @@ def command(
         files |= stack.monitoring(targets, composed=router_image is not None)
         if router_image is not None and prometheus_image is not None:
             files["compose.yaml"] = stack.stack(
-                targets, router=router_image, watcher=prometheus_image, model=model, port=port
+                targets, router=router_image, watcher=prometheus_image, model=model or recipe_image(lock), port=port
             )
         elif router_image is not None or prometheus_image is not None:
             raise InputError(

@@ -8,6 +8,7 @@ from typing import Any
 
 from builder.documents.reference import Reference
 from builder.serve.deploy.compose import compose
+from builder.serve.model import ModelImage
 from builder.serve.router.backends import Target
 from builder.serve.router.proxy import METRICS_PORT, PROMOTED
 from builder.serve.router.rules import prometheus, rules
@@ -31,10 +32,12 @@ def monitoring(targets: Sequence[Target], *, composed: bool) -> dict[str, Any]:
     }
 
 
-def stack(targets: Sequence[Target], *, router: str, watcher: str, model: str | None, port: int) -> dict[str, Any]:
+def stack(
+    targets: Sequence[Target], *, router: str, watcher: str, model: str | ModelImage | None, port: int
+) -> dict[str, Any]:
     """`compose.yaml`. `router` and `watcher` are images with digests, of LiteLLM and of Prometheus.
 
-    `model` is the checkpoint's folder; the backends are on `port` and the following ones of this machine. Raises
+    `model` is the checkpoint's folder or image; the backends are on `port` and the following ones of this machine. Raises
     `InputError` for an image without a digest, or when a backend is ours and no checkpoint is named.
     """
     services = [each.service for each in targets if each.service is not None]
