@@ -314,20 +314,36 @@ def test_a_slow_tokenizer_is_passed_by(proxy: Proxy, pair: tuple[Backend, Backen
     assert not pair[1].seen
 
 
-def test_two_hundred_at_once_lose_nothing(proxy: Proxy, pair: tuple[Backend, Backend]) -> None:
+def test_two_hundred_in_flight_lose_nothing(proxy: Proxy, pair: tuple[Backend, Backend]) -> None:
+    """All of them are at the servers before one is done: the servers hold them until the last one has arrived."""
     sizes = [100 + number if number % 5 else 10_001 + number for number in range(200)]
+    for each in pair:
+        each.held.clear()
     replies: dict[int, requests.Response] = {}
 
     def ask(tokens: int) -> None:
         content = "kůň " * (tokens - prompt_tokens({"messages": [{"content": ""}]}))
-        replies[tokens] = proxy.post(ROUTES[0], {"model": "qwen", "messages": [{"role": "user", "content": content}]})
+        body = {"model": "qwen", "messages": [{"role": "user", "content": content}], "stream": tokens % 2 == 1}
+        replies[tokens] = proxy.post(ROUTES[0], body)
 
     threads = [threading.Thread(target=ask, args=(tokens,)) for tokens in sizes]
-    for each in threads:
-        each.start()
-    for each in threads:
-        each.join()
+    for thread in threads:
+        thread.start()
+    for _ in range(2400):
+        if sum(len(each.seen) for each in pair) == len(sizes):
+            break
+        threading.Event().wait(0.1)
+    assert [len(each.seen) for each in pair] == [160, 40]
+    assert not replies
+    for each in pair:
+        each.held.set()
+    for thread in threads:
+        thread.join()
     assert {tokens: reply.status_code for tokens, reply in replies.items()} == dict.fromkeys(sizes, 200)
+    assert all("said" in reply.text for reply in replies.values())
+    assert {tokens: reply.headers["x-envelope-route"] for tokens, reply in replies.items()} == {
+        tokens: side(tokens) for tokens in sizes
+    }
     assert sorted(each.tokens for each in pair[0].seen) == sorted(tokens for tokens in sizes if tokens <= CAP)
     assert sorted(each.tokens for each in pair[1].seen) == sorted(tokens for tokens in sizes if tokens > CAP)
 

@@ -21,6 +21,7 @@ from builder.serve.container import free_port
 
 _WORD = re.compile(r"\w+|[^\w\s]")
 PER_MESSAGE, PER_IMAGE = 3, 256
+_HOLD_SECONDS = 240
 
 
 def text_tokens(text: str) -> int:
@@ -190,7 +191,7 @@ class _Handler(BaseHTTPRequestHandler):
         stream = body.get("stream")
         if stream:
             self._begin()
-        self.backend.held.wait(60)
+        self.backend.held.wait(_HOLD_SECONDS)
         made = _MADE[self.path]
         self._stream(made, count) if stream else self.say(made(count, False)[0])
 
