@@ -157,6 +157,15 @@ def test_every_metric_that_is_written_is_declared() -> None:
     assert {re.sub("_(bucket|sum|count)$", "", each) for each in asked} <= written
 
 
+def test_a_counter_that_is_large_still_counts() -> None:
+    metrics = Metrics()
+    metrics.declare("a_total", "counter", "A.")
+    metrics.add("a_total", 12_345_678, route="short")
+    metrics.add("a_total", route="short")
+    metrics.put("a_total", 0.25, route="long")
+    assert metrics.text().splitlines()[2:] == ['a_total{route="short"} 12345679', 'a_total{route="long"} 0.25']
+
+
 def test_metrics_are_escaped_and_complete() -> None:
     metrics = Metrics()
     metrics.declare("a_total", "counter", "A.")

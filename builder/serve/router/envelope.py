@@ -405,8 +405,13 @@ class Metrics:
             for (each, labels), value in values:
                 if each in own:
                     shown = ",".join(f'{label}="{_escaped(word)}"' for label, word in labels)
-                    lines.append(f"{each}{{{shown}}} {value:g}" if shown else f"{each} {value:.17g}")
+                    lines.append(f"{each}{{{shown}}} {_number(value)}" if shown else f"{each} {_number(value)}")
         return "\n".join([*lines, ""])
+
+
+def _number(value: float) -> str:
+    """All digits: with six of them, a counter above a million would stand still for a while and then jump."""
+    return str(int(value)) if value == int(value) else repr(value)
 
 
 def _escaped(text: str) -> str:
