@@ -98,7 +98,10 @@ def test_an_unknown_limit_is_no_reason_to_refuse_for_good() -> None:
     [
         ({}, 6144), ({"max_tokens": 7}, 7), ({"max_completion_tokens": 9}, 9), ({"max_tokens": 7, "max_completion_tokens": 9}, 9),
         ({"max_output_tokens": 100}, 100), ({"max_output_tokens": 7}, 16), ({"max_tokens": None}, 6144), ({"max_tokens": True}, 6144),
-        ({"max_tokens": -1}, 6144), ({"max_tokens": "7"}, 6144),
+        ({"max_tokens": -1}, 6144), ({"max_tokens": "7"}, 7), ({"max_tokens": " 15000 "}, 15_000), ({"max_tokens": 15_000.0}, 15_000),
+        ({"max_tokens": 0}, 1), ({"max_tokens": 0, "max_completion_tokens": 9}, 9), ({"max_output_tokens": 0}, 16), ({"max_tokens": 7.5}, 6144),
+        ({"max_tokens": "x"}, 6144), ({"max_tokens": "9" * 30}, 6144), ({"max_tokens": float("inf")}, 6144), ({"max_tokens": [7]}, 6144),
+        ({"max_tokens": 10**30}, 10**30),
     ],
 )  # fmt: skip
 def test_what_is_reserved(request_: dict[str, Any], wanted: int) -> None:

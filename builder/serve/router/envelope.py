@@ -181,12 +181,26 @@ def decide(prompt: int, output: int, backends: Iterable[Backend], *, up: Mapping
 
 
 def reserved(request: Mapping[str, Any], default: int) -> int:
-    """The tokens that the completion may take: what the request asks for, else the envelope's completion."""
+    """The tokens that the completion may take: what the request asks for, else the envelope's completion.
+
+    0 goes with `echo` on /v1/completions, for which vLLM still makes one token. Numbers in quotes and 7.0 are numbers, as for vLLM.
+    """
     named = [request.get(name) for name in ("max_tokens", "max_completion_tokens", "max_output_tokens")]
-    numbers = [each for each in named if isinstance(each, int) and not isinstance(each, bool) and each > 0]
+    numbers = [max(number, 1) for each in named if (number := _whole(each)) is not None and number >= 0]
     if not numbers:
         return default
     return max([*numbers, _LEAST_RESPONSE]) if "max_output_tokens" in request else max(numbers)
+
+
+def _whole(value: Any) -> int | None:
+    """A whole number as vLLM reads it, else None: what is none, vLLM itself refuses."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, str) and len(value) < 20 and value.strip().isdecimal():
+        return int(value)
+    return value if isinstance(value, int) else None
 
 
 def payloads(request: Mapping[str, Any], messages: Any) -> list[dict[str, Any] | int]:
