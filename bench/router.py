@@ -42,6 +42,7 @@ class Side:
     medians: list[float] = field(default_factory=list)
     alone: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
 
     def peak(self) -> int:
         """The largest memory of the proxy's process so far, in bytes."""
@@ -64,7 +65,8 @@ class Side:
 
     def said(self) -> str:
         rate = self.asked / (TURNS * SECONDS)
-        return f"{rate:.0f}/s, {self.lost} lost and {self.misrouted} misrouted of {self.asked:,}"
+        why = f" ({'; '.join(sorted(set(self.errors))[:3])})" if self.errors else ""
+        return f"{rate:.0f}/s, {self.lost} lost{why} and {self.misrouted} misrouted of {self.asked:,}"
 
 
 def _body(tokens: int, salt: int) -> dict[str, Any]:
@@ -88,9 +90,15 @@ async def _turn(side: Side, number: int, *, at_once: int, seconds: float, most: 
                 sent += 1
                 body = _body(SIZES[sent % len(SIZES)], number * 1_000_000 + sent)
                 begun = time.monotonic()
-                reply = await client.post(f"{side.proxy.url}/v1/chat/completions", json=body, headers=head)
+                try:
+                    reply = await client.post(f"{side.proxy.url}/v1/chat/completions", json=body, headers=head)
+                except httpx.HTTPError as error:
+                    side.errors.append(repr(error))
+                    continue
                 if reply.status_code == 200:
                     took.append(time.monotonic() - begun)
+                else:
+                    side.errors.append(f"{reply.status_code} {reply.text[:200]}")
 
         await asyncio.gather(*(one() for _ in range(at_once)))
     side.count(len(took), sent)
@@ -102,6 +110,7 @@ def _load(sides: Sequence[Side]) -> None:
     for side in sides:
         asyncio.run(_turn(side, 99, at_once=20, seconds=3))  # warm
         side.asked = side.lost = side.misrouted = 0
+        side.errors.clear()
     for number in range(TURNS):
         for side in sides:
             before = side.seconds()

@@ -110,8 +110,11 @@ def test_what_is_reserved(request_: dict[str, Any], wanted: int) -> None:
 
 def test_what_is_asked_of_the_tokenizer() -> None:
     text = {"proxy_server_request": {"url": "http://r/v1/completions"}}
-    assert payloads(text, [{"content": [1, 2, 3]}]) == [3]
-    assert payloads(text, [{"content": [[1, 2], "a b"]}]) == [2, {"prompt": "a b", "add_special_tokens": True}]
+    both = [{"prompt": each, "add_special_tokens": True} for each in ("a", "b c")]
+    assert payloads(text, [{"content": ["a", "b c"]}]) == both
+    assert payloads({**text, "add_special_tokens": False}, [{"content": "a"}]) == [
+        {"prompt": "a", "add_special_tokens": False}
+    ]
     chat = {
         "tools": [{"type": "function", "function": {"name": "f"}}],
         "reasoning_effort": "low",
@@ -134,11 +137,14 @@ def test_what_is_asked_of_the_tokenizer() -> None:
     [
         ({}, None), ({"input": "x", "previous_response_id": "r"}, None), ({"input": [{"type": "computer_call"}]}, None),
         ({"proxy_server_request": {"url": "http://r/v1/completions"}}, [{"content": []}]),
-        ({"proxy_server_request": {"url": "http://r/v1/completions"}}, [{"content": {"a": 1}}]),
+        *(({"proxy_server_request": {"url": "http://r/v1/completions"}}, [{"content": content}]) for content in ({"a": 1}, "", ["a", ""], [1, 2], [[1]], None)),
+        ({"input": [{"role": "user", "content": ["a"]}]}, None), ({"tools": 5}, [{"role": "user", "content": "u"}]),
+        ({"chat_template_kwargs": 5}, [{"role": "user", "content": "u"}]), ({"system": ["x"]}, [{"role": "user", "content": "u"}]),
+        ({}, [{"role": "user", "content": ["a", {"type": "image"}]}]),
     ],
 )  # fmt: skip
 def test_what_cannot_be_counted_is_not_guessed(request_: dict[str, Any], messages: Any) -> None:
-    with pytest.raises(ValueError, match=r"count|prompt"):
+    with pytest.raises(ValueError, match=r"count|prompt|cannot be read"):
         payloads(request_, messages)
 
 

@@ -208,6 +208,39 @@ def test_the_reserve_counts(proxy: Proxy, pair: tuple[Backend, Backend]) -> None
         assert [len(each.seen) for each in pair] == [where == "short", where == "long"]
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "why"),
+    [
+        ("/v1/completions", {"prompt": ""}, "the prompt is empty"), ("/v1/completions", {"prompt": []}, "the prompt is empty"),
+        ("/v1/completions", {"prompt": [1, 2, 3]}, "token ids"), ("/v1/completions", {"prompt": [[1, 2], [3]]}, "token ids"),
+        ("/v1/responses", {"input": [1, 2]}, "cannot be counted"), ("/v1/responses", {"input": [{"role": "user", "content": ["a"]}]}, "cannot be read"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_counted_is_the_clients_error(
+    proxy: Proxy, pair: tuple[Backend, Backend], path: str, body: dict[str, Any], why: str
+) -> None:
+    reply = proxy.post(path, {"model": "qwen", **body})
+    assert reply.status_code == 400, reply.text
+    assert why in reply.text
+    assert reply.headers["x-envelope-reason"] == "uncountable"
+    assert not pair[0].seen + pair[1].seen
+
+
+@pytest.mark.parametrize(
+    "more", [{"n": 3}, {"n": 2, "best_of": 3}, {"echo": True, "max_tokens": 0}, {"max_tokens": "15000"}]
+)
+def test_what_changes_the_completion_is_sent_once_where_it_fits(
+    proxy: Proxy, pair: tuple[Backend, Backend], more: dict[str, Any]
+) -> None:
+    for tokens in (9_000, 10_001):
+        reply = proxy.post("/v1/completions", {**request("/v1/completions", tokens), **more})
+        assert reply.status_code == 200, reply.text
+    short = more.get("max_tokens") != "15000"
+    assert [[each.tokens for each in one.seen] for one in pair] == (
+        [[9_000], [10_001]] if short else [[], [9_000, 10_001]]
+    )
+
+
 def test_ten_megabytes_are_counted_too(proxy: Proxy, pair: tuple[Backend, Backend]) -> None:
     reply = proxy.post(
         "/v1/chat/completions", {"model": "qwen", "messages": [{"role": "user", "content": "slovo " * 1_750_000}]}

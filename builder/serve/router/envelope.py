@@ -203,13 +203,18 @@ def _whole(value: Any) -> int | None:
     return value if isinstance(value, int) else None
 
 
-def payloads(request: Mapping[str, Any], messages: Any) -> list[dict[str, Any] | int]:
-    """What `/tokenize` is asked for a request: one body for each prompt, or a number where the prompt is token ids.
+def payloads(request: Mapping[str, Any], messages: Any) -> list[dict[str, Any]]:
+    """What `/tokenize` is asked for a request: one body for each prompt. Raises `ValueError` for a request that cannot be counted."""
+    try:
+        return _payloads(request, messages)
+    except (TypeError, AttributeError, KeyError) as error:
+        # A part of it is of another type than its dialect says.
+        raise ValueError(f"the request cannot be read: {error}") from error
 
-    Raises `ValueError` for a request that cannot be counted.
-    """
+
+def _payloads(request: Mapping[str, Any], messages: Any) -> list[dict[str, Any]]:
     if _is_text_completion(request) and isinstance(messages, list) and len(messages) == 1:
-        return _completion(messages[0].get("content"))
+        return _completion(request, messages[0].get("content"))
     if "input" in request:
         if request.get("previous_response_id") or request.get("conversation"):
             raise ValueError("a request that goes on from a stored response cannot be counted: send the whole input")
@@ -242,18 +247,17 @@ def _is_text_completion(request: Mapping[str, Any]) -> bool:
     return path.endswith("/completions") and not path.endswith("/chat/completions")
 
 
-def _completion(prompt: Any) -> list[dict[str, Any] | int]:
-    several = prompt if isinstance(prompt, list) else [prompt]
-    if several and all(isinstance(each, int) for each in several):
-        return [len(several)]
-    found: list[dict[str, Any] | int] = []
-    for each in several:
-        if isinstance(each, str):
-            found.append({"prompt": each, "add_special_tokens": True})
-        elif isinstance(each, list) and all(isinstance(token, int) for token in each):
-            found.append(len(each))
-        else:
-            raise ValueError("a prompt is a text or a list of token ids")
+def _completion(request: Mapping[str, Any], prompt: Any) -> list[dict[str, Any]]:
+    special = request.get("add_special_tokens")
+    found: list[dict[str, Any]] = []
+    for each in prompt if isinstance(prompt, list) else [prompt]:
+        if isinstance(each, int | list):
+            raise ValueError("a prompt of token ids is not sent on by LiteLLM: send its text")  # noqa: TRY004
+        if not isinstance(each, str):
+            raise ValueError("a prompt is a text")  # noqa: TRY004
+        if each == "":
+            raise ValueError("the prompt is empty")
+        found.append({"prompt": each, "add_special_tokens": True if special is None else special})
     if not found:
         raise ValueError("the prompt is empty")
     return found
@@ -650,10 +654,8 @@ class Envelope(CustomLogger):  # type: ignore[misc]
             decision.status, f"{what}: {text}; {limits}", tokens=tokens, route="none", reason=decision.reason
         )
 
-    async def _count(self, payload: dict[str, Any] | int, usable: Mapping[str, bool]) -> int:
+    async def _count(self, payload: dict[str, Any], usable: Mapping[str, bool]) -> int:
         """The tokens of one prompt: what every backend that is asked says, one of each role where there is one."""
-        if isinstance(payload, int):
-            return payload
         body = json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
         key = hashlib.sha256(body).hexdigest()
         known = self.counts.get(key)

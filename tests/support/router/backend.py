@@ -182,7 +182,7 @@ class _Handler(BaseHTTPRequestHandler):
         count = 1 if self.backend.counted_by else prompt_tokens(body)
         self.backend.seen.append(Seen(self.path, count, body))
         self.backend.arrived.set()
-        output = next((body[name] for name in ("max_tokens", "max_completion_tokens", "max_output_tokens") if body.get(name)), 1)  # fmt: skip
+        output = int(next((body[name] for name in ("max_tokens", "max_completion_tokens", "max_output_tokens") if body.get(name)), 1))  # fmt: skip
         if count + output > self.backend.max_model_len:
             self.say(
                 {"error": {"message": f"maximum context length is {self.backend.max_model_len}", "code": 400}}, 400
