@@ -1,4 +1,8 @@
-"""The router beside plain LiteLLM, in one run: 200 requests at once on loopback, and what the hook takes by itself."""
+"""The router beside plain LiteLLM, in one run: a minute of 200 requests at once on loopback for each, in turns of ten seconds.
+
+Both proxies run at the same time, each between two servers of its own, and only one of them is asked at a time. What was lost
+or sent to the wrong side is counted by what arrived at the servers. The hook alone is timed without a proxy.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,21 +25,48 @@ from bench.measure import Row, Used, run
 from tests.support.router.backend import Backend, backends, prompt_tokens
 from tests.support.router.proxy import KEY, Proxy, started
 
-AT_ONCE, SECONDS = 200, 20
+AT_ONCE, TURNS, SECONDS, ALONE = 200, 6, 10, 30
 CAP, SHORT, LONG = 10_000, 16_384, 131_072
 SIZES = (100, 2_000, 9_000, 10_001, 100, 2_000, 9_000, 100, 2_000, 60_000)
 
 
-@dataclass(frozen=True)
-class Load:
-    """What a proxy did under load: requests, those that were lost or misrouted, median seconds, peak memory in bytes."""
+@dataclass
+class Side:
+    """A proxy with its servers, and what it did: requests, those that were lost or misrouted, a median for each turn."""
 
-    requests: int
-    lost: int
-    misrouted: int
-    median: float
-    per_second: float
-    peak: int
+    proxy: Proxy
+    pair: Sequence[Backend]
+    asked: int = 0
+    lost: int = 0
+    misrouted: int = 0
+    medians: list[float] = field(default_factory=list)
+    alone: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+
+    def peak(self) -> int:
+        """The largest memory of the proxy's process so far, in bytes."""
+        lines = Path(f"/proc/{self.proxy.process.pid}/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+
+    def seconds(self) -> float:
+        """The CPU time of the proxy's process so far."""
+        fields = Path(f"/proc/{self.proxy.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / 100
+
+    def count(self, ok: int, sent: int) -> None:
+        """Compare what was sent with what arrived, and forget it."""
+        short, long = self.pair
+        arrived = len(short.seen) + len(long.seen)
+        self.asked += sent
+        self.lost += (sent - ok) + max(0, ok - arrived)
+        self.misrouted += sum(each.tokens > CAP for each in short.seen) + sum(each.tokens <= CAP for each in long.seen)
+        short.seen, long.seen = [], []
+
+    def said(self) -> str:
+        rate = self.asked / (TURNS * SECONDS)
+        why = f" ({'; '.join(sorted(set(self.errors))[:3])})" if self.errors else ""
+        return f"{rate:.0f}/s, {self.lost} lost{why} and {self.misrouted} misrouted of {self.asked:,}"
 
 
 def _body(tokens: int, salt: int) -> dict[str, Any]:
@@ -43,38 +75,55 @@ def _body(tokens: int, salt: int) -> dict[str, Any]:
     return {"model": "qwen", "messages": messages, "max_tokens": 100}
 
 
-async def _load(proxy: Proxy, pair: Sequence[Backend]) -> Load:
+async def _turn(side: Side, number: int, *, at_once: int, seconds: float, most: int | None = None) -> list[float]:
+    """Ask for so many seconds, or `most` requests, with so many at once; what each that went well took."""
     took: list[float] = []
-    lost = number = 0
-    limits = httpx.Limits(max_connections=AT_ONCE, max_keepalive_connections=AT_ONCE)
+    sent = 0
+    limits = httpx.Limits(max_connections=at_once, max_keepalive_connections=at_once)
     head = {"Authorization": f"Bearer {KEY}"}
-    end = time.monotonic() + SECONDS
+    end = time.monotonic() + seconds
     async with httpx.AsyncClient(timeout=120, limits=limits, trust_env=False) as client:
 
         async def one() -> None:
-            nonlocal lost, number
-            while time.monotonic() < end:
-                number += 1
-                body = _body(SIZES[number % len(SIZES)], number)
+            nonlocal sent
+            while time.monotonic() < end and (most is None or sent < most):
+                sent += 1
+                body = _body(SIZES[sent % len(SIZES)], number * 1_000_000 + sent)
                 begun = time.monotonic()
-                reply = await client.post(f"{proxy.url}/v1/chat/completions", json=body, headers=head)
-                took.append(time.monotonic() - begun)
-                lost += reply.status_code != 200
+                try:
+                    reply = await client.post(f"{side.proxy.url}/v1/chat/completions", json=body, headers=head)
+                except httpx.HTTPError as error:
+                    side.errors.append(repr(error))
+                    continue
+                if reply.status_code == 200:
+                    took.append(time.monotonic() - begun)
+                else:
+                    side.errors.append(f"{reply.status_code} {reply.text[:200]}")
 
-        begun = time.monotonic()
-        await asyncio.gather(*(one() for _ in range(AT_ONCE)))
-        spent = time.monotonic() - begun
-    wrong = sum(each.tokens > CAP for each in pair[0].seen) + sum(each.tokens <= CAP for each in pair[1].seen)
-    lines = Path(f"/proc/{proxy.process.pid}/status").read_text().splitlines()
-    peak = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
-    return Load(
-        number,
-        lost + number - len(pair[0].seen) - len(pair[1].seen),
-        wrong,
-        statistics.median(took),
-        number / spent,
-        peak,
-    )
+        await asyncio.gather(*(one() for _ in range(at_once)))
+    side.count(len(took), sent)
+    return took
+
+
+def _load(sides: Sequence[Side]) -> None:
+    """All turns, each side in each of them."""
+    for side in sides:
+        asyncio.run(_turn(side, 99, at_once=20, seconds=3))  # warm
+        side.asked = side.lost = side.misrouted = 0
+        side.errors.clear()
+    for number in range(TURNS):
+        for side in sides:
+            before = side.seconds()
+            side.medians.append(statistics.median(asyncio.run(_turn(side, number, at_once=AT_ONCE, seconds=SECONDS))))
+            side.cpu.append(side.seconds() - before)
+    asked = [(side.asked, side.lost, side.misrouted) for side in sides]
+    for number in range(3):
+        for side in sides:
+            side.alone.append(
+                statistics.median(asyncio.run(_turn(side, 50 + number, at_once=1, seconds=60, most=ALONE)))
+            )
+    for side, (count, lost, wrong) in zip(sides, asked, strict=True):
+        side.asked, side.lost, side.misrouted = count, lost, wrong
 
 
 def _configure(folder: Path, pair: Sequence[Backend], *, plain: bool) -> None:
@@ -120,29 +169,39 @@ async def _hook(pair: Sequence[Backend], times: int = 30) -> tuple[float, float]
 
 
 def router() -> list[Row]:
-    found: dict[bool, Load] = {}
-    with backends(SHORT, LONG) as pair:
-        own, bare = asyncio.run(_hook(pair))
-        for plain in (False, True):
-            for each in pair:
-                each.reset()
-            with tempfile.TemporaryDirectory() as name:
-                _configure(Path(name), pair, plain=plain)
-                with started(Path(name)) as proxy:
-                    found[plain] = asyncio.run(_load(proxy, pair))
-    ours, theirs = found[False], found[True]
+    with ExitStack() as stack:
+        pairs = [stack.enter_context(backends(SHORT, LONG)) for _ in range(2)]
+        own, bare = asyncio.run(_hook(pairs[0]))
+        for each in pairs[0]:
+            each.reset()
+        sides = []
+        for pair, plain in zip(pairs, (False, True), strict=True):
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            _configure(folder, pair, plain=plain)
+            sides.append(Side(stack.enter_context(started(folder)), pair))
+        _load(sides)
+        peaks = [side.peak() for side in sides]
+    names = ("envelope hook in LiteLLM", "plain LiteLLM")
+    ours, theirs = sides
+    added = statistics.median(a - b for a, b in zip(ours.alone, theirs.alone, strict=True)) * 1000
 
-    def said(load: Load) -> str:
-        return f"{load.per_second:.0f}/s, {load.lost} lost and {load.misrouted} misrouted of {load.requests:,}"
+    def used(seconds: Sequence[float], peak: int, cpu: Sequence[float]) -> list[Used]:
+        return [Used(each, peak=peak, cpu=spent) for each, spent in zip(seconds, cpu, strict=True)]
 
     return [
         Row(
             f"router, {AT_ONCE} at once: median request",
-            {
-                "envelope hook in LiteLLM": [Used(ours.median, peak=ours.peak)],
-                "plain LiteLLM": [Used(theirs.median, peak=theirs.peak)],
-            },
-            f"ours {said(ours)}; plain {said(theirs)}",
+            {name: used(side.medians, peak, side.cpu) for name, side, peak in zip(names, sides, peaks, strict=True)},
+            f"ours {ours.said()}; plain {theirs.said()}",
         ),
-        Row("hook at 9,000 tokens", {"the hook": [Used(own / 1000)], "/tokenize of both alone": [Used(bare / 1000)]}),
+        Row(
+            "router, one at a time: median request",
+            {name: used(side.alone, 0, [0.0] * len(side.alone)) for name, side in zip(names, sides, strict=True)},
+            f"the hook and the servers' counting add {added:.1f} ms",
+        ),
+        Row(
+            "hook at 9,000 tokens",
+            {"the hook": [Used(own / 1000)], "/tokenize of both alone": [Used(bare / 1000)]},
+            f"the hook's own part: {own - bare:.2f} ms",
+        ),
     ]

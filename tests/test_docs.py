@@ -67,6 +67,8 @@ ELSEWHERE = {
     "builder checkpoint check": "tests/checkpoint/test_check.py::test_",
     "find -L .": "tests/checkpoint/test_digest.py::test_",
     "builder deploy router": "tests/serve/test_router.py::test_the_files_are_what_the_hook_reads",
+    "builder deploy promoted": "tests/serve/test_router_promoted.py::test_an_alert_follows_the_promoted_tag_and_the_verdicts",
+    "LITELLM_MASTER_KEY=": "tests/serve/test_fleet_docker.py::test_compose_up_routes_watches_and_goes_down_again",
     "cd fleet &&": "tests/serve/test_router_proxy.py::test_every_prompt_goes_where_its_own_count_belongs",
     "builder deploy kserve": "tests/checkpoint/test_artifact.py::test_kubernetes_and_kserve_take_the_image_as_a_volume",
     "podman push": "tests/checkpoint/test_artifact.py::test_an_image_needs_the_digest_and_is_mounted_by_kubernetes",

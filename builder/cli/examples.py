@@ -57,6 +57,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "deploy kserve": ("builder deploy kserve mine --image ghcr.io/me/images@sha256:DIGEST --output deploy",),
     "deploy quadlet": ("builder deploy quadlet mine --image ghcr.io/me/images@sha256:DIGEST --output deploy",),
     "deploy llama-swap": ("builder deploy llama-swap mine --image ghcr.io/me/images@sha256:DIGEST --output deploy",),
+    "deploy promoted": ("builder deploy promoted mine router",),
     "deploy router": (
         "builder deploy router mine --short smoke@http://10.0.0.7:8000 --long http://10.0.0.8:8000 --output router",
     ),

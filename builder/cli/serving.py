@@ -18,9 +18,10 @@ from builder.serve.container import (
     free_port,
     local_platform,
     locked_profile,
-    model_folder,
+    model_source,
     startup_seconds,
 )
+from builder.serve.model import make_ready
 from builder.serve.smoke.run import Wanted
 from builder.serve.smoke.subject import AnyServer, Subject, running_container, started
 from builder.util.context import Context
@@ -69,7 +70,7 @@ def open_recipe(
         image=image or f"{lock.name}:{image_tags(lock).immutable}",
         profile=locked,
         arguments=arguments,
-        model=model_folder(workspace.project, lock, model, context=workspace.context),
+        model=model_source(workspace.project, lock, model, context=workspace.context),
         cache=cache_for(lock, user),
         port=free_port() if network == "host" else None,
         gpus=gpus,
@@ -87,5 +88,7 @@ def open_recipe(
         vllm=lock.base.platforms[local_platform(lock)].distribution.version,
         changed={file.path: tuple(file.overlays) for file in lock.base.platforms[local_platform(lock)].files},
     )
-    opening = started(container, choose().path, inputs=lock.inputs, watched=watched, keep=keep)
+    docker = choose().path
+    make_ready(container.model, docker, podman=False, context=workspace.context)
+    opening = started(container, docker, inputs=lock.inputs, watched=watched, keep=keep)
     return opening, wanted, workspace.project.dist / "smoke"

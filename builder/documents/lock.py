@@ -337,6 +337,7 @@ class LockedCheckpoint(Frozen):
     revision: Short | None = None
     path: Short | None = None
     oci: Annotated[Short, StringConstraints(pattern=r"^\S+@sha256:[0-9a-f]{64}$")] | None = None
+    folder: PlainPath | None = None
     files: tuple[LockedCheckpointFile, ...] = ()
 
     @model_validator(mode="after")

@@ -296,6 +296,9 @@ class CheckpointSpec(Frozen):
         pattern=r"^\S+@sha256:[0-9a-f]{64}$",
         description="REGISTRY/REPOSITORY@DIGEST of an OCI artifact with one blob for each file, or of an image with `digest`.",
     )
+    folder: Folder | None = Field(
+        default=None, description="Where the files are in an image of `oci`. Absent: at its root."
+    )
     digest: WrittenSha256 | None = Field(default=None, description="The checkpoint digest, when it is known.")
 
     @model_validator(mode="after")
@@ -306,6 +309,10 @@ class CheckpointSpec(Frozen):
             raise ValueError("a checkpoint has a 'repo', a 'path', an 'oci' or a 'digest'")
         if self.revision is not None and self.repo is None:
             raise ValueError("'revision' belongs to a 'repo'")
+        if self.folder is not None and self.oci is None:
+            raise ValueError("'folder' belongs to an 'oci' image")
+        if "," in (self.folder or ""):
+            raise ValueError("'folder' has a comma, at which an engine's option for a mount ends")
         return self
 
 

@@ -283,5 +283,5 @@ def _checkpoint(lock: Lock) -> dict[str, Any]:
     )
     document: dict[str, Any] = {"requires": merged.model_dump(mode="json")}
     if lock.checkpoint is not None:
-        document |= lock.checkpoint.model_dump(mode="json", exclude={"oci"}, exclude_none=True)
+        document |= lock.checkpoint.model_dump(mode="json", exclude={"oci", "folder"}, exclude_none=True)
     return document

@@ -14,6 +14,7 @@ from builder.checkpoint.artifact import pull, pulled_folder
 from builder.documents.lock import Lock
 from builder.documents.profile import Profile
 from builder.documents.record import MODEL_FOLDER
+from builder.serve.model import Model, ModelImage, recipe_image
 from builder.util.context import Context
 from builder.util.errors import InputError
 from builder.util.files import cache_dir, sha256
@@ -115,6 +116,14 @@ def model_folder(
     return folder.resolve()
 
 
+def model_source(
+    project: Project, lock: Lock, given: Path | None, *, context: Context | None = None, reading: bool = True
+) -> Model:
+    """What is mounted as the checkpoint: a folder as of `model_folder`, or the recipe's image. Raises `InputError` when there is none."""
+    image = recipe_image(lock) if given is None else None
+    return image or model_folder(project, lock, given, context=context, reading=reading)
+
+
 def startup_seconds(lock: Lock) -> int:
     """How long a start may take before it has failed, in seconds, rounded up to ten: ten minutes, and 100 MB/s of weights."""
     size = sum(file.size for file in lock.checkpoint.files) if lock.checkpoint else 0
@@ -150,13 +159,13 @@ def free_port() -> int:
 class Container:
     """One container of an image that serves a profile.
 
-    `model` is the checkpoint's folder on this machine, `cache` a volume's name or a folder; `gpus` is what `docker run
+    `model` is the checkpoint's folder on this machine or its image, `cache` a volume's name or a folder; `gpus` is what `docker run
     --gpus` takes (for podman `all` or `device=ID,ID`), or `none`; `port` is the one on this machine, None for any; `network` is Docker's.
     """
 
     image: str
     profile: Profile
-    model: Path
+    model: Model
     cache: str
     arguments: tuple[str, ...] = ()
     port: int | None = PORT
@@ -193,7 +202,8 @@ class Container:
             # Kernels that are compiled at run time are loaded from here: Docker's own default is noexec.
             words += ["--read-only", "--tmpfs", "/tmp:rw,exec,mode=1777"]  # noqa: S108
         words += ["--security-opt", "no-new-privileges"]
-        words += ["--volume", f"{self.model}:{MODEL_FOLDER}:ro", "--volume", f"{self.cache}:{CACHE_FOLDER}"]
+        words += self._model()
+        words += ["--volume", f"{self.cache}:{CACHE_FOLDER}"]
         for name, text in {**server_environment(self.profile), **dict(self.environment)}.items():
             words += ["--env", f"{name}={text}"]
         words += [
@@ -202,6 +212,11 @@ class Container:
             "--health-start-period", f"{self.startup_seconds}s",
         ]  # fmt: skip
         return [*words, self.image, self.profile.name, *self._flags()]
+
+    def _model(self) -> list[str]:
+        if isinstance(self.model, ModelImage):
+            return ["--mount", self.model.mount(podman=self.podman)]
+        return ["--volume", f"{self.model}:{MODEL_FOLDER}:ro"]
 
     def _devices(self) -> list[str]:
         if self.gpus == "none":

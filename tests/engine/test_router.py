@@ -79,7 +79,8 @@ def fleet(room: Path, tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> I
             ),
             Target("long-1", "long", long.url, "/model"),
         ]
-        for name, document in files("tiny", targets, overflow="error", overlays=()).items():
+        for name, document in files("tiny", targets, overflow="error", overlays=(), state={"backends": {}}).items():
+            (folder / name).parent.mkdir(exist_ok=True)
             (folder / name).write_text(document if isinstance(document, str) else yaml.safe_dump(document))
         with started(folder) as proxy:
             yield Fleet(engine.url, long, proxy)

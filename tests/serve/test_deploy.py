@@ -13,10 +13,13 @@ import yaml
 from kubernetes_validate.utils import all_versions
 
 from builder.documents.lock import Lock, LockedFile, read_lock
+from builder.documents.profile import Hardware
 from builder.serve.container import Container, stack_key, startup_seconds
 from builder.serve.deploy.compose import compose
 from builder.serve.deploy.kubernetes import manifests
-from builder.serve.deploy.service import make_service
+from builder.serve.deploy.llama_swap import config
+from builder.serve.deploy.quadlet import units
+from builder.serve.deploy.service import Service, make_service
 from tests.support.cli import Ran, builder
 from tests.support.services import require
 
@@ -134,6 +137,20 @@ def test_the_pod_is_pinned_and_confined_and_has_time_to_start(lock: Lock) -> Non
     assert documents["Deployment"]["spec"]["selector"]["matchLabels"].items() <= labels.items()
     longer = deployment("--startup-seconds", "3605")["Deployment"]["spec"]["template"]["spec"]["containers"][0]
     assert longer["startupProbe"]["failureThreshold"] == 361
+
+
+def test_a_profile_of_the_cpu_build_gets_no_gpu_anywhere(lock: Lock) -> None:
+    def made(hardware: Hardware | None) -> Service:
+        profile = lock.profiles[0].model_copy(update={"hardware": hardware})
+        return make_service(lock.model_copy(update={"profiles": (profile,)}), profile.name, IMAGE)
+
+    assert [made(each).gpus for each in (None, Hardware(gpu="rtx-5090", count=2), Hardware(gpu="cpu"))] == [1, 2, 0]
+    service = made(Hardware(gpu="cpu"))
+    assert "deploy" not in compose([service], model="/m", port=8000)["services"][service.name]
+    pod = manifests([service], model_claim="m", cache_gib=1)[f"{service.name}.deployment.yaml"]["spec"]["template"]
+    assert "limits" not in pod["spec"]["containers"][0]["resources"]
+    assert "nvidia" not in "".join(units([service], model="/m", port=8000).values())
+    assert "--gpus" not in str(config([service], model="/m"))
 
 
 def test_files_in_the_way_are_kept(tmp_path: Path) -> None:

@@ -179,8 +179,9 @@ def test_podmans_own_generator_takes_the_units(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     line = next(each for each in done.stdout.splitlines() if each.startswith("ExecStart=/usr/bin/podman run"))
-    # As systemd reads the line: two dollars are one, and so are two percent signs.
-    words = [each.replace("$$", "$").replace("%%", "%") for each in shlex.split(line.removeprefix("ExecStart="))]
+    # As systemd reads the line: two dollars are one, and so are two percent signs; newer podman writes a space as \x20.
+    read = line.removeprefix("ExecStart=").replace("\\x20", " ")
+    words = [each.replace("$$", "$").replace("%%", "%") for each in shlex.split(read)]
     assert 'VLLM_ODD=a "b" $HOME 100% \\n' in words
     assert words[-2:] == [IMAGE, "smoke"]
 

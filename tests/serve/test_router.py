@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import threading
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from builder.serve.router import envelope as envelope_module
 from builder.serve.router.envelope import (
+    PROMOTED,
     Backend,
     Counts,
     Envelope,
@@ -27,6 +29,7 @@ from builder.serve.router.envelope import (
     payloads,
     reserved,
 )
+from builder.util.files import write_file
 from tests.support.cli import Ran, builder
 from tests.support.router.backend import Backend as Server
 from tests.support.router.backend import backends as servers
@@ -95,7 +98,10 @@ def test_an_unknown_limit_is_no_reason_to_refuse_for_good() -> None:
     [
         ({}, 6144), ({"max_tokens": 7}, 7), ({"max_completion_tokens": 9}, 9), ({"max_tokens": 7, "max_completion_tokens": 9}, 9),
         ({"max_output_tokens": 100}, 100), ({"max_output_tokens": 7}, 16), ({"max_tokens": None}, 6144), ({"max_tokens": True}, 6144),
-        ({"max_tokens": -1}, 6144), ({"max_tokens": "7"}, 6144),
+        ({"max_tokens": -1}, 6144), ({"max_tokens": "7"}, 7), ({"max_tokens": " 15000 "}, 15_000), ({"max_tokens": 15_000.0}, 15_000),
+        ({"max_tokens": 0}, 1), ({"max_tokens": 0, "max_completion_tokens": 9}, 9), ({"max_output_tokens": 0}, 16), ({"max_tokens": 7.5}, 6144),
+        ({"max_tokens": "x"}, 6144), ({"max_tokens": "9" * 30}, 6144), ({"max_tokens": float("inf")}, 6144), ({"max_tokens": [7]}, 6144),
+        ({"max_tokens": 10**30}, 10**30),
     ],
 )  # fmt: skip
 def test_what_is_reserved(request_: dict[str, Any], wanted: int) -> None:
@@ -104,8 +110,11 @@ def test_what_is_reserved(request_: dict[str, Any], wanted: int) -> None:
 
 def test_what_is_asked_of_the_tokenizer() -> None:
     text = {"proxy_server_request": {"url": "http://r/v1/completions"}}
-    assert payloads(text, [{"content": [1, 2, 3]}]) == [3]
-    assert payloads(text, [{"content": [[1, 2], "a b"]}]) == [2, {"prompt": "a b", "add_special_tokens": True}]
+    both = [{"prompt": each, "add_special_tokens": True} for each in ("a", "b c")]
+    assert payloads(text, [{"content": ["a", "b c"]}]) == both
+    assert payloads({**text, "add_special_tokens": False}, [{"content": "a"}]) == [
+        {"prompt": "a", "add_special_tokens": False}
+    ]
     chat = {
         "tools": [{"type": "function", "function": {"name": "f"}}],
         "reasoning_effort": "low",
@@ -128,11 +137,14 @@ def test_what_is_asked_of_the_tokenizer() -> None:
     [
         ({}, None), ({"input": "x", "previous_response_id": "r"}, None), ({"input": [{"type": "computer_call"}]}, None),
         ({"proxy_server_request": {"url": "http://r/v1/completions"}}, [{"content": []}]),
-        ({"proxy_server_request": {"url": "http://r/v1/completions"}}, [{"content": {"a": 1}}]),
+        *(({"proxy_server_request": {"url": "http://r/v1/completions"}}, [{"content": content}]) for content in ({"a": 1}, "", ["a", ""], [1, 2], [[1]], None)),
+        ({"input": [{"role": "user", "content": ["a"]}]}, None), ({"tools": 5}, [{"role": "user", "content": "u"}]),
+        ({"chat_template_kwargs": 5}, [{"role": "user", "content": "u"}]), ({"system": ["x"]}, [{"role": "user", "content": "u"}]),
+        ({}, [{"role": "user", "content": ["a", {"type": "image"}]}]),
     ],
 )  # fmt: skip
 def test_what_cannot_be_counted_is_not_guessed(request_: dict[str, Any], messages: Any) -> None:
-    with pytest.raises(ValueError, match=r"count|prompt"):
+    with pytest.raises(ValueError, match=r"count|prompt|cannot be read"):
         payloads(request_, messages)
 
 
@@ -152,6 +164,15 @@ def test_every_metric_that_is_written_is_declared() -> None:
     assert written == set(re.findall(r'metrics\.declare\(\s*"(\w+)"', source))
     asked = set(re.findall(r"envelope_\w+", (ROOT / "builder/serve/router/dashboard.json").read_text()))
     assert {re.sub("_(bucket|sum|count)$", "", each) for each in asked} <= written
+
+
+def test_a_counter_that_is_large_still_counts() -> None:
+    metrics = Metrics()
+    metrics.declare("a_total", "counter", "A.")
+    metrics.add("a_total", 12_345_678, route="short")
+    metrics.add("a_total", route="short")
+    metrics.put("a_total", 0.25, route="long")
+    assert metrics.text().splitlines()[2:] == ['a_total{route="short"} 12345679', 'a_total{route="long"} 0.25']
 
 
 def test_metrics_are_escaped_and_complete() -> None:
@@ -179,9 +200,7 @@ def pair() -> Iterator[tuple[Server, Server]]:
 
 def hook(pair: tuple[Server, Server], folder: Path, **settings: Any) -> Envelope:
     known = [
-        Backend(
-            "short-1", "short", pair[0].url, max_prompt=CAP, max_model_len=SHORT, image="sha256:1", overlays=("a", "b")
-        ),
+        Backend("short-1", "short", pair[0].url, max_prompt=CAP, max_model_len=SHORT, image=IMAGE, overlays=("a", "b")),
         Backend("long-1", "long", pair[1].url),
     ]
     return Envelope(Settings(completion=6144, **{"health_seconds": 0.0, **settings}), known, folder)
@@ -305,21 +324,98 @@ def test_what_was_not_routed_is_stopped_before_it_is_sent(pair: tuple[Server, Se
     run(work)
 
 
+IMAGE = f"registry.example/team/vllm@sha256:{'1' * 64}"
+
+
+def promote(folder: Path, digest: str | None, *verdicts: tuple[str, str], image: str = IMAGE, **more: Any) -> None:
+    """Write what is promoted, as `builder deploy promoted` does: another file takes the name."""
+    listed = [{"suite": suite, "reason": reason, "verdict": None} for suite, reason in verdicts]
+    found = {"image": image, "tag": "production", "promoted": digest, "verdicts": listed}
+    write_file(folder / PROMOTED, json.dumps({"backends": {"short-1": found}, **more}).encode())
+
+
+def shown(envelope: Envelope, name: str) -> list[str]:
+    return [line for line in envelope.metrics.text().splitlines() if line.startswith(f"envelope_{name}")]
+
+
 def test_what_runs_is_compared_with_what_was_built_and_promoted(pair: tuple[Server, Server], tmp_path: Path) -> None:
+    own, other = (f"sha256:{each * 64}" for each in "12")
+    backend = 'backend="short-1",role="short"'
+
     async def work() -> None:
         envelope = hook(pair, tmp_path)
-        (tmp_path / "promoted.json").write_text('{"short": "sha256:1"}')
-        await route(envelope, 10)
-        shown = envelope.metrics.text()
-        assert 'envelope_backend_promoted{backend="short-1",role="short"} 1' in shown
-        assert 'envelope_backend_as_built{backend="short-1",role="short"} 1' in shown
-        assert 'envelope_backend_info{backend="short-1",role="short",image="sha256:1"} 1' in shown
-        (tmp_path / "promoted.json").write_text('{"short": "sha256:22"}')
-        envelope._promoted = (-1.0, {})
-        await route(envelope, 10)
-        assert 'envelope_backend_promoted{backend="short-1",role="short"} 0' in envelope.metrics.text()
+        await envelope.look()
+        assert shown(envelope, "backend_as_built") == [f"envelope_backend_as_built{{{backend}}} 1"]
+        assert shown(envelope, "backend_info") == [f'envelope_backend_info{{{backend},image="{IMAGE}"}} 1']
+        # Nobody has said what is promoted.
+        assert (
+            not shown(envelope, "backend_promoted") + shown(envelope, "promotion") + shown(envelope, "backend_verdict")
+        )
+        for digest, wanted in ((own, 1), (other, 0), (None, 0), (own, 1)):
+            promote(tmp_path, digest)
+            await envelope.look()
+            assert shown(envelope, "backend_promoted") == [f"envelope_backend_promoted{{{backend}}} {wanted}"]
+        promote(tmp_path, own, ("sample", "passed"), ("other", "expired"), checked="1970-01-01T00:01:40+00:00")
+        await envelope.look()
+        assert set(shown(envelope, "backend_verdict")) == {
+            f'envelope_backend_verdict{{{backend},suite="sample",reason="passed"}} 1',
+            f'envelope_backend_verdict{{{backend},suite="other",reason="expired"}} 0',
+        }
+        assert shown(envelope, "promotion_checked") == ["envelope_promotion_checked_timestamp_seconds 100"]
+        # What it was is not shown beside what it is.
+        promote(tmp_path, own, ("sample", "failed"))
+        await envelope.look()
+        assert shown(envelope, "backend_verdict") == [
+            f'envelope_backend_verdict{{{backend},suite="sample",reason="failed"}} 0'
+        ]
+        # Verdicts of an image that was deployed before.
+        promote(tmp_path, other, ("sample", "passed"), image=f"registry.example/team/vllm@{other}")
+        await envelope.look()
+        assert not shown(envelope, "backend_verdict")
+        assert shown(envelope, "backend_promoted") == [f"envelope_backend_promoted{{{backend}}} 0"]
 
     run(work)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"backends": []}', '{"backends": {"short-1": 3}}', '{"backends": {"short-1": {"verdicts": [1]}}}', '{"backends": {}, "checked": "soon"}'])  # fmt: skip
+def test_what_is_no_state_stops_nothing(pair: tuple[Server, Server], tmp_path: Path, text: str) -> None:
+    async def work() -> None:
+        envelope = hook(pair, tmp_path)
+        promote(tmp_path, "sha256:" + "1" * 64)
+        await envelope.look()
+        write_file(tmp_path / PROMOTED, text.encode())
+        await envelope.look()
+        assert await route(envelope, 10) == "short"
+
+    run(work)
+
+
+def test_an_idle_router_shows_what_happens_to_its_backends(pair: tuple[Server, Server], tmp_path: Path) -> None:
+    envelope = hook(pair, tmp_path, watch_seconds=0.01)
+    envelope.watch()
+
+    def until(*wanted: str) -> None:
+        for _ in range(1000):
+            if all(
+                any(line == f"envelope_backend_up{each}" for line in shown(envelope, "backend_up")) for each in wanted
+            ):
+                return
+            threading.Event().wait(0.01)
+        raise AssertionError(envelope.metrics.text())
+
+    short, long = '{backend="short-1",role="short"}', '{backend="long-1",role="long"}'
+    until(f"{short} 1", f"{long} 1")
+    pair[0].die()
+    until(f"{short} 0", f"{long} 1")
+    pair[0].start()
+    until(f"{short} 1", f"{long} 1")
+    # Requests come by another event loop.
+    run(lambda: _both(envelope))
+    envelope.ended.set()
+
+
+async def _both(envelope: Envelope) -> None:
+    assert await asyncio.gather(*(route(envelope, 10 + number) for number in range(20))) == ["short"] * 20
 
 
 def test_the_hook_starts_with_servers_that_are_not_up(pair: tuple[Server, Server], tmp_path: Path) -> None:
@@ -363,7 +459,7 @@ def test_the_files_are_what_the_hook_reads(tmp_path: Path) -> None:
     assert [each["model_info"] for each in models] == [
         {"id": each.name, "role": each.role} for each in envelope.backends
     ]
-    assert json.loads((tmp_path / "promoted.json").read_text()) == {}
+    assert json.loads((tmp_path / PROMOTED).read_text()) == {"backends": {}}
 
 
 @pytest.mark.parametrize(

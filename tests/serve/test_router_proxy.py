@@ -208,6 +208,39 @@ def test_the_reserve_counts(proxy: Proxy, pair: tuple[Backend, Backend]) -> None
         assert [len(each.seen) for each in pair] == [where == "short", where == "long"]
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "why"),
+    [
+        ("/v1/completions", {"prompt": ""}, "the prompt is empty"), ("/v1/completions", {"prompt": []}, "the prompt is empty"),
+        ("/v1/completions", {"prompt": [1, 2, 3]}, "token ids"), ("/v1/completions", {"prompt": [[1, 2], [3]]}, "token ids"),
+        ("/v1/responses", {"input": [1, 2]}, "cannot be counted"), ("/v1/responses", {"input": [{"role": "user", "content": ["a"]}]}, "cannot be read"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_counted_is_the_clients_error(
+    proxy: Proxy, pair: tuple[Backend, Backend], path: str, body: dict[str, Any], why: str
+) -> None:
+    reply = proxy.post(path, {"model": "qwen", **body})
+    assert reply.status_code == 400, reply.text
+    assert why in reply.text
+    assert reply.headers["x-envelope-reason"] == "uncountable"
+    assert not pair[0].seen + pair[1].seen
+
+
+@pytest.mark.parametrize(
+    "more", [{"n": 3}, {"n": 2, "best_of": 3}, {"echo": True, "max_tokens": 0}, {"max_tokens": "15000"}]
+)
+def test_what_changes_the_completion_is_sent_once_where_it_fits(
+    proxy: Proxy, pair: tuple[Backend, Backend], more: dict[str, Any]
+) -> None:
+    for tokens in (9_000, 10_001):
+        reply = proxy.post("/v1/completions", {**request("/v1/completions", tokens), **more})
+        assert reply.status_code == 200, reply.text
+    short = more.get("max_tokens") != "15000"
+    assert [[each.tokens for each in one.seen] for one in pair] == (
+        [[9_000], [10_001]] if short else [[], [9_000, 10_001]]
+    )
+
+
 def test_ten_megabytes_are_counted_too(proxy: Proxy, pair: tuple[Backend, Backend]) -> None:
     reply = proxy.post(
         "/v1/chat/completions", {"model": "qwen", "messages": [{"role": "user", "content": "slovo " * 1_750_000}]}
@@ -314,20 +347,36 @@ def test_a_slow_tokenizer_is_passed_by(proxy: Proxy, pair: tuple[Backend, Backen
     assert not pair[1].seen
 
 
-def test_two_hundred_at_once_lose_nothing(proxy: Proxy, pair: tuple[Backend, Backend]) -> None:
+def test_two_hundred_in_flight_lose_nothing(proxy: Proxy, pair: tuple[Backend, Backend]) -> None:
+    """All of them are at the servers before one is done: the servers hold them until the last one has arrived."""
     sizes = [100 + number if number % 5 else 10_001 + number for number in range(200)]
+    for each in pair:
+        each.held.clear()
     replies: dict[int, requests.Response] = {}
 
     def ask(tokens: int) -> None:
         content = "kůň " * (tokens - prompt_tokens({"messages": [{"content": ""}]}))
-        replies[tokens] = proxy.post(ROUTES[0], {"model": "qwen", "messages": [{"role": "user", "content": content}]})
+        body = {"model": "qwen", "messages": [{"role": "user", "content": content}], "stream": tokens % 2 == 1}
+        replies[tokens] = proxy.post(ROUTES[0], body)
 
     threads = [threading.Thread(target=ask, args=(tokens,)) for tokens in sizes]
-    for each in threads:
-        each.start()
-    for each in threads:
-        each.join()
+    for thread in threads:
+        thread.start()
+    for _ in range(2400):
+        if sum(len(each.seen) for each in pair) == len(sizes):
+            break
+        threading.Event().wait(0.1)
+    assert [len(each.seen) for each in pair] == [160, 40]
+    assert not replies
+    for each in pair:
+        each.held.set()
+    for thread in threads:
+        thread.join()
     assert {tokens: reply.status_code for tokens, reply in replies.items()} == dict.fromkeys(sizes, 200)
+    assert all("said" in reply.text for reply in replies.values())
+    assert {tokens: reply.headers["x-envelope-route"] for tokens, reply in replies.items()} == {
+        tokens: side(tokens) for tokens in sizes
+    }
     assert sorted(each.tokens for each in pair[0].seen) == sorted(tokens for tokens in sizes if tokens <= CAP)
     assert sorted(each.tokens for each in pair[1].seen) == sorted(tokens for tokens in sizes if tokens > CAP)
 

@@ -13,12 +13,12 @@ import pytest
 import requests
 import yaml
 
-from builder.serve.container import free_port
 from builder.serve.router.rules import rules
 from tests.serve.test_deploy import IMAGE, compose_config
 from tests.support.cli import builder
 from tests.support.loopback import serving
 from tests.support.router.dashboard import PATH, expressions, text
+from tests.support.router.prometheus import prometheus
 from tests.support.services import require
 
 ROOT = Path(__file__).parents[2]
@@ -50,7 +50,7 @@ def test_compose_takes_router_both_backends_and_prometheus(tmp_path: Path, monke
     assert set(router["depends_on"]) == {"demo-envelope-16k", "demo-production-ceiling"}
     assert router["environment"]["LITELLM_MASTER_KEY"] == "sk-x"
     for each in router["volumes"]:
-        assert (tmp_path / Path(each["target"]).name).is_file()
+        assert (tmp_path / Path(each["target"]).name).exists()
         assert each["read_only"] is True
     images = {name: each["image"] for name, each in document["services"].items()}
     assert all("@sha256:" in each for each in images.values())
@@ -63,7 +63,13 @@ def test_compose_takes_router_both_backends_and_prometheus(tmp_path: Path, monke
         "http://demo-envelope-16k:8000",
         "http://demo-production-ceiling:8000",
     ]
-    assert json.loads(documents["promoted.json"]) == {"short": IMAGE.split("@")[1], "long": OTHER.split("@")[1]}
+    assert [each["image"] for each in backends] == [IMAGE, OTHER]
+    assert json.loads(documents["watched/promoted.json"]) == {
+        "backends": {
+            "short-1": {"image": IMAGE, "promoted": IMAGE.split("@")[1]},
+            "long-1": {"image": OTHER, "promoted": OTHER.split("@")[1]},
+        }
+    }
 
 
 def test_without_the_key_compose_says_which(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,7 +110,7 @@ def promtool(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 def test_promtool_takes_configuration_and_rules(files: Path) -> None:
     done = promtool("check", "config", "prometheus.yml", cwd=files)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "9 rules found" in done.stdout
+    assert "11 rules found" in done.stdout
     broken = files / "broken.yml"
     broken.write_text((files / "rules.yml").read_text().replace("== 0", "== = 0"))
     assert promtool("check", "rules", "broken.yml", cwd=files).returncode != 0
@@ -119,6 +125,8 @@ RAISED = {
     "Preemptions": [('vllm:num_preemptions_total{job="vllm",backend="short-1"}', "0+1x60")],
     "BackendDown": [('envelope_backend_up{backend="short-1"}', "0x60")],
     "BackendNotPromoted": [('envelope_backend_promoted{backend="short-1"}', "0x60")],
+    "BackendVerdictMissing": [('envelope_backend_verdict{backend="short-1",suite="sample",reason="expired"}', "0x60")],
+    "PromotionNotChecked": [("envelope_promotion_checked_timestamp_seconds", "-86400x60")],
     "BackendNotAsBuilt": [('envelope_backend_as_built{backend="short-1"}', "0x60")],
     "RouterDown": [('up{job="router"}', "0x60")],
 }  # fmt: skip
@@ -126,6 +134,7 @@ QUIET = [
     ('up{job="router"}', "1x60"), ('envelope_requests_total{route="short",reason="fits"}', "0+9x60"),
     ('envelope_requests_total{route="long",reason="prompt-over-cap"}', "0+1x60"), ('vllm:kv_cache_usage_perc{job="vllm"}', "0.5x60"),
     ('vllm:num_preemptions_total{job="vllm"}', "3x60"), ('envelope_backend_up{backend="short-1"}', "1x60"),
+    ('envelope_backend_verdict{backend="short-1",suite="sample",reason="passed"}', "1x60"), ("envelope_promotion_checked_timestamp_seconds", "0x60"),
     ('envelope_backend_promoted{backend="short-1"}', "1x60"), ('envelope_backend_as_built{backend="short-1"}', "1x60"),
 ]  # fmt: skip
 
@@ -174,6 +183,7 @@ envelope_count_failures_total{backend="short-1",reason="slow"} %(n)d
 envelope_backend_up{backend="short-1",role="short"} 1
 envelope_backend_info{backend="short-1",role="short",image="sha256:1"} 1
 envelope_backend_promoted{backend="short-1",role="short"} 0
+envelope_backend_verdict{backend="short-1",role="short",suite="sample",reason="passed"} 1
 envelope_backend_as_built{backend="short-1",role="short"} 1
 vllm:kv_cache_usage_perc{model_name="m"} 0.5
 vllm:num_preemptions_total{model_name="m"} %(n)d
@@ -192,29 +202,12 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
     with serving(show) as shown:
         render(folder, "--short", f"envelope-16k@{shown.url}", "--long", shown.url)
-        document = yaml.safe_load((folder / "prometheus.yml").read_text())
-        document["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
-        document["scrape_configs"][0]["static_configs"][0]["targets"] = [shown.url.removeprefix("http://")]
-        (folder / "prometheus.yml").write_text(yaml.safe_dump(document))
-        url = f"127.0.0.1:{free_port()}"
-        command = [
-            "prometheus",
-            "--config.file=prometheus.yml",
-            f"--web.listen-address={url}",
-            f"--storage.tsdb.path={folder}/data",
-        ]
-        with (folder / "log").open("wb") as log:
-            process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
-        try:
+        with prometheus(folder, router=shown.url.removeprefix("http://")) as url:
             end = time.monotonic() + 120
             while scrapes[0] < 12:
-                assert process.poll() is None, (folder / "log").read_text()[-2000:]
                 assert time.monotonic() < end, (folder / "log").read_text()[-2000:]
                 time.sleep(0.2)
-            yield f"http://{url}"
-        finally:
-            process.terminate()
-            process.wait(30)
+            yield url
 
 
 @pytest.mark.service("prometheus")

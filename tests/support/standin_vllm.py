@@ -45,6 +45,27 @@ REASONING = option("reasoning-parser", None)
 AUTO_TOOLS = "--enable-auto-tool-choice" in sys.argv
 COUNTS = {"asked": 0, "active": 0}
 LOCK = threading.Lock()
+LENGTH = int(option("max-model-len", "4029"))
+
+
+def prompt_tokens(request):
+    """A token for each word, however long: no tokenizer of OpenAI's does that."""
+    if "prompt" in request:
+        return len(request["prompt"].split())
+    return sum(3 + len(str(each.get("content") or "").split()) for each in request["messages"])
+
+
+def metrics():
+    """What Prometheus asks of vLLM, as far as the fleet's rules and dashboard read it."""
+    kinds = {
+        "vllm:kv_cache_usage_perc": ("gauge", HOW.get("kv_cache", 0.25)),
+        "vllm:num_preemptions_total": ("counter", 0),
+        "vllm:request_success_total": ("counter", COUNTS["asked"]),
+    }
+    lines = []
+    for name, (kind, value) in kinds.items():
+        lines += [f"# TYPE {name} {kind}", f'{name}{{model_name="/model"}} {value}']
+    return "\n".join([*lines, ""]).encode()
 
 
 def complete(request):
@@ -80,9 +101,11 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def answer(self, document, status=200):
-        data = json.dumps(document).encode() if document is not None else b""
+        self.plain(json.dumps(document).encode() if document is not None else b"", "application/json", status)
+
+    def plain(self, data, kind, status=200):
         self.send_response(status)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)
@@ -92,6 +115,8 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(None, 503 if HOW.get("unhealthy") else 200)
         elif self.path == "/version" and not HOW.get("strict"):
             self.answer({"version": "0.20.0"})
+        elif self.path == "/metrics" and not HOW.get("strict"):
+            self.plain(metrics(), "text/plain; version=0.0.4; charset=utf-8")
         elif self.path == "/v1/models":
             self.answer({"object": "list", "data": [{"id": sys.argv[2], "object": "model"}]})
         else:
@@ -107,6 +132,9 @@ class Handler(BaseHTTPRequestHandler):
             return self.refuse(400, "JSON decode error", "Bad Request")
         if os.environ.get("STANDIN_KEY") and self.headers["Authorization"] != f"Bearer {os.environ['STANDIN_KEY']}":
             return self.answer({"error": "unauthorized"}, 401)
+        if self.path == "/tokenize" and not HOW.get("strict"):
+            count = prompt_tokens(request)
+            return self.answer({"count": count, "max_model_len": LENGTH, "tokens": [7] * count})
         if "messages" not in request:
             return self.refuse(400, "Field required: messages", "Bad Request")
         if request.get("model", sys.argv[2]) != sys.argv[2]:

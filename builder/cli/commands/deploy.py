@@ -17,6 +17,7 @@ from builder.cli.app import LazyGroup
         "kserve": ("builder.cli.commands.deploy_kserve", "Render KServe LLMInferenceServices."),
         "quadlet": ("builder.cli.commands.deploy_quadlet", "Render podman Quadlet units."),
         "llama-swap": ("builder.cli.commands.deploy_llama_swap", "Render a llama-swap configuration."),
+        "promoted": ("builder.cli.commands.deploy_promoted", "Tell a router what is promoted."),
         "router": ("builder.cli.commands.deploy_router", "Render what routes requests above the envelope."),
     },
 )

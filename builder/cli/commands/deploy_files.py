@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from builder.documents.lock import Lock
     from builder.pipeline.workspace import Workspace
     from builder.serve.deploy.service import Service
+    from builder.serve.model import ModelImage
 
 _COMMENTED = (".yaml", ".yml", ".container", ".volume")
 IMAGE = click.option(
@@ -33,6 +34,15 @@ SECONDS = click.option(
     "--startup-seconds", type=click.IntRange(30, 86400), help="How long a start may take. Default: by the checkpoint's size."
 )  # fmt: skip
 
+
+MODEL_IMAGE = click.option(
+    "--model-image",
+    metavar="REF@DIGEST",
+    help="An image volume with the checkpoint, instead of the claim. Default: the recipe's.",
+)
+MODEL_IMAGE_FOLDER = click.option(
+    "--model-image-folder", metavar="FOLDER", help="Where the files are in that image. Default: at its root."
+)
 UNACCEPTED = click.option(
     "--allow-unaccepted", is_flag=True, help="Deploy an image that no policy of the recipe accepts; the files say so."
 )
@@ -78,13 +88,13 @@ class Published:
     allow_unaccepted: bool
     console: Console
 
-    def model(self, given: str | None) -> str:
-        """The checkpoint's folder on the machine that serves. Raises `InputError`."""
+    def model(self, given: str | None) -> str | ModelImage:
+        """The checkpoint's folder on the machine that serves, or the image that holds it. Raises `InputError`."""
         return model_on_machine(self.workspace, given)
 
-    def volume(self, given: str | None) -> str | None:
+    def volume(self, given: str | None, folder: str | None = None) -> ModelImage | None:
         """The OCI image that holds the checkpoint, or None. Raises `InputError`."""
-        return image_volume(self.workspace, given)
+        return image_volume(self.workspace, given, folder)
 
     def write(self, documents: Mapping[str, Any]) -> None:
         """Write the files, unless no policy accepts the image. Raises `GateError`, `UnreachableError`, `InputError`."""
@@ -152,24 +162,49 @@ def accepted(workspace: Workspace, images: Sequence[str], *, allow: bool) -> str
     return None
 
 
-def model_on_machine(workspace: Workspace, given: str | None) -> str:
-    """The checkpoint's folder on the machine that serves. Raises `InputError` when it is relative, or nothing names it."""
-    from builder.serve.container import model_folder
+def promotion_state(
+    workspace: Workspace, images: Mapping[str, str], tag: str | None, *, allow: bool
+) -> dict[str, Any] | None:
+    """What of these images, by backend, is promoted; None when no policy says it. Unaccepted images are not asked for."""
+    from builder.release.promote.standing import chosen, standings, state
 
+    if not images or not (workspace.recipe.policies or tag):
+        return None
+    if allow:
+        return {"backends": {name: {"image": image} for name, image in images.items()}}
+    name, loaded = chosen(workspace.recipe.policies, tag, workspace.project.root)
+    return state(standings(images, name, loaded, context=workspace.context), context=workspace.context)
+
+
+def model_on_machine(workspace: Workspace, given: str | None) -> str | ModelImage:
+    """The checkpoint's folder on the machine that serves, or the recipe's image. Raises `InputError` when it is relative, or nothing names it."""
+    from builder.serve.container import model_folder
+    from builder.serve.model import recipe_image
+
+    image = recipe_image(workspace.lock) if given is None else None
+    if image is not None:
+        return image
     folder = given or str(model_folder(workspace.project, workspace.lock, None))
     if not folder.startswith("/"):
         raise InputError(f"--model {folder!r} is relative", hint="name the folder's whole path on that machine")
     return folder
 
 
-def image_volume(workspace: Workspace, given: str | None) -> str | None:
+def image_volume(workspace: Workspace, given: str | None, folder: str | None = None) -> ModelImage | None:
     """The image that holds the checkpoint: the one that was named, else the recipe's, if it is an image. Raises `InputError`."""
     from builder.checkpoint.artifact import pinned
+    from builder.serve.model import ModelImage, recipe_image
 
-    checkpoint = workspace.lock.checkpoint
-    # An artifact's files are in the lock, and a runtime does not mount it.
-    own = checkpoint.oci if checkpoint is not None and not checkpoint.files else None
-    return str(pinned(given)) if given else own
+    if given is None:
+        if folder is not None:
+            raise InputError("--model-image-folder is a folder of which image?", hint="--model-image REF@DIGEST")
+        return recipe_image(workspace.lock)
+    parts = (folder or "").split("/")
+    if folder is not None and ("" in parts or ".." in parts or "." in parts or "," in folder):
+        raise InputError(
+            f"--model-image-folder {folder!r} is not a folder in an image", hint="relative to its root, such as models"
+        )
+    return ModelImage(str(pinned(given)), folder)
 
 
 def services_of(lock: Lock, profiles: Sequence[str], image: str, seconds: int | None) -> list[Service]:

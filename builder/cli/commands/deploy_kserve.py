@@ -23,4 +23,6 @@ def command(to: Published, model_claim: str, cache_gib: int, model_oci: str | No
     """Render KServe LLMInferenceServices that serve PROFILES of RECIPE."""
     from builder.serve.deploy.kserve import services
 
-    to.write(services(to.services, model_claim=model_claim, cache_gib=cache_gib, oci=to.volume(model_oci)))
+    held = to.volume(model_oci)
+    oci = held.reference if held else None
+    to.write(services(to.services, model_claim=model_claim, cache_gib=cache_gib, oci=oci))

@@ -7,7 +7,15 @@ from typing import Any
 import click
 
 from builder.cli.app import common_options
-from builder.cli.commands.deploy_files import FORCE, OUTPUT, SECONDS, UNACCEPTED, accepted, write
+from builder.cli.commands.deploy_files import (
+    FORCE,
+    OUTPUT,
+    SECONDS,
+    UNACCEPTED,
+    accepted,
+    promotion_state,
+    write,
+)
 from builder.cli.commands.names import recipe_names
 from builder.cli.console import Console
 from builder.util.context import Context
@@ -47,6 +55,7 @@ from builder.util.errors import InputError
     show_default=True,
     help="compose.yaml: port of the first backend.",
 )
+@click.option("--tag", metavar="TAG", help="The tag that names the promoted image. Default: that of the recipe's only policy.")  # fmt: skip
 @click.option("--model-claim", default="model", show_default=True, help="llm-d: the claim that holds the checkpoint.")
 @click.option(
     "--cache-gib", type=click.IntRange(min=1), default=20, show_default=True, help="llm-d: size of the cache's claim."
@@ -71,6 +80,7 @@ def command(
     prometheus_image: str | None,
     model: str | None,
     port: int,
+    tag: str | None,
     model_claim: str,
     cache_gib: int,
     output: str,
@@ -81,6 +91,7 @@ def command(
 ) -> None:
     """Render what routes requests for RECIPE's model: within a profile's envelope to --short, above it to --long."""
     from builder.pipeline.workspace import open_workspace
+    from builder.serve.model import recipe_image
     from builder.serve.router import llm_d, proxy, stack
     from builder.serve.router.backends import long_target, short_target
 
@@ -93,6 +104,10 @@ def command(
         long_target(lock, each, long_image or image, seconds=startup_seconds, length=long_max_model_len, served=long_model, number=number)
         for number, each in enumerate(longs, 1)
     ]  # fmt: skip
+    if output == "-":
+        raise InputError("the router has several files", hint="--output DIR")
+    images = {each.name: each.image for each in targets if each.image is not None}
+    note = accepted(workspace, list(images.values()), allow=allow_unaccepted) if images else None
     files: dict[str, Any]
     if engine == "llm-d":
         files = llm_d.files(targets, model_claim=model_claim, cache_gib=cache_gib)
@@ -103,12 +118,13 @@ def command(
             targets,
             overflow=overflow_when_down,
             overlays=overlays,
+            state=promotion_state(workspace, images, tag, allow=allow_unaccepted) or proxy.promoted(targets),
             composed=router_image is not None,
         )
         files |= stack.monitoring(targets, composed=router_image is not None)
         if router_image is not None and prometheus_image is not None:
             files["compose.yaml"] = stack.stack(
-                targets, router=router_image, watcher=prometheus_image, model=model, port=port
+                targets, router=router_image, watcher=prometheus_image, model=model or recipe_image(lock), port=port
             )
         elif router_image is not None or prometheus_image is not None:
             raise InputError(
@@ -119,8 +135,4 @@ def command(
                 "nothing here would run the backends",
                 hint="--router-image REF@DIGEST --prometheus-image REF@DIGEST writes compose.yaml, or name their URLs: PROFILE@URL",
             )
-    if output == "-":
-        raise InputError("the router has several files", hint="--output DIR")
-    images = [each.image for each in targets if each.image is not None]
-    note = accepted(workspace, images, allow=allow_unaccepted) if images else None
     write(files, output, force, console, note)

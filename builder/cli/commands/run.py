@@ -66,9 +66,10 @@ def command(
         cache_for,
         default_profile,
         locked_profile,
-        model_folder,
+        model_source,
         startup_seconds,
     )
+    from builder.serve.model import make_ready
 
     workspace = open_workspace(recipe, context=Context(console), make=False)
     lock = workspace.lock
@@ -76,7 +77,7 @@ def command(
         image=image or f"{lock.name}:{image_tags(lock).immutable}",
         profile=locked_profile(lock, profile or default_profile(lock)),
         arguments=arguments,
-        model=model_folder(workspace.project, lock, model, context=workspace.context, reading=not printing),
+        model=model_source(workspace.project, lock, model, context=workspace.context, reading=not printing),
         cache=cache_for(lock, user),
         port=port,
         gpus=gpus,
@@ -89,6 +90,8 @@ def command(
     )
     words = container.argv(engine if printing else _program(engine))
     console.document({"argv": words})
+    if not printing:
+        make_ready(container.model, words[0], podman=container.podman, context=workspace.context)
     if printing:
         console.data(shlex.join(words))
         return

@@ -28,8 +28,9 @@ def resolve_checkpoint(
             return previous
         return _expected(spec, _hub(spec.repo, spec.revision, context=context))
     if spec.oci is not None:
-        if previous is not None and previous.oci == spec.oci and spec.digest in (None, previous.digest):
-            return previous
+        known = previous is not None and previous.oci == spec.oci and spec.digest in (None, previous.digest)
+        if previous is not None and known and not (previous.files and spec.folder):
+            return previous.model_copy(update={"folder": spec.folder})
         return _expected(spec, _artifact(spec, spec.oci, context))
     assert spec.digest is not None  # noqa: S101  the recipe's validator
     return LockedCheckpoint(digest=spec.digest)
@@ -65,6 +66,11 @@ def _artifact(spec: CheckpointSpec, name: str, context: Context) -> LockedCheckp
         )
     artifact = read_artifact(name, context=context)
     if not artifact.mounted:
+        if spec.folder is not None:
+            raise InputError(
+                f"{name} is an artifact, whose files have paths of their own",
+                hint="remove 'folder' from the recipe's checkpoint",
+            )
         found = artifact.digest()
         return LockedCheckpoint(digest=found.digest, oci=name, files=_files(found.files))
     if spec.digest is None:
@@ -72,7 +78,7 @@ def _artifact(spec: CheckpointSpec, name: str, context: Context) -> LockedCheckp
             f"{name} is an image, whose layers do not say which files they hold",
             hint="add the digest that `builder checkpoint digest FOLDER` prints: checkpoint: {oci: ..., digest: ...}",
         )
-    return LockedCheckpoint(digest=spec.digest, oci=name)
+    return LockedCheckpoint(digest=spec.digest, oci=name, folder=spec.folder)
 
 
 def _files(files: Iterable[tuple[str, str, int]]) -> tuple[LockedCheckpointFile, ...]:

@@ -8,14 +8,15 @@ from typing import Any
 from builder.documents.record import MODEL_FOLDER
 from builder.serve.container import CACHE_FOLDER, SHARED_MEMORY_GIB, server_environment
 from builder.serve.deploy.service import USER, Service
+from builder.serve.model import ModelImage
 
 _OWNER = f"{USER}:{USER}"
 
 
-def compose(services: Sequence[Service], *, model: str, port: int) -> dict[str, Any]:
+def compose(services: Sequence[Service], *, model: str | ModelImage, port: int) -> dict[str, Any]:
     """The document: a server per profile on `port` and the following ones, and a first step that owns the cache.
 
-    `model` is the checkpoint's folder on the machine. A new volume is root's, so a container that may do nothing else
+    `model` is the checkpoint's folder on the machine, or its image (Docker 28, Compose 2.35). A new volume is root's, so a container that may do nothing else
     gives it to the servers' user.
     """
     volume = "cache"
@@ -41,7 +42,7 @@ def compose(services: Sequence[Service], *, model: str, port: int) -> dict[str, 
     return document
 
 
-def _server(service: Service, model: str, port: int, volume: str) -> dict[str, Any]:
+def _server(service: Service, model: str | ModelImage, port: int, volume: str) -> dict[str, Any]:
     limits: dict[str, Any] = {}
     if service.gpus:
         device = {"driver": "nvidia", "count": service.gpus, "capabilities": ["gpu"]}
@@ -59,7 +60,7 @@ def _server(service: Service, model: str, port: int, volume: str) -> dict[str, A
         # Kernels that are compiled at run time are loaded from here: the default is noexec.
         "tmpfs": ["/tmp:rw,exec,mode=1777"],  # noqa: S108
         "volumes": [
-            _mount("bind", _dollars(model), MODEL_FOLDER, read_only=True),
+            _model(model),
             _mount("volume", volume, CACHE_FOLDER),
         ],
         "ports": [f"127.0.0.1:{port}:{service.port}"],
@@ -74,6 +75,13 @@ def _server(service: Service, model: str, port: int, volume: str) -> dict[str, A
         "restart": "unless-stopped",
         **limits,
     }
+
+
+def _model(model: str | ModelImage) -> dict[str, Any]:
+    if not isinstance(model, ModelImage):
+        return _mount("bind", _dollars(model), MODEL_FOLDER, read_only=True)
+    mount = _mount("image", model.reference, MODEL_FOLDER)
+    return {**mount, "image": {"subpath": _dollars(model.folder)}} if model.folder else mount
 
 
 def _mount(kind: str, source: str, target: str, *, read_only: bool = False) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 from builder.documents.record import MODEL_FOLDER
 from builder.serve.container import CACHE_FOLDER, SHARED_MEMORY_GIB, server_environment
 from builder.serve.deploy.service import USER, Service
+from builder.serve.model import ModelImage
 
 _PROBE_SECONDS = 10
 _NAME = "app.kubernetes.io/name"
@@ -15,11 +16,11 @@ _INSTANCE = "app.kubernetes.io/instance"
 
 
 def manifests(
-    services: Sequence[Service], *, model_claim: str, cache_gib: int, model_image: str | None = None
+    services: Sequence[Service], *, model_claim: str, cache_gib: int, model_image: ModelImage | None = None
 ) -> dict[str, dict[str, Any]]:
     """Manifests by file name. `model_claim` is a claim that exists and holds the checkpoint; the cache's is made here.
 
-    `model_image` (REF@DIGEST) is an image volume with the checkpoint instead of the claim, for Kubernetes 1.33 and newer.
+    `model_image` is an image volume with the checkpoint instead of the claim, for Kubernetes 1.33 and newer.
     """
     found: dict[str, dict[str, Any]] = {}
     for service in services:
@@ -63,11 +64,10 @@ def _service(service: Service) -> dict[str, Any]:
     }
 
 
-def _deployment(service: Service, model_claim: str, model_image: str | None) -> dict[str, Any]:
+def _deployment(service: Service, model_claim: str, model_image: ModelImage | None) -> dict[str, Any]:
     claim = {"persistentVolumeClaim": {"claimName": model_claim, "readOnly": True}}
-    image = {"image": {"reference": model_image, "pullPolicy": "IfNotPresent"}}
     volumes = [
-        {"name": "model", **(image if model_image else claim)},
+        {"name": "model", **(model_image.volume() if model_image else claim)},
         {"name": "cache", "persistentVolumeClaim": {"claimName": _cache_name(service)}},
         {"name": "tmp", "emptyDir": {}},
         {"name": "shared-memory", "emptyDir": {"medium": "Memory", "sizeLimit": f"{SHARED_MEMORY_GIB}Gi"}},
@@ -97,7 +97,7 @@ def _deployment(service: Service, model_claim: str, model_image: str | None) -> 
                         "seccompProfile": {"type": "RuntimeDefault"},
                     },
                     "terminationGracePeriodSeconds": 30,
-                    "containers": [_container(service)],
+                    "containers": [_container(service, model_image.folder if model_image else None)],
                     "volumes": volumes,
                 },
             },
@@ -105,7 +105,7 @@ def _deployment(service: Service, model_claim: str, model_image: str | None) -> 
     }
 
 
-def _container(service: Service) -> dict[str, Any]:
+def _container(service: Service, model_folder: str | None) -> dict[str, Any]:
     resources: dict[str, Any] = {"requests": {"cpu": "2", "memory": "16Gi"}}
     if service.gpus:
         resources["limits"] = {"nvidia.com/gpu": str(service.gpus)}
@@ -126,7 +126,12 @@ def _container(service: Service) -> dict[str, Any]:
         # Slow to give up: under load a healthy server may be late, and a restart costs the whole start.
         "livenessProbe": _probe(6),
         "volumeMounts": [
-            {"name": "model", "mountPath": MODEL_FOLDER, "readOnly": True},
+            {
+                "name": "model",
+                "mountPath": MODEL_FOLDER,
+                "readOnly": True,
+                **({"subPath": model_folder} if model_folder else {}),
+            },
             {"name": "cache", "mountPath": CACHE_FOLDER},
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108
             {"name": "shared-memory", "mountPath": "/dev/shm"},  # noqa: S108

@@ -9,6 +9,7 @@ from typing import Any
 
 from builder.serve.container import Container
 from builder.serve.deploy.service import Service, served_name
+from builder.serve.model import ModelImage
 from builder.util.errors import InputError
 
 # llama-swap puts a free port here.
@@ -16,17 +17,17 @@ _PORT = "${PORT}"
 _ANY = 1
 
 
-def config(services: Sequence[Service], *, model: str, engine: str = "docker") -> dict[str, Any]:
-    """`config.yaml`. `model` is the checkpoint's folder on the machine."""
+def config(services: Sequence[Service], *, model: str | ModelImage, engine: str = "docker") -> dict[str, Any]:
+    """`config.yaml`. `model` is the checkpoint's folder on the machine, or its image, which must have been pulled."""
     return {
         "healthCheckTimeout": max(each.startup_seconds for each in services),
         "models": {service.name: _model(service, model, engine) for service in services},
     }
 
 
-def _model(service: Service, model: str, engine: str) -> dict[str, Any]:
+def _model(service: Service, model: str | ModelImage, engine: str) -> dict[str, Any]:
     container = Container(
-        image=service.image, profile=service.profile, model=Path(model), cache=f"{service.recipe}-cache-{service.cache_key}",
+        image=service.image, profile=service.profile, model=model if isinstance(model, ModelImage) else Path(model), cache=f"{service.recipe}-cache-{service.cache_key}",
         port=_ANY, gpus="all" if service.gpus else "none", startup_seconds=service.startup_seconds, name=service.name, podman=engine == "podman",
     )  # fmt: skip
     words = container.argv(engine)

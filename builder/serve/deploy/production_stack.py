@@ -9,14 +9,17 @@ from builder.documents.record import MODEL_FOLDER
 from builder.serve.container import CACHE_FOLDER, SHARED_MEMORY_GIB, server_environment
 from builder.serve.deploy.kubernetes import dollars
 from builder.serve.deploy.service import USER, Service
+from builder.serve.model import ModelImage
 from builder.util.errors import InputError
 
 _PROBE_SECONDS = 10
 _OWN = ("port", "host", "enable-prefix-caching")
 
 
-def values(services: Sequence[Service], *, model_claim: str, cache_claim: str) -> dict[str, Any]:
-    """`values.yaml`. Both claims exist; each service has a folder of its own in the cache's.
+def values(
+    services: Sequence[Service], *, model_claim: str, cache_claim: str, model_image: ModelImage | None = None
+) -> dict[str, Any]:
+    """`values.yaml`. Both claims exist, or `model_image` is an image volume with the checkpoint; each service has a folder of its own in the cache's.
 
     The chart sets the command itself (`vllm serve`), so the profile's flags are passed one by one and the image's entrypoint is
     run by a first container, which checks the patched files. Raises `InputError` for services on different ports.
@@ -37,14 +40,16 @@ def values(services: Sequence[Service], *, model_claim: str, cache_claim: str) -
             "startupProbe": _probe(services[0].port, -(-seconds // _PROBE_SECONDS)),
             "readinessProbe": _probe(services[0].port, 3),
             "livenessProbe": _probe(services[0].port, 6),
-            "modelSpec": [_model(each, model_claim, cache_claim) for each in services],
+            "modelSpec": [_model(each, model_claim, cache_claim, model_image) for each in services],
         }
     }  # fmt: skip
 
 
-def _model(service: Service, model_claim: str, cache_claim: str) -> dict[str, Any]:
+def _model(service: Service, model_claim: str, cache_claim: str, model_image: ModelImage | None) -> dict[str, Any]:
     # The chart joins both with a colon.
     repository, _, digest = service.image.rpartition(":")
+    claim = {"persistentVolumeClaim": {"claimName": model_claim, "readOnly": True}}
+    folder = model_image.folder if model_image else None
     caching = service.profile.flags.get("enable-prefix-caching", False)
     return {
         "name": service.name,
@@ -60,12 +65,12 @@ def _model(service: Service, model_claim: str, cache_claim: str) -> dict[str, An
         "vllmConfig": {"enablePrefixCaching": caching is True, "extraArgs": [dollars(each) for each in _flags(service)]},
         "env": [{"name": name, "value": dollars(text)} for name, text in server_environment(service.profile).items()],
         "extraVolumes": [
-            {"name": "model", "persistentVolumeClaim": {"claimName": model_claim, "readOnly": True}},
+            {"name": "model", **(model_image.volume() if model_image else claim)},
             {"name": "cache", "persistentVolumeClaim": {"claimName": cache_claim}},
             {"name": "tmp", "emptyDir": {}},
         ],
         "extraVolumeMounts": [
-            {"name": "model", "mountPath": MODEL_FOLDER, "readOnly": True},
+            {"name": "model", "mountPath": MODEL_FOLDER, "readOnly": True, **({"subPath": folder} if folder else {})},
             {"name": "cache", "mountPath": CACHE_FOLDER, "subPath": f"{service.name}-{service.cache_key}"},
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108
         ],

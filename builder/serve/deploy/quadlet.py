@@ -7,21 +7,38 @@ from collections.abc import Sequence
 from builder.documents.record import MODEL_FOLDER
 from builder.serve.container import CACHE_FOLDER, SHARED_MEMORY_GIB, server_environment
 from builder.serve.deploy.service import USER, Service
+from builder.serve.model import ModelImage
 from builder.util.errors import InputError
 
 _PULL_SECONDS = 1800
 
 
-def units(services: Sequence[Service], *, model: str, port: int) -> dict[str, str]:
-    """Unit files by name, for podman 5.0 or newer. `model` is the checkpoint's folder; servers are on `port` and the following ones."""
+def units(services: Sequence[Service], *, model: str | ModelImage, port: int) -> dict[str, str]:
+    """Unit files by name, for podman 5.0 or newer. Servers are on `port` and the following ones.
+
+    `model` is the checkpoint's folder on the machine, or its image: that has a unit of its own, which pulls it.
+    """
     volume = f"{services[0].recipe}-cache-{services[0].cache_key}"
     found = {f"{volume}.volume": f"[Volume]\nVolumeName={_value(volume)}\nUser={USER}\nGroup={USER}\n"}
+    if isinstance(model, ModelImage):
+        found[_image_unit(services[0])] = f"[Image]\nImage={_value(model.reference)}\n"
     for index, service in enumerate(services):
         found[f"{service.name}.container"] = _container(service, model, port + index, volume)
     return found
 
 
-def _container(service: Service, model: str, port: int, volume: str) -> str:
+def _image_unit(service: Service) -> str:
+    return f"{service.recipe}-model.image"
+
+
+def _model(service: Service, model: str | ModelImage) -> str:
+    if not isinstance(model, ModelImage):
+        return f"Volume={_path(model)}:{MODEL_FOLDER}:ro"
+    mount = ModelImage(_image_unit(service), model.folder and _path(model.folder)).mount(podman=True)
+    return f"Mount={mount}"
+
+
+def _container(service: Service, model: str | ModelImage, port: int, volume: str) -> str:
     lines = [
         "[Unit]",
         f"Description={_value(f'{service.recipe}, profile {service.profile.name}')}",
@@ -31,7 +48,7 @@ def _container(service: Service, model: str, port: int, volume: str) -> str:
         f"ContainerName={service.name}",
         f"Exec={_word(service.profile.name)}",
         *(f"Environment={_word(f'{name}={text}')}" for name, text in server_environment(service.profile).items()),
-        f"Volume={_path(model)}:{MODEL_FOLDER}:ro",
+        _model(service, model),
         f"Volume={volume}.volume:{CACHE_FOLDER}:U",
         *(["AddDevice=nvidia.com/gpu=all"] if service.gpus else []),
         f"PublishPort=127.0.0.1:{port}:{service.port}",

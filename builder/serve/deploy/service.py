@@ -56,9 +56,16 @@ def make_service(lock: Lock, profile: str, image: str, *, seconds: int | None = 
         image=str(reference),
         port=server_port(found.argv()),
         startup_seconds=seconds or startup_seconds(lock),
-        gpus=found.hardware.count if found.hardware else 1,
+        gpus=_gpus(found),
         cache_key=stack_key(lock, next(iter(lock.base.platforms))),
     )
+
+
+def _gpus(profile: Profile) -> int:
+    """One where a profile does not say it; none for the engine's CPU build, whose profiles name the GPU `cpu`."""
+    if profile.hardware is None:
+        return 1
+    return 0 if profile.hardware.gpu == "cpu" else profile.hardware.count
 
 
 def served_name(profile: Profile) -> str:

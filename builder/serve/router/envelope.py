@@ -15,7 +15,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -43,6 +43,7 @@ log = logging.getLogger("envelope")
 RETRY_AFTER = "10"
 SHORT, LONG = "short", "long"
 TICKET = "envelope"
+PROMOTED = "watched/promoted.json"
 # LiteLLM raises a smaller max_output_tokens to this on /v1/responses.
 _LEAST_RESPONSE = 16
 # No tokenizer has tokens that are this long on average: a count below it is not of this text.
@@ -93,6 +94,7 @@ class Backend:
     max_model_len: int | None = None
     api_key_env: str | None = None
     image: str | None = None
+    """What it was deployed from, REF@DIGEST: a server cannot be asked for its own digest."""
     overlays: tuple[str, ...] | None = None
     # What was seen of it.
     up: bool = False
@@ -103,7 +105,6 @@ class Backend:
     slow_until: float = -1e9
     limit: int | None = None
     as_built: bool | None = None
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def length(self) -> int | None:
         known = [each for each in (self.max_model_len, self.limit) if each is not None]
@@ -134,6 +135,7 @@ class Settings:
     count_seconds: float = 10.0
     health_seconds: float = 1.0
     verify_seconds: float = 60.0
+    watch_seconds: float = 5.0
     cache_entries: int = 4096
     metrics_port: int | None = None
     metrics_host: str = "127.0.0.1"
@@ -179,21 +181,40 @@ def decide(prompt: int, output: int, backends: Iterable[Backend], *, up: Mapping
 
 
 def reserved(request: Mapping[str, Any], default: int) -> int:
-    """The tokens that the completion may take: what the request asks for, else the envelope's completion."""
+    """The tokens that the completion may take: what the request asks for, else the envelope's completion.
+
+    0 goes with `echo` on /v1/completions, for which vLLM still makes one token. Numbers in quotes and 7.0 are numbers, as for vLLM.
+    """
     named = [request.get(name) for name in ("max_tokens", "max_completion_tokens", "max_output_tokens")]
-    numbers = [each for each in named if isinstance(each, int) and not isinstance(each, bool) and each > 0]
+    numbers = [max(number, 1) for each in named if (number := _whole(each)) is not None and number >= 0]
     if not numbers:
         return default
     return max([*numbers, _LEAST_RESPONSE]) if "max_output_tokens" in request else max(numbers)
 
 
-def payloads(request: Mapping[str, Any], messages: Any) -> list[dict[str, Any] | int]:
-    """What `/tokenize` is asked for a request: one body for each prompt, or a number where the prompt is token ids.
+def _whole(value: Any) -> int | None:
+    """A whole number as vLLM reads it, else None: what is none, vLLM itself refuses."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, str) and len(value) < 20 and value.strip().isdecimal():
+        return int(value)
+    return value if isinstance(value, int) else None
 
-    Raises `ValueError` for a request that cannot be counted.
-    """
+
+def payloads(request: Mapping[str, Any], messages: Any) -> list[dict[str, Any]]:
+    """What `/tokenize` is asked for a request: one body for each prompt. Raises `ValueError` for a request that cannot be counted."""
+    try:
+        return _payloads(request, messages)
+    except (TypeError, AttributeError, KeyError) as error:
+        # A part of it is of another type than its dialect says.
+        raise ValueError(f"the request cannot be read: {error}") from error
+
+
+def _payloads(request: Mapping[str, Any], messages: Any) -> list[dict[str, Any]]:
     if _is_text_completion(request) and isinstance(messages, list) and len(messages) == 1:
-        return _completion(messages[0].get("content"))
+        return _completion(request, messages[0].get("content"))
     if "input" in request:
         if request.get("previous_response_id") or request.get("conversation"):
             raise ValueError("a request that goes on from a stored response cannot be counted: send the whole input")
@@ -226,18 +247,17 @@ def _is_text_completion(request: Mapping[str, Any]) -> bool:
     return path.endswith("/completions") and not path.endswith("/chat/completions")
 
 
-def _completion(prompt: Any) -> list[dict[str, Any] | int]:
-    several = prompt if isinstance(prompt, list) else [prompt]
-    if several and all(isinstance(each, int) for each in several):
-        return [len(several)]
-    found: list[dict[str, Any] | int] = []
-    for each in several:
-        if isinstance(each, str):
-            found.append({"prompt": each, "add_special_tokens": True})
-        elif isinstance(each, list) and all(isinstance(token, int) for token in each):
-            found.append(len(each))
-        else:
-            raise ValueError("a prompt is a text or a list of token ids")
+def _completion(request: Mapping[str, Any], prompt: Any) -> list[dict[str, Any]]:
+    special = request.get("add_special_tokens")
+    found: list[dict[str, Any]] = []
+    for each in prompt if isinstance(prompt, list) else [prompt]:
+        if isinstance(each, int | list):
+            raise ValueError("a prompt of token ids is not sent on by LiteLLM: send its text")  # noqa: TRY004
+        if not isinstance(each, str):
+            raise ValueError("a prompt is a text")  # noqa: TRY004
+        if each == "":
+            raise ValueError("the prompt is empty")
+        found.append({"prompt": each, "add_special_tokens": True if special is None else special})
     if not found:
         raise ValueError("the prompt is empty")
     return found
@@ -380,6 +400,12 @@ class Metrics:
         with self._lock:
             self._values[name, tuple(labels.items())] = value
 
+    def drop(self, name: str, **labels: str) -> None:
+        """Forget the series of a gauge that have these labels."""
+        with self._lock:
+            for key in [key for key in self._values if key[0] == name and labels.items() <= set(key[1])]:
+                del self._values[key]
+
     def observe(self, name: str, value: float, buckets: Iterable[float], **labels: str) -> None:
         for bound in buckets:
             self.add(f"{name}_bucket", 1 if value <= bound else 0, **labels, le=f"{bound:g}")
@@ -397,8 +423,13 @@ class Metrics:
             for (each, labels), value in values:
                 if each in own:
                     shown = ",".join(f'{label}="{_escaped(word)}"' for label, word in labels)
-                    lines.append(f"{each}{{{shown}}} {value:g}" if shown else f"{each} {value:.17g}")
+                    lines.append(f"{each}{{{shown}}} {_number(value)}" if shown else f"{each} {_number(value)}")
         return "\n".join([*lines, ""])
+
+
+def _number(value: float) -> str:
+    """All digits: with six of them, a counter above a million would stand still for a while and then jump."""
+    return str(int(value)) if value == int(value) else repr(value)
 
 
 def _escaped(text: str) -> str:
@@ -421,6 +452,10 @@ def _new_metrics() -> Metrics:
     metrics.declare(
         "envelope_backend_promoted", "gauge", "1 when the backend's image is the promoted one, 0 when it is not."
     )
+    metrics.declare(
+        "envelope_backend_verdict", "gauge", "1 when the image has the verdict that the policy asks for, 0 when not."
+    )
+    metrics.declare("envelope_promotion_checked_timestamp_seconds", "gauge", "When promoted.json was asked for.")
     metrics.declare(
         "envelope_backend_as_built", "gauge", "1 when /overlays names the overlays of the image, 0 when others."
     )
@@ -447,6 +482,54 @@ class Counts:
         return len(self._counts)
 
 
+class Promoted:
+    """`watched/promoted.json`: of each backend the digest that its tag names, and the verdicts of the image that it has.
+
+    Who promotes writes it (`builder deploy promoted`), so it is read again whenever it has changed. It is in a folder of its
+    own: a file that is mounted alone stays what it was when another one takes its name.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._stamp: tuple[int, int, int] | None = None
+        self._backends: Mapping[str, Any] = {}
+        self.checked: float | None = None
+
+    def read(self) -> None:
+        """Read the file when it is another one than before. One that cannot be read changes nothing."""
+        try:
+            found = self._path.stat()
+            stamp = (found.st_ino, found.st_mtime_ns, found.st_size)
+            if stamp == self._stamp:
+                return
+            self._stamp = stamp
+            document = json.loads(self._path.read_text())
+            checked = document.get("checked")
+            self.checked = None if checked is None else datetime.fromisoformat(checked).timestamp()
+            self._backends = dict(document["backends"])
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            log.warning("%s cannot be read: %s", self._path, error)
+
+    def digest(self, backend: Backend) -> str | None:
+        """The digest that it should run; "" while the tag names nothing, and None when nobody says it."""
+        found = self._of(backend)
+        return (found.get("promoted") or "") if "promoted" in found else None
+
+    def verdicts(self, backend: Backend) -> list[tuple[str, str]]:
+        """Suite, and `passed` or what is wrong, of the image that it was deployed from."""
+        found = self._of(backend)
+        if found.get("image") != backend.image:
+            return []
+        listed = found.get("verdicts") or ()
+        return [(str(each.get("suite")), str(each.get("reason"))) for each in listed if isinstance(each, Mapping)]
+
+    def _of(self, backend: Backend) -> Mapping[str, Any]:
+        found = self._backends.get(backend.name)
+        return found if isinstance(found, Mapping) else {}
+
+
 class Envelope(CustomLogger):  # type: ignore[misc]
     """LiteLLM's callback."""
 
@@ -455,8 +538,10 @@ class Envelope(CustomLogger):  # type: ignore[misc]
         self.settings, self.backends, self.folder = settings, backends, folder
         self.metrics, self.counts = _new_metrics(), Counts(settings.cache_entries)
         self._clients: dict[int, httpx.AsyncClient] = {}
-        self._promoted: tuple[float, dict[str, str]] = (-1.0, {})
+        self._locks: dict[tuple[int, str], asyncio.Lock] = {}
+        self._promoted = Promoted((folder or Path()) / PROMOTED)
         self._tasks: set[asyncio.Task[None]] = set()
+        self.ended = threading.Event()
 
     # What LiteLLM calls.
 
@@ -569,10 +654,8 @@ class Envelope(CustomLogger):  # type: ignore[misc]
             decision.status, f"{what}: {text}; {limits}", tokens=tokens, route="none", reason=decision.reason
         )
 
-    async def _count(self, payload: dict[str, Any] | int, usable: Mapping[str, bool]) -> int:
+    async def _count(self, payload: dict[str, Any], usable: Mapping[str, bool]) -> int:
         """The tokens of one prompt: what every backend that is asked says, one of each role where there is one."""
-        if isinstance(payload, int):
-            return payload
         body = json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
         key = hashlib.sha256(body).hexdigest()
         known = self.counts.get(key)
@@ -650,7 +733,7 @@ class Envelope(CustomLogger):  # type: ignore[misc]
         """Whether it is healthy and has the tokenizer of the others. What was seen is believed for a second."""
         if time.monotonic() - backend.seen < self.settings.health_seconds:
             return backend.up
-        async with backend.lock:
+        async with self._locks.setdefault((id(asyncio.get_running_loop()), backend.name), asyncio.Lock()):
             if time.monotonic() - backend.seen < self.settings.health_seconds:
                 return backend.up
             was, healthy = backend.up, await self._healthy(backend)
@@ -726,7 +809,7 @@ class Envelope(CustomLogger):  # type: ignore[misc]
         """Compare the backends that are up, once, before the proxy takes requests. Raises `SystemExit` on a mismatch."""
 
         async def first() -> None:
-            await asyncio.gather(*map(self._usable, self.backends))
+            await self.look()
             for client in self._clients.values():
                 await client.aclose()
             self._clients.clear()
@@ -735,7 +818,7 @@ class Envelope(CustomLogger):  # type: ignore[misc]
         worker.start()
         worker.join()
         for each in self.backends:
-            each.lock, each.seen = asyncio.Lock(), -1e9
+            each.seen = -1e9
             log.warning(
                 "%s (%s) at %s: %s", each.name, each.role, each.url, each.describe() if each.up else "not up yet"
             )
@@ -743,30 +826,41 @@ class Envelope(CustomLogger):  # type: ignore[misc]
         if wrong:
             raise SystemExit(f"the backends have different tokenizers or chat templates: {', '.join(wrong)}")
 
+    def watch(self) -> None:
+        """Look at the backends every few seconds, so that what is shown is true also while nobody asks for anything."""
+
+        async def always() -> None:
+            while not self.ended.is_set():
+                try:
+                    await self.look()
+                except Exception:
+                    log.exception("the backends could not be looked at")
+                await asyncio.sleep(self.settings.watch_seconds)
+
+        threading.Thread(target=lambda: asyncio.run(always()), daemon=True).start()
+
+    async def look(self) -> None:
+        await asyncio.gather(*map(self._usable, self.backends))
+
     # What is shown.
 
     def _show(self, backend: Backend) -> None:
         name = {"backend": backend.name, "role": backend.role}
         self.metrics.put("envelope_backend_up", backend.up, **name)
+        if backend.as_built is not None:
+            self.metrics.put("envelope_backend_as_built", backend.as_built, **name)
         if backend.image is None:
             return
         self.metrics.put("envelope_backend_info", 1, **name, image=backend.image)
-        promoted = self.promoted().get(backend.role)
+        self._promoted.read()
+        promoted = self._promoted.digest(backend)
         if promoted is not None:
-            self.metrics.put("envelope_backend_promoted", backend.image == promoted, **name)
-        if backend.as_built is not None:
-            self.metrics.put("envelope_backend_as_built", backend.as_built, **name)
-
-    def promoted(self) -> dict[str, str]:
-        """The promoted image of each role: `promoted.json`, read again when it changes."""
-        path = (self.folder or Path()) / "promoted.json"
-        try:
-            changed = path.stat().st_mtime
-            if changed != self._promoted[0]:
-                self._promoted = (changed, json.loads(path.read_text()))
-        except (OSError, ValueError):
-            return self._promoted[1]
-        return self._promoted[1]
+            self.metrics.put("envelope_backend_promoted", backend.image.rpartition("@")[2] == promoted, **name)
+        self.metrics.drop("envelope_backend_verdict", **name)
+        for suite, reason in self._promoted.verdicts(backend):
+            self.metrics.put("envelope_backend_verdict", reason == "passed", **name, suite=suite, reason=reason)
+        if self._promoted.checked is not None:
+            self.metrics.put("envelope_promotion_checked_timestamp_seconds", self._promoted.checked)
 
     def serve_metrics(self) -> ThreadingHTTPServer | None:
         """Serve `/metrics` on a port of its own, where no key of LiteLLM is needed."""
@@ -839,6 +933,7 @@ def _installed() -> Envelope | None:
         return None
     found = load(path)
     found.start()
+    found.watch()
     found.serve_metrics()
     return found
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ VERSION = "1.108.7"
 METRICS_PORT = 4001
 HOOK = Path(__file__).with_name("envelope.py")
 """The hook. It is never imported here: httpx is not among what the builder needs."""
+PROMOTED = "watched/promoted.json"
+"""Where the hook reads what is promoted."""
 KEY = {SHORT: "SHORT_API_KEY", LONG: "LONG_API_KEY"}
 
 
@@ -62,7 +64,7 @@ def settings(
         "backends": [
             {
                 "name": each.name, "role": each.role, "url": each.url, "max_prompt": each.max_prompt,
-                "max_model_len": each.max_model_len, "api_key_env": KEY[each.role], "image": _digest(each.image),
+                "max_model_len": each.max_model_len, "api_key_env": KEY[each.role], "image": each.image,
                 "overlays": list(overlays) if each.image else None,
             }
             for each in targets
@@ -70,25 +72,45 @@ def settings(
     }  # fmt: skip
 
 
-def promoted(targets: Sequence[Target]) -> dict[str, str]:
-    """`promoted.json`: the digest that each role should run. Whoever promotes another image writes it there."""
-    return {each.role: digest for each in targets if (digest := _digest(each.image)) is not None}
+def deployed(folder: Path) -> dict[str, str]:
+    """The image of each backend whose image is known, from `envelope.json`. Raises `InputError` when it is not there."""
+    path = folder / "envelope.json"
+    try:
+        document = json.loads(path.read_bytes())
+        return {each["name"]: each["image"] for each in document["backends"] if each.get("image")}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{folder} has no router's files",
+            details=[("envelope.json", str(error))],
+            hint="name the folder that the router was deployed to",
+        ) from error
 
 
-def _digest(image: str | None) -> str | None:
-    return None if image is None else image.rpartition("@")[2]
+def promoted(targets: Sequence[Target]) -> dict[str, Any]:
+    """`watched/promoted.json` where no policy says what is promoted: what each backend is deployed from."""
+    return {
+        "backends": {
+            each.name: {"image": each.image, "promoted": each.image.rpartition("@")[2]}
+            for each in targets
+            if each.image is not None
+        }
+    }
 
 
 def files(
-    model: str, targets: Sequence[Target], *, overflow: str, overlays: Sequence[str], composed: bool = False
+    model: str,
+    targets: Sequence[Target],
+    *,
+    overflow: str,
+    overlays: Sequence[str],
+    state: Mapping[str, Any],
+    composed: bool = False,
 ) -> dict[str, Any]:
-    """All files by name: documents, and the hook's text as it is in this package."""
+    """All files by name: documents, and the hook's text as it is in this package. `state` is what is known to be promoted."""
+    found = settings(targets, overflow=overflow, overlays=overlays, composed=composed)
     return {
         "config.yaml": config(model, targets),
-        "envelope.json": json.dumps(
-            settings(targets, overflow=overflow, overlays=overlays, composed=composed), indent=2
-        )
-        + "\n",
-        "promoted.json": json.dumps(promoted(targets), indent=2) + "\n",
+        "envelope.json": json.dumps(found, indent=2) + "\n",
+        PROMOTED: json.dumps(state, indent=2) + "\n",
         "envelope.py": HOOK.read_text(),
     }

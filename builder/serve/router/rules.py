@@ -12,6 +12,8 @@ OVER_CAP = 'sum(rate(envelope_requests_total{reason="prompt-over-cap"}[15m])) / 
 REFUSED = 'sum by (reason) (increase(envelope_requests_total{route="none"}[10m]))'
 REROUTED = 'increase(envelope_requests_total{route="long", reason="short-down"}[10m])'
 PREEMPTIONS = 'increase({__name__=~"vllm:num_preemptions_total", job="vllm"}[10m])'
+STALE_SECONDS = 86400
+"""How old the last look at the promoted tag may be."""
 KV_CACHE = '{__name__="vllm:kv_cache_usage_perc", job="vllm"}'
 
 
@@ -52,6 +54,8 @@ def rules() -> dict[str, Any]:
                     _alert("Preemptions", f"{PREEMPTIONS} > 0", "0m", "warning", "{{ $labels.backend }} preempted requests: its KV cache does not hold what it lets in"),
                     _alert("BackendDown", "envelope_backend_up == 0", "2m", "critical", "the router does not use {{ $labels.backend }}: it is down, or has another tokenizer"),
                     _alert("BackendNotPromoted", "envelope_backend_promoted == 0", "5m", "critical", "{{ $labels.backend }} runs an image that is not the promoted one"),
+                    _alert("BackendVerdictMissing", "envelope_backend_verdict == 0", "5m", "critical", "{{ $labels.backend }} runs an image without the verdict of {{ $labels.suite }}: {{ $labels.reason }}"),
+                    _alert("PromotionNotChecked", f"time() - envelope_promotion_checked_timestamp_seconds > {STALE_SECONDS}", "5m", "warning", "nobody has asked for {{ $value | humanizeDuration }} which image is promoted: run `builder deploy promoted RECIPE FOLDER`"),
                     _alert("BackendNotAsBuilt", "envelope_backend_as_built == 0", "5m", "critical", "{{ $labels.backend }} has other overlays than the image that it was deployed from"),
                     _alert("RouterDown", 'absent(up{job="router"} == 1)', "2m", "critical", "the router shows no metrics"),
                 ],

@@ -8,8 +8,9 @@ from typing import Any
 
 from builder.documents.reference import Reference
 from builder.serve.deploy.compose import compose
+from builder.serve.model import ModelImage
 from builder.serve.router.backends import Target
-from builder.serve.router.proxy import METRICS_PORT
+from builder.serve.router.proxy import METRICS_PORT, PROMOTED
 from builder.serve.router.rules import prometheus, rules
 from builder.util.errors import InputError
 
@@ -31,10 +32,12 @@ def monitoring(targets: Sequence[Target], *, composed: bool) -> dict[str, Any]:
     }
 
 
-def stack(targets: Sequence[Target], *, router: str, watcher: str, model: str | None, port: int) -> dict[str, Any]:
+def stack(
+    targets: Sequence[Target], *, router: str, watcher: str, model: str | ModelImage | None, port: int
+) -> dict[str, Any]:
     """`compose.yaml`. `router` and `watcher` are images with digests, of LiteLLM and of Prometheus.
 
-    `model` is the checkpoint's folder; the backends are on `port` and the following ones of this machine. Raises
+    `model` is the checkpoint's folder or image; the backends are on `port` and the following ones of this machine. Raises
     `InputError` for an image without a digest, or when a backend is ours and no checkpoint is named.
     """
     services = [each.service for each in targets if each.service is not None]
@@ -56,9 +59,10 @@ def stack(targets: Sequence[Target], *, router: str, watcher: str, model: str | 
         "cap_drop": ["ALL"],
         "security_opt": ["no-new-privileges:true"],
         "volumes": [
-            _file(name, f"{_FOLDER}/{name}") for name in ("config.yaml", "envelope.json", "envelope.py", "promoted.json")
+            # What changes while it runs is in a folder: a file that is mounted alone stays what it was.
+            _file(name, f"{_FOLDER}/{name}") for name in ("config.yaml", "envelope.json", "envelope.py", Path(PROMOTED).parent.name)
         ],
-        "ports": [f"127.0.0.1:{ROUTER_PORT}:{ROUTER_PORT}"],
+        "ports": [f"127.0.0.1:${{ROUTER_PORT:-{ROUTER_PORT}}}:{ROUTER_PORT}"],
         "healthcheck": {
             "test": ["CMD", "python3", "-c", _PROBE.format(port=ROUTER_PORT)],
             "interval": "10s", "timeout": "6s", "retries": 3, "start_period": "120s",
@@ -74,7 +78,7 @@ def stack(targets: Sequence[Target], *, router: str, watcher: str, model: str | 
             *(_file(name, f"/etc/prometheus/{name}") for name in ("prometheus.yml", "rules.yml")),
             {"type": "volume", "source": "prometheus", "target": "/prometheus"},
         ],
-        "ports": [f"127.0.0.1:{PROMETHEUS_PORT}:{PROMETHEUS_PORT}"],
+        "ports": [f"127.0.0.1:${{PROMETHEUS_PORT:-{PROMETHEUS_PORT}}}:{PROMETHEUS_PORT}"],
         "restart": "unless-stopped",
     }
     document.setdefault("volumes", {})["prometheus"] = {}

@@ -21,6 +21,7 @@ from builder.serve.container import free_port
 
 _WORD = re.compile(r"\w+|[^\w\s]")
 PER_MESSAGE, PER_IMAGE = 3, 256
+_HOLD_SECONDS = 240
 
 
 def text_tokens(text: str) -> int:
@@ -95,6 +96,7 @@ class Backend:
     arrived: threading.Event = field(default_factory=threading.Event)
     counted_by: str | None = None
     """A server whose `/tokenize` counts instead: then this one has that tokenizer, and a limit of its own."""
+    overlays: tuple[str, ...] = ("a", "b")
     refuses_images: bool = False
     probe_differs: bool = False
     http: ThreadingHTTPServer | None = None
@@ -170,7 +172,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
     def do_GET(self) -> None:
-        self.say({} if self.path == "/health" else {"overlays": ["a", "b"]})
+        self.say({} if self.path == "/health" else {"overlays": self.backend.overlays})
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -180,7 +182,7 @@ class _Handler(BaseHTTPRequestHandler):
         count = 1 if self.backend.counted_by else prompt_tokens(body)
         self.backend.seen.append(Seen(self.path, count, body))
         self.backend.arrived.set()
-        output = next((body[name] for name in ("max_tokens", "max_completion_tokens", "max_output_tokens") if body.get(name)), 1)  # fmt: skip
+        output = int(next((body[name] for name in ("max_tokens", "max_completion_tokens", "max_output_tokens") if body.get(name)), 1))  # fmt: skip
         if count + output > self.backend.max_model_len:
             self.say(
                 {"error": {"message": f"maximum context length is {self.backend.max_model_len}", "code": 400}}, 400
@@ -189,7 +191,7 @@ class _Handler(BaseHTTPRequestHandler):
         stream = body.get("stream")
         if stream:
             self._begin()
-        self.backend.held.wait(60)
+        self.backend.held.wait(_HOLD_SECONDS)
         made = _MADE[self.path]
         self._stream(made, count) if stream else self.say(made(count, False)[0])
 

@@ -35,6 +35,7 @@ ROWS: dict[str, list[tuple[str, str, list[tuple[str, str]]]]] = {
 }  # fmt: skip
 TABLES = [
     ("Which image runs", [("envelope_backend_info", "image"), ("envelope_backend_promoted", "promoted"), ("envelope_backend_as_built", "as built"), ("envelope_backend_up", "up")]),
+    ("Which verdicts its image has", [("envelope_backend_verdict", "passed")]),
 ]  # fmt: skip
 
 

@@ -72,7 +72,7 @@ class Proxy:
     process: subprocess.Popen[bytes]
 
     def post(self, path: str, body: object) -> requests.Response:
-        return requests.post(f"{self.url}{path}", json=body, headers={"Authorization": f"Bearer {KEY}"}, timeout=120)
+        return requests.post(f"{self.url}{path}", json=body, headers={"Authorization": f"Bearer {KEY}"}, timeout=300)
 
 
 @contextmanager
