@@ -21,17 +21,17 @@ from builder.util.context import Context
 _PIECE = 8 << 20
 COLUMNS = 5120
 PEER = "BENCH_LLMCOMPRESSOR_PYTHON"
-# Its seconds are those of the call, with fsync as ours, and without importing torch.
+# Its seconds and CPU are those of the call, with fsync as ours, and without importing torch.
 _PEER_SCRIPT = """
 import os, pathlib, sys, time
 from llmcompressor import model_free_ptq
-begun = time.perf_counter()
+begun, spent = time.perf_counter(), time.process_time()
 model_free_ptq(model_stub=sys.argv[1], save_directory=sys.argv[2], scheme="FP8_BLOCK", device="cpu")
 for path in pathlib.Path(sys.argv[2]).rglob("*"):
     handle = os.open(path, os.O_RDONLY)
     os.fsync(handle)
     os.close(handle)
-print(time.perf_counter() - begun)
+print(time.perf_counter() - begun, time.process_time() - spent)
 """
 
 
@@ -137,7 +137,8 @@ def beside_llmcompressor(place: Path, rows: int) -> Row | Left:
         forget(source)
         argv = [python, "-c", _PEER_SCRIPT, str(source), str(place / "peer-dest")]
         done = subprocess.run(argv, check=True, capture_output=True, text=True)
-        return Used(float(done.stdout.split()[-1]))
+        seconds, cpu = map(float, done.stdout.split()[-2:])
+        return Used(seconds, cpu)
 
     return pairs(what, {"quantize": ours, "llm-compressor's model_free_ptq": theirs}, times=3)
 

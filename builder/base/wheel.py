@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 from packaging.version import InvalidVersion, Version
 
@@ -48,6 +49,8 @@ if TYPE_CHECKING:
 OFFICIAL_ROOT = "usr/local/lib/python3.12/dist-packages"
 OFFICIAL_PYTHON = "3.12"
 
+# What was read of an open wheel by range, for the next reader of the same one.
+_INDEXES: WeakKeyDictionary[zipfile.ZipFile, WheelIndex] = WeakKeyDictionary()
 _MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 
 
@@ -394,7 +397,8 @@ class WheelTree:
             index = read_index(self.link.sha256)
             if index is None:
                 with self._archive() as archive:
-                    index = index_of(archive, self.link.filename)
+                    index = _INDEXES.get(archive) or index_of(archive, self.link.filename)
+                    _INDEXES[archive] = index
             self._known[f"{index.dist_info}/RECORD"] = index.record
             self._index = index
         return self._index

@@ -16,8 +16,7 @@ from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
+from urllib.parse import unquote, urlsplit
 
 from builder.base.pip_config import configured_index
 from builder.net.address import basic, origin, parse_address
@@ -214,7 +213,7 @@ def in_order(archive: zipfile.ZipFile, paths: Collection[str]) -> list[str]:
 
 
 def local_path(link: WheelLink) -> Path:
-    return Path(url2pathname(urlsplit(link.url).path))
+    return Path(unquote(urlsplit(link.url).path))
 
 
 def download(link: WheelLink, stream: IO[bytes], context: Context, *, why: str = _TO_CHECK) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 
 from builder.base.model import Base
@@ -20,6 +21,7 @@ from builder.release.attest.signing import Signing
 from builder.release.attest.store import sign_evidence
 from builder.release.evidence.collect import make_evidence, read_verdicts, write_evidence
 from builder.release.evidence.repository import find_repository
+from builder.release.evidence.sbom import check_sbom
 from builder.release.push import Moved, push
 from builder.util.context import Context
 from builder.util.errors import GateError, InputError
@@ -44,12 +46,12 @@ class PublishOptions:
 
 @dataclass(frozen=True)
 class Prepared:
-    """An image that is ready to be pushed: nothing was sent yet."""
+    """An image that is ready to be pushed: nothing was sent yet. `evidence` makes its documents, once."""
 
     workspace: Workspace
     built: Built
     targets: tuple[Reference, ...]
-    evidence: tuple[Evidence, ...]
+    evidence: Callable[[], Sequence[Evidence]]
 
 
 @dataclass(frozen=True)
@@ -86,18 +88,26 @@ def prepare(workspace: Workspace, to: Sequence[str], options: PublishOptions) ->
             f"an image on a {kind}: base cannot be published", hint="use a base in a registry or an OCI layout"
         )
     built = build_images(workspace.lock, workspace.plans())
-    overlays = [read_overlay(workspace.project, each) for each in workspace.lock.overlays] if options.evidence else []
-    repository = find_repository(workspace.project.root)
-    evidence = make_evidence(workspace.lock, built, overlays, repository) if options.evidence else []
+    if options.evidence:
+        check_sbom()
     verdicts = read_verdicts(options.verdicts, built)
     _judge(verdicts, options)
     for each in verdicts:
         if each.annotations[OUTCOME] == "unreadable":
             workspace.context.console.warn(f"{each.name} does not read as a verdict: {read_verdict(each.data).why}")
-    evidence += verdicts
+
+    @cache
+    def evidence() -> tuple[Evidence, ...]:
+        return (*(_evidence(workspace, built) if options.evidence else ()), *verdicts)
+
     if options.evidence_folder is not None:
-        write_evidence(options.evidence_folder, evidence)
-    return Prepared(workspace, built, targets, tuple(evidence))
+        write_evidence(options.evidence_folder, evidence())
+    return Prepared(workspace, built, targets, evidence)
+
+
+def _evidence(workspace: Workspace, built: Built) -> list[Evidence]:
+    overlays = [read_overlay(workspace.project, each) for each in workspace.lock.overlays]
+    return make_evidence(workspace.lock, built, overlays, find_repository(workspace.project.root))
 
 
 def _check_policies(workspace: Workspace, targets: Sequence[Reference], options: PublishOptions) -> None:
@@ -140,7 +150,8 @@ def publish(prepared: Prepared, options: PublishOptions, *, context: Context) ->
         registry = Registry(target.registry, context=context)
         evidence = prepared.evidence
         if options.signing is not None:
-            evidence = tuple(sign_evidence(evidence, options.signing, registry, target.repository))
+            signed = sign_evidence(prepared.evidence(), options.signing, registry, target.repository)
+            evidence = partial(tuple, signed)
         moved = push(
             built, target, home, lambda layer: base.blob(owner[layer.digest], layer),
             evidence=evidence, tags=tags, sign=options.sign, registry=registry, context=context,

@@ -7,7 +7,7 @@ the image itself; then the tags that were asked to move. An image whose immutabl
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -65,7 +65,7 @@ def push(
     base: Reference | None,
     source: BlobSource,
     *,
-    evidence: Sequence[Evidence] = (),
+    evidence: Callable[[], Sequence[Evidence]] = tuple,
     tags: Sequence[str] = (),
     sign: Callable[[str], None] | None = None,
     registry: Registry | None = None,
@@ -75,17 +75,17 @@ def push(
 
     `base` is where the base's layers are, when that is a registry; layers of the same registry are mounted, others are
     streamed through. The immutable tag is never given to another digest (`MismatchError`); `tags` move. `sign` is called
-    with the image's name by digest before any tag is set.
+    with the image's name by digest before any tag is set. `evidence` is called once, when the image is on its way: making the
+    documents takes as long as a registry takes for the first blobs.
     """
     registry = registry or Registry(target.registry, context=context)
     moved = Moved()
-    referrers = [referrer(each) for each in evidence]
-    pushing = _Push(registry, target, built, moved)
     complete = _is_complete(registry, target, built)
     if complete:
-        moved.evidence = attach(registry, target.repository, referrers)
+        moved.evidence = attach(registry, target.repository, [referrer(each) for each in evidence()])
     else:
-        pushing.blobs(base, source, documents(referrers), context)
+        pushing = _Push(registry, target, built, moved)
+        referrers = pushing.blobs(base, source, evidence, context)
         pushing.manifests(referrers, signed=sign is not None)
     if sign is not None:
         sign(f"{target.name}@{built.top.digest}")
@@ -127,8 +127,10 @@ class _Push:
         self._moved = moved
         self._stopped = threading.Event()
 
-    def blobs(self, base: Reference | None, source: BlobSource, further: Mapping[str, bytes], context: Context) -> None:
-        """Every blob of every platform, and `further` by digest, each once, several at a time."""
+    def blobs(
+        self, base: Reference | None, source: BlobSource, evidence: Callable[[], Sequence[Evidence]], context: Context
+    ) -> list[Referrer]:
+        """Every blob of every platform and of the evidence, each once, several at a time; what refers to the image."""
         images = self._built.images.values()
         layers = {each.digest: each for image in images for each in image.base_layers}
         own: dict[str, tuple[Descriptor, bytes]] = {}
@@ -139,17 +141,19 @@ class _Push:
         with ThreadPoolExecutor(PARALLEL) as pool, ThreadPoolExecutor(STREAMS) as lines:
             mounts = [pool.submit(self._mount, each, base) for each in layers.values()]
             uploads: list[Future[Any]] = [pool.submit(self._own, blob, data) for blob, data in own.values()]
-            evidence = [pool.submit(send_document, registry, repository, *each) for each in further.items()]
+            referrers = [referrer(each) for each in evidence()]
+            sent = [pool.submit(send_document, registry, repository, *each) for each in documents(referrers).items()]
             homes = [each.result() for each in mounts]
             absent = [(each, where) for each, where in zip(layers.values(), homes, strict=True) if where is not None]
             with context.console.progress("base layers", total=sum(each.size for each, _ in absent)) as bar:
                 streams = [lines.submit(self._stream, each, source, where, bar) for each, where in absent]
                 try:
-                    _all([*uploads, *evidence, *streams])
+                    _all([*uploads, *sent, *streams])
                 except BaseException:
                     self._stopped.set()
                     raise
-            self._moved.evidence += sum(each.result() for each in evidence)
+            self._moved.evidence += sum(each.result() for each in sent)
+        return referrers
 
     def manifests(self, referrers: Sequence[Referrer], *, signed: bool) -> None:
         """The manifests below an index, and those of the evidence. The image itself comes with its tag.

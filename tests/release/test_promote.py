@@ -345,8 +345,8 @@ def test_a_tag_that_somebody_moves_meanwhile_is_not_moved(scene: Stage, monkeypa
     monkeypatch.setattr("builder.release.promote.run.attach", attach)
     put = Registry.put_manifest
 
-    def moved_after(self: Registry, repository: str, reference: str, data: bytes, kind: str) -> bool:
-        done = put(self, repository, reference, data, kind)
+    def moved_after(self: Registry, repository: str, reference: str, data: bytes, kind: str, **further: Any) -> bool:
+        done = put(self, repository, reference, data, kind, **further)
         if reference == "production":
             put(self, repository, reference, manifest, media_type)
         return done

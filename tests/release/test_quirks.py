@@ -12,6 +12,7 @@ from builder.documents.reference import Reference
 from builder.oci.registry import upload
 from builder.release.publish import Prepared, Published, PublishOptions, publish
 from builder.util.errors import UnreachableError
+from tests.release.test_judges import two_platforms
 from tests.support.clock import Owned
 from tests.support.published import patched_project, prepared, small_base
 from tests.support.quirks import VENDORS, Quirks, QuirkyRegistry, quirky_registry
@@ -121,6 +122,29 @@ def test_evidence_that_is_refused_is_named_with_the_way_around(quirks: Quirks, l
         assert not set(registry.tags.get("team/out", {})) - {"v1"}
         done = published(registry, layout, tmp_path / "without", Owned(), evidence=False)
         assert registry.tags["team/out"]["production"] == done.digest
+
+
+@pytest.mark.parametrize("subject_first", [False, True])
+def test_an_index_that_is_refused_is_named_and_tags_nothing(subject_first: bool, tmp_path: Path) -> None:
+    """Where it comes with its tag, and where the evidence needs it first."""
+    platforms = ["linux/amd64", "linux/arm64"]
+    with quirky_registry(Quirks(index=400, subject_first=subject_first)) as registry:
+        layout = two_platforms(tmp_path / "layout")
+        for path in (layout / "blobs/sha256").iterdir():
+            data = path.read_bytes()
+            registry.put_blob("base/image", data)
+            if b'"schemaVersion"' in data:
+                kind = json.loads(data)["mediaType"]
+                registry.put_manifest(
+                    "base/image", "v1" if b'"manifests"' in data else f"sha256:{path.name}", data, kind
+                )
+        registry.stale.clear()
+        project = patched_project(tmp_path / "project", f"{registry.host}/base/image:v1", platforms=platforms)
+        options = PublishOptions(tags=("production",))
+        image = prepared(project, to=f"{registry.host}/team/out", options=options)
+        with pytest.raises(UnreachableError, match="does not accept an image index"):
+            publish(image, options, context=Owned().context)
+        assert registry.tags.get("team/out", {}) == {}
 
 
 def test_the_requests_of_a_publication(layout: Path, tmp_path: Path) -> None:

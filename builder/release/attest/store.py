@@ -98,12 +98,16 @@ def sign_evidence(
     Lock and sources stay as they are: the provenance names them by digest.
     """
     found = []
+    listed: dict[str, list[Descriptor]] = {}
     for each in evidence:
         if each.kind not in (IN_TOTO, SBOM, VERDICT) or each.annotations.get(OUTCOME) == "unreadable":
             found.append(each)
             continue
         statement = statement_of(each.data, each.name, each.subject.digest)
-        if present(registry, repository, each.subject.digest, statement, signing) is None:
+        subject = each.subject.digest
+        if subject not in listed:
+            listed[subject] = find_referrers(registry, repository, subject)
+        if _among(listed[subject], registry, repository, statement, signing) is None:
             found.append(envelope(statement, each.name, each.subject, signing, registry.context))
     return found
 
@@ -112,7 +116,13 @@ def present(
     registry: Registry, repository: str, subject: str, statement: Statement, signing: Signing
 ) -> Descriptor | None:
     """The bundle of this very statement that `signing` has attached before."""
-    for each in find_referrers(registry, repository, subject):
+    return _among(find_referrers(registry, repository, subject), registry, repository, statement, signing)
+
+
+def _among(
+    listed: Sequence[Descriptor], registry: Registry, repository: str, statement: Statement, signing: Signing
+) -> Descriptor | None:
+    for each in listed:
         if each.artifact_type != BUNDLE or each.annotations.get(PREDICATE_TYPE) != statement.predicate_type:
             continue
         try:
