@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 
@@ -12,7 +13,7 @@ from builder.patch.model import Overlay
 from builder.patch.stack import apply_stack
 from builder.util.errors import BuilderError
 from tests.patch.test_diff import git_apply
-from tests.support.trees import DictTree
+from tests.support.trees import DictTree, git, git_diff
 
 NAME = "vllm/a.py"
 TEXT = b"".join(b"x%d = %d\n" % (n, n) for n in range(1, 31))
@@ -187,6 +188,21 @@ NAMES = {
         1, "vllm", 1,
     ),
 }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "options", [("--color=always",), ("--color=always", "--color-moved=zebra"), ("-U1", "--color=always")]
+)
+def test_a_diff_with_colours_is_refused_wherever_it_is(options: tuple[str, ...], tmp_path: Path) -> None:
+    """Behind another diff it would be text between two, which is passed over."""
+    git_diff(tmp_path / "1", {NAME: TEXT}, {NAME: AFTER})
+    coloured = git(tmp_path / "1/repository", "diff", "--cached", *options)
+    assert b"\x1b[" in coloured
+    other = git_diff(tmp_path / "2", {"vllm/b.py": TEXT}, {"vllm/b.py": AFTER})
+    for diff in (coloured, other + coloured, coloured + other):
+        with pytest.raises(BuilderError, match="colour codes") as caught:
+            parse(diff, "fix.diff")
+        assert "--no-color" in (caught.value.hint or "")
 
 
 @pytest.mark.parametrize("name", NAMES)
