@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Mapping
+from email.message import EmailMessage
 from pathlib import Path
 
 import pytest
@@ -188,6 +189,23 @@ NAMES = {
         1, "vllm", 1,
     ),
 }  # fmt: skip
+
+
+def test_a_mail_that_is_encoded_is_refused_and_its_decoded_diff_applies(tmp_path: Path) -> None:
+    """A new file would have `=3D` in it, with nothing to compare it with."""
+    diff = git_diff(tmp_path / "1", {}, {NAME: TEXT})
+    message = EmailMessage()
+    message["Subject"], message["From"] = "[PATCH] a new file", "a@example.org"
+    message.set_content(diff.decode(), cte="quoted-printable")
+    mail = message.as_bytes()
+    assert b"+x1 =3D 1\n" in mail
+    with pytest.raises(BuilderError, match="encoded for a mail"):
+        parse(mail, "fix.diff")
+    git(tmp_path / "1/repository", "mailinfo", "message", "FIX.diff", stdin=mail)
+    assert applied((tmp_path / "1/repository/FIX.diff").read_bytes(), {"vllm/b.py": b"y = 1\n"})[NAME] == TEXT
+    # 8bit is how git itself writes mails.
+    message.set_content(diff.decode() + "# ä\n", cte="8bit")
+    assert parse(message.as_bytes(), "fix.diff").changes[0].path == NAME
 
 
 @pytest.mark.parametrize(
