@@ -7,6 +7,7 @@ in memory; GNU patch is measured there too, where nobody would run it, to tell w
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import statistics
@@ -107,10 +108,10 @@ def _compared(what: str, case: Case, *, times: int = _TIMES, forgetting: bool = 
 
 
 def _without_start(row: Row, start: float) -> str:
-    """The ratio to GNU patch when the start of our process is taken off."""
+    """The ratio to GNU patch when the CPU of our process's start is taken off."""
     ours, other = row.runs["builder"], row.runs["GNU patch"]
-    seconds = statistics.median((a.seconds - start) / b.seconds for a, b in zip(ours, other, strict=True))
-    return f"{seconds:.2f} x GNU patch without our start"
+    ratio = statistics.median((a.cpu - start) / (b.cpu or math.nan) for a, b in zip(ours, other, strict=True))
+    return f"without our start CPU {ratio:.2f} x GNU patch"
 
 
 def _started() -> Row:
@@ -126,7 +127,8 @@ def _started() -> Row:
 
 
 def _median(row: Row, program: str) -> float:
-    return statistics.median(each.seconds for each in row.runs[program])
+    """The CPU of a program: other programs on the machine change it less than its seconds."""
+    return statistics.median(each.cpu for each in row.runs[program])
 
 
 def stack() -> Iterator[Row | Left]:
@@ -165,7 +167,7 @@ def growth() -> Iterator[Row]:
             now = _median(row, "builder") - start, _median(row, "GNU patch")
             if last:
                 grown = " and ".join(f"{mine / before:.1f}" for mine, before in zip(now, last, strict=True))
-                row = replace(row, note=f"{row.note}; grew {grown} times since the row before")
+                row = replace(row, note=f"{row.note}; their CPU grew {grown} times since the row before")
             last = now
             yield row
     yield _compared("stack: 100 hunks in a diff of 1 MB", one_file(100, 250), start=start)

@@ -6,6 +6,7 @@ unified format".
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import lru_cache
@@ -21,6 +22,10 @@ __all__ = ["DiffError", "Parser"]
 # git's name for the content of an empty file: the SHA-1 of `blob 0` and a zero byte.
 _EMPTY_BLOB = b"e69de29bb2d1d6434b8b29ae775ad8c2e48c5391"
 _REGULAR = ("100644", "100755")
+# RFC 2045, section 6: `=` and non-ASCII characters of such a mail are others than those of the diff.
+_ENCODED = re.compile(rb"content-transfer-encoding:[ \t]*(?:quoted-printable|base64)[ \t\r]*", re.IGNORECASE)
+# A line of a diff as git prints it on a terminal: ECMA-48's "select graphic rendition" before it.
+_COLORED = re.compile(rb"(?:\x1b\[[0-9;]*[mK])+(?:diff --|--- |\+\+\+ |@@ |Binary files |GIT binary patch)")
 _OTHER_MODES = {"120000": "a symbolic link", "160000": "a submodule"}
 _EXTENDED = (
     b"old mode ", b"new mode ", b"deleted file mode ", b"new file mode ", b"copy from ", b"copy to ", b"rename from ",
@@ -65,6 +70,10 @@ class Parser:
             raise self._fail("a binary change without a `diff --git` line")
         if line.startswith(b"@@ "):
             raise self._fail("a hunk without `---` and `+++` lines before it")
+        if _ENCODED.fullmatch(line):
+            raise self._fail("the diff is encoded for a mail", hint="decode it: `git mailinfo message FIX.diff < MAIL`")
+        if _COLORED.match(line):
+            raise self._fail("the diff has a terminal's colour codes", hint="make it with `git diff --no-color`")
         if line.startswith((b"diff --cc ", b"diff --combined ")):
             raise self._fail("a merge commit's combined diff", hint="take the diff between the merge base and the head")
 

@@ -10,6 +10,7 @@ import pytest
 
 from builder.base.model import BaseFile
 from builder.patch.stack import apply_stack
+from builder.patch.tree import StackError
 from builder.util.errors import BuilderError
 from tests.support.trees import DictTree, git_diff, overlay
 
@@ -248,3 +249,39 @@ def test_an_overlay_that_an_earlier_one_carries_is_named(tmp_path: Path) -> None
     with pytest.raises(BuilderError) as caught:
         apply_stack([overlay("#41365", large), overlay("#41000", small)], tree)
     assert "2 of 2 hunks of #41000 are already supplied by #41365; drop #41000" in str(caught.value.hint)
+
+
+# git breaks a change in two above 400 bytes only.
+COUNTED = b"".join(b"line %d\n" % number for number in range(1, 90))
+SEVENTH = COUNTED.replace(b"line 7\n", b"seven\n")
+AT_ONCE: dict[str, tuple[dict[str, bytes], dict[str, bytes], tuple[str, ...]]] = {
+    "a copy of a file that is changed": (
+        {"vllm/b.txt": COUNTED}, {"vllm/b.txt": SEVENTH, "vllm/c.txt": COUNTED.replace(b"line 15\n", b"x\n")}, ("-C",),
+    ),
+    "a whole copy of a file that is changed": (
+        {"vllm/b.txt": COUNTED}, {"vllm/b.txt": SEVENTH, "vllm/c.txt": COUNTED}, ("-C",),
+    ),
+    "two files that change their names": (
+        {"vllm/b.txt": COUNTED, "vllm/c.txt": b"other\n" * 90}, {"vllm/b.txt": b"other\n" * 90, "vllm/c.txt": COUNTED}, ("-B", "-M"),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", AT_ONCE)
+def test_a_diff_that_means_all_files_as_they_were_is_refused_with_the_way_out(name: str, tmp_path: Path) -> None:
+    """git takes it as one change; the same sections in a series of mails are several, one after another."""
+    before, after, options = AT_ONCE[name]
+    with pytest.raises(StackError) as caught:
+        apply_stack([overlay("x.diff", git_diff(tmp_path / "1", before, after, *options))], DictTree(before))
+    assert "before or after that is not said" in dict(caught.value.details)["why"]
+    assert "--no-renames" in (caught.value.hint or "")
+    plain = apply_stack([overlay("x.diff", git_diff(tmp_path / "2", before, after, "--no-renames"))], DictTree(before))
+    assert {file.path: file.after for file in plain.files} == {p: d for p, d in after.items() if before.get(p) != d}
+
+
+def test_a_copy_that_comes_before_the_change_of_its_source_applies(tmp_path: Path) -> None:
+    after = {"vllm/a.txt": COUNTED.replace(b"line 15\n", b"x\n"), "vllm/b.txt": SEVENTH}
+    diff = git_diff(tmp_path, {"vllm/b.txt": COUNTED}, after, "-C")
+    assert b"copy from vllm/b.txt" in diff
+    result = apply_stack([overlay("x.diff", diff)], DictTree({"vllm/b.txt": COUNTED}))
+    assert {file.path: file.after for file in result.files} == after

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Mapping
+from email.message import EmailMessage
+from pathlib import Path
 
 import pytest
 
@@ -12,7 +14,7 @@ from builder.patch.model import Overlay
 from builder.patch.stack import apply_stack
 from builder.util.errors import BuilderError
 from tests.patch.test_diff import git_apply
-from tests.support.trees import DictTree
+from tests.support.trees import DictTree, git, git_diff
 
 NAME = "vllm/a.py"
 TEXT = b"".join(b"x%d = %d\n" % (n, n) for n in range(1, 31))
@@ -187,6 +189,38 @@ NAMES = {
         1, "vllm", 1,
     ),
 }  # fmt: skip
+
+
+def test_a_mail_that_is_encoded_is_refused_and_its_decoded_diff_applies(tmp_path: Path) -> None:
+    """A new file would have `=3D` in it, with nothing to compare it with."""
+    diff = git_diff(tmp_path / "1", {}, {NAME: TEXT})
+    message = EmailMessage()
+    message["Subject"], message["From"] = "[PATCH] a new file", "a@example.org"
+    message.set_content(diff.decode(), cte="quoted-printable")
+    mail = message.as_bytes()
+    assert b"+x1 =3D 1\n" in mail
+    with pytest.raises(BuilderError, match="encoded for a mail"):
+        parse(mail, "fix.diff")
+    git(tmp_path / "1/repository", "mailinfo", "message", "FIX.diff", stdin=mail)
+    assert applied((tmp_path / "1/repository/FIX.diff").read_bytes(), {"vllm/b.py": b"y = 1\n"})[NAME] == TEXT
+    # 8bit is how git itself writes mails.
+    message.set_content(diff.decode() + "# ä\n", cte="8bit")
+    assert parse(message.as_bytes(), "fix.diff").changes[0].path == NAME
+
+
+@pytest.mark.parametrize(
+    "options", [("--color=always",), ("--color=always", "--color-moved=zebra"), ("-U1", "--color=always")]
+)
+def test_a_diff_with_colours_is_refused_wherever_it_is(options: tuple[str, ...], tmp_path: Path) -> None:
+    """Behind another diff it would be text between two, which is passed over."""
+    git_diff(tmp_path / "1", {NAME: TEXT}, {NAME: AFTER})
+    coloured = git(tmp_path / "1/repository", "diff", "--cached", *options)
+    assert b"\x1b[" in coloured
+    other = git_diff(tmp_path / "2", {"vllm/b.py": TEXT}, {"vllm/b.py": AFTER})
+    for diff in (coloured, other + coloured, coloured + other):
+        with pytest.raises(BuilderError, match="colour codes") as caught:
+            parse(diff, "fix.diff")
+        assert "--no-color" in (caught.value.hint or "")
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from types import MappingProxyType
 
+from builder.patch.diagnose.atonce import at_once, said_of
 from builder.patch.diagnose.overlap import advice
 from builder.patch.hunks import Text, context, found_at, old_index, old_lines, result_at
 from builder.patch.locate import as_placed, has_result, locate, nearest, placed
@@ -39,7 +40,12 @@ def explain(
     if not failures:
         # Every hunk fits by our own reading, and still the result is not what the hunks say.
         details = [("where", overlay.where), ("patch", said or "GNU patch printed nothing")]
-    hint = advice(overlay, selection, failures, total, before, steps)
+    moving = at_once(selection.changes, failures)
+    if moving is not None:
+        details.append(("why", f"{overlay.where}, line {moving.diff_line}: {said_of(moving)}"))
+        hint = "make the diff with `git diff --no-renames`: it says the same, and has no such order"
+    else:
+        hint = advice(overlay, selection, failures, total, before, steps)
     return StackError(
         f"overlay {overlay.id} does not apply to the stack ({len(failures)} of {total} hunks)",
         overlay=overlay.id,

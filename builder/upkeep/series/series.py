@@ -143,6 +143,8 @@ def _decoded_mail(data: bytes) -> bytes:
     from email import message_from_bytes
 
     body = message_from_bytes(data).get_payload(decode=True)
+    # The diff's reader refuses what is encoded still.
+    head = _ENCODED.sub(b"Content-Transfer-Encoding: 8bit", head)
     return head + b"\n\n" + (body if isinstance(body, bytes) else b"")
 
 
