@@ -226,6 +226,23 @@ def test_what_cannot_be_counted_is_the_clients_error(
     assert not pair[0].seen + pair[1].seen
 
 
+@pytest.mark.parametrize("model", ["qwen", "long-1"])
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/images/generations", {"prompt": "a"}), ("/v1/embeddings", {"input": ["a b"]}), ("/v1/audio/speech", {"input": "a", "voice": "x"}),
+        ("/v1/rerank", {"query": "a", "documents": ["b"]}), ("/v1/moderations", {"input": "a"}), ("/v1/responses/compact", {"input": "a"}),
+    ],
+)  # fmt: skip
+def test_other_routes_of_the_proxy_reach_no_backend(
+    proxy: Proxy, pair: tuple[Backend, Backend], path: str, body: dict[str, Any], model: str
+) -> None:
+    reply = proxy.post(path, {"model": model, **body})
+    assert reply.status_code == 400, reply.text
+    assert "serves chat completions" in reply.text
+    assert not pair[0].seen + pair[1].seen
+
+
 @pytest.mark.parametrize(
     "more", [{"n": 3}, {"n": 2, "best_of": 3}, {"echo": True, "max_tokens": 0}, {"max_tokens": "15000"}]
 )

@@ -46,6 +46,16 @@ TICKET = "envelope"
 PROMOTED = "watched/promoted.json"
 # LiteLLM raises a smaller max_output_tokens to this on /v1/responses.
 _LEAST_RESPONSE = 16
+# What LiteLLM calls a request on the four routes. It has others, which do not all come to `async_filter_deployments`.
+_SERVED = (
+    "acompletion",
+    "completion",
+    "atext_completion",
+    "text_completion",
+    "anthropic_messages",
+    "aresponses",
+    "responses",
+)
 # No tokenizer has tokens that are this long on average: a count below it is not of this text.
 _CHARACTERS_PER_TOKEN = 256
 _PENALTY_SECONDS = 30.0
@@ -131,6 +141,8 @@ class Settings:
     """`envelope.json`. Times are in seconds."""
 
     completion: int
+    model: str = ""
+    """The name that clients use."""
     overflow_when_down: str = "error"
     count_seconds: float = 10.0
     health_seconds: float = 1.0
@@ -573,6 +585,15 @@ class Envelope(CustomLogger):  # type: ignore[misc]
         ticket.update(route=decision.route, tokens=tokens, reason=decision.reason)
         self.metrics.add("envelope_requests_total", route=decision.route, reason=decision.reason)
         return [each for each in healthy_deployments if (each.get("model_info") or {}).get("id") in decision.backends]
+
+    async def async_pre_call_hook(
+        self, user_api_key_dict: object, cache: object, data: dict[str, Any], call_type: str
+    ) -> None:
+        """Stop requests for images, speech, ranks and the like: LiteLLM would send them to any of the backends, three times."""
+        model = data.get("model")
+        if call_type not in _SERVED and model in (self.settings.model, *(each.name for each in self.backends)):
+            self.metrics.add("envelope_requests_total", route="none", reason="not-served")
+            raise RefusedError(400, f"{model} serves chat completions, completions, messages and responses", tokens=None, route="none", reason="not-served")  # fmt: skip
 
     async def async_pre_call_deployment_hook(self, kwargs: dict[str, Any], call_type: object) -> None:
         """Stop what was not routed above: a deployment can be named by its id, which is not filtered."""
