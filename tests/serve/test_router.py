@@ -268,6 +268,39 @@ def test_a_server_that_comes_back_with_another_tokenizer_is_not_used(
     run(work)
 
 
+def test_one_that_is_down_keeps_no_other_from_serving(pair: tuple[Server, Server], tmp_path: Path) -> None:
+    """Both get another tokenizer, one after the other, and the second is not back yet."""
+
+    async def work() -> None:
+        envelope = hook(pair, tmp_path)
+        assert await route(envelope, 10) == "short"
+        for each in pair:
+            each.die()
+            each.probe_differs = True
+        assert await route(envelope, 11) == "503 uncounted"
+        pair[0].start()
+        assert await route(envelope, 12) == "short"
+        pair[1].start()
+        assert await route(envelope, 10_100) == "long"
+
+    run(work)
+
+
+def test_counts_of_a_tokenizer_that_was_replaced_are_forgotten(pair: tuple[Server, Server], tmp_path: Path) -> None:
+    async def work() -> None:
+        envelope = hook(pair, tmp_path)
+        assert await route(envelope, 9_000) == "short"
+        for each in pair:
+            each.die()
+            each.probe_differs, each.counts = True, lambda count: count * 2
+        assert await route(envelope, 11) == "503 uncounted"
+        for each in pair:
+            each.start()
+        assert await route(envelope, 9_000) == "long"
+
+    run(work)
+
+
 def test_a_tokenizer_that_changes_while_it_serves_is_found(pair: tuple[Server, Server], tmp_path: Path) -> None:
     async def work() -> None:
         envelope = hook(pair, tmp_path, verify_seconds=-1)

@@ -490,6 +490,9 @@ class Counts:
         while len(self._counts) > self._entries:
             self._counts.popitem(last=False)
 
+    def clear(self) -> None:
+        self._counts.clear()
+
     def __len__(self) -> int:
         return len(self._counts)
 
@@ -818,7 +821,11 @@ class Envelope(CustomLogger):  # type: ignore[misc]
             backend.as_built = tuple(map(str, document["overlays"])) == backend.overlays
 
     def _compared(self, backend: Backend, probe: str) -> bool:
-        others = [each for each in self.backends if each is not backend and each.probe is not None]
+        # One that is down says nothing of the tokenizers that are to be used together: it is compared when it is back.
+        others = [each for each in self.backends if each is not backend and each.up and each.probe is not None]
+        if backend.probe not in (None, probe):
+            # It counts otherwise than before, so what was counted before may be wrong.
+            self.counts.clear()
         backend.probe, backend.verified, backend.slow_until = probe, time.monotonic(), -1e9
         backend.mismatch = any(each.probe != probe and not each.mismatch for each in others)
         if backend.mismatch:
