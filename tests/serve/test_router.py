@@ -203,7 +203,9 @@ def hook(pair: tuple[Server, Server], folder: Path, **settings: Any) -> Envelope
         Backend("short-1", "short", pair[0].url, max_prompt=CAP, max_model_len=SHORT, image=IMAGE, overlays=("a", "b")),
         Backend("long-1", "long", pair[1].url),
     ]
-    return Envelope(Settings(completion=6144, **{"health_seconds": 0.0, **settings}), known, folder)
+    return Envelope(
+        Settings(completion=6144, **{"health_seconds": 0.0, "patience_seconds": 60.0, **settings}), known, folder
+    )
 
 
 def run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -264,6 +266,22 @@ def test_a_server_that_comes_back_with_another_tokenizer_is_not_used(
         assert envelope.backends[0].mismatch
         pair[0].probe_differs = False
         assert await route(envelope, 12) == "short"
+
+    run(work)
+
+
+def test_one_that_hangs_makes_no_other_late(pair: tuple[Server, Server], tmp_path: Path) -> None:
+    pair[1].health_held.clear()
+
+    async def work() -> None:
+        # Its check would take an hour.
+        envelope = hook(pair, tmp_path, patience_seconds=0.2, health_limit_seconds=3600.0)
+        envelope.backends[0].up = await envelope._healthy(envelope.backends[0]) and await envelope._verified(envelope.backends[0])  # fmt: skip
+        assert [await route(envelope, 10 + number) for number in range(5)] == ["short"] * 5
+        assert await route(envelope, 10_100) == "503 long-down"
+        pair[1].health_held.set()
+        await envelope.look()
+        assert await route(envelope, 10_100) == "long"
 
     run(work)
 

@@ -146,6 +146,10 @@ class Settings:
     overflow_when_down: str = "error"
     count_seconds: float = 10.0
     health_seconds: float = 1.0
+    """How long what was seen is believed."""
+    health_limit_seconds: float = 2.0
+    patience_seconds: float = 0.25
+    """How long a request waits for the check of a backend that was down."""
     verify_seconds: float = 60.0
     watch_seconds: float = 5.0
     cache_entries: int = 4096
@@ -545,6 +549,14 @@ class Promoted:
         return found if isinstance(found, Mapping) else {}
 
 
+@dataclass(frozen=True)
+class Check:
+    """A look at a backend that is under way, and when it began."""
+
+    task: asyncio.Task[None]
+    begun: float
+
+
 class Envelope(CustomLogger):  # type: ignore[misc]
     """LiteLLM's callback."""
 
@@ -553,7 +565,7 @@ class Envelope(CustomLogger):  # type: ignore[misc]
         self.settings, self.backends, self.folder = settings, backends, folder
         self.metrics, self.counts = _new_metrics(), Counts(settings.cache_entries)
         self._clients: dict[int, httpx.AsyncClient] = {}
-        self._locks: dict[tuple[int, str], asyncio.Lock] = {}
+        self._checks: dict[tuple[int, str], Check] = {}
         self._promoted = Promoted((folder or Path()) / PROMOTED)
         self._tasks: set[asyncio.Task[None]] = set()
         self.ended = threading.Event()
@@ -754,24 +766,39 @@ class Envelope(CustomLogger):  # type: ignore[misc]
     # Whether a backend may be used.
 
     async def _usable(self, backend: Backend) -> bool:
-        """Whether it is healthy and has the tokenizer of the others. What was seen is believed for a second."""
+        """Whether it is healthy and has the tokenizer of the others. What was seen is believed for a second.
+
+        One that was up is waited for; one that was not gets a moment: while it hangs, the others are not late for it.
+        """
         if time.monotonic() - backend.seen < self.settings.health_seconds:
             return backend.up
-        async with self._locks.setdefault((id(asyncio.get_running_loop()), backend.name), asyncio.Lock()):
-            if time.monotonic() - backend.seen < self.settings.health_seconds:
-                return backend.up
-            was, healthy = backend.up, await self._healthy(backend)
-            if healthy and (not was or backend.mismatch):
-                healthy = await self._verified(backend)
-            elif healthy and time.monotonic() - backend.verified > self.settings.verify_seconds:
-                # In the background: a tokenizer that has become slow is no reason to wait, nor to call the backend down.
-                backend.verified = time.monotonic()
-                task = asyncio.create_task(self._verified_again(backend))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
-            backend.up, backend.seen = healthy, time.monotonic()
-            self._show(backend)
-            return healthy
+        check = self._check(backend)
+        if backend.up:
+            await asyncio.shield(check.task)
+        else:
+            await asyncio.wait({check.task}, timeout=check.begun + self.settings.patience_seconds - time.monotonic())
+        return backend.up
+
+    def _check(self, backend: Backend) -> Check:
+        """The one check of a backend that is under way in this event loop."""
+        key = (id(asyncio.get_running_loop()), backend.name)
+        found = self._checks.get(key)
+        if found is None or found.task.done():
+            found = self._checks[key] = Check(asyncio.create_task(self._checked(backend)), time.monotonic())
+        return found
+
+    async def _checked(self, backend: Backend) -> None:
+        was, healthy = backend.up, await self._healthy(backend)
+        if healthy and (not was or backend.mismatch):
+            healthy = await self._verified(backend)
+        elif healthy and time.monotonic() - backend.verified > self.settings.verify_seconds:
+            # In the background: a tokenizer that has become slow is no reason to wait, nor to call the backend down.
+            backend.verified = time.monotonic()
+            task = asyncio.create_task(self._verified_again(backend))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        backend.up, backend.seen = healthy, time.monotonic()
+        self._show(backend)
 
     def _forget(self, role: str) -> list[Backend]:
         """The backends of a role, whose state is asked for again before it is believed."""
@@ -782,7 +809,8 @@ class Envelope(CustomLogger):  # type: ignore[misc]
 
     async def _healthy(self, backend: Backend) -> bool:
         try:
-            reply = await self._client().get(f"{backend.url}/health", headers=backend.authorization(), timeout=2.0)
+            limit = self.settings.health_limit_seconds
+            reply = await self._client().get(f"{backend.url}/health", headers=backend.authorization(), timeout=limit)
         except httpx.HTTPError:
             return False
         return reply.status_code == 200
@@ -841,6 +869,7 @@ class Envelope(CustomLogger):  # type: ignore[misc]
             for client in self._clients.values():
                 await client.aclose()
             self._clients.clear()
+            self._checks.clear()
 
         worker = threading.Thread(target=lambda: asyncio.run(first()))
         worker.start()
@@ -868,7 +897,7 @@ class Envelope(CustomLogger):  # type: ignore[misc]
         threading.Thread(target=lambda: asyncio.run(always()), daemon=True).start()
 
     async def look(self) -> None:
-        await asyncio.gather(*map(self._usable, self.backends))
+        await asyncio.gather(*(self._check(each).task for each in self.backends))
 
     # What is shown.
 

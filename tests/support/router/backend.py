@@ -94,6 +94,8 @@ class Backend:
     held: threading.Event = field(default_factory=threading.Event)
     """While it is not set, a completion is begun and not ended."""
     arrived: threading.Event = field(default_factory=threading.Event)
+    health_held: threading.Event = field(default_factory=threading.Event)
+    """While it is not set, `/health` does not respond."""
     counted_by: str | None = None
     """A server whose `/tokenize` counts instead: then this one has that tokenizer, and a limit of its own."""
     overlays: tuple[str, ...] = ("a", "b")
@@ -103,6 +105,7 @@ class Backend:
     sockets: set[Any] = field(default_factory=set)
 
     def __post_init__(self) -> None:
+        self.health_held.set()
         self.count_held.set()
         self.held.set()
 
@@ -114,6 +117,7 @@ class Backend:
         """Be as at the start: up, honest, with nothing seen."""
         self.seen, self.counted, self.counts = [], 0, lambda count: count
         self.refuses_images = self.probe_differs = False
+        self.health_held.set()
         self.count_held.set()
         self.held.set()
         self.arrived.clear()
@@ -172,6 +176,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
     def do_GET(self) -> None:
+        self.backend.health_held.wait(_HOLD_SECONDS)
         self.say({} if self.path == "/health" else {"overlays": self.backend.overlays})
 
     def do_POST(self) -> None:
@@ -296,4 +301,5 @@ def backends(short: int = 16384, long: int = 131072 + 16384) -> Iterator[tuple[B
         for each in pair:
             each.held.set()
             each.count_held.set()
+            each.health_held.set()
             each.die()
