@@ -96,6 +96,8 @@ class Backend:
     arrived: threading.Event = field(default_factory=threading.Event)
     health_held: threading.Event = field(default_factory=threading.Event)
     """While it is not set, `/health` does not respond."""
+    fault: Callable[[Any], None] | None = None
+    """What is done to a request for a completion instead of responding to it."""
     counted_by: str | None = None
     """A server whose `/tokenize` counts instead: then this one has that tokenizer, and a limit of its own."""
     overlays: tuple[str, ...] = ("a", "b")
@@ -117,6 +119,7 @@ class Backend:
         """Be as at the start: up, honest, with nothing seen."""
         self.seen, self.counted, self.counts = [], 0, lambda count: count
         self.refuses_images = self.probe_differs = False
+        self.fault = None
         self.health_held.set()
         self.count_held.set()
         self.held.set()
@@ -187,6 +190,9 @@ class _Handler(BaseHTTPRequestHandler):
         count = 1 if self.backend.counted_by else prompt_tokens(body)
         self.backend.seen.append(Seen(self.path, count, body))
         self.backend.arrived.set()
+        if self.backend.fault is not None:
+            self.backend.fault(self)
+            return
         output = int(next((body[name] for name in ("max_tokens", "max_completion_tokens", "max_output_tokens") if body.get(name)), 1))  # fmt: skip
         if count + output > self.backend.max_model_len:
             self.say(
