@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builder.serve.router import envelope as envelope_module
+from builder.serve.router.backends import Target, check_together
 from builder.serve.router.envelope import (
     PROMOTED,
     Backend,
@@ -29,6 +30,7 @@ from builder.serve.router.envelope import (
     payloads,
     reserved,
 )
+from builder.util.errors import InputError
 from builder.util.files import write_file
 from tests.support.cli import Ran, builder
 from tests.support.router.backend import Backend as Server
@@ -523,6 +525,8 @@ def test_the_files_are_what_the_hook_reads(tmp_path: Path) -> None:
         (["--short", "smoke@http://u:p@a", "--long", "http://b"], "not the URL of a server"),
         (["--short", "smoke@http://a", "--long", "http://b/path"], "not the URL of a server"),
         (["--short", "smoke@http://a"], "--long"),
+        (["--short", "envelope-16k@http://a", "--long", "http://a/v1"], "short-1 and long-1 are one server"),
+        (["--short", "envelope-16k@http://a", "--long", "http://b", "--model-name", ""], "not a model's name"),
         (["--engine", "llm-d", "--short", "smoke@http://a", "--long", "http://b"], "has no max-model-len"),
         (["--engine", "llm-d", "--short", "smoke@http://a", "--long", "smoke@http://b"], "takes no longer prompts"),
     ],
@@ -532,6 +536,21 @@ def test_wrong_input(tmp_path: Path, arguments: list[str], why: str) -> None:
     assert done.code == 2
     assert why in done.err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("model", "urls", "why"),
+    [
+        ("qwen", ("http://a", "http://a", "http://b"), "short-1 and short-2 are one server"), ("", ("http://a",), "not a model's name"),
+        ("a,b", ("http://a",), "not a model's name"), ("a b", ("http://a",), "not a model's name"), ("a\n", ("http://a",), "not a model's name"),
+        ("short-1", ("http://a",), "the name of a backend"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_one_router(model: str, urls: tuple[str, ...], why: str) -> None:
+    targets = [Target(f"short-{number}", "short", url, "/model") for number, url in enumerate(urls, 1)]
+    with pytest.raises(InputError, match=why):
+        check_together(model, targets)
+    check_together("team/qwen:3", targets[-1:])
 
 
 def test_llm_d_gets_ranges_without_the_reserve_and_is_told_what_it_does_not_do(tmp_path: Path) -> None:
