@@ -130,6 +130,16 @@ def test_what_is_asked_of_the_tokenizer() -> None:
             "chat_template_kwargs": {"documents": [{"a": "b"}], "reasoning_effort": "low", "x": 1},
         }
     ]  # fmt: skip
+    # The route says which part is the prompt.
+    talk, other = (
+        {"proxy_server_request": {"url": "http://r/v1/chat/completions?x=1"}, "input": "i", "system": "s"},
+        [{"role": "user", "content": "u"}],
+    )
+    assert payloads(talk, other) == [{"messages": other, "add_generation_prompt": True}]
+    anthropic = {**talk, "proxy_server_request": {"url": "http://r/v1/messages/"}}
+    assert payloads(anthropic, other) == [
+        {"messages": [{"role": "system", "content": "s"}, *other], "add_generation_prompt": True}
+    ]
     going_on = payloads({"continue_final_message": True}, [{"role": "assistant", "content": "u"}])
     assert going_on == [{"messages": [{"role": "assistant", "content": "u"}], "add_generation_prompt": False, "continue_final_message": True}]  # fmt: skip
 

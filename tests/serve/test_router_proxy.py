@@ -227,6 +227,22 @@ def test_what_cannot_be_counted_is_the_clients_error(
     assert not pair[0].seen + pair[1].seen
 
 
+@pytest.mark.parametrize("path", ROUTES)
+def test_the_route_says_which_part_is_the_prompt(proxy: Proxy, pair: tuple[Backend, Backend], path: str) -> None:
+    """What other dialects have, a client can send too; the server reads its own."""
+    for tokens in (9_999, 10_001):
+        body = request(path, tokens)
+        stray: dict[str, Any] = {"input": "one", "prompt": "one two"}
+        if path != "/v1/completions":  # where LiteLLM itself fails on it
+            stray["messages"] = [{"role": "user", "content": "one"}]
+        if path == "/v1/chat/completions":
+            stray["system"] = "x " * 5000
+        reply = proxy.post(path, {**stray, **body})
+        assert reply.status_code == 200, reply.text
+        assert reply.headers["x-envelope-tokens"] == str(tokens)
+    assert [len(each.seen) for each in pair] == [1, 1]
+
+
 @pytest.mark.parametrize("model", ["qwen", "long-1"])
 @pytest.mark.parametrize(
     ("path", "body"),

@@ -229,14 +229,22 @@ def payloads(request: Mapping[str, Any], messages: Any) -> list[dict[str, Any]]:
 
 
 def _payloads(request: Mapping[str, Any], messages: Any) -> list[dict[str, Any]]:
-    if _is_text_completion(request) and isinstance(messages, list) and len(messages) == 1:
+    path = _path(request)
+    if (
+        path.endswith("/completions")
+        and not path.endswith("/chat/completions")
+        and isinstance(messages, list)
+        and len(messages) == 1
+    ):
+        # LiteLLM shows its prompt as the content of one message.
         return _completion(request, messages[0].get("content"))
-    if "input" in request:
+    # The route says which part is the prompt: a client can send `input` beside messages, and the server ignores it.
+    if "input" in request and not path.endswith(("/chat/completions", "/messages")):
         if request.get("previous_response_id") or request.get("conversation"):
             raise ValueError("a request that goes on from a stored response cannot be counted: send the whole input")
         found = responses_messages(request)
     elif isinstance(messages, list):
-        found = chat_messages(request, messages)
+        found = chat_messages({} if path.endswith("/chat/completions") else request, messages)
     else:
         raise ValueError("the request has no messages, prompt or input")
     body: dict[str, Any] = {"messages": found, "add_generation_prompt": True}
@@ -257,10 +265,9 @@ def _payloads(request: Mapping[str, Any], messages: Any) -> list[dict[str, Any]]
     return [body]
 
 
-def _is_text_completion(request: Mapping[str, Any]) -> bool:
-    """Whether it came to `/v1/completions`: LiteLLM shows its prompt as the content of one message."""
-    path = urlsplit(str((request.get("proxy_server_request") or {}).get("url", ""))).path
-    return path.endswith("/completions") and not path.endswith("/chat/completions")
+def _path(request: Mapping[str, Any]) -> str:
+    """The route that the client asked."""
+    return urlsplit(str((request.get("proxy_server_request") or {}).get("url", ""))).path.rstrip("/")
 
 
 def _completion(request: Mapping[str, Any], prompt: Any) -> list[dict[str, Any]]:
