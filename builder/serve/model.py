@@ -28,10 +28,10 @@ class ModelImage:
     folder: str | None = None
 
     def mount(self, *, podman: bool) -> str:
-        """What `--mount` takes."""
-        name = "subpath" if podman else "image-subpath"
+        """What `--mount` takes: podman wants the folder from the image's root, Docker relative to it."""
+        name = "subpath=/" if podman else "image-subpath="
         return ",".join(
-            [f"type=image,source={self.reference},target={MODEL_FOLDER}", *([f"{name}={self.folder}"] if self.folder else ())]
+            [f"type=image,source={self.reference},target={MODEL_FOLDER}", *([f"{name}{self.folder}"] if self.folder else ())]
         )  # fmt: skip
 
     def volume(self) -> dict[str, Any]:

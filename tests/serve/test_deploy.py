@@ -153,6 +153,24 @@ def test_a_profile_of_the_cpu_build_gets_no_gpu_anywhere(lock: Lock) -> None:
     assert "--gpus" not in str(config([service], model="/m"))
 
 
+def test_servers_of_one_machine_have_gpus_of_their_own(lock: Lock, tmp_path: Path) -> None:
+    """A count gives each of them the first GPUs: two servers on one have no memory."""
+    first = lock.profiles[0].model_copy(update={"hardware": Hardware(gpu="h200", count=2)})
+    changed = lock.model_copy(update={"profiles": (first, *lock.profiles[1:])})
+    two = [make_service(changed, each.name, IMAGE) for each in changed.profiles[:2]]
+    document = compose(two, model="/m", port=8000)
+    found = compose_config(yaml.safe_dump(document), tmp_path)["services"]
+    devices = [found[each.name]["deploy"]["resources"]["reservations"]["devices"][0] for each in two]
+    assert [each.get("device_ids") for each in devices] == [["0", "1"], ["2"]]
+    assert not any("count" in each for each in devices)
+    texts = units(two, model="/m", port=8000)
+    lines = [[line.rpartition("=")[2] for line in texts[f"{each.name}.container"].splitlines() if line.startswith("AddDevice=")] for each in two]  # fmt: skip
+    assert lines == [["0", "1"], ["2"]]
+    (alone,) = compose(two[:1], model="/m", port=8000)["services"][two[0].name]["deploy"]["resources"]["reservations"]["devices"]  # fmt: skip
+    assert (alone["count"], "device_ids" in alone) == (2, False)
+    assert "AddDevice=nvidia.com/gpu=all" in units(two[:1], model="/m", port=8000)[f"{two[0].name}.container"]
+
+
 def test_files_in_the_way_are_kept(tmp_path: Path) -> None:
     (tmp_path / "compose.yaml").write_text("mine")
     arguments = ("compose", "demo", "--image", IMAGE, "--output", str(tmp_path))

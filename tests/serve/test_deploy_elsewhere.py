@@ -154,7 +154,8 @@ def test_quadlet_gets_a_confined_container_with_a_probe_and_time_to_start(tmp_pa
     container = dict(unit["Container"])
     assert container["Image"] == IMAGE
     assert container["Exec"] == "smoke"
-    assert container["AddDevice"] == "nvidia.com/gpu=all"
+    # Two servers, so each has a GPU of its own.
+    assert container["AddDevice"] == "nvidia.com/gpu=0"
     assert container["PublishPort"] == "127.0.0.1:9000:8000"
     assert container["Volume"].splitlines() == ["/models/m:/model:ro", f"{volume}:/cache:U"]
     assert (container["ReadOnly"], container["DropCapability"], container["NoNewPrivileges"]) == ("true", "all", "true")

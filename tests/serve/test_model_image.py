@@ -57,7 +57,7 @@ def test_each_engine_gets_its_own_words(lock: Lock) -> None:
     plain = f"type=image,source={REFERENCE},target=/model"
     assert mounts(lock, WHOLE, podman=False) == mounts(lock, WHOLE, podman=True) == [plain]
     assert mounts(lock, BELOW, podman=False) == [f"{plain},image-subpath=models"]
-    assert mounts(lock, BELOW, podman=True) == [f"{plain},subpath=models"]
+    assert mounts(lock, BELOW, podman=True) == [f"{plain},subpath=/models"]
 
 
 def test_what_is_deployed_mounts_it(lock: Lock) -> None:
@@ -66,7 +66,9 @@ def test_what_is_deployed_mounts_it(lock: Lock) -> None:
     assert {"type": "image", "source": REFERENCE, "target": "/model", "image": {"subpath": "models"}} in server["volumes"]  # fmt: skip
     found = units([service], model=BELOW, port=8000)
     assert found["demo-model.image"] == f"[Image]\nImage={REFERENCE}\n"
-    assert "Mount=type=image,source=demo-model.image,target=/model,subpath=models" in found[f"{service.name}.container"]
+    assert (
+        "Mount=type=image,source=demo-model.image,target=/model,subpath=/models" in found[f"{service.name}.container"]
+    )
     command = config([service], model=WHOLE, engine="podman")["models"][service.name]["cmd"]
     assert f"--mount type=image,source={REFERENCE},target=/model" in command
     volume = {"name": "model", "image": {"reference": REFERENCE, "pullPolicy": "IfNotPresent"}}
@@ -90,7 +92,7 @@ def test_podmans_generator_pulls_it_before_the_start(lock: Lock, tmp_path: Path)
         (tmp_path / name).write_text(text)
     done = subprocess.run([str(QUADLET), "--dryrun"], env={**os.environ, "QUADLET_UNIT_DIRS": str(tmp_path)}, capture_output=True, text=True, check=False, timeout=60)  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert f"type=image,source={REFERENCE},target=/model,subpath=models" in done.stdout
+    assert f"type=image,source={REFERENCE},target=/model,subpath=/models" in done.stdout
     assert "Requires=demo-model-image.service" in done.stdout
 
 

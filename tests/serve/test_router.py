@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builder.serve.router import envelope as envelope_module
+from builder.serve.router.backends import Target, check_together
 from builder.serve.router.envelope import (
     PROMOTED,
     Backend,
@@ -29,6 +30,7 @@ from builder.serve.router.envelope import (
     payloads,
     reserved,
 )
+from builder.util.errors import InputError
 from builder.util.files import write_file
 from tests.support.cli import Ran, builder
 from tests.support.router.backend import Backend as Server
@@ -128,6 +130,16 @@ def test_what_is_asked_of_the_tokenizer() -> None:
             "chat_template_kwargs": {"documents": [{"a": "b"}], "reasoning_effort": "low", "x": 1},
         }
     ]  # fmt: skip
+    # The route says which part is the prompt.
+    talk, other = (
+        {"proxy_server_request": {"url": "http://r/v1/chat/completions?x=1"}, "input": "i", "system": "s"},
+        [{"role": "user", "content": "u"}],
+    )
+    assert payloads(talk, other) == [{"messages": other, "add_generation_prompt": True}]
+    anthropic = {**talk, "proxy_server_request": {"url": "http://r/v1/messages/"}}
+    assert payloads(anthropic, other) == [
+        {"messages": [{"role": "system", "content": "s"}, *other], "add_generation_prompt": True}
+    ]
     going_on = payloads({"continue_final_message": True}, [{"role": "assistant", "content": "u"}])
     assert going_on == [{"messages": [{"role": "assistant", "content": "u"}], "add_generation_prompt": False, "continue_final_message": True}]  # fmt: skip
 
@@ -203,7 +215,9 @@ def hook(pair: tuple[Server, Server], folder: Path, **settings: Any) -> Envelope
         Backend("short-1", "short", pair[0].url, max_prompt=CAP, max_model_len=SHORT, image=IMAGE, overlays=("a", "b")),
         Backend("long-1", "long", pair[1].url),
     ]
-    return Envelope(Settings(completion=6144, **{"health_seconds": 0.0, **settings}), known, folder)
+    return Envelope(
+        Settings(completion=6144, **{"health_seconds": 0.0, "patience_seconds": 60.0, **settings}), known, folder
+    )
 
 
 def run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -264,6 +278,55 @@ def test_a_server_that_comes_back_with_another_tokenizer_is_not_used(
         assert envelope.backends[0].mismatch
         pair[0].probe_differs = False
         assert await route(envelope, 12) == "short"
+
+    run(work)
+
+
+def test_one_that_hangs_makes_no_other_late(pair: tuple[Server, Server], tmp_path: Path) -> None:
+    pair[1].health_held.clear()
+
+    async def work() -> None:
+        # Its check would take an hour.
+        envelope = hook(pair, tmp_path, patience_seconds=0.2, health_limit_seconds=3600.0)
+        envelope.backends[0].up = await envelope._healthy(envelope.backends[0]) and await envelope._verified(envelope.backends[0])  # fmt: skip
+        assert [await route(envelope, 10 + number) for number in range(5)] == ["short"] * 5
+        assert await route(envelope, 10_100) == "503 long-down"
+        pair[1].health_held.set()
+        await envelope.look()
+        assert await route(envelope, 10_100) == "long"
+
+    run(work)
+
+
+def test_one_that_is_down_keeps_no_other_from_serving(pair: tuple[Server, Server], tmp_path: Path) -> None:
+    """Both get another tokenizer, one after the other, and the second is not back yet."""
+
+    async def work() -> None:
+        envelope = hook(pair, tmp_path)
+        assert await route(envelope, 10) == "short"
+        for each in pair:
+            each.die()
+            each.probe_differs = True
+        assert await route(envelope, 11) == "503 uncounted"
+        pair[0].start()
+        assert await route(envelope, 12) == "short"
+        pair[1].start()
+        assert await route(envelope, 10_100) == "long"
+
+    run(work)
+
+
+def test_counts_of_a_tokenizer_that_was_replaced_are_forgotten(pair: tuple[Server, Server], tmp_path: Path) -> None:
+    async def work() -> None:
+        envelope = hook(pair, tmp_path)
+        assert await route(envelope, 9_000) == "short"
+        for each in pair:
+            each.die()
+            each.probe_differs, each.counts = True, lambda count: count * 2
+        assert await route(envelope, 11) == "503 uncounted"
+        for each in pair:
+            each.start()
+        assert await route(envelope, 9_000) == "long"
 
     run(work)
 
@@ -472,6 +535,8 @@ def test_the_files_are_what_the_hook_reads(tmp_path: Path) -> None:
         (["--short", "smoke@http://u:p@a", "--long", "http://b"], "not the URL of a server"),
         (["--short", "smoke@http://a", "--long", "http://b/path"], "not the URL of a server"),
         (["--short", "smoke@http://a"], "--long"),
+        (["--short", "envelope-16k@http://a", "--long", "http://a/v1"], "short-1 and long-1 are one server"),
+        (["--short", "envelope-16k@http://a", "--long", "http://b", "--model-name", ""], "not a model's name"),
         (["--engine", "llm-d", "--short", "smoke@http://a", "--long", "http://b"], "has no max-model-len"),
         (["--engine", "llm-d", "--short", "smoke@http://a", "--long", "smoke@http://b"], "takes no longer prompts"),
     ],
@@ -481,6 +546,21 @@ def test_wrong_input(tmp_path: Path, arguments: list[str], why: str) -> None:
     assert done.code == 2
     assert why in done.err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("model", "urls", "why"),
+    [
+        ("qwen", ("http://a", "http://a", "http://b"), "short-1 and short-2 are one server"), ("", ("http://a",), "not a model's name"),
+        ("a,b", ("http://a",), "not a model's name"), ("a b", ("http://a",), "not a model's name"), ("a\n", ("http://a",), "not a model's name"),
+        ("short-1", ("http://a",), "the name of a backend"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_one_router(model: str, urls: tuple[str, ...], why: str) -> None:
+    targets = [Target(f"short-{number}", "short", url, "/model") for number, url in enumerate(urls, 1)]
+    with pytest.raises(InputError, match=why):
+        check_together(model, targets)
+    check_together("team/qwen:3", targets[-1:])
 
 
 def test_llm_d_gets_ranges_without_the_reserve_and_is_told_what_it_does_not_do(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -226,6 +227,39 @@ def test_what_cannot_be_counted_is_the_clients_error(
     assert not pair[0].seen + pair[1].seen
 
 
+@pytest.mark.parametrize("path", ROUTES)
+def test_the_route_says_which_part_is_the_prompt(proxy: Proxy, pair: tuple[Backend, Backend], path: str) -> None:
+    """What other dialects have, a client can send too; the server reads its own."""
+    for tokens in (9_999, 10_001):
+        body = request(path, tokens)
+        stray: dict[str, Any] = {"input": "one", "prompt": "one two"}
+        if path != "/v1/completions":  # where LiteLLM itself fails on it
+            stray["messages"] = [{"role": "user", "content": "one"}]
+        if path == "/v1/chat/completions":
+            stray["system"] = "x " * 5000
+        reply = proxy.post(path, {**stray, **body})
+        assert reply.status_code == 200, reply.text
+        assert reply.headers["x-envelope-tokens"] == str(tokens)
+    assert [len(each.seen) for each in pair] == [1, 1]
+
+
+@pytest.mark.parametrize("model", ["qwen", "long-1"])
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/images/generations", {"prompt": "a"}), ("/v1/embeddings", {"input": ["a b"]}), ("/v1/audio/speech", {"input": "a", "voice": "x"}),
+        ("/v1/rerank", {"query": "a", "documents": ["b"]}), ("/v1/moderations", {"input": "a"}), ("/v1/responses/compact", {"input": "a"}),
+    ],
+)  # fmt: skip
+def test_other_routes_of_the_proxy_reach_no_backend(
+    proxy: Proxy, pair: tuple[Backend, Backend], path: str, body: dict[str, Any], model: str
+) -> None:
+    reply = proxy.post(path, {"model": model, **body})
+    assert reply.status_code == 400, reply.text
+    assert "serves chat completions" in reply.text
+    assert not pair[0].seen + pair[1].seen
+
+
 @pytest.mark.parametrize(
     "more", [{"n": 3}, {"n": 2, "best_of": 3}, {"echo": True, "max_tokens": 0}, {"max_tokens": "15000"}]
 )
@@ -299,6 +333,55 @@ def test_what_dies_with_a_backend_is_not_sent_again(
     long.start()
     assert until_up(proxy, path, request(path, 10_001)) == "long"
     assert not pair[0].seen
+
+
+def _status(code: int, **head: str) -> Any:
+    def respond(handler: Any) -> None:
+        data = json.dumps({"error": {"message": "no", "type": "x", "code": code}}).encode()
+        handler.send_response(code)
+        for name, text in {"Content-Length": str(len(data)), "Content-Type": "application/json", **head}.items():
+            handler.send_header(name.replace("_", "-"), text)
+        handler.end_headers()
+        handler.wfile.write(data)
+
+    return respond
+
+
+def _sent(head: bytes) -> Any:
+    """So many bytes of a response, and the connection ends."""
+
+    def respond(handler: Any) -> None:
+        handler.wfile.write(head)
+        handler.close_connection = True
+
+    return respond
+
+
+FAULTS = {
+    "500": _status(500), "502": _status(502), "503": _status(503, Retry_After="0"), "429": _status(429, Retry_After="0"), "408": _status(408), "409": _status(409),
+    "closed": _sent(b""), "half a header": _sent(b"HTTP/1.1 200 OK\r\nContent-"),
+    "half a body": _sent(b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 900\r\n\r\n{"id": "x", '),
+    "not JSON": _sent(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\nno"),
+    "nothing in it": _sent(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+@pytest.mark.parametrize("path", ROUTES)
+def test_whatever_the_long_path_responds_is_asked_once(
+    proxy: Proxy, pair: tuple[Backend, Backend], path: str, stream: bool
+) -> None:
+    asked: dict[str, list[int]] = {}
+    names = ["503", "closed", "half a body"] if stream else [*FAULTS]
+    for name in names:
+        for each in pair:
+            each.reset()
+        pair[1].fault = FAULTS[name]
+        # A stream that ends is the client's to see.
+        with suppress(requests.RequestException):
+            proxy.post(path, request(path, 10_001, stream=stream, num_retries=2))
+        asked[name] = [len(each.seen) for each in pair]
+    assert asked == {name: [0, 1] for name in names}
 
 
 def test_short_requests_do_not_move_to_the_long_path_while_short_is_down(

@@ -201,7 +201,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         handler.say(200, (SHOWN % {"n": 10 * scrapes[0]}).encode(), Content_Type="text/plain; version=0.0.4")
 
     with serving(show) as shown:
-        render(folder, "--short", f"envelope-16k@{shown.url}", "--long", shown.url)
+        render(folder, "--short", f"envelope-16k@{shown.url}", "--long", shown.url.replace("127.0.0.1", "localhost"))
         with prometheus(folder, router=shown.url.removeprefix("http://")) as url:
             end = time.monotonic() + 120
             while scrapes[0] < 12:

@@ -93,7 +93,7 @@ def command(
     from builder.pipeline.workspace import open_workspace
     from builder.serve.model import recipe_image
     from builder.serve.router import llm_d, proxy, stack
-    from builder.serve.router.backends import long_target, short_target
+    from builder.serve.router.backends import check_together, long_target, short_target
 
     workspace = open_workspace(recipe, context=Context(console), make=False)
     lock = workspace.lock
@@ -104,6 +104,7 @@ def command(
         long_target(lock, each, long_image or image, seconds=startup_seconds, length=long_max_model_len, served=long_model, number=number)
         for number, each in enumerate(longs, 1)
     ]  # fmt: skip
+    check_together(model_name if model_name is not None else lock.name, targets)
     if output == "-":
         raise InputError("the router has several files", hint="--output DIR")
     images = {each.name: each.image for each in targets if each.image is not None}
@@ -114,7 +115,7 @@ def command(
     else:
         overlays = [each.id for each in lock.overlays]
         files = proxy.files(
-            model_name or lock.name,
+            model_name if model_name is not None else lock.name,
             targets,
             overflow=overflow_when_down,
             overlays=overlays,

@@ -16,6 +16,8 @@ _OWNER = f"{USER}:{USER}"
 def compose(services: Sequence[Service], *, model: str | ModelImage, port: int) -> dict[str, Any]:
     """The document: a server per profile on `port` and the following ones, and a first step that owns the cache.
 
+    Several servers get the machine's GPUs in their order: the first one number 0, and so on.
+
     `model` is the checkpoint's folder on the machine, or its image (Docker 28, Compose 2.35). A new volume is root's, so a container that may do nothing else
     gives it to the servers' user.
     """
@@ -37,15 +39,20 @@ def compose(services: Sequence[Service], *, model: str | ModelImage, port: int) 
         },
         "volumes": {volume: {"name": _dollars(f"{services[0].recipe}-cache-{services[0].cache_key}")}},
     }
+    first = 0
     for index, service in enumerate(services):
-        document["services"][service.name] = _server(service, model, port + index, volume)
+        # A count gives each server the first GPUs, so several servers name theirs.
+        ids = [str(first + at) for at in range(service.gpus)] if len(services) > 1 else None
+        document["services"][service.name] = _server(service, model, port + index, volume, ids)
+        first += service.gpus
     return document
 
 
-def _server(service: Service, model: str | ModelImage, port: int, volume: str) -> dict[str, Any]:
+def _server(service: Service, model: str | ModelImage, port: int, volume: str, ids: list[str] | None) -> dict[str, Any]:
     limits: dict[str, Any] = {}
     if service.gpus:
-        device = {"driver": "nvidia", "count": service.gpus, "capabilities": ["gpu"]}
+        which = {"count": service.gpus} if ids is None else {"device_ids": ids}
+        device = {"driver": "nvidia", **which, "capabilities": ["gpu"]}
         limits = {"deploy": {"resources": {"reservations": {"devices": [device]}}}}
     return {
         "image": service.image,

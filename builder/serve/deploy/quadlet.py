@@ -16,14 +16,18 @@ _PULL_SECONDS = 1800
 def units(services: Sequence[Service], *, model: str | ModelImage, port: int) -> dict[str, str]:
     """Unit files by name, for podman 5.0 or newer. Servers are on `port` and the following ones.
 
-    `model` is the checkpoint's folder on the machine, or its image: that has a unit of its own, which pulls it.
+    Several servers get the machine's GPUs in their order. `model` is the checkpoint's folder on the machine, or its image:
+    that has a unit of its own, which pulls it.
     """
     volume = f"{services[0].recipe}-cache-{services[0].cache_key}"
     found = {f"{volume}.volume": f"[Volume]\nVolumeName={_value(volume)}\nUser={USER}\nGroup={USER}\n"}
     if isinstance(model, ModelImage):
         found[_image_unit(services[0])] = f"[Image]\nImage={_value(model.reference)}\n"
+    first = 0
     for index, service in enumerate(services):
-        found[f"{service.name}.container"] = _container(service, model, port + index, volume)
+        gpus = [str(first + at) for at in range(service.gpus)] if len(services) > 1 else ["all"] if service.gpus else []
+        found[f"{service.name}.container"] = _container(service, model, port + index, volume, gpus)
+        first += service.gpus
     return found
 
 
@@ -38,7 +42,7 @@ def _model(service: Service, model: str | ModelImage) -> str:
     return f"Mount={mount}"
 
 
-def _container(service: Service, model: str | ModelImage, port: int, volume: str) -> str:
+def _container(service: Service, model: str | ModelImage, port: int, volume: str, gpus: Sequence[str]) -> str:
     lines = [
         "[Unit]",
         f"Description={_value(f'{service.recipe}, profile {service.profile.name}')}",
@@ -50,7 +54,7 @@ def _container(service: Service, model: str | ModelImage, port: int, volume: str
         *(f"Environment={_word(f'{name}={text}')}" for name, text in server_environment(service.profile).items()),
         _model(service, model),
         f"Volume={volume}.volume:{CACHE_FOLDER}:U",
-        *(["AddDevice=nvidia.com/gpu=all"] if service.gpus else []),
+        *(f"AddDevice=nvidia.com/gpu={each}" for each in gpus),
         f"PublishPort=127.0.0.1:{port}:{service.port}",
         f"ShmSize={SHARED_MEMORY_GIB}g",
         f"User={USER}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -80,6 +81,22 @@ def long_target(
     name, _, url = given.partition("@")
     target = _served(lock, LONG, name, url, image, seconds=seconds, number=number)
     return Target(**{**target.__dict__, "max_model_len": target.max_model_len or length, "served": served or target.served, "max_prompt": None})  # fmt: skip
+
+
+def check_together(model: str, targets: Sequence[Target]) -> None:
+    """Raises `InputError` when two backends are one server, or the model's name means something else to LiteLLM."""
+    seen: dict[str, Target] = {}
+    for each in targets:
+        other = seen.setdefault(each.url, each)
+        if other is not each:
+            raise InputError(
+                f"{other.name} and {each.name} are one server: {each.url}",
+                hint="name another server or profile: a profile runs once in the same files" if each.service else "name each server once",
+            )  # fmt: skip
+    if not model or "," in model or not model.isprintable() or " " in model:
+        raise InputError(f"{model!r} is not a model's name", hint="without spaces and commas: --model-name NAME")
+    if model in {each.name for each in targets}:
+        raise InputError(f"the model cannot have the name of a backend: {model}", hint="--model-name NAME")
 
 
 def _served(

@@ -46,6 +46,16 @@ TICKET = "envelope"
 PROMOTED = "watched/promoted.json"
 # LiteLLM raises a smaller max_output_tokens to this on /v1/responses.
 _LEAST_RESPONSE = 16
+# What LiteLLM calls a request on the four routes. It has others, which do not all come to `async_filter_deployments`.
+_SERVED = (
+    "acompletion",
+    "completion",
+    "atext_completion",
+    "text_completion",
+    "anthropic_messages",
+    "aresponses",
+    "responses",
+)
 # No tokenizer has tokens that are this long on average: a count below it is not of this text.
 _CHARACTERS_PER_TOKEN = 256
 _PENALTY_SECONDS = 30.0
@@ -131,9 +141,15 @@ class Settings:
     """`envelope.json`. Times are in seconds."""
 
     completion: int
+    model: str = ""
+    """The name that clients use."""
     overflow_when_down: str = "error"
     count_seconds: float = 10.0
     health_seconds: float = 1.0
+    """How long what was seen is believed."""
+    health_limit_seconds: float = 2.0
+    patience_seconds: float = 0.25
+    """How long a request waits for the check of a backend that was down."""
     verify_seconds: float = 60.0
     watch_seconds: float = 5.0
     cache_entries: int = 4096
@@ -213,14 +229,22 @@ def payloads(request: Mapping[str, Any], messages: Any) -> list[dict[str, Any]]:
 
 
 def _payloads(request: Mapping[str, Any], messages: Any) -> list[dict[str, Any]]:
-    if _is_text_completion(request) and isinstance(messages, list) and len(messages) == 1:
+    path = _path(request)
+    if (
+        path.endswith("/completions")
+        and not path.endswith("/chat/completions")
+        and isinstance(messages, list)
+        and len(messages) == 1
+    ):
+        # LiteLLM shows its prompt as the content of one message.
         return _completion(request, messages[0].get("content"))
-    if "input" in request:
+    # The route says which part is the prompt: a client can send `input` beside messages, and the server ignores it.
+    if "input" in request and not path.endswith(("/chat/completions", "/messages")):
         if request.get("previous_response_id") or request.get("conversation"):
             raise ValueError("a request that goes on from a stored response cannot be counted: send the whole input")
         found = responses_messages(request)
     elif isinstance(messages, list):
-        found = chat_messages(request, messages)
+        found = chat_messages({} if path.endswith("/chat/completions") else request, messages)
     else:
         raise ValueError("the request has no messages, prompt or input")
     body: dict[str, Any] = {"messages": found, "add_generation_prompt": True}
@@ -241,10 +265,9 @@ def _payloads(request: Mapping[str, Any], messages: Any) -> list[dict[str, Any]]
     return [body]
 
 
-def _is_text_completion(request: Mapping[str, Any]) -> bool:
-    """Whether it came to `/v1/completions`: LiteLLM shows its prompt as the content of one message."""
-    path = urlsplit(str((request.get("proxy_server_request") or {}).get("url", ""))).path
-    return path.endswith("/completions") and not path.endswith("/chat/completions")
+def _path(request: Mapping[str, Any]) -> str:
+    """The route that the client asked."""
+    return urlsplit(str((request.get("proxy_server_request") or {}).get("url", ""))).path.rstrip("/")
 
 
 def _completion(request: Mapping[str, Any], prompt: Any) -> list[dict[str, Any]]:
@@ -478,6 +501,9 @@ class Counts:
         while len(self._counts) > self._entries:
             self._counts.popitem(last=False)
 
+    def clear(self) -> None:
+        self._counts.clear()
+
     def __len__(self) -> int:
         return len(self._counts)
 
@@ -530,6 +556,14 @@ class Promoted:
         return found if isinstance(found, Mapping) else {}
 
 
+@dataclass(frozen=True)
+class Check:
+    """A look at a backend that is under way, and when it began."""
+
+    task: asyncio.Task[None]
+    begun: float
+
+
 class Envelope(CustomLogger):  # type: ignore[misc]
     """LiteLLM's callback."""
 
@@ -538,7 +572,7 @@ class Envelope(CustomLogger):  # type: ignore[misc]
         self.settings, self.backends, self.folder = settings, backends, folder
         self.metrics, self.counts = _new_metrics(), Counts(settings.cache_entries)
         self._clients: dict[int, httpx.AsyncClient] = {}
-        self._locks: dict[tuple[int, str], asyncio.Lock] = {}
+        self._checks: dict[tuple[int, str], Check] = {}
         self._promoted = Promoted((folder or Path()) / PROMOTED)
         self._tasks: set[asyncio.Task[None]] = set()
         self.ended = threading.Event()
@@ -573,6 +607,15 @@ class Envelope(CustomLogger):  # type: ignore[misc]
         ticket.update(route=decision.route, tokens=tokens, reason=decision.reason)
         self.metrics.add("envelope_requests_total", route=decision.route, reason=decision.reason)
         return [each for each in healthy_deployments if (each.get("model_info") or {}).get("id") in decision.backends]
+
+    async def async_pre_call_hook(
+        self, user_api_key_dict: object, cache: object, data: dict[str, Any], call_type: str
+    ) -> None:
+        """Stop requests for images, speech, ranks and the like: LiteLLM would send them to any of the backends, three times."""
+        model = data.get("model")
+        if call_type not in _SERVED and model in (self.settings.model, *(each.name for each in self.backends)):
+            self.metrics.add("envelope_requests_total", route="none", reason="not-served")
+            raise RefusedError(400, f"{model} serves chat completions, completions, messages and responses", tokens=None, route="none", reason="not-served")  # fmt: skip
 
     async def async_pre_call_deployment_hook(self, kwargs: dict[str, Any], call_type: object) -> None:
         """Stop what was not routed above: a deployment can be named by its id, which is not filtered."""
@@ -730,24 +773,39 @@ class Envelope(CustomLogger):  # type: ignore[misc]
     # Whether a backend may be used.
 
     async def _usable(self, backend: Backend) -> bool:
-        """Whether it is healthy and has the tokenizer of the others. What was seen is believed for a second."""
+        """Whether it is healthy and has the tokenizer of the others. What was seen is believed for a second.
+
+        One that was up is waited for; one that was not gets a moment: while it hangs, the others are not late for it.
+        """
         if time.monotonic() - backend.seen < self.settings.health_seconds:
             return backend.up
-        async with self._locks.setdefault((id(asyncio.get_running_loop()), backend.name), asyncio.Lock()):
-            if time.monotonic() - backend.seen < self.settings.health_seconds:
-                return backend.up
-            was, healthy = backend.up, await self._healthy(backend)
-            if healthy and (not was or backend.mismatch):
-                healthy = await self._verified(backend)
-            elif healthy and time.monotonic() - backend.verified > self.settings.verify_seconds:
-                # In the background: a tokenizer that has become slow is no reason to wait, nor to call the backend down.
-                backend.verified = time.monotonic()
-                task = asyncio.create_task(self._verified_again(backend))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
-            backend.up, backend.seen = healthy, time.monotonic()
-            self._show(backend)
-            return healthy
+        check = self._check(backend)
+        if backend.up:
+            await asyncio.shield(check.task)
+        else:
+            await asyncio.wait({check.task}, timeout=check.begun + self.settings.patience_seconds - time.monotonic())
+        return backend.up
+
+    def _check(self, backend: Backend) -> Check:
+        """The one check of a backend that is under way in this event loop."""
+        key = (id(asyncio.get_running_loop()), backend.name)
+        found = self._checks.get(key)
+        if found is None or found.task.done():
+            found = self._checks[key] = Check(asyncio.create_task(self._checked(backend)), time.monotonic())
+        return found
+
+    async def _checked(self, backend: Backend) -> None:
+        was, healthy = backend.up, await self._healthy(backend)
+        if healthy and (not was or backend.mismatch):
+            healthy = await self._verified(backend)
+        elif healthy and time.monotonic() - backend.verified > self.settings.verify_seconds:
+            # In the background: a tokenizer that has become slow is no reason to wait, nor to call the backend down.
+            backend.verified = time.monotonic()
+            task = asyncio.create_task(self._verified_again(backend))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        backend.up, backend.seen = healthy, time.monotonic()
+        self._show(backend)
 
     def _forget(self, role: str) -> list[Backend]:
         """The backends of a role, whose state is asked for again before it is believed."""
@@ -758,7 +816,8 @@ class Envelope(CustomLogger):  # type: ignore[misc]
 
     async def _healthy(self, backend: Backend) -> bool:
         try:
-            reply = await self._client().get(f"{backend.url}/health", headers=backend.authorization(), timeout=2.0)
+            limit = self.settings.health_limit_seconds
+            reply = await self._client().get(f"{backend.url}/health", headers=backend.authorization(), timeout=limit)
         except httpx.HTTPError:
             return False
         return reply.status_code == 200
@@ -797,7 +856,11 @@ class Envelope(CustomLogger):  # type: ignore[misc]
             backend.as_built = tuple(map(str, document["overlays"])) == backend.overlays
 
     def _compared(self, backend: Backend, probe: str) -> bool:
-        others = [each for each in self.backends if each is not backend and each.probe is not None]
+        # One that is down says nothing of the tokenizers that are to be used together: it is compared when it is back.
+        others = [each for each in self.backends if each is not backend and each.up and each.probe is not None]
+        if backend.probe not in (None, probe):
+            # It counts otherwise than before, so what was counted before may be wrong.
+            self.counts.clear()
         backend.probe, backend.verified, backend.slow_until = probe, time.monotonic(), -1e9
         backend.mismatch = any(each.probe != probe and not each.mismatch for each in others)
         if backend.mismatch:
@@ -813,6 +876,7 @@ class Envelope(CustomLogger):  # type: ignore[misc]
             for client in self._clients.values():
                 await client.aclose()
             self._clients.clear()
+            self._checks.clear()
 
         worker = threading.Thread(target=lambda: asyncio.run(first()))
         worker.start()
@@ -840,7 +904,7 @@ class Envelope(CustomLogger):  # type: ignore[misc]
         threading.Thread(target=lambda: asyncio.run(always()), daemon=True).start()
 
     async def look(self) -> None:
-        await asyncio.gather(*map(self._usable, self.backends))
+        await asyncio.gather(*(self._check(each).task for each in self.backends))
 
     # What is shown.
 

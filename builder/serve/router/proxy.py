@@ -44,6 +44,7 @@ def config(model: str, targets: Sequence[Target]) -> dict[str, Any]:
 
 
 def settings(
+    model: str,
     targets: Sequence[Target],
     *,
     overflow: str,
@@ -57,6 +58,7 @@ def settings(
         raise InputError("no short backend has an envelope")
     return {
         "completion": max(completions),
+        "model": model,
         "overflow_when_down": overflow,
         "metrics_port": metrics_port,
         # In Compose, Prometheus is another container; its port is not published.
@@ -107,7 +109,7 @@ def files(
     composed: bool = False,
 ) -> dict[str, Any]:
     """All files by name: documents, and the hook's text as it is in this package. `state` is what is known to be promoted."""
-    found = settings(targets, overflow=overflow, overlays=overlays, composed=composed)
+    found = settings(model, targets, overflow=overflow, overlays=overlays, composed=composed)
     return {
         "config.yaml": config(model, targets),
         "envelope.json": json.dumps(found, indent=2) + "\n",

@@ -94,6 +94,10 @@ class Backend:
     held: threading.Event = field(default_factory=threading.Event)
     """While it is not set, a completion is begun and not ended."""
     arrived: threading.Event = field(default_factory=threading.Event)
+    health_held: threading.Event = field(default_factory=threading.Event)
+    """While it is not set, `/health` does not respond."""
+    fault: Callable[[Any], None] | None = None
+    """What is done to a request for a completion instead of responding to it."""
     counted_by: str | None = None
     """A server whose `/tokenize` counts instead: then this one has that tokenizer, and a limit of its own."""
     overlays: tuple[str, ...] = ("a", "b")
@@ -103,6 +107,7 @@ class Backend:
     sockets: set[Any] = field(default_factory=set)
 
     def __post_init__(self) -> None:
+        self.health_held.set()
         self.count_held.set()
         self.held.set()
 
@@ -114,6 +119,8 @@ class Backend:
         """Be as at the start: up, honest, with nothing seen."""
         self.seen, self.counted, self.counts = [], 0, lambda count: count
         self.refuses_images = self.probe_differs = False
+        self.fault = None
+        self.health_held.set()
         self.count_held.set()
         self.held.set()
         self.arrived.clear()
@@ -172,6 +179,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
     def do_GET(self) -> None:
+        self.backend.health_held.wait(_HOLD_SECONDS)
         self.say({} if self.path == "/health" else {"overlays": self.backend.overlays})
 
     def do_POST(self) -> None:
@@ -182,6 +190,9 @@ class _Handler(BaseHTTPRequestHandler):
         count = 1 if self.backend.counted_by else prompt_tokens(body)
         self.backend.seen.append(Seen(self.path, count, body))
         self.backend.arrived.set()
+        if self.backend.fault is not None:
+            self.backend.fault(self)
+            return
         output = int(next((body[name] for name in ("max_tokens", "max_completion_tokens", "max_output_tokens") if body.get(name)), 1))  # fmt: skip
         if count + output > self.backend.max_model_len:
             self.say(
@@ -296,4 +307,5 @@ def backends(short: int = 16384, long: int = 131072 + 16384) -> Iterator[tuple[B
         for each in pair:
             each.held.set()
             each.count_held.set()
+            each.health_held.set()
             each.die()
