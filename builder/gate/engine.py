@@ -111,7 +111,6 @@ def ask_all(
         )  # fmt: skip
     # A run that the user ended gives no log, or a cancelled one.
     if not logs or any(log.status == "cancelled" for log in logs):
-        context.console.say("the answers so far are kept: the same command goes on")
         raise KeyboardInterrupt
     for log in logs:
         if log.error is not None:
@@ -123,9 +122,12 @@ def ask_all(
 
 @contextmanager
 def _own_environment() -> Iterator[None]:
-    """inspect-ai reads a `.env` file of any folder above into the environment: proxies, keys and its own settings. Not here."""
+    """inspect-ai reads a `.env` file of any folder above into the environment: proxies, keys and its own settings. Not here.
+
+    It also writes what servers respond, which may repeat a private prompt, into a trace in the user's home folder. Not here either.
+    """
     before = dict(os.environ)
-    os.environ["PYTHON_DOTENV_DISABLED"] = "1"
+    os.environ.update({"PYTHON_DOTENV_DISABLED": "1", "INSPECT_TRACE_LEVEL": "critical"})
     try:
         yield
     finally:

@@ -15,7 +15,7 @@ from builder.gate.control import Control, Stop
 from builder.gate.engine import Ask, Replies, ask_all, inspect_version, logs_of, read_replies, session, settled
 from builder.gate.metrics import Figures, compute
 from builder.gate.rows import Rows, read_rows
-from builder.gate.state import Identity, RunState, open_state
+from builder.gate.state import Identity, RunState, keeps, open_state, place_of
 from builder.gate.suite import LoadedSuite
 from builder.gate.target import Served, Target
 from builder.serve.smoke.gpu import Gpu
@@ -39,11 +39,15 @@ class About:
 
 @dataclass(frozen=True)
 class Wanted:
-    """How to run: where results go, whether to throw an unfinished run away, and how often each row is asked."""
+    """How to run: where results go, whether to throw an unfinished run away, and how often each row is asked.
+
+    With `redact` what has prompts and answers is kept beside `output`, not in it.
+    """
 
     output: Path
     restart: bool = False
     repeat: int = 1
+    redact: bool = False
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,7 @@ def run_suite(
     targets = [target, *([reference] if reference is not None else [])]
     served = [each.served() for each in targets]
     identity = _identity(loaded, rows, schema, served, targets, about, wanted, version)
-    folder = wanted.output / f"{loaded.name}.run"
+    folder = place_of(wanted.output, loaded.name, redact=wanted.redact, restart=wanted.restart)
     now = datetime.fromtimestamp(clock.wall(), UTC)
     state = open_state(folder, identity, restart=wanted.restart, now=now)
     suite = loaded.suite
@@ -103,7 +107,11 @@ def run_suite(
     control = Control(suite.limits, {each.name: what.model for each, what in zip(targets, served, strict=True)}, clock)
     if asks:
         sides = [each.side(what) for each, what in zip(targets, served, strict=True)]
-        ask_all(asks, sides, suite, session(state.logs), control, context=context)
+        try:
+            ask_all(asks, sides, suite, session(state.logs), control, context=context)
+        except KeyboardInterrupt:
+            context.console.say(f"the same command goes on with the answers so far. {keeps(state.folder)}")
+            raise
     replies = {**done, **read_replies(state.logs)}
     found = sum(ask.id in replies for ask in everything)
     if control.stop is not None and not (control.stop.spent and found == len(everything)):
@@ -152,14 +160,14 @@ def _identity(
 
 def _stopped(stop: Stop, loaded: LoadedSuite, state: RunState, wanted: int, found: int) -> None:
     """Raise what a run that ended early ends with. None of it is a verdict."""
-    answered = ("rows", f"{found} of {wanted} were asked")
+    answered = [("rows", f"{found} of {wanted} were asked"), ("kept", keeps(state.folder))]
     again = "run the same command again: it continues"
     if stop.why == "model":
         state.spoil(stop.text)
         raise MismatchError(f"{loaded.name}: another model responds", details=[("why", stop.text)], hint="begin anew with --restart")  # fmt: skip
     if stop.why == "dead":
-        raise UnreachableError(f"{loaded.name}: a server is dead", details=[("why", stop.text), answered], hint=f"start it, then {again}")  # fmt: skip
-    raise GateError(f"{loaded.name}: the run is incomplete", details=[("why", stop.text), answered], hint=f"to go on, {again}")  # fmt: skip
+        raise UnreachableError(f"{loaded.name}: a server is dead", details=[("why", stop.text), *answered], hint=f"start it, then {again}")  # fmt: skip
+    raise GateError(f"{loaded.name}: the run is incomplete", details=[("why", stop.text), *answered], hint=f"to go on, {again}")  # fmt: skip
 
 
 def _side(

@@ -37,7 +37,11 @@ if TYPE_CHECKING:
 @click.option("--repeat", type=click.IntRange(1, 100), default=1, show_default=True, help="Ask each row N times.")
 @click.option("--resume", is_flag=True, help="Go on with an unfinished run (the default).")
 @click.option("--restart", is_flag=True, help="Throw an unfinished run away, and begin anew.")
-@click.option("--redact", is_flag=True, help="Leave private rows out of page and rows: ids and hashes only.")
+@click.option(
+    "--redact",
+    is_flag=True,
+    help="Leave private rows out of the results: ids and hashes only. Logs go to OUTPUT.private.",
+)
 @click.option("--output", type=click.Path(path_type=Path), help="Folder of the results. Default: dist/gate.")
 @click.option(
     "--container", metavar="NAME", help="The container that serves URL: its image, so that the verdict is bound."
@@ -174,7 +178,7 @@ def _run(
     for each in suites:
         read_rows(each)
     context = Context(console)
-    how = RunWanted(folder, restart, repeat)
+    how = RunWanted(folder, restart, repeat, redact)
     folder.mkdir(parents=True, exist_ok=True)
     done = []
     with opening as subject, holding(folder, waiting=lambda who: console.say(f"waiting for {who} in {folder}")):
@@ -226,6 +230,7 @@ class _Unseen:
 def report(done: list[Written], console: Console) -> None:
     """What was found; raises `GateError` when a verdict is FAILED."""
     from builder.cli.show.verdict import show_tests, summary
+    from builder.gate.state import keeps
 
     document = {"verdicts": [{**summary(each.verdict), "files": each.paths()} for each in done]}
     failed = [each for each in done if each.verdict.result == "FAILED"]
@@ -238,7 +243,10 @@ def report(done: list[Written], console: Console) -> None:
         ]
         raise GateError(
             f"{', '.join(each.verdict.suite for each in failed)}: FAILED",
-            details=[*details, *(("page", str(each.html)) for each in failed)],
+            details=[
+                *details, *(("page", str(each.html)) for each in failed),
+                *(("private", keeps(each.private)) for each in done if each.private is not None),
+            ],
             hint="look at the page: it has the rows that did not pass", data=document,
         )  # fmt: skip
     for each in done:
@@ -248,4 +256,6 @@ def report(done: list[Written], console: Console) -> None:
         )
         console.out(f"  verdict  {each.json}")
         console.out(f"  page     {each.html}")
+        if each.private is not None:
+            console.out(f"  private  {keeps(each.private)}")
     console.document(document)
