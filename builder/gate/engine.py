@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 _SIZE = 16 << 20
 """Bytes of one response. A body that never ends is cut off there, or by the limit of the attempt."""
 CONTEXT = re.compile(r"context[ _]length|max(?:imum)?[ _]model[ _]len|context_length_exceeded", re.IGNORECASE)
+_OF_THE_ROW = (400, 413, 415, 422)
+"""Refusals of one request. Every other one (no key, no such address, a redirect) concerns all rows: the server is not usable."""
 _KEY = "reply"
 _WHY = 300
 _FLUSHES = 50
@@ -261,13 +263,14 @@ def failure(error: BaseException) -> Reply:
     if attempt is not None:
         error = attempt.exception() or error
     status = getattr(error, "status_code", None)
-    why = clean(f"{type(error).__name__}: {error}"[:_WHY])
+    # inspect-ai puts the request before what the server says: a prompt about context lengths is not such a refusal.
+    said = str(getattr(error, "provider_message", None) or error)
     if not isinstance(status, int):
-        return Reply(failure="transport", why=why)
-    if status in (400, 413, 422) and CONTEXT.search(str(error)):
+        return Reply(failure="transport", why=clean(f"{type(error).__name__}: {said}"[:_WHY]))
+    why = clean(said[:_WHY])
+    if status in (400, 413, 422) and CONTEXT.search(said):
         return Reply(failure="over_context", why=why, status=status)
-    kind = "server_error" if status in (408, 429) or status >= 500 else "client_error"
-    return Reply(failure=kind, why=why, status=status)
+    return Reply(failure="client_error" if status in _OF_THE_ROW else "server_error", why=why, status=status)
 
 
 def session(log_dir: Path) -> Path:

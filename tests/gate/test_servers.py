@@ -131,11 +131,59 @@ def test_no_row_leaves_the_denominator(misbehaved: Run) -> None:
 
 
 def test_attempts_are_those_of_the_suite_and_no_more(tmp_path: Path) -> None:
-    suite = write_suite(tmp_path, [row("a", legal=True)], limits={**LIMITS, "tries": 3})
-    with chatting(lambda server, _body, handler: status(500, "busy")(server, handler)) as server:
+    suite = write_suite(
+        tmp_path, [row("good", legal=True), row("always-500", legal=True)], limits={**LIMITS, "tries": 3}
+    )
+    with chatting(respond) as server:
         found = run(tmp_path, suite, server)
-        assert len(server.asked) == 3
+        assert server.asked.count("ask always-500") == 3
     assert found.ours.buckets["server_error"] == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "says", "hint"),
+    [
+        (
+            "401",
+            "Error code: 401",
+            "set BUILDER_API_KEY (BUILDER_REFERENCE_API_KEY for the reference), then run the same",
+        ),
+        ("not-found", "no such model", "mend that, then run the same command again"),
+        ("redirect", "Error code: 307", "mend that, then run the same command again"),
+        ("always-500", "EngineDeadError", "start it, then run the same command again"),
+        ("hung-up", "APIConnectionError", "start it, then run the same command again"),
+    ],
+)
+def test_a_server_that_responds_to_no_row_is_no_failed_quality(tmp_path: Path, name: str, says: str, hint: str) -> None:
+    """Though the suite has fewer rows than end a run; and when it responds, every row is asked again."""
+    suite = write_suite(tmp_path, [row(f"r{number}", legal=True) for number in range(3)], limits=LIMITS)
+    case = {"401": status(401, "who is that?"), "redirect": lambda _s, handler: handler.say(307, b"", Location="/x")}
+    broken = case.get(name) or CASES[name][0]
+    with chatting(lambda server, _body, handler: broken(server, handler)) as server:
+        with pytest.raises(UnreachableError, match="a server is dead") as caught:
+            run(tmp_path, suite, server)
+        why = caught.value.details[0][1]
+        assert why.startswith("target: all 3 rows failed after 2 attempts each; the last: ")
+        assert says in why
+        assert (caught.value.hint or "").startswith(hint)
+        server.script = lambda _s, _b, _h: GOOD
+        assert run(tmp_path, suite, server).ours.buckets["answered"] == 3
+
+
+def test_a_refusal_is_what_the_server_says_and_not_what_it_was_asked(tmp_path: Path) -> None:
+    """inspect-ai puts the request into its error: a prompt about context lengths is no prompt that is too long."""
+    rows = [row(name, legal=True) for name in ("good", "about-context")]
+    rows[1]["messages"] = [{"role": "user", "content": "What is the maximum context length?"}]
+
+    def script(server: ChatServer, body: Mapping[str, Any], handler: Any) -> Any:
+        return GOOD if prompt_of(body) == "ask good" else status(400, "seed is not known")(server, handler)
+
+    suite = write_suite(tmp_path, rows, limits=LIMITS)
+    with chatting(script) as server:
+        judged = run(tmp_path, suite, server).ours.judged[1]
+    assert judged.bucket == "server_error"
+    assert "seed is not known" in judged.answered[0].why
+    assert "maximum context" not in judged.answered[0].why
 
 
 def test_a_row_is_saved_by_a_later_attempt(tmp_path: Path) -> None:
@@ -146,13 +194,14 @@ def test_a_row_is_saved_by_a_later_attempt(tmp_path: Path) -> None:
         assert run(tmp_path, suite, server).ours.buckets["answered"] == 1
 
 
-def silent(server: ChatServer, _body: Mapping[str, Any], _handler: Any) -> None:
-    server.over.wait(60)
+def silent(server: ChatServer, body: Mapping[str, Any], _handler: Any) -> Any:
+    return GOOD if prompt_of(body) == "ask good" else server.over.wait(60) and None
 
 
 def test_a_silent_server_ends_by_the_limit_of_an_attempt(tmp_path: Path) -> None:
     """The response never comes, so that any machine is slow enough for it to be late."""
-    suite = write_suite(tmp_path, [row("a", legal=True)], limits={"attempt_seconds": 1, "tries": 1, "dead_after": 9})
+    rows = [row("a", legal=True), row("good", legal=True)]
+    suite = write_suite(tmp_path, rows, limits={"attempt_seconds": 1, "tries": 1, "dead_after": 9})
     with chatting(silent) as server:
         found = run(tmp_path, suite, server).ours.judged[0]
     assert found.bucket == "transport"
