@@ -74,7 +74,9 @@ def make_parser(loaded: LoadedSuite) -> Parse:
     def parse(text: str) -> Mapping[str, Any] | str:
         fenced = _FENCE.fullmatch(text.strip())
         try:
-            found = json.loads(fenced.group(1) if fenced else text)
+            found = json.loads(
+                fenced.group(1) if fenced else text, object_pairs_hook=unambiguous, parse_constant=no_constant
+            )
         except (ValueError, RecursionError) as error:
             return f"not valid JSON: {error}"
         if not isinstance(found, dict):
@@ -82,6 +84,19 @@ def make_parser(loaded: LoadedSuite) -> Parse:
         return check(found) or found
 
     return parse
+
+
+def unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON. Raises `ValueError` for a repeated key: readers differ about which one counts."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key is repeated")
+    return found
+
+
+def no_constant(name: str) -> None:
+    """Raises `ValueError` for NaN and Infinity, which Python reads and JSON does not have."""
+    raise ValueError(f"{name} is not JSON")
 
 
 def schema_bytes(loaded: LoadedSuite) -> bytes | None:
@@ -145,7 +160,8 @@ def judge_reply(reply: Reply, parse: Parse) -> Answered:
         return Answered("refused", why=reply.text[:200])
     if reply.finish in ("length", "max_tokens", "model_length"):
         return Answered("truncated", why=f"finish_reason {reply.finish}")
-    text = _THINK.sub("", reply.text)
+    # Where a template has opened the thoughts, the response has only their end.
+    text = _THINK.sub("", reply.text).rpartition("</think>")[2]
     if not text.strip():
         return Answered("empty", why=_why_empty(reply))
     found = parse(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import zipfile
@@ -58,6 +59,12 @@ def endless(server: ChatServer, handler: Any) -> None:
         handler.wfile.write(b" " * (1 << 16))
 
 
+def compressed(server: ChatServer, handler: Any) -> None:
+    """A small body that becomes a large one."""
+    data = b" " * (32 << 20) + json.dumps(server.completion(GOOD)).encode()
+    handler.say(200, gzip.compress(data), Content_Type="application/json", Content_Encoding="gzip")
+
+
 def status(number: int, message: str, **error: str) -> Any:
     def respond(server: ChatServer, handler: Any) -> None:
         server.say(handler, {"error": {"message": message, "type": "BadRequestError", "code": number, **error}}, number)
@@ -75,6 +82,11 @@ CASES: dict[str, tuple[Any, str]] = {
     "truncated-body": (truncated, "transport"),
     "hung-up": (lambda _server, handler: hang_up(handler), "transport"),
     "endless": (endless, "transport"),
+    "compressed": (compressed, "transport"),
+    "aborted": ({"content": GOOD, "finish_reason": "abort"}, "transport"),
+    "failed-within": ({"content": GOOD, "finish_reason": "error"}, "transport"),
+    "unfinished": ({"content": GOOD, "finish_reason": None}, "transport"),
+    "about-finishing": (say(legal=True, note='"finish_reason": null'), "answered"),
     "always-429": (status(429, "slow down"), "server_error"),
     "always-500": (status(500, "EngineDeadError"), "server_error"),
     "not-found": (status(404, "no such model"), "server_error"),
@@ -88,6 +100,10 @@ CASES: dict[str, tuple[Any, str]] = {
     "open-think": (f"<think>{GOOD}", "empty"),
     "only-think": (f"<think>{GOOD}</think>", "empty"),
     "thoughtful": (f"<think>not {say(legal=False)}</think>\n{GOOD}", "answered"),
+    "thoughts-without-a-beginning": (f"{say(legal=False)} or not\n</think>\n\n{GOOD}", "answered"),
+    "only-the-end-of-thoughts": (f"{GOOD}</think>", "empty"),
+    "repeated-key": ('{"legal": false, "legal": true}', "unparsable"),
+    "not-a-number": ('{"legal": true, "score": NaN}', "unparsable"),
     "tool": ({"content": None, "finish_reason": "tool_calls", "tool_calls": [{"id": "1", "type": "function", "function": {"name": "f", "arguments": GOOD}}]}, "empty"),
     "length-empty": ({"content": "", "finish_reason": "length"}, "truncated"),
     "length": ({"content": GOOD, "finish_reason": "length"}, "truncated"),
@@ -118,6 +134,21 @@ def test_each_row_ends_in_its_bucket(misbehaved: Run, name: str) -> None:
     judged = next(each for each in misbehaved.ours.judged if each.row.id == name)
     assert judged.bucket == CASES[name][1], judged
     assert judged.right == {"agreement": CASES[name][1] == "answered"}
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("aborted", 'the response was not finished: finish_reason "abort"'),
+        ("unfinished", "the response was not finished: finish_reason null"),
+        ("compressed", "the response is compressed (gzip)"),
+        ("endless", "the response is larger than 16 MiB"),
+        ("bare-string", "Unexpected non-ChatCompletion response"),
+    ],
+)
+def test_what_is_wrong_with_a_response_is_told(misbehaved: Run, name: str, why: str) -> None:
+    judged = next(each for each in misbehaved.ours.judged if each.row.id == name)
+    assert why in judged.answered[0].why
 
 
 def test_no_row_leaves_the_denominator(misbehaved: Run) -> None:
