@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from builder.gate.strictjson import no_constant, unambiguous
 from builder.gate.suite import Bucket, LoadedSuite
 from builder.util.errors import InputError
 from builder.util.extras import install_hint
@@ -84,19 +85,6 @@ def make_parser(loaded: LoadedSuite) -> Parse:
         return check(found) or found
 
     return parse
-
-
-def unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of JSON. Raises `ValueError` for a repeated key: readers differ about which one counts."""
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a key is repeated")
-    return found
-
-
-def no_constant(name: str) -> None:
-    """Raises `ValueError` for NaN and Infinity, which Python reads and JSON does not have."""
-    raise ValueError(f"{name} is not JSON")
 
 
 def schema_bytes(loaded: LoadedSuite) -> bytes | None:
