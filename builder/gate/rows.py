@@ -83,6 +83,12 @@ def read_rows(loaded: LoadedSuite) -> Rows:
             rows.append(row)
     if not rows:
         raise InputError(f"{name} has no rows", hint="write one JSON object in each line")
+    for required in loaded.suite.require:
+        if required.rows is not None and required.min is not None and required.min > len(rows):
+            raise InputError(
+                f"{loaded.shown} requires {required.min:g} rows to be answered, and {name} has {len(rows)}",
+                hint="no run can meet that: lower it, or restore the rows",
+            )
     for key, metric in loaded.suite.metrics.items():
         _check_metric(key, metric, rows, name)
         if loaded.suite.answer.format is None:

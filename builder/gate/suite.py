@@ -230,7 +230,7 @@ def suite_path(name: str, root: Path) -> Path:
 def load_suite(name: str, root: Path) -> LoadedSuite:
     """Read a suite. Raises `InputError` with the place of each error, or when the file calls itself something else."""
     path = suite_path(name, root)
-    if not path.is_file():
+    if not path.exists():
         known = sorted(each.stem for each in path.parent.glob("*.yaml"))
         import difflib
 

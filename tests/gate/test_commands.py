@@ -26,6 +26,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     """A command line in this process, in a folder with two suites; its exit code and what it printed."""
     write_suite(tmp_path, [row(f"r{number}", legal=True) for number in range(4)], name="good")
     write_suite(tmp_path, [row(f"r{number}", legal=False) for number in range(4)], name="bad")
+    (tmp_path / "gates/folder.yaml").mkdir()
     monkeypatch.chdir(tmp_path)
 
     def call(*arguments: str) -> tuple[int, str, str]:
@@ -94,6 +95,14 @@ def test_a_bundle_is_checked_when_its_signer_is_named(run: Run, tmp_path: Path) 
         (("gate", "http://127.0.0.1:1", "--suite", "good", "--image", "x"), 2, "takes no arguments"),
         (("gate", "http://127.0.0.1:1", "--suite", "good", "--attest", "x/y"), 2, "can never be attached"),
         (("gate", "http://127.0.0.1:1", "--suite", "good", "--keyless"), 2, "sign what --attest attaches"),
+        (("gate", "http://127.0.0.1:1", "--suite", "good", "--suite", "good"), 2, "--suite good is repeated"),
+        (
+            ("gate", "http://127.0.0.1:1", "--suite", "good", "--reference", "ftp://x"),
+            2,
+            "is not the address of a server",
+        ),
+        (("gate", "http://127.0.0.1:1", "--suite", "gates"), 2, "there is no suite 'gates'"),
+        (("gate", "lint", "folder"), 2, "gates/folder.yaml is not a regular file"),
         (("gate", "small", "--suite", "good"), 2, "which profile?"),
         (("gate", "small", "smoke", "--suite", "good"), 2, "there is no recipe 'small'"),
         (("gate", "http://x", "--suite", "good", "--resume", "--restart"), 2, "exclude each other"),

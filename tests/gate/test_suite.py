@@ -49,6 +49,7 @@ def refused(root: Path) -> InputError:
         ({"require": []}, "require"),
         ({"require": [{"metric": "agreement", "min": 83.3}]}, "a metric is a share, from 0 to 1"),
         ({"require": [{"metric": "agreement", "max": -0.1}]}, "a metric is a share, from 0 to 1"),
+        ({"require": [{"rows": "answered", "min": 21}]}, "gates/small.yaml requires 21 rows to be answered, and gates/small.jsonl has 20"),
         ({"require": [{"count": "transport", "max": -1}]}, "a count is not negative"),
         ({"answer": {"exact": True}}, "the metric agreement is about 'legal'; answers here have: answer"),
         ({"answer": {"pattern": "(?P<verdict>yes|no)"}}, "the metric agreement is about 'legal'; answers here have: verdict"),

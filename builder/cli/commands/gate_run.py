@@ -102,7 +102,9 @@ def command(
         )
     if resume and restart:
         raise InputError("--resume and --restart exclude each other")
-    if target.startswith(("http://", "https://")):
+    if repeated := [name for number, name in enumerate(suites) if name in suites[:number]]:
+        raise InputError(f"--suite {repeated[0]} is repeated", hint="to ask each row several times: --repeat N")
+    if target.lower().startswith(("http://", "https://")):
         if arguments or image or model:
             raise InputError("a server that runs already takes no arguments, --image or --model")
         if attest is not None and container is None:
@@ -180,14 +182,14 @@ def _run(
     context = Context(console)
     how = RunWanted(folder, restart, repeat, redact)
     folder.mkdir(parents=True, exist_ok=True)
+    other = None
+    if reference is not None:
+        other = Target("reference", reference, key=os.environ.get("BUILDER_REFERENCE_API_KEY"), context=context)
     done = []
     with opening as subject, holding(folder, waiting=lambda who: console.say(f"waiting for {who} in {folder}")):
         image = _image_now(subject, attest, console)
         about = _about(subject, wanted, console)
         target = Target("target", subject.url, key=os.environ.get("BUILDER_API_KEY"), context=context, image=image)
-        other = None
-        if reference is not None:
-            other = Target("reference", reference, key=os.environ.get("BUILDER_REFERENCE_API_KEY"), context=context)
         for each in suites:
             run = run_suite(each, target, other, about, how, context=context)
             written = write_run(run, folder, redact=redact)
