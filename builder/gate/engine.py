@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -104,7 +105,13 @@ def ask_all(
         name=suite.name,
     )  # fmt: skip
     log_dir.mkdir(parents=True, exist_ok=True)
-    with _own_environment(), context.console.progress("rows", total=len(asks), unit="rows") as progress:
+    with (
+        _own_environment(),
+        warnings.catch_warnings(),
+        context.console.progress("rows", total=len(asks), unit="rows") as progress,
+    ):
+        # pydantic warns on standard error with the text of a response that has another type than it should have.
+        warnings.simplefilter("ignore")
         logs = run_eval(
             Task(dataset=dataset, solver=_solver(asks, models, suite, control, progress), name=suite.name),
             model=models[sides[0].name], display="none", log_level="critical", log_dir=str(log_dir), log_format="eval",
