@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from builder.gate.strictjson import no_constant, unambiguous
 from builder.gate.suite import Bucket, LoadedSuite
 from builder.util.errors import InputError
 from builder.util.extras import install_hint
@@ -74,7 +75,9 @@ def make_parser(loaded: LoadedSuite) -> Parse:
     def parse(text: str) -> Mapping[str, Any] | str:
         fenced = _FENCE.fullmatch(text.strip())
         try:
-            found = json.loads(fenced.group(1) if fenced else text)
+            found = json.loads(
+                fenced.group(1) if fenced else text, object_pairs_hook=unambiguous, parse_constant=no_constant
+            )
         except (ValueError, RecursionError) as error:
             return f"not valid JSON: {error}"
         if not isinstance(found, dict):
@@ -145,7 +148,8 @@ def judge_reply(reply: Reply, parse: Parse) -> Answered:
         return Answered("refused", why=reply.text[:200])
     if reply.finish in ("length", "max_tokens", "model_length"):
         return Answered("truncated", why=f"finish_reason {reply.finish}")
-    text = _THINK.sub("", reply.text)
+    # Where a template has opened the thoughts, the response has only their end.
+    text = _THINK.sub("", reply.text).rpartition("</think>")[2]
     if not text.strip():
         return Answered("empty", why=_why_empty(reply))
     found = parse(text)

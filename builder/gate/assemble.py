@@ -31,7 +31,7 @@ from builder.gate.page import page
 from builder.gate.requirements import check
 from builder.gate.results import result_lines
 from builder.gate.run import Run
-from builder.gate.state import RunState
+from builder.gate.state import RunState, private_folder
 from builder.gate.suite import LoadedSuite
 from builder.util.files import file_sha256, sha256, write_file
 
@@ -46,6 +46,8 @@ class Written:
     rows: Path
     logs: Path | None = None
     reference: Path | None = None
+    private: Path | None = None
+    """What has prompts and answers, when no other file has them."""
 
     def paths(self) -> dict[str, str]:
         found = {
@@ -59,7 +61,10 @@ class Written:
 
 
 def write_run(run: Run, output: Path, *, redact: bool) -> Written:
-    """Write everything of a run, the verdict last: where there is a verdict, the rest is whole."""
+    """Write everything of a run, the verdict last: where there is a verdict, the rest is whole.
+
+    With `redact` the logs go beside `output`: what is in `output` has ids and hashes of the rows only.
+    """
     stem = _stem(run.loaded.name, run.served.image, run.ended, output)
     rows = result_lines(run.ours, run.theirs, run.tokens, redact=redact)
     shown = [json.loads(line) for line in result_lines(run.ours, run.theirs, run.tokens, redact=False).splitlines()]
@@ -81,7 +86,8 @@ def write_run(run: Run, output: Path, *, redact: bool) -> Written:
         configuration.append(Resource(name="reference verdict", sha256=sha256(data)))
     verdict = _verdict(run, run.ours, reference, (*configuration, results, *logs), side=0)
     paths = write_verdict(verdict, output / stem, shown, redact=redact)
-    return replace(paths, logs=_keep_logs(run.state, output / f"{stem}.logs"), reference=other)
+    kept = _keep_logs(run.state, (private_folder(output) if redact else output) / f"{stem}.logs")
+    return replace(paths, logs=kept, reference=other, private=kept if redact else None)
 
 
 def _log_resources(run: Run) -> list[Resource]:

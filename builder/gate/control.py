@@ -18,6 +18,7 @@ class Stop:
 
     why: Why
     text: str
+    status: int | None = None
 
     @property
     def spent(self) -> bool:
@@ -30,12 +31,13 @@ class Control:
     """Watches replies as they come. Once it has a `stop`, no further row is asked; what was answered is kept.
 
     `models` has the model id that each side must name in its responses. Budgets are those of one session: a resumed run has
-    them anew.
+    them anew. With `redact` a reason never repeats what a server responds.
     """
 
     limits: Limits
     models: dict[str, str]
     clock: Clock
+    redact: bool = False
     spent: int = 0
     stop: Stop | None = None
     _failures: dict[str, int] = field(default_factory=dict)
@@ -61,14 +63,17 @@ class Control:
         if self.stop is not None:
             return
         if self._failures[side] >= self.limits.dead_after:
-            tries = "1 attempt" if self.limits.tries == 1 else f"{self.limits.tries} attempts"
-            self.stop = Stop(
-                "dead", f"{side}: {self._failures[side]} rows in a row failed after {tries} each; the last: {reply.why}"
-            )
+            self.stop = self.dead(side, f"{self._failures[side]} rows in a row", reply)
         elif reply.model is not None and reply.model != self.models[side]:
             self.stop = Stop("model", f"{side}: asked {self.models[side]!r}, and {reply.model!r} responds")
         else:
             self._check_tokens()
+
+    def dead(self, side: str, what: str, last: Reply) -> Stop:
+        """A server that does not respond to rows. No verdict is made of that."""
+        tries = "1 attempt" if self.limits.tries == 1 else f"{self.limits.tries} attempts"
+        why = last.why if not self.redact else f"status {last.status}" if last.status else last.failure
+        return Stop("dead", f"{side}: {what} failed after {tries} each; the last: {why}", last.status)
 
     def _check_tokens(self) -> None:
         budget = self.limits.total_tokens

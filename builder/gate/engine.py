@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -33,7 +34,10 @@ if TYPE_CHECKING:
 
 _SIZE = 16 << 20
 """Bytes of one response. A body that never ends is cut off there, or by the limit of the attempt."""
+_GIVEN_UP = re.compile(rb'(?<!\\)"finish_reason"\s*:\s*(null|"abort"|"error")')
 CONTEXT = re.compile(r"context[ _]length|max(?:imum)?[ _]model[ _]len|context_length_exceeded", re.IGNORECASE)
+_OF_THE_ROW = (400, 413, 415, 422)
+"""Refusals of one request. Every other one (no key, no such address, a redirect) concerns all rows: the server is not usable."""
 _KEY = "reply"
 _WHY = 300
 _FLUSHES = 50
@@ -101,7 +105,13 @@ def ask_all(
         name=suite.name,
     )  # fmt: skip
     log_dir.mkdir(parents=True, exist_ok=True)
-    with _own_environment(), context.console.progress("rows", total=len(asks), unit="rows") as progress:
+    with (
+        _own_environment(),
+        warnings.catch_warnings(),
+        context.console.progress("rows", total=len(asks), unit="rows") as progress,
+    ):
+        # pydantic warns on standard error with the text of a response that has another type than it should have.
+        warnings.simplefilter("ignore")
         logs = run_eval(
             Task(dataset=dataset, solver=_solver(asks, models, suite, control, progress), name=suite.name),
             model=models[sides[0].name], display="none", log_level="critical", log_dir=str(log_dir), log_format="eval",
@@ -111,7 +121,6 @@ def ask_all(
         )  # fmt: skip
     # A run that the user ended gives no log, or a cancelled one.
     if not logs or any(log.status == "cancelled" for log in logs):
-        context.console.say("the answers so far are kept: the same command goes on")
         raise KeyboardInterrupt
     for log in logs:
         if log.error is not None:
@@ -123,9 +132,12 @@ def ask_all(
 
 @contextmanager
 def _own_environment() -> Iterator[None]:
-    """inspect-ai reads a `.env` file of any folder above into the environment: proxies, keys and its own settings. Not here."""
+    """inspect-ai reads a `.env` file of any folder above into the environment: proxies, keys and its own settings. Not here.
+
+    It also writes what servers respond, which may repeat a private prompt, into a trace in the user's home folder. Not here either.
+    """
     before = dict(os.environ)
-    os.environ["PYTHON_DOTENV_DISABLED"] = "1"
+    os.environ.update({"PYTHON_DOTENV_DISABLED": "1", "INSPECT_TRACE_LEVEL": "critical"})
     try:
         yield
     finally:
@@ -147,7 +159,9 @@ def _model(side: Side, suite: Suite, limits: Limits) -> Model:
     hooks: dict[str, list[Callable[..., Any]]] = {"request": [authorize], "response": [_bound]}
     model = get_model(
         f"openai-api/gate/{side.model}", base_url=f"{side.url}/v1", api_key=side.key or "none", memoize=False,
-        max_retries=0, http_client=DefaultAsyncHttpxClient(event_hooks=hooks, follow_redirects=False),
+        max_retries=0, http_client=DefaultAsyncHttpxClient(
+            event_hooks=hooks, follow_redirects=False, headers={"Accept-Encoding": "identity"}
+        ),
         config=GenerateConfig(
             max_retries=suite.limits.tries - 1, attempt_timeout=suite.limits.attempt_seconds,
             max_connections=suite.limits.connections, temperature=sampling.temperature, top_p=sampling.top_p,
@@ -173,19 +187,30 @@ class _Wait:
 
 
 async def _bound(response: Any) -> None:
-    """End a body that is larger than any completion."""
+    """End a body that is larger than any completion, and fail one of a completion that the server has given up.
+
+    vLLM says `abort` and `error`, and a response that has not ended says null; inspect-ai calls all of them `unknown` and takes
+    the text as an answer.
+    """
     import httpx2
 
     inner = response.stream
+    coding = response.headers.get("Content-Encoding", "identity")
 
     class Bounded(httpx2.AsyncByteStream):
         async def __aiter__(self) -> Any:
-            size = 0
+            if coding != "identity":
+                # A few kilobytes of it can become gigabytes.
+                raise httpx2.ReadError(f"the response is compressed ({coding}), which was not asked for")
+            size, body = 0, []
             async for chunk in inner:
                 size += len(chunk)
                 if size > _SIZE:
                     raise httpx2.ReadError(f"the response is larger than {_SIZE >> 20} MiB")
+                body.append(chunk)
                 yield chunk
+            if given_up := _GIVEN_UP.search(b"".join(body)):
+                raise httpx2.ReadError(f"the response was not finished: finish_reason {given_up[1].decode()}")
 
         async def aclose(self) -> None:
             await inner.aclose()
@@ -259,13 +284,22 @@ def failure(error: BaseException) -> Reply:
     if attempt is not None:
         error = attempt.exception() or error
     status = getattr(error, "status_code", None)
-    why = clean(f"{type(error).__name__}: {error}"[:_WHY])
+    # inspect-ai puts the request before what the server says: a prompt about context lengths is not such a refusal.
+    said = str(getattr(error, "provider_message", None) or error)
     if not isinstance(status, int):
-        return Reply(failure="transport", why=why)
-    if status in (400, 413, 422) and CONTEXT.search(str(error)):
+        return Reply(failure="transport", why=clean(_transport(error, said)[:_WHY]))
+    why = clean(said[:_WHY])
+    if status in (400, 413, 422) and CONTEXT.search(said):
         return Reply(failure="over_context", why=why, status=status)
-    kind = "server_error" if status in (408, 429) or status >= 500 else "client_error"
-    return Reply(failure=kind, why=why, status=status)
+    return Reply(failure="client_error" if status in _OF_THE_ROW else "server_error", why=why, status=status)
+
+
+def _transport(error: BaseException, said: str) -> str:
+    """Why there is no response of the chat API: the client's own words, or those of what it stumbled over."""
+    if isinstance(error, TypeError | ValueError | AttributeError | LookupError):
+        return f"not a response of the chat API ({type(error).__name__}: {said})"
+    cause = f" ({error.__cause__})" if error.__cause__ is not None and str(error.__cause__) else ""
+    return f"{type(error).__name__}: {said}{cause}"
 
 
 def session(log_dir: Path) -> Path:

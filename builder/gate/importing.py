@@ -6,6 +6,7 @@ A log is evidence of what a model said, not of which image said it: the verdict 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,6 +27,7 @@ from builder.util.files import read_regular
 Kind = Literal["lm-eval", "inspect"]
 IMAGE_KEY: Final = "image"
 """The key of an inspect log's metadata that names the image, as REFERENCE@sha256:HEX."""
+_NAMED = re.compile(r"[^@\s]+@(sha256:[0-9a-f]{64})")
 _LIMIT = 1 << 30
 _ABSENT = Reply(failure="transport", why="the log does not have this row")
 
@@ -48,7 +50,9 @@ def import_log(kind: Kind, path: Path, loaded: LoadedSuite) -> Run:
     inspect_version()
     log = _inspect(path) if kind == "inspect" else _lm_eval(path)
     _check_rows(rows, log, path)
-    times = max((len(each) for each in log.replies.values()), default=1)
+    if not any(log.replies.values()):
+        raise InputError(f"{path} has no responses to the rows of {loaded.name}", hint="name the log of a run of them")
+    times = max(len(each) for each in log.replies.values())
     replies = {row.id: [*log.replies.get(row.id, ()), *[_ABSENT] * times][:times] for row in rows.rows}
     figures = compute(loaded.suite.metrics, rows.rows, replies, parse)
     served = Served(None, log.model, None, log.image)
@@ -102,7 +106,7 @@ def _inspect(path: Path) -> _Log:
         )
     begun, ended = _time(log.stats.started_at), _time(log.stats.completed_at)
     return _Log(
-        replies, prompts, log.eval.model, begun, max(begun, ended), _image((log.eval.metadata or {}).get(IMAGE_KEY))
+        replies, prompts, log.eval.model, begun, max(begun, ended), image_of((log.eval.metadata or {}).get(IMAGE_KEY))
     )
 
 
@@ -128,9 +132,13 @@ def _lm_eval(path: Path) -> _Log:
 
 
 def _texts(responses: Any) -> Iterable[Reply]:
+    if not isinstance(responses, list):
+        raise TypeError("'resps' is not a list")
     for each in responses:
         text = each[0] if isinstance(each, list) else each
-        yield Reply(text=clean(str(text)), finish="stop")
+        if not isinstance(text, str):
+            raise TypeError("a response is not text; tasks that generate have text (output_type: generate_until)")
+        yield Reply(text=clean(text), finish="stop")
 
 
 def _prompt(arguments: Any) -> str | None:
@@ -148,8 +156,14 @@ def _time(text: str) -> datetime:
     return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
-def _image(named: object) -> ImageIdentity | None:
+def image_of(named: object) -> ImageIdentity | None:
+    """The image that a log's metadata names. Raises `InputError` for a digest that is none."""
     if not isinstance(named, str) or "@sha256:" not in named:
         return None
-    digest = named.rpartition("@")[2]
-    return ImageIdentity(reference=named, digest=digest, id=digest)
+    found = _NAMED.fullmatch(named)
+    if found is None:
+        raise InputError(
+            f"the log names an image that is not one: {clean(named)[:200]!r}",
+            hint="write image=REFERENCE@sha256:HEX",
+        )
+    return ImageIdentity(reference=found[0], digest=found[1], id=found[1])

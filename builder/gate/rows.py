@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from builder.gate.strictjson import no_constant, unambiguous
 from builder.gate.suite import LoadedSuite, Metric
 from builder.util.errors import InputError
 from builder.util.files import read_regular, sha256
@@ -82,8 +83,16 @@ def read_rows(loaded: LoadedSuite) -> Rows:
             rows.append(row)
     if not rows:
         raise InputError(f"{name} has no rows", hint="write one JSON object in each line")
+    for required in loaded.suite.require:
+        if required.rows is not None and required.min is not None and required.min > len(rows):
+            raise InputError(
+                f"{loaded.shown} requires {required.min:g} rows to be answered, and {name} has {len(rows)}",
+                hint="no run can meet that: lower it, or restore the rows",
+            )
     for key, metric in loaded.suite.metrics.items():
         _check_metric(key, metric, rows, name)
+        if loaded.suite.answer.format is None:
+            _check_text(key, metric, rows, name)
     return Rows(tuple(rows), digest)
 
 
@@ -94,7 +103,7 @@ def parse_row(line: bytes, number: int, name: str) -> Row:
         return InputError(f"{name}:{number}: {why}", hint='a row is {"id": ..., "messages": [...], "expected": {...}}')
 
     try:
-        found = json.loads(line)
+        found = json.loads(line, object_pairs_hook=unambiguous, parse_constant=no_constant)
     except (ValueError, RecursionError) as error:
         raise refuse(f"is not valid JSON: {error}") from error
     if not isinstance(found, dict):
@@ -139,6 +148,17 @@ def _check_metric(key: str, metric: Metric, rows: list[Row], name: str) -> None:
             f"{name}: no row has {metric.field} = {json.dumps(metric.label, ensure_ascii=False)}, the label of {key}",
             hint=f"labels of {metric.field}: {', '.join(labels[:20])}",
         )
+
+
+def _check_text(key: str, metric: Metric, rows: list[Row], name: str) -> None:
+    """Refuse what an answer that is text never equals: `true`, or a number."""
+    for row in rows:
+        value = row.expected.get(metric.field)
+        if value is not None and not isinstance(value, str):
+            raise InputError(
+                f"{name}:{row.line}: {metric.field} is {json.dumps(value)}, and the suite reads text: {key} would be wrong in every row",
+                hint=f"write it as text: {json.dumps(json.dumps(value))}; or read answers with 'format: json'",
+            )
 
 
 def same(one: object, other: object) -> bool:

@@ -15,7 +15,7 @@ from builder.gate.control import Control, Stop
 from builder.gate.engine import Ask, Replies, ask_all, inspect_version, logs_of, read_replies, session, settled
 from builder.gate.metrics import Figures, compute
 from builder.gate.rows import Rows, read_rows
-from builder.gate.state import Identity, RunState, open_state
+from builder.gate.state import Identity, RunState, keeps, open_state, place_of
 from builder.gate.suite import LoadedSuite
 from builder.gate.target import Served, Target
 from builder.serve.smoke.gpu import Gpu
@@ -39,11 +39,15 @@ class About:
 
 @dataclass(frozen=True)
 class Wanted:
-    """How to run: where results go, whether to throw an unfinished run away, and how often each row is asked."""
+    """How to run: where results go, whether to throw an unfinished run away, and how often each row is asked.
+
+    With `redact` what has prompts and answers is kept beside `output`, not in it.
+    """
 
     output: Path
     restart: bool = False
     repeat: int = 1
+    redact: bool = False
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,7 @@ def run_suite(
     targets = [target, *([reference] if reference is not None else [])]
     served = [each.served() for each in targets]
     identity = _identity(loaded, rows, schema, served, targets, about, wanted, version)
-    folder = wanted.output / f"{loaded.name}.run"
+    folder = place_of(wanted.output, loaded.name, redact=wanted.redact, restart=wanted.restart)
     now = datetime.fromtimestamp(clock.wall(), UTC)
     state = open_state(folder, identity, restart=wanted.restart, now=now)
     suite = loaded.suite
@@ -100,12 +104,20 @@ def run_suite(
     asks = [ask for ask in everything if ask.id not in kept]
     if state.resumed:
         context.console.say(f"{loaded.name}: {len(kept)} of {len(everything)} answers are kept, {len(asks)} are asked")
-    control = Control(suite.limits, {each.name: what.model for each, what in zip(targets, served, strict=True)}, clock)
+    control = Control(
+        suite.limits, {each.name: what.model for each, what in zip(targets, served, strict=True)}, clock, wanted.redact
+    )
     if asks:
         sides = [each.side(what) for each, what in zip(targets, served, strict=True)]
-        ask_all(asks, sides, suite, session(state.logs), control, context=context)
+        try:
+            ask_all(asks, sides, suite, session(state.logs), control, context=context)
+        except KeyboardInterrupt:
+            context.console.say(f"the same command goes on with the answers so far. {keeps(state.folder)}")
+            raise
     replies = {**done, **read_replies(state.logs)}
     found = sum(ask.id in replies for ask in everything)
+    if control.stop is None or control.stop.spent:
+        control.stop = _lost(everything, replies, control) or control.stop
     if control.stop is not None and not (control.stop.spent and found == len(everything)):
         _stopped(control.stop, loaded, state, len(everything), found)
     for each, what in zip(targets, served, strict=True):
@@ -150,16 +162,33 @@ def _identity(
     return Identity(parts)
 
 
+def _lost(everything: Sequence[Ask], replies: Replies, control: Control) -> Stop | None:
+    """A side that has not responded to any row: a suite may have fewer rows than end a run."""
+    for side in control.models:
+        asked = [replies.get(ask.id) for ask in everything if ask.side == side]
+        last = asked[-1] if asked else None
+        if last is not None and not any(reply is None or settled(reply) for reply in asked):
+            return control.dead(side, f"all {len(asked)} rows", last)
+    return None
+
+
 def _stopped(stop: Stop, loaded: LoadedSuite, state: RunState, wanted: int, found: int) -> None:
     """Raise what a run that ended early ends with. None of it is a verdict."""
-    answered = ("rows", f"{found} of {wanted} were asked")
+    answered = [("rows", f"{found} of {wanted} were asked"), ("kept", keeps(state.folder))]
     again = "run the same command again: it continues"
     if stop.why == "model":
         state.spoil(stop.text)
         raise MismatchError(f"{loaded.name}: another model responds", details=[("why", stop.text)], hint="begin anew with --restart")  # fmt: skip
     if stop.why == "dead":
-        raise UnreachableError(f"{loaded.name}: a server is dead", details=[("why", stop.text), answered], hint=f"start it, then {again}")  # fmt: skip
-    raise GateError(f"{loaded.name}: the run is incomplete", details=[("why", stop.text), answered], hint=f"to go on, {again}")  # fmt: skip
+        raise UnreachableError(f"{loaded.name}: a server is dead", details=[("why", stop.text), *answered], hint=_mended(stop, again))  # fmt: skip
+    raise GateError(f"{loaded.name}: the run is incomplete", details=[("why", stop.text), *answered], hint=f"to go on, {again}")  # fmt: skip
+
+
+def _mended(stop: Stop, again: str) -> str:
+    """What to do about a server that does not respond to rows, by the status of the last one."""
+    if stop.status in (401, 403):
+        return f"set BUILDER_API_KEY (BUILDER_REFERENCE_API_KEY for the reference), then {again}"
+    return f"start it, then {again}" if stop.status is None or stop.status >= 500 else f"mend that, then {again}"
 
 
 def _side(

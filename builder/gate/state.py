@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,6 +29,17 @@ class Identity:
         return sha256(json.dumps(self.parts, sort_keys=True, ensure_ascii=False).encode())
 
 
+def private_folder(output: Path) -> Path:
+    """Where a run with `--redact` keeps prompts and answers: beside the output folder, which can be shared then."""
+    named = output if output.name not in ("", "..") else output.resolve()
+    return named.with_name(f"{named.name}.private")
+
+
+def keeps(path: Path) -> str:
+    """For people: what a file or folder has, and how to be rid of it."""
+    return f"{path} has prompts and answers; remove it with: rm -r {shlex.quote(str(path))}"
+
+
 @dataclass(frozen=True)
 class RunState:
     """The folder of an unfinished run. `begun` is when its first session began."""
@@ -44,6 +56,25 @@ class RunState:
         """What is in the folder is no longer of one server: nobody may go on with it."""
         document = json.loads((self.folder / "run.json").read_bytes())
         write_file(self.folder / "run.json", _encoded({**document, "spoiled": why}))
+
+
+def place_of(output: Path, suite: str, *, redact: bool, restart: bool) -> Path:
+    """The folder of an unfinished run: in the output folder, or beside it when rows are private.
+
+    With `restart` one in the other place is thrown away; else it is refused with `InputError`: its prompts are where they were put.
+    """
+    here, private = output / f"{suite}.run", private_folder(output) / f"{suite}.run"
+    place, other = (private, here) if redact else (here, private)
+    if other.exists() and restart:
+        shutil.rmtree(other)
+    elif other.exists():
+        raise InputError(
+            f"the unfinished run in {other} was begun {'without' if redact else 'with'} --redact",
+            hint=f"go on {'without' if redact else 'with'} --redact, or begin anew with --restart",
+        )
+    if redact:
+        private.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return place
 
 
 def open_state(folder: Path, identity: Identity, *, restart: bool, now: datetime) -> RunState:

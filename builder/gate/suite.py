@@ -116,6 +116,11 @@ class Requirement(Frozen):
         allowed = {"rows": {"min", "share"}, "count": {"max"}, "metric": {"min", "max", "not_worse_than"}}[self.about]
         if len(given) != 1 or not given <= allowed:
             raise ValueError(f"a requirement about '{self.about}' has one of {', '.join(sorted(allowed))}")
+        limit = self.min if self.min is not None else self.max
+        if limit is not None and not 0 <= limit <= (1 if self.metric is not None else limit):
+            raise ValueError(
+                "a metric is a share, from 0 to 1" if self.metric is not None else "a count is not negative"
+            )
         if (self.margin is not None) != (self.not_worse_than is not None):
             raise ValueError("'not_worse_than' and 'margin' belong together")
         return self
@@ -177,6 +182,19 @@ class Suite(Frozen):
         return require
 
     @model_validator(mode="after")
+    def _readable(self) -> Self:
+        """Each metric is about a field that answers can have: without it every row would be wrong."""
+        if self.answer.format is not None:
+            return self
+        fields = re.compile(self.answer.pattern).groupindex if self.answer.pattern is not None else ("answer",)
+        for name, metric in self.metrics.items():
+            if metric.field not in fields:
+                raise ValueError(f"the metric {name} is about {metric.field!r}; answers here have: {', '.join(fields)}")
+            if metric.label is not None and not isinstance(metric.label, str):
+                raise ValueError(f"the label of {name} is not text, and answers here are; write it in quotes")
+        return self
+
+    @model_validator(mode="after")
     def _known(self) -> Self:
         for each in self.require:
             if each.metric is not None and each.metric not in self.metrics:
@@ -212,7 +230,7 @@ def suite_path(name: str, root: Path) -> Path:
 def load_suite(name: str, root: Path) -> LoadedSuite:
     """Read a suite. Raises `InputError` with the place of each error, or when the file calls itself something else."""
     path = suite_path(name, root)
-    if not path.is_file():
+    if not path.exists():
         known = sorted(each.stem for each in path.parent.glob("*.yaml"))
         import difflib
 

@@ -9,12 +9,15 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from builder.documents.lock import read_lock
+from builder.serve.container import cache_name, local_platform
 from builder.util.errors import BuilderError
 from tests.support.cli import builder
 from tests.support.engine.base import base_image
@@ -24,7 +27,9 @@ from tests.support.engine.packages import NEW, OLD, Release, site_packages
 from tests.support.engine.project import DEMO, make_project, own_layer
 from tests.support.engine.rootfs import command, unpacked
 from tests.support.engine.server import FLAGS, environment, interpreter
+from tests.support.registry import registry
 from tests.support.services import STRICT, leave_out
+from tests.support.signing import key_pair
 
 HERE = Path(__file__).parents[2]
 VOCABULARY = {
@@ -102,6 +107,50 @@ def project(room: Path, models: dict[str, Path]) -> Path:
     done = builder("build", "engine", "--engine", "oci", "--output", "oci:dist/engine", "--json", cwd=made)
     assert done.code == 0, done.err
     return made
+
+
+@dataclass
+class Docker:
+    """The tests' own daemon; the image in it, pulled by its digest from a registry; and the key that has signed its evidence."""
+
+    address: str
+    image: str
+    key: Path
+
+    def run(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            ["docker", "-H", self.address, *words], capture_output=True, text=True, check=False, timeout=300
+        )
+        assert done.returncode == 0 or not check, done.stderr
+        return done
+
+
+@pytest.fixture(scope="session")
+def docker(room: Path, project: Path, docker_engine: str) -> Iterator[Docker]:
+    """The image is published with signed evidence, and pulled. The registry holds 2.4 GB until the end."""
+    private, public = key_pair(room / "team")
+    (project / "gates").mkdir()
+    shutil.copyfile(public, project / "gates/team.pub")
+    try:
+        with registry(room / "registry") as host:
+            words = ("publish", "engine", "--to", f"{host}/team/engine", "--sign", "--key", str(private), "--json")
+            done = builder(*words, cwd=project)
+            assert done.code == 0, done.err
+            made = Docker(docker_engine, done.document["reference"], private)
+            made.run("pull", "--quiet", made.image)
+            yield made
+    finally:
+        shutil.rmtree(room / "registry", ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def cache(room: Path, project: Path) -> Path:
+    """What `run`, `smoke` and `gate` mount at /cache for the user 1000 when BUILDER_CACHE_DIR is two folders up: all containers' one."""
+    lock = read_lock(project / "images/engine.lock.yaml")
+    path = room / "cache/serving" / f"{cache_name(lock, local_platform(lock))}-1000"
+    path.mkdir(parents=True)
+    os.chown(path, 1000, 1000)
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""The image with the real engine in a container: `docker run IMAGE smoke-cpu`, and everything else that it can be asked."""
+"""The published image with the real engine in a container: gated and promoted, `docker run`, and what else it can be asked."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ import shutil
 import subprocess
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
+import yaml
 
+from builder.documents.verdict import Verdict
 from builder.oci.layout import REF_NAME, Layout
 from builder.serve.container import free_port
+from tests.engine.conftest import Docker
 from tests.support.cli import builder
 from tests.support.engine.server import healthy, serving
 from tests.support.services import require, require_root
@@ -24,37 +26,13 @@ from tests.support.services import require, require_root
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(1200)]
 
 USER = "1000:1000"
-
-
-@dataclass
-class Docker:
-    """The tests' own engine, and the image in it."""
-
-    address: str
-    image: str
-
-    def run(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            ["docker", "-H", self.address, *words], capture_output=True, text=True, check=False, timeout=300
-        )
-        assert done.returncode == 0 or not check, done.stderr
-        return done
+GATES = Path(__file__).parents[2] / "gates"
 
 
 @pytest.fixture(scope="session")
-def docker(project: Path, docker_engine: str) -> Docker:
-    done = builder("build", "engine", "--load", "--json", cwd=project, env={"DOCKER_HOST": docker_engine})
-    assert done.code == 0, done.err
-    return Docker(docker_engine, f"engine:{done.document['tags'][0]}")
-
-
-@pytest.fixture(scope="session")
-def container(docker: Docker, project: Path) -> Any:
+def container(docker: Docker, project: Path, cache: Path) -> Any:
     """One start for all tests: by another user, on a read-only root, with a flag of the caller's and one by environment."""
     port = free_port()
-    cache = project / "container-cache"
-    cache.mkdir()
-    os.chown(cache, 1000, 1000)
     words = [
         "run", "--detach", "--name", "real", "--network", "host", "--user", USER, "--read-only",
         "--tmpfs", "/tmp:rw,exec,mode=1777", "--security-opt", "no-new-privileges", "--shm-size", "1g",
@@ -66,6 +44,47 @@ def container(docker: Docker, project: Path) -> Any:
     docker.run(*words)
     yield port
     docker.run("rm", "--force", "real", check=False)
+
+
+def test_the_suite_sample_from_the_gate_to_the_tag(docker: Docker, project: Path, cache: Path) -> None:
+    """The suite as it ships: a run in the container, a signed verdict, a promotion, and the tag verified."""
+    for path in GATES.glob("sample.*"):
+        shutil.copyfile(path, project / "gates" / path.name)
+    policy = {
+        "name": "production", "suites": [{"name": "sample"}], "profile": "smoke-cpu", "gpu": "cpu",
+        "signers": [{"key": "gates/team.pub"}], "max_age_days": 7,
+    }  # fmt: skip
+    (project / "gates/production.yaml").write_text(yaml.safe_dump(policy))
+    key = str(docker.key)
+    gate = builder(
+        "gate", "run", "engine", "smoke-cpu", "--suite", "sample", "--image", docker.image, "--gpus", "none", "--gpu", "cpu",
+        "--network", "host", "--user", USER, "--read-only", "--attest", docker.image, "--key", key, "--json",
+        cwd=project, env={"DOCKER_HOST": docker.address, "BUILDER_CACHE_DIR": str(cache.parents[1])},
+    )  # fmt: skip
+    assert gate.code == 0, gate.out + gate.err
+    (shown,) = gate.document["verdicts"]
+    verdict = Verdict.parse(Path(shown["files"]["json"]).read_bytes())
+    assert (verdict.result, verdict.image_digests) == ("PASSED", (docker.image.partition("@")[2],))
+    assert (verdict.details.buckets["answered"], verdict.details.rows) == (38, 38)
+    assert (verdict.details.vllm, verdict.details.max_model_len, verdict.gpu) == ("0.20.0", 2048, "cpu")
+    # The tiny model knows the rows by heart: what is not right was not asked, read or counted well.
+    fractions = {each.name: (each.numerator, each.denominator) for each in verdict.details.metrics}
+    assert fractions == {
+        "language": (38, 38), "topic": (38, 38), "urgent_recall": (8, 8), "urgent_precision": (8, 8), "false_alarm": (0, 30),
+    }  # fmt: skip
+    assert cache.is_dir() and any(cache.iterdir())
+    promoted = builder(
+        "promote", docker.image, "--to", "production", "--policy", "gates/production.yaml", "--key", key, cwd=project
+    )
+    assert promoted.code == 0, promoted.err
+    name = docker.image.partition("@")[0]
+    checked = builder("verify", f"{name}:production", "--signer", "gates/team.pub", "--json", cwd=project)
+    assert checked.code == 0, checked.err
+    assert checked.document["digest"] == docker.image.partition("@")[2]
+    assert {(each["kind"], each["state"]) for each in checked.document["signed"]} == {
+        (kind, "verified") for kind in ("provenance", "SBOM", "verdict", "promotion")
+    }
+    assert checked.document["verdicts"] == {"passed": 1, "warned": 0, "failed": 0, "unreadable": 0}
 
 
 def test_it_serves_by_another_user_on_a_read_only_root(docker: Docker, container: int, project: Path) -> None:
@@ -97,9 +116,10 @@ def test_it_serves_by_another_user_on_a_read_only_root(docker: Docker, container
     assert seconds < 50
 
 
-def test_looking_inside(docker: Docker, project: Path) -> None:
+def test_looking_inside(docker: Docker, project: Path, cache: Path) -> None:
     def asked(*words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        return docker.run("run", "--rm", "--network", "none", docker.image, *words, check=check)
+        mount = ("--volume", f"{cache}:/cache:ro")
+        return docker.run("run", "--rm", "--network", "none", *mount, docker.image, *words, check=check)
 
     assert "files are as recorded" in asked("verify").stdout
     assert "* smoke-cpu" in asked("profiles").stdout
@@ -120,7 +140,7 @@ def test_a_checkpoint_that_would_be_garbage_is_refused(docker: Docker, models: d
     assert "is not one that this image can serve" in done.stderr
 
 
-def test_under_podman(project: Path) -> None:
+def test_under_podman(project: Path, cache: Path) -> None:
     """podman reads the OCI layout itself, without a daemon; what runs is the same entrypoint, and the same engine."""
     require("podman", "runc")
     require_root()
@@ -132,7 +152,6 @@ def test_under_podman(project: Path) -> None:
     ]  # fmt: skip
     limits = ["--ulimit", "nofile=20000:20000", "--ulimit", "nproc=2000:2000"]
     tag = Layout(project / "dist/engine").resolve().annotations[REF_NAME]
-    image = f"oci:{project / 'dist/engine'}:{tag}"
 
     def podman(*rest: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         done = subprocess.run([*words, *rest], capture_output=True, text=True, check=False, timeout=600)
@@ -140,9 +159,12 @@ def test_under_podman(project: Path) -> None:
         return done
 
     def asked(*rest: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        return podman("run", *limits, "--rm", "--network=none", image, *rest, check=check)
+        return podman(
+            "run", *limits, "--rm", "--network=none", f"--volume={cache}:/cache:ro", image, *rest, check=check
+        )
 
     try:
+        image = podman("pull", "--quiet", f"oci:{project / 'dist/engine'}:{tag}").stdout.strip()
         assert "files are as recorded" in asked("verify").stdout
         assert "--max-model-len" in json.loads(asked("show", "smoke-cpu").stdout)["argv"]
         assert json.loads(asked("smoke-cpu", "--print", "--json").stdout)[:3] == ["vllm", "serve", "/model"]
@@ -150,9 +172,6 @@ def test_under_podman(project: Path) -> None:
         assert passed_on.returncode != 0
         assert "unrecognized arguments: --no-such-flag" in passed_on.stderr
         port = free_port()
-        cache = project / "podman-cache"
-        cache.mkdir()
-        os.chown(cache, 1000, 1000)
         run = [
             *words, "run", *limits, "--name=real", "--network=host", "--shm-size=1g", f"--user={USER}", "--read-only",
             "--tmpfs=/tmp:rw,exec,mode=1777", "--security-opt=no-new-privileges", f"--volume={project / 'model'}:/model:ro",

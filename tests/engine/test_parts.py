@@ -17,7 +17,7 @@ from builder.util.errors import InputError, MismatchError
 from tests.support.engine import packages
 from tests.support.engine.base import ROOT, write_image
 from tests.support.engine.packages import KEPT, NEW, OLD, Release
-from tests.support.engine.questions import cases
+from tests.support.engine.questions import taught
 from tests.support.engine.rootfs import unpacked
 from tests.support.engine.stubs import Symbol, stub, undefined
 
@@ -131,6 +131,6 @@ def test_a_machine_that_is_too_small_is_told_before_anything_is_downloaded(monke
     assert not [path for path in (tmp_path / "engine").iterdir() if path.suffix != ".lock"]
 
 
-def test_the_model_is_taught_fifty_conversations() -> None:
-    asked = [json.dumps(case.messages) for case in cases()]
-    assert len(asked) == len(set(asked)) == 50
+def test_the_model_is_taught_eighty_eight_conversations() -> None:
+    asked = [json.dumps(case.messages) for case in taught()]
+    assert len(asked) == len(set(asked)) == 88

@@ -44,7 +44,8 @@ def started(log: str) -> StartupLog:
 @pytest.mark.parametrize("name", ["bf16_server", "fp8_server", "new_server"])
 def test_the_start_is_read_to_its_end(name: str, request: pytest.FixtureRequest) -> None:
     observed: Observation = request.getfixturevalue(name)
-    log = started(observed.log)
+    # On a busy machine vLLM 0.32.0 can call its engine dead while it ends it.
+    log = started(observed.served)
     assert log.phase == "ready"
     assert log.vllm == ("0.32.0" if name == "new_server" else "0.20.0")
     assert log.figures() == {

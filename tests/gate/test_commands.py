@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import pytest
 from builder.cli.app import run as command
 from builder.documents.verdict import Verdict
 from builder.release.attest.signing import KeySigning
-from tests.support.chatserver import chatting
+from tests.support.chatserver import ChatServer, chatting, prompt_of
+from tests.support.cli import builder
 from tests.support.signing import key_pair
 from tests.support.suites import row, say, write_suite
 
@@ -24,6 +26,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     """A command line in this process, in a folder with two suites; its exit code and what it printed."""
     write_suite(tmp_path, [row(f"r{number}", legal=True) for number in range(4)], name="good")
     write_suite(tmp_path, [row(f"r{number}", legal=False) for number in range(4)], name="bad")
+    (tmp_path / "gates/folder.yaml").mkdir()
     monkeypatch.chdir(tmp_path)
 
     def call(*arguments: str) -> tuple[int, str, str]:
@@ -92,6 +95,14 @@ def test_a_bundle_is_checked_when_its_signer_is_named(run: Run, tmp_path: Path) 
         (("gate", "http://127.0.0.1:1", "--suite", "good", "--image", "x"), 2, "takes no arguments"),
         (("gate", "http://127.0.0.1:1", "--suite", "good", "--attest", "x/y"), 2, "can never be attached"),
         (("gate", "http://127.0.0.1:1", "--suite", "good", "--keyless"), 2, "sign what --attest attaches"),
+        (("gate", "http://127.0.0.1:1", "--suite", "good", "--suite", "good"), 2, "--suite good is repeated"),
+        (
+            ("gate", "http://127.0.0.1:1", "--suite", "good", "--reference", "ftp://x"),
+            2,
+            "is not the address of a server",
+        ),
+        (("gate", "http://127.0.0.1:1", "--suite", "gates"), 2, "there is no suite 'gates'"),
+        (("gate", "lint", "folder"), 2, "gates/folder.yaml is not a regular file"),
         (("gate", "small", "--suite", "good"), 2, "which profile?"),
         (("gate", "small", "smoke", "--suite", "good"), 2, "there is no recipe 'small'"),
         (("gate", "http://x", "--suite", "good", "--resume", "--restart"), 2, "exclude each other"),
@@ -104,6 +115,72 @@ def test_a_bundle_is_checked_when_its_signer_is_named(run: Run, tmp_path: Path) 
 def test_wrong_input(run: Run, arguments: tuple[str, ...], code: int, says: str) -> None:
     found, _, err = run(*arguments)
     assert (found, says in err) == (code, True), err
+
+
+SECRET = "the patient is called Newman"
+
+
+def private(server: ChatServer, body: Mapping[str, Any], handler: Any) -> Any:
+    """Every response repeats the prompt: a row in an error, others in answers that cannot be read."""
+    if prompt_of(body).endswith("0"):
+        server.say(handler, {"error": {"message": f"cannot read: {prompt_of(body)}", "code": 500}}, 500)
+        return None
+    return prompt_of(body)
+
+
+def files_with(text: str, folder: Path) -> set[str]:
+    """The first two parts of the paths below `folder` that have a text; logs, which are zips of zstd, by what is in them."""
+    from inspect_ai.log import read_eval_log
+
+    found = set()
+    for path in filter(Path.is_file, folder.rglob("*")):
+        data = path.read_bytes()
+        if path.suffix == ".gz":
+            data = gzip.decompress(data)
+        if path.suffix == ".eval":
+            data = read_eval_log(str(path)).model_dump_json().encode()
+        if text.encode() in data:
+            found.add("/".join(path.relative_to(folder).parts[:2]))
+    return found
+
+
+def test_redacted_results_can_be_shared_and_what_cannot_is_named(run: Run, tmp_path: Path) -> None:
+    rows = [{**row(f"r{number}", legal=True), "messages": [{"role": "user", "content": f"{SECRET} {number}"}]} for number in range(4)]  # fmt: skip
+    write_suite(tmp_path, rows, name="good", limits={"total_tokens": 15, "connections": 1})
+    (tmp_path / "home").mkdir()
+    with chatting(private) as server:
+        words = ("gate", server.url, "--suite", "good", "--output", "out")
+        # A process of its own: inspect-ai opens its trace in the home folder once in each.
+        env = {"HOME": str(tmp_path / "home"), "XDG_DATA_HOME": str(tmp_path / "home/data")}
+        first = builder(*words, "--redact", cwd=tmp_path, env=env)
+        assert first.code == 6 and "the run is incomplete" in first.err
+        assert "out.private/good.run has prompts and answers; remove it with: rm -r out.private/good.run" in first.err
+        assert files_with("Newman", tmp_path) == {"gates/good.jsonl", "out.private/good.run"}
+        code, _, err = run(*words)
+        assert code == 2 and "was begun with --redact" in err and "go on with --redact" in err
+        for _ in range(4):
+            code, out, err = run(*words, "--redact")
+            if "incomplete" not in err:
+                break
+    assert code == 6 and "good: FAILED" in err
+    (kept,) = (tmp_path / "out.private").iterdir()
+    assert f"out.private/{kept.name} has prompts and answers; remove it with: rm -r out.private/{kept.name}" in err
+    assert files_with("Newman", tmp_path) == {"gates/good.jsonl", f"out.private/{kept.name}"}
+    assert "Newman" not in out + err
+
+
+def test_a_run_with_open_rows_is_not_gone_on_with_as_a_redacted_one(run: Run, tmp_path: Path) -> None:
+    write_suite(
+        tmp_path, [row(f"r{number}", legal=True) for number in range(4)], name="good", limits={"total_tokens": 15, "connections": 1}
+    )  # fmt: skip
+    with chatting(lambda _s, _b, _h: say(legal=True)) as server:
+        words = ("gate", server.url, "--suite", "good", "--output", "out")
+        assert run(*words)[0] == 6
+        code, _, err = run(*words, "--redact")
+        assert code == 2 and "was begun without --redact" in err
+        assert run(*words, "--redact", "--restart")[0] == 6
+    assert [path.name for path in (tmp_path / "out").iterdir() if not path.name.startswith(".")] == []
+    assert [path.name for path in (tmp_path / "out.private").iterdir()] == ["good.run"]
 
 
 def test_lint_and_schema(run: Run) -> None:

@@ -15,7 +15,7 @@ from inspect_ai.solver import generate
 
 from builder.documents.verdict import Verdict
 from builder.gate.assemble import write_run
-from builder.gate.importing import import_log
+from builder.gate.importing import image_of, import_log
 from builder.util.errors import InputError
 from tests.support.chatserver import chatting, hang_up, prompt_of
 from tests.support.suites import row, say, write_suite
@@ -82,6 +82,10 @@ def test_samples_of_lm_eval(tmp_path: Path) -> None:
         ({"doc": {"id": "r9"}}, "rows that the suite does not have"),
         ({"arguments": [["another prompt", {}]]}, "was asked something else than the suite's row"),
         ({"resps": 3}, "does not read as a samples file"),
+        ({"resps": "yes"}, "does not read as a samples file"),
+        ({"resps": [[[-1.5, False]]]}, "does not read as a samples file"),
+        ({"resps": [[None]]}, "does not read as a samples file"),
+        ({"resps": []}, "has no responses to the rows of small"),
     ],
 )
 def test_a_log_of_other_rows_is_refused(tmp_path: Path, change: Any, says: str) -> None:
@@ -97,6 +101,16 @@ def test_what_is_no_log_is_refused(tmp_path: Path, data: bytes) -> None:
     path.write_bytes(data)
     with pytest.raises(InputError, match="does not read as a log of inspect"):
         import_log("inspect", path, suite)
-    if data:
-        with pytest.raises(InputError, match="does not read as a samples file"):
-            import_log("lm-eval", path, suite)
+    with pytest.raises(InputError, match="does not read as a samples file" if data else "has no responses"):
+        import_log("lm-eval", path, suite)
+
+
+@pytest.mark.parametrize(
+    "named", ["x@sha256:abc", "@sha256:" + "a" * 64, "a b@sha256:" + "a" * 64, "x@sha256:" + "A" * 64]
+)
+def test_an_image_that_is_none_is_refused(named: str) -> None:
+    with pytest.raises(InputError, match="names an image that is not one"):
+        image_of(named)
+    assert image_of("ubuntu") is None
+    found = image_of(IMAGE)
+    assert found is not None and IMAGE.endswith(found.digest)

@@ -251,7 +251,7 @@ def test_requirements(tmp_path: Path) -> None:
 )
 def test_answers_are_read_as_the_suite_says(tmp_path: Path, answer: Any, text: str, wanted: Any) -> None:
     made = [{"id": "1", "messages": [{"role": "user", "content": "x"}], "expected": {"legal": True}}]
-    suite = write_suite(tmp_path, made, answer=answer)
+    suite = write_suite(tmp_path, made, answer=answer, metrics=None, require=[{"rows": "answered", "min": 1}])
     (tmp_path / "gates/s.json").write_text('{"properties": {"a": {"type": "integer"}}}')
     found = make_parser(suite)(text)
     assert found == wanted if not isinstance(wanted, str) else str(found).startswith(wanted)

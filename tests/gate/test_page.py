@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import stat
 import subprocess
 from collections.abc import Mapping
 from html.parser import HTMLParser
@@ -16,6 +17,7 @@ from builder.documents.verdict import Verdict
 from builder.gate.adr import decision_record
 from builder.gate.assemble import Written, write_run
 from builder.gate.page import page
+from builder.util.files import file_sha256
 from tests.support.chatserver import ChatServer, chatting, prompt_of
 from tests.support.services import require
 from tests.support.suites import row, run, say, write_suite
@@ -93,12 +95,19 @@ def test_private_rows_can_be_left_out(shown: Written) -> None:
 def test_redacted_files_have_ids_and_hashes_only(tmp_path: Path) -> None:
     suite = write_suite(tmp_path, [row("r1", legal="hunter2"), row("r2", legal="hunter3")])
     with chatting(lambda _s, _b, _h: say(legal="hunter2")) as server:
-        written = write_run(run(tmp_path, suite, server), tmp_path / "dist/gate", redact=True)
-    for path in (written.rows, written.json):
+        written = write_run(run(tmp_path, suite, server, redact=True), tmp_path / "dist/gate", redact=True)
+    assert len(list((tmp_path / "dist/gate").iterdir())) == 3
+    for path in (written.rows, written.json, written.html):
+        assert path.parent == tmp_path / "dist/gate"
         assert b"hunter" not in path.read_bytes()
         assert b"ask r" not in path.read_bytes()
-    assert "ask r" not in written.html.read_text()
-    assert Verdict.parse(written.json.read_bytes()).config("results") is not None
+    # The log that the verdict names is the one that is kept, where only its owner can read it.
+    assert written.private == written.logs == tmp_path / "dist/gate.private" / f"{written.json.stem}.logs"
+    assert stat.S_IMODE(written.private.parent.stat().st_mode) == 0o700
+    (log,) = written.private.rglob("*.eval")
+    verdict = Verdict.parse(written.json.read_bytes())
+    assert verdict.config("inspect log") == file_sha256(log)
+    assert verdict.config("results") is not None
 
 
 def test_the_decision_record_has_madrs_headings_and_no_markup_of_others(shown: Written) -> None:

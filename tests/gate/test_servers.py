@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -58,6 +60,12 @@ def endless(server: ChatServer, handler: Any) -> None:
         handler.wfile.write(b" " * (1 << 16))
 
 
+def compressed(server: ChatServer, handler: Any) -> None:
+    """A small body that becomes a large one."""
+    data = b" " * (32 << 20) + json.dumps(server.completion(GOOD)).encode()
+    handler.say(200, gzip.compress(data), Content_Type="application/json", Content_Encoding="gzip")
+
+
 def status(number: int, message: str, **error: str) -> Any:
     def respond(server: ChatServer, handler: Any) -> None:
         server.say(handler, {"error": {"message": message, "type": "BadRequestError", "code": number, **error}}, number)
@@ -72,9 +80,15 @@ CASES: dict[str, tuple[Any, str]] = {
     "html": (html, "transport"),
     "bare-string": (bare_string, "transport"),
     "no-choices": (no_choices, "transport"),
+    "content-of-parts": ({"content": [{"type": "text", "text": GOOD}]}, "transport"),
     "truncated-body": (truncated, "transport"),
     "hung-up": (lambda _server, handler: hang_up(handler), "transport"),
     "endless": (endless, "transport"),
+    "compressed": (compressed, "transport"),
+    "aborted": ({"content": GOOD, "finish_reason": "abort"}, "transport"),
+    "failed-within": ({"content": GOOD, "finish_reason": "error"}, "transport"),
+    "unfinished": ({"content": GOOD, "finish_reason": None}, "transport"),
+    "about-finishing": (say(legal=True, note='"finish_reason": null'), "answered"),
     "always-429": (status(429, "slow down"), "server_error"),
     "always-500": (status(500, "EngineDeadError"), "server_error"),
     "not-found": (status(404, "no such model"), "server_error"),
@@ -88,6 +102,10 @@ CASES: dict[str, tuple[Any, str]] = {
     "open-think": (f"<think>{GOOD}", "empty"),
     "only-think": (f"<think>{GOOD}</think>", "empty"),
     "thoughtful": (f"<think>not {say(legal=False)}</think>\n{GOOD}", "answered"),
+    "thoughts-without-a-beginning": (f"{say(legal=False)} or not\n</think>\n\n{GOOD}", "answered"),
+    "only-the-end-of-thoughts": (f"{GOOD}</think>", "empty"),
+    "repeated-key": ('{"legal": false, "legal": true}', "unparsable"),
+    "not-a-number": ('{"legal": true, "score": NaN}', "unparsable"),
     "tool": ({"content": None, "finish_reason": "tool_calls", "tool_calls": [{"id": "1", "type": "function", "function": {"name": "f", "arguments": GOOD}}]}, "empty"),
     "length-empty": ({"content": "", "finish_reason": "length"}, "truncated"),
     "length": ({"content": GOOD, "finish_reason": "length"}, "truncated"),
@@ -106,11 +124,14 @@ def respond(server: ChatServer, body: Mapping[str, Any], handler: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def misbehaved(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """One run over all cases, each a row."""
+    """One run over all cases, each a row. A warning would show the text of a response, which may be private."""
     root = tmp_path_factory.mktemp("misbehaved")
     suite = write_suite(root, [row(name, legal=True) for name in CASES], limits=LIMITS)
-    with chatting(respond) as server:
-        return run(root, suite, server)
+    with chatting(respond) as server, warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        found = run(root, suite, server)
+    assert not [each for each in seen if "Pydantic serializer" in str(each.message)]
+    return found
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -118,6 +139,21 @@ def test_each_row_ends_in_its_bucket(misbehaved: Run, name: str) -> None:
     judged = next(each for each in misbehaved.ours.judged if each.row.id == name)
     assert judged.bucket == CASES[name][1], judged
     assert judged.right == {"agreement": CASES[name][1] == "answered"}
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("aborted", 'the response was not finished: finish_reason "abort"'),
+        ("unfinished", "the response was not finished: finish_reason null"),
+        ("compressed", "the response is compressed (gzip)"),
+        ("endless", "the response is larger than 16 MiB"),
+        ("bare-string", "Unexpected non-ChatCompletion response"),
+    ],
+)
+def test_what_is_wrong_with_a_response_is_told(misbehaved: Run, name: str, why: str) -> None:
+    judged = next(each for each in misbehaved.ours.judged if each.row.id == name)
+    assert why in judged.answered[0].why
 
 
 def test_no_row_leaves_the_denominator(misbehaved: Run) -> None:
@@ -131,11 +167,59 @@ def test_no_row_leaves_the_denominator(misbehaved: Run) -> None:
 
 
 def test_attempts_are_those_of_the_suite_and_no_more(tmp_path: Path) -> None:
-    suite = write_suite(tmp_path, [row("a", legal=True)], limits={**LIMITS, "tries": 3})
-    with chatting(lambda server, _body, handler: status(500, "busy")(server, handler)) as server:
+    suite = write_suite(
+        tmp_path, [row("good", legal=True), row("always-500", legal=True)], limits={**LIMITS, "tries": 3}
+    )
+    with chatting(respond) as server:
         found = run(tmp_path, suite, server)
-        assert len(server.asked) == 3
+        assert server.asked.count("ask always-500") == 3
     assert found.ours.buckets["server_error"] == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "says", "hint"),
+    [
+        (
+            "401",
+            "Error code: 401",
+            "set BUILDER_API_KEY (BUILDER_REFERENCE_API_KEY for the reference), then run the same",
+        ),
+        ("not-found", "no such model", "mend that, then run the same command again"),
+        ("redirect", "Error code: 307", "mend that, then run the same command again"),
+        ("always-500", "EngineDeadError", "start it, then run the same command again"),
+        ("hung-up", "APIConnectionError", "start it, then run the same command again"),
+    ],
+)
+def test_a_server_that_responds_to_no_row_is_no_failed_quality(tmp_path: Path, name: str, says: str, hint: str) -> None:
+    """Though the suite has fewer rows than end a run; and when it responds, every row is asked again."""
+    suite = write_suite(tmp_path, [row(f"r{number}", legal=True) for number in range(3)], limits=LIMITS)
+    case = {"401": status(401, "who is that?"), "redirect": lambda _s, handler: handler.say(307, b"", Location="/x")}
+    broken = case.get(name) or CASES[name][0]
+    with chatting(lambda server, _body, handler: broken(server, handler)) as server:
+        with pytest.raises(UnreachableError, match="a server is dead") as caught:
+            run(tmp_path, suite, server)
+        why = caught.value.details[0][1]
+        assert why.startswith("target: all 3 rows failed after 2 attempts each; the last: ")
+        assert says in why
+        assert (caught.value.hint or "").startswith(hint)
+        server.script = lambda _s, _b, _h: GOOD
+        assert run(tmp_path, suite, server).ours.buckets["answered"] == 3
+
+
+def test_a_refusal_is_what_the_server_says_and_not_what_it_was_asked(tmp_path: Path) -> None:
+    """inspect-ai puts the request into its error: a prompt about context lengths is no prompt that is too long."""
+    rows = [row(name, legal=True) for name in ("good", "about-context")]
+    rows[1]["messages"] = [{"role": "user", "content": "What is the maximum context length?"}]
+
+    def script(server: ChatServer, body: Mapping[str, Any], handler: Any) -> Any:
+        return GOOD if prompt_of(body) == "ask good" else status(400, "seed is not known")(server, handler)
+
+    suite = write_suite(tmp_path, rows, limits=LIMITS)
+    with chatting(script) as server:
+        judged = run(tmp_path, suite, server).ours.judged[1]
+    assert judged.bucket == "server_error"
+    assert "seed is not known" in judged.answered[0].why
+    assert "maximum context" not in judged.answered[0].why
 
 
 def test_a_row_is_saved_by_a_later_attempt(tmp_path: Path) -> None:
@@ -146,13 +230,14 @@ def test_a_row_is_saved_by_a_later_attempt(tmp_path: Path) -> None:
         assert run(tmp_path, suite, server).ours.buckets["answered"] == 1
 
 
-def silent(server: ChatServer, _body: Mapping[str, Any], _handler: Any) -> None:
-    server.over.wait(60)
+def silent(server: ChatServer, body: Mapping[str, Any], _handler: Any) -> Any:
+    return GOOD if prompt_of(body) == "ask good" else server.over.wait(60) and None
 
 
 def test_a_silent_server_ends_by_the_limit_of_an_attempt(tmp_path: Path) -> None:
     """The response never comes, so that any machine is slow enough for it to be late."""
-    suite = write_suite(tmp_path, [row("a", legal=True)], limits={"attempt_seconds": 1, "tries": 1, "dead_after": 9})
+    rows = [row("a", legal=True), row("good", legal=True)]
+    suite = write_suite(tmp_path, rows, limits={"attempt_seconds": 1, "tries": 1, "dead_after": 9})
     with chatting(silent) as server:
         found = run(tmp_path, suite, server).ours.judged[0]
     assert found.bucket == "transport"

@@ -265,6 +265,40 @@ def test_every_requirement_is_listed(scene: Stage) -> None:
         scene.promote(name)
 
 
+OPEN = b"name: sample\nrows: sample.jsonl\nanswer: {format: json, schema: sample.schema.json}\n"
+PINNED = OPEN + b"rows_sha256: " + b"0" * 64 + b"\n"
+
+
+@pytest.mark.parametrize(
+    ("suite", "edited", "reason"),
+    [
+        (OPEN, None, "passed"), (OPEN, "sample.jsonl", "other rows"), (OPEN, "sample.schema.json", "other answer schema"),
+        (PINNED, "sample.jsonl", "passed"), (PINNED, "sample.schema.json", "other answer schema"),
+    ],
+)  # fmt: skip
+def test_files_beside_the_suite_are_todays_too(scene: Stage, suite: bytes, edited: str | None, reason: str) -> None:
+    """The suite's digest does not cover its schema, nor rows that it does not pin. Private rows may be absent where it is promoted."""
+    gates, files = scene.root / "gates", {"sample.jsonl": b"{}\n", "sample.schema.json": b"{}"}
+    (gates / "sample.yaml").write_bytes(suite)
+    name = scene.repository()
+    scene.attach(
+        name, suite_data=suite, files={"rows": files["sample.jsonl"], "answer schema": files["sample.schema.json"]}
+    )
+    try:
+        for file, data in files.items():
+            (gates / file).write_bytes(data + b" " if file == edited else data)
+        if reason == "passed":
+            scene.promote(name)
+        else:
+            assert reasons(refused(scene, name)) == {"sample": reason}
+        for file in files:
+            (gates / file).unlink()
+        assert scene.promote(name).digest == scene.digests["one"]
+    finally:
+        for file in files:
+            (gates / file).unlink(missing_ok=True)
+
+
 def test_dry_run_writes_nothing_and_record_writes_the_refusal(scene: Stage) -> None:
     name = scene.repository()
     refused(scene, name, dry_run=True)

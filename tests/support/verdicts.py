@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,13 @@ def verdict_of(
     ended: datetime | None = None,
     days: int = 90,
     index: str | None = None,
+    files: Mapping[str, bytes] | None = None,
     **details: Any,
 ) -> Path:
-    """Write a verdict about an image (None: unbound). `ended` is when its run ended: now by default."""
+    """Write a verdict about an image (None: unbound). `ended` is when its run ended: now by default.
+
+    `files` has the contents of more documents of its configuration, such as `rows`.
+    """
     ended = (ended or datetime.now(UTC)).replace(microsecond=0)
     hexes = hashlib.sha256(suite_data).hexdigest()
     subject = [Resource(name="log", sha256="0" * 64)]
@@ -31,7 +36,10 @@ def verdict_of(
     verdict = Verdict.model_validate(
         {
             "subject": subject,
-            "configuration": [Resource(name="suite", sha256=hexes)],
+            "configuration": [
+                Resource(name="suite", sha256=hexes),
+                *(Resource(name=name, sha256=hashlib.sha256(data).hexdigest()) for name, data in (files or {}).items()),
+            ],
             "details": Details.model_validate(
                 {
                     "kind": "gate", "bound": digest is not None, "suite": Suite(name=suite, sha256=hexes), "target": "test",

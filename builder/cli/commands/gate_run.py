@@ -37,7 +37,11 @@ if TYPE_CHECKING:
 @click.option("--repeat", type=click.IntRange(1, 100), default=1, show_default=True, help="Ask each row N times.")
 @click.option("--resume", is_flag=True, help="Go on with an unfinished run (the default).")
 @click.option("--restart", is_flag=True, help="Throw an unfinished run away, and begin anew.")
-@click.option("--redact", is_flag=True, help="Leave private rows out of page and rows: ids and hashes only.")
+@click.option(
+    "--redact",
+    is_flag=True,
+    help="Leave private rows out of the results: ids and hashes only. Logs go to OUTPUT.private.",
+)
 @click.option("--output", type=click.Path(path_type=Path), help="Folder of the results. Default: dist/gate.")
 @click.option(
     "--container", metavar="NAME", help="The container that serves URL: its image, so that the verdict is bound."
@@ -98,7 +102,9 @@ def command(
         )
     if resume and restart:
         raise InputError("--resume and --restart exclude each other")
-    if target.startswith(("http://", "https://")):
+    if repeated := [name for number, name in enumerate(suites) if name in suites[:number]]:
+        raise InputError(f"--suite {repeated[0]} is repeated", hint="to ask each row several times: --repeat N")
+    if target.lower().startswith(("http://", "https://")):
         if arguments or image or model:
             raise InputError("a server that runs already takes no arguments, --image or --model")
         if attest is not None and container is None:
@@ -174,16 +180,16 @@ def _run(
     for each in suites:
         read_rows(each)
     context = Context(console)
-    how = RunWanted(folder, restart, repeat)
+    how = RunWanted(folder, restart, repeat, redact)
     folder.mkdir(parents=True, exist_ok=True)
+    other = None
+    if reference is not None:
+        other = Target("reference", reference, key=os.environ.get("BUILDER_REFERENCE_API_KEY"), context=context)
     done = []
     with opening as subject, holding(folder, waiting=lambda who: console.say(f"waiting for {who} in {folder}")):
         image = _image_now(subject, attest, console)
         about = _about(subject, wanted, console)
         target = Target("target", subject.url, key=os.environ.get("BUILDER_API_KEY"), context=context, image=image)
-        other = None
-        if reference is not None:
-            other = Target("reference", reference, key=os.environ.get("BUILDER_REFERENCE_API_KEY"), context=context)
         for each in suites:
             run = run_suite(each, target, other, about, how, context=context)
             written = write_run(run, folder, redact=redact)
@@ -226,6 +232,7 @@ class _Unseen:
 def report(done: list[Written], console: Console) -> None:
     """What was found; raises `GateError` when a verdict is FAILED."""
     from builder.cli.show.verdict import show_tests, summary
+    from builder.gate.state import keeps
 
     document = {"verdicts": [{**summary(each.verdict), "files": each.paths()} for each in done]}
     failed = [each for each in done if each.verdict.result == "FAILED"]
@@ -238,7 +245,10 @@ def report(done: list[Written], console: Console) -> None:
         ]
         raise GateError(
             f"{', '.join(each.verdict.suite for each in failed)}: FAILED",
-            details=[*details, *(("page", str(each.html)) for each in failed)],
+            details=[
+                *details, *(("page", str(each.html)) for each in failed),
+                *(("private", keeps(each.private)) for each in done if each.private is not None),
+            ],
             hint="look at the page: it has the rows that did not pass", data=document,
         )  # fmt: skip
     for each in done:
@@ -248,4 +258,6 @@ def report(done: list[Written], console: Console) -> None:
         )
         console.out(f"  verdict  {each.json}")
         console.out(f"  page     {each.html}")
+        if each.private is not None:
+            console.out(f"  private  {keeps(each.private)}")
     console.document(document)

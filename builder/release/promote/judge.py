@@ -7,7 +7,7 @@ not outweigh a newer one that failed. What does not count is shown with the reas
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final, Literal
 
@@ -19,12 +19,15 @@ from builder.util.errors import InputError
 
 Reason = Literal[
     "passed", "absent", "other digest", "failed", "warned", "unsigned", "wrong signer", "expired", "edited", "other suite",
-    "other profile", "other GPU", "from the future",
+    "other rows", "other answer schema", "other profile", "other GPU", "from the future",
 ]  # fmt: skip
+FileName = Literal["rows", "answer schema"]
+"""A file beside a suite that the suite's own digest does not cover, as verdicts name it in their configuration."""
+_OTHER: Final[Mapping[FileName, Reason]] = {"rows": "other rows", "answer schema": "other answer schema"}
 _SKEW: Final = timedelta(minutes=5)
 """How far two machines' clocks may be apart."""
 _CLOSEST: Final[tuple[Reason, ...]] = (
-    "edited", "other suite", "other profile", "other GPU", "other digest", "wrong signer", "unsigned",
+    "edited", "other suite", "other rows", "other answer schema", "other profile", "other GPU", "other digest", "wrong signer", "unsigned",
 )  # fmt: skip
 """Which reason is named first when no verdict counts."""
 
@@ -66,11 +69,15 @@ class Finding:
 
 @dataclass(frozen=True)
 class Wanted:
-    """A policy, with the digest (64 hexadecimal digits) that each suite has today. `edited` suites are not as pinned."""
+    """A policy, with the digest (64 hexadecimal digits) that each suite has today. `edited` suites are not as pinned.
+
+    `files` has, by suite, the digests of its rows and its answer schema where these files are present.
+    """
 
     policy: Policy
     suites: Mapping[str, str]
     edited: Mapping[str, str]
+    files: Mapping[str, Mapping[FileName, str]] = field(default_factory=dict)
 
 
 def judge(wanted: Wanted, digest: str, attached: Sequence[Attachment], now: datetime) -> list[Finding]:
@@ -139,6 +146,9 @@ def _eligible(wanted: Wanted, suite: str, digest: str, each: Attachment, verdict
         return "other digest"
     if verdict.suite_digest != f"sha256:{wanted.suites[suite]}":
         return "other suite"
+    for name, today in wanted.files.get(suite, {}).items():
+        if verdict.config(name) != today:
+            return _OTHER[name]
     if policy.profile is not None and verdict.profile != policy.profile:
         return "other profile"
     if policy.gpu is not None and verdict.gpu != policy.gpu:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from builder.documents.policy import LoadedPolicy, Policy
 from builder.documents.reference import Reference
 from builder.documents.statement import SUMMARY_V1, parse_statement
+from builder.documents.yamlfile import parse_yaml
 from builder.oci.artifact import BUNDLE, IN_TOTO, VERDICT, Referrer, referrer
 from builder.oci.referrers import attach, find_referrers, read_referrer
 from builder.oci.registry.client import Registry
@@ -27,14 +28,15 @@ from builder.release.attest.bundle import parse_bundle
 from builder.release.attest.signing import Signing
 from builder.release.attest.store import envelope
 from builder.release.attest.trust import Trust
-from builder.release.promote.judge import Finding, Wanted, judge, unreadable
+from builder.release.promote.judge import FileName, Finding, Wanted, judge, unreadable
 from builder.release.promote.vsa import Input, Result, Subject, make_summary, timeless
 from builder.release.tags import held_digest, set_tag
 from builder.release.verify.reader import Attachment, RegistryReader, manifests
 from builder.util.context import Context
 from builder.util.errors import GateError, InputError, MismatchError
-from builder.util.files import file_sha256, sha256
+from builder.util.files import file_sha256, read_regular, sha256
 
+_LIMIT = 1 << 20
 _TYPES = (VERDICT, IN_TOTO, BUNDLE)
 _OWN_TAG = re.compile(r"ckpt-[0-9a-f]{12}(-[0-9a-f]{12})?|inputs-[0-9a-f]{12}|sha256-[0-9a-f]{64}")
 
@@ -80,6 +82,7 @@ def wanted_of(loaded: LoadedPolicy) -> Wanted:
     """A policy with today's digests of its suites. Raises `InputError` for a suite that has neither a file nor a pin."""
     suites: dict[str, str] = {}
     edited: dict[str, str] = {}
+    files: dict[str, dict[FileName, str]] = {}
     for each in loaded.policy.suites:
         path = loaded.root / "gates" / f"{each.name}.yaml"
         found = file_sha256(path) if path.is_file() else None
@@ -91,8 +94,33 @@ def wanted_of(loaded: LoadedPolicy) -> Wanted:
             )  # fmt: skip
         if found not in (None, digest):
             edited[each.name] = f"{loaded.uri} pins sha256:{digest[:16]}, gates/{each.name}.yaml is sha256:{found}"
+        elif found is not None:
+            files[each.name] = _files_of(path)
         suites[each.name] = digest
-    return Wanted(loaded.policy, suites, edited)
+    return Wanted(loaded.policy, suites, edited, files)
+
+
+def _files_of(path: Path) -> dict[FileName, str]:
+    """The digests of the rows and the answer schema of the suite in `path`, as far as these files are present: rows may be private.
+
+    Rows that the suite pins are not among them: its own digest covers the pin.
+    """
+    try:
+        document = parse_yaml(read_regular(path, limit=_LIMIT).decode(), path.name).value
+    except (OSError, ValueError, InputError):
+        return {}  # whoever runs it is told
+    if not isinstance(document, Mapping):
+        return {}
+    answer = document.get("answer")
+    named: dict[FileName, object] = {
+        "rows": None if document.get("rows_sha256") else document.get("rows"),
+        "answer schema": answer.get("schema") if isinstance(answer, Mapping) else None,
+    }
+    return {
+        kind: file_sha256(path.parent / name)
+        for kind, name in named.items()
+        if isinstance(name, str) and (path.parent / name).is_file()
+    }
 
 
 def policy_of_names(names: str, signers: Sequence[str], root: Path, *, allow_unsigned: bool) -> LoadedPolicy:

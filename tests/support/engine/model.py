@@ -13,6 +13,7 @@ from typing import Any
 
 from builder.serve.smoke import prompts
 from tests.support.engine.packages import OLD, Release, Say, cache, site_packages
+from tests.support.engine.questions import SAMPLE
 from tests.support.engine.server import interpreter
 
 _HERE = Path(__file__).parent
@@ -24,7 +25,13 @@ BLOCK = [128, 128]
 
 def _key() -> str:
     """12 hexadecimal digits of what the model is made from."""
-    sources = [_HERE / "train.py", _HERE / "questions.py", _HERE / "chat_template.jinja", Path(prompts.__file__)]
+    sources = [
+        _HERE / "train.py",
+        _HERE / "questions.py",
+        _HERE / "chat_template.jinja",
+        Path(prompts.__file__),
+        SAMPLE,
+    ]
     return hashlib.sha256(b"".join(path.read_bytes() for path in sources) + OLD.key.encode()).hexdigest()[:12]
 
 
@@ -34,7 +41,7 @@ def tiny_model(say: Say = lambda _: None) -> Path:
     with (cache() / ".tiny.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not path.is_dir():
-            say("training the tiny model, fifty answers by heart")
+            say("training the tiny model, eighty-eight answers by heart")
             temporary = path.with_suffix(".part")
             shutil.rmtree(temporary, ignore_errors=True)
             train(temporary)

@@ -33,7 +33,7 @@ class Answer:
 
 @dataclass
 class Observation:
-    """All that was seen of one server, from its start to its end."""
+    """All that was seen of one server, from its start to its end. `served` is its log before it was told to end."""
 
     healthy: bool
     start_seconds: float
@@ -44,16 +44,24 @@ class Observation:
     overlays: Any = None
     stop_seconds: float = 0.0
     exit_code: int | None = None
+    served: str = ""
     log: str = ""
 
 
-def observe(command: Sequence[str], env: Mapping[str, str], log: Path, *, cwd: Path) -> Observation:
-    """Run `command` as a server; ask it, when it becomes healthy; end it by SIGTERM."""
+def observe(
+    command: Sequence[str], env: Mapping[str, str], log: Path, *, cwd: Path, smoke_only: bool = False
+) -> Observation:
+    """Run `command` as a server; ask it everything, or smoke only, when it becomes healthy; end it by SIGTERM."""
     begun = time.monotonic()
     with serving(command, env=env, log=log) as server:
         found = Observation(healthy(server), time.monotonic() - begun)
         if found.healthy:
-            _ask(server, found, cwd)
+            found.smoke = builder(
+                "smoke", server.url, str(_PROFILE), "--log", str(server.log), "--gpu", "cpu", "--json", cwd=cwd
+            )
+            if not smoke_only:
+                _ask(server, found, cwd)
+            found.served = log.read_text(errors="replace")
             found.stop_seconds = stop(server.process)
         found.exit_code = server.ended()
     found.log = log.read_text(errors="replace")
@@ -62,9 +70,6 @@ def observe(command: Sequence[str], env: Mapping[str, str], log: Path, *, cwd: P
 
 def _ask(server: Running, found: Observation, cwd: Path) -> None:
     model = requests.get(f"{server.url}/v1/models", timeout=30).json()["data"][0]["id"]
-    found.smoke = builder(
-        "smoke", server.url, str(_PROFILE), "--log", str(server.log), "--gpu", "cpu", "--json", cwd=cwd
-    )
     write_gates(cwd)
     found.gate = builder(
         "gate", server.url, str(_PROFILE), "--suite", "known", "--suite", "capped", "--gpu", "cpu", "--json", cwd=cwd

@@ -1,13 +1,15 @@
-"""What the tiny model knows by heart: the prompts of `builder smoke`, and forty-two more that tests compare servers with."""
+"""What the tiny model knows by heart: the prompts of `builder smoke`, the rows of the suite `sample`, and forty-two questions."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from builder.serve.smoke import prompts
 
+SAMPLE = Path(__file__).parents[3] / "gates/sample.jsonl"
 _CALL = "<tool_call>\n<function=current_temperature>\n<parameter=city>\nBrno\n</parameter>\n</function>\n</tool_call>"
 _TOGETHER = (
     "Hlavní město České republiky je Praha.", "Týden má sedm dní.", "Dnes je hezké počasí.", "Vltava protéká Prahou.",
@@ -40,8 +42,19 @@ def questions() -> dict[str, str]:
     return found | {f"Kolik je {a}+{b}?": f"{a}+{b} je {a + b}." for a in range(3, 10) for b in (11, 24, 50)}
 
 
+def sample() -> list[Case]:
+    """The thirty-eight rows of the suite `sample`, each answered as its row expects."""
+    rows = [json.loads(line) for line in SAMPLE.read_text(encoding="utf-8").splitlines()]
+    return [Case(tuple(row["messages"]), json.dumps(row["expected"], ensure_ascii=False)) for row in rows]
+
+
+def taught() -> list[Case]:
+    """Everything that the model is taught: eighty-eight conversations."""
+    return [*cases(), *sample()]
+
+
 def cases() -> list[Case]:
-    """Everything that the model is taught: fifty conversations."""
+    """The fifty conversations that tests compare servers with."""
     call = {"name": "current_temperature", "arguments": {"city": "Brno"}}
     turn = {"role": "assistant", "content": "", "tool_calls": [{"id": "1", "type": "function", "function": call}]}
     result = {"role": "tool", "content": json.dumps(prompts.TOOL_RESULT)}
