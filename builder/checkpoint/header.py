@@ -19,6 +19,7 @@ from typing import Any
 from builder.checkpoint.jsontext import refuse_unwritable
 from builder.checkpoint.regular import open_regular
 from builder.util.errors import InputError
+from builder.util.strictjson import strict_json
 
 # The library takes 100 MB. A shard with 1,000 tensors needs 0.1 MB; beyond this limit, parsing alone would take
 # hundreds of megabytes.
@@ -124,7 +125,7 @@ def parse_header(raw: bytes, *, path: Path, file_size: int | None) -> Header:
     try:
         if not raw.startswith(b"{"):
             raise ValueError("it does not begin with {")
-        document = json.loads(raw.decode("utf-8"), object_pairs_hook=_without_twins, parse_constant=_refuse)
+        document = strict_json(raw.decode("utf-8"))
         refuse_unwritable(document)
         metadata = _metadata(document.pop("__metadata__", {}))
         tensors = sorted(
@@ -159,17 +160,6 @@ def _wrong(path: Path, what: str, found: str) -> HeaderError:
         details=[("where", str(path)), ("found", found)],
         hint="fetch the shard again, and compare its SHA-256 with the publisher's",
     )
-
-
-def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a name is there twice")
-    return found
-
-
-def _refuse(text: str) -> Any:
-    raise ValueError(f"{text} is not valid JSON")
 
 
 def _metadata(found: Any) -> dict[str, str]:

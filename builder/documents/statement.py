@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from builder.util.errors import InputError
+from builder.util.strictjson import strict_json
 
 STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"
 PROVENANCE_V1: Final = "https://slsa.dev/provenance/v1"
@@ -71,18 +72,11 @@ def make_statement(subjects: Sequence[tuple[str, str]], predicate_type: str, pre
 def json_object(data: bytes, *, name: str) -> dict[str, Any]:
     """A JSON object without repeated keys. Raises `InputError`."""
     try:
-        found = json.loads(data, object_pairs_hook=_once)
+        found = strict_json(data)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{name} is not valid JSON", details=[("why", str(error)[:200])]) from error
     if not isinstance(found, dict):
         raise InputError(f"{name} is not a JSON object")
-    return found
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a key is repeated")
     return found
 
 

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictInt, StringConstraints,
 
 from builder.documents.values import Envelope, Sha256
 from builder.util.errors import InputError
+from builder.util.strictjson import strict_json
 
 STATEMENT: Final = "https://in-toto.io/Statement/v1"
 PREDICATE: Final = "https://in-toto.io/attestation/test-result/v0.1"
@@ -394,18 +395,11 @@ def _resources(listed: object, key: str) -> list[dict[str, Any]]:
 
 def _object(data: bytes, name: str) -> dict[str, Any]:
     try:
-        found = json.loads(data, object_pairs_hook=_once)
+        found = strict_json(data)
     except (ValueError, RecursionError) as error:
         raise _unreadable(name, f"it is not valid JSON: {error}") from error
     if not isinstance(found, dict):
         raise _unreadable(name, "it is not a JSON object")
-    return found
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a key is repeated")
     return found
 
 

@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from builder.gate.strictjson import no_constant, unambiguous
 from builder.gate.suite import Bucket, LoadedSuite
 from builder.util.errors import InputError
 from builder.util.extras import install_hint
 from builder.util.files import read_regular
+from builder.util.strictjson import strict_json
 
 _SCHEMA_LIMIT = 1 << 20
 _FENCE = re.compile(r"```[A-Za-z]*\s*\n(.*)\n\s*```", re.DOTALL)
@@ -75,9 +75,7 @@ def make_parser(loaded: LoadedSuite) -> Parse:
     def parse(text: str) -> Mapping[str, Any] | str:
         fenced = _FENCE.fullmatch(text.strip())
         try:
-            found = json.loads(
-                fenced.group(1) if fenced else text, object_pairs_hook=unambiguous, parse_constant=no_constant
-            )
+            found = strict_json(fenced.group(1) if fenced else text)
         except (ValueError, RecursionError) as error:
             return f"not valid JSON: {error}"
         if not isinstance(found, dict):

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from builder.gate.strictjson import no_constant, unambiguous
 from builder.gate.suite import LoadedSuite, Metric
 from builder.util.errors import InputError
 from builder.util.files import read_regular, sha256
+from builder.util.strictjson import strict_json
 
 _LIMIT = 512 << 20
 _KEYS = {"id", "messages", "expected", "tools"}
@@ -103,7 +103,7 @@ def parse_row(line: bytes, number: int, name: str) -> Row:
         return InputError(f"{name}:{number}: {why}", hint='a row is {"id": ..., "messages": [...], "expected": {...}}')
 
     try:
-        found = json.loads(line, object_pairs_hook=unambiguous, parse_constant=no_constant)
+        found = strict_json(line)
     except (ValueError, RecursionError) as error:
         raise refuse(f"is not valid JSON: {error}") from error
     if not isinstance(found, dict):

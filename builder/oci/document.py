@@ -8,10 +8,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any
 
 from builder.oci.types import Descriptor
 from builder.util.errors import InputError
+from builder.util.strictjson import strict_json
 
 DOCUMENT_LIMIT = 16 << 20
 """Bytes of one document. Registries take manifests of 4 MiB; a config with a long history is larger."""
@@ -158,7 +159,7 @@ def parse_object(data: bytes, what: str, *, limit: int = DOCUMENT_LIMIT) -> dict
     if len(data) > limit:
         raise InputError(f"{what} is larger than {limit >> 20} MiB", hint=_HINT)
     try:
-        document = json.loads(data, object_pairs_hook=_unique, parse_constant=_refuse)
+        document = strict_json(data, ignore_case=True)
         _check_depth(document)
         json.dumps(document, ensure_ascii=False, allow_nan=False).encode()
     except RecursionError as error:
@@ -168,19 +169,6 @@ def parse_object(data: bytes, what: str, *, limit: int = DOCUMENT_LIMIT) -> dict
     if not isinstance(document, dict):
         raise InputError(f"{what} is not a JSON object", hint=_HINT)
     return document
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len({key.lower() for key in found}) != len(pairs):
-        names = [key.lower() for key, _ in pairs]
-        name = next(key for key, _ in pairs if names.count(key.lower()) > 1)
-        raise ValueError(f"the key {name[:80]!r} is repeated")
-    return found
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is not a JSON value")
 
 
 def _check_depth(document: object) -> None:

@@ -45,7 +45,7 @@ def entry(begin: int, end: int, *, dtype: str = "U8", shape: list[Any] | None = 
         ({"a": {"dtype": "U8", "shape": [1]}}, 1, "not exactly"),
         ({"a": [1]}, 1, "not exactly"),
         ({"__metadata__": {"a": 1}}, 0, "__metadata__"),
-        (b'{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}', 1, "twice"),
+        (b'{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}', 1, "is repeated"),
         (b' {"a": 1}', 0, "does not begin with"),
         (b"{nonsense", 0, "unsound"),
         (b'{"a": NaN}', 0, "NaN"),

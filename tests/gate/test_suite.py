@@ -90,8 +90,8 @@ def test_a_suite_that_cannot_be_used(tmp_path: Path, keys: dict[str, Any], says:
         ('{"id": "x", "messages": [{"role": "user", "content": "x"}], "expect": {}}', "unknown key 'expect'"),
         ('{"id": "x", "messages": [{"role": "user", "content": "x"}], "expected": {"a": []}}', "'expected' has plain values"),
         ('{"id": "x", "messages": [{"role": "user", "content": "x"}], "tools": {}}', "'tools' is a list"),
-        ('{"id": "x", "id": "y", "messages": [{"role": "user", "content": "x"}]}', "a key is repeated"),
-        ('{"id": "x", "messages": [{"role": "user", "content": "x"}], "expected": {"a": NaN}}', "NaN is not JSON"),
+        ('{"id": "x", "id": "y", "messages": [{"role": "user", "content": "x"}]}', "the key 'id' is repeated"),
+        ('{"id": "x", "messages": [{"role": "user", "content": "x"}], "expected": {"a": NaN}}', "NaN is not a JSON value"),
         ('{"id": "x", "messages": [{"role": "user", "content": "\\ud800"}]}', "has characters that UTF-8 does not have"),
     ],
 )  # fmt: skip
