@@ -13,11 +13,10 @@ from builder.base.filter import KEPT_BYTES
 from builder.base.layers import has_index
 from builder.base.model import Base, BaseImage
 from builder.base.tarstream import TarReader
-from builder.oci.blobs import BlobStream, LayerStream, is_unsound
+from builder.oci.blobs import BlobStream, LayerStream, unpacking
 from builder.oci.document import read_manifest
 from builder.oci.types import Descriptor
 from builder.util.context import Context
-from builder.util.errors import InputError
 from builder.util.files import sha256
 
 
@@ -72,19 +71,9 @@ class LockedLayers:
         left = set(missing.values())
         with self.base.blob(self.image, layer) as chunks:
             raw = BlobStream(chunks, layer, each=lambda chunk: advance(len(chunk)))
-            try:
+            with unpacking(raw, layer):
                 if _take(TarReader(LayerStream(raw, layer.size)), names, left, found):
                     return
-            except Exception as error:
-                if not is_unsound(error):
-                    raise
-                # A damaged stream is first of all not the blob that is named.
-                raw.finish()
-                raise InputError(
-                    f"a layer of the base cannot be unpacked: {error}",
-                    details=[("layer", layer.digest)],
-                    hint="no client would run this image: do not use this base",
-                ) from error
             raw.finish()
 
 

@@ -10,6 +10,7 @@ import hashlib
 import io
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import IO, cast
 
 from builder.oci.types import Descriptor
@@ -186,6 +187,26 @@ def is_unsound(error: BaseException) -> bool:
     return isinstance(error, UNSOUND) or type(error).__name__ == "ZstdError"
 
 
+@contextmanager
+def unpacking(raw: BlobStream, descriptor: Descriptor) -> Iterator[None]:
+    """Around the reading of a layer's tar out of `raw`.
+
+    Raises `InputError` when the bytes cannot be unpacked, and `MismatchError` when they are not those of `descriptor` either.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not is_unsound(error):
+            raise
+        # A damaged stream is first of all not the blob that is named.
+        raw.finish()
+        raise InputError(
+            f"a layer of the base cannot be unpacked: {error}",
+            details=[("layer", descriptor.digest)],
+            hint="no client would run this image: do not use this base",
+        ) from error
+
+
 def check_diff_id(found: str, wanted: str | None, descriptor: Descriptor) -> None:
     """Raise `MismatchError` when a layer's tar is not the one that the config names. `wanted` None checks nothing."""
     if wanted is not None and found != wanted:
@@ -206,18 +227,8 @@ def check_layer(
     """Read a whole layer and check size, digest and diff id; every chunk is handed to `each`."""
     raw = BlobStream(chunks, descriptor, each=each)
     if diff_id is not None:
-        try:
+        with unpacking(raw, descriptor):
             found = LayerStream(raw, descriptor.size).finish()
-        except Exception as error:
-            if not is_unsound(error):
-                raise
-            # A damaged stream is first of all not the blob that is named.
-            raw.finish()
-            raise InputError(
-                f"a layer of the base cannot be unpacked: {error}",
-                details=[("layer", descriptor.digest)],
-                hint="no client would run this image: do not use this base",
-            ) from error
         raw.finish()
         check_diff_id(found, diff_id, descriptor)
     raw.finish()
