@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from types import FrameType
 
 import pytest
 
@@ -14,6 +12,7 @@ from builder.base.model import PackageTree
 from builder.base.open import open_base
 from builder.documents.reference import BaseReference, Platform
 from builder.util.context import Context
+from tests.support.counting import calls
 from tests.support.standin import tar_of, write_layout
 
 ROOT = "usr/local/lib/python3.12/dist-packages"
@@ -26,22 +25,6 @@ def layout(folder: Path, count: int) -> tuple[BaseReference, list[str]]:
     files[f"{ROOT}/vllm-0.0.1.dist-info/RECORD"] = "".join(f"{path},,\n" for path in paths).encode()
     write_layout(folder, [tar_of({"usr/bin/python3": b"#!"}), tar_of(files)])
     return BaseReference.parse(f"oci:{folder}"), paths
-
-
-def calls(work: Callable[[], object]) -> int:
-    """How many functions, of Python and of C, are called."""
-    count = 0
-
-    def counting(_frame: FrameType, event: str, _value: object) -> None:
-        nonlocal count
-        count += event in ("call", "c_call")
-
-    sys.setprofile(counting)
-    try:
-        work()
-    finally:
-        sys.setprofile(None)
-    return count
 
 
 ASKED: dict[str, Callable[[PackageTree, list[str]], object]] = {

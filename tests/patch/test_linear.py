@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-import sys
-from types import FrameType
-
 import pytest
 
 from bench.cases import Case, many_files, one_file, overlays_on
 from builder.patch.stack import apply_stack
+from tests.support.counting import calls as counted
 from tests.support.trees import DictTree, overlay
 
 
 def calls(case: Case) -> int:
     """How many functions, of Python and of C, are called to parse the diffs and to apply them."""
     files, diffs = case
-    count = 0
-
-    def counting(_frame: FrameType, event: str, _value: object) -> None:
-        nonlocal count
-        count += event in ("call", "c_call")
-
-    sys.setprofile(counting)
-    try:
-        apply_stack([overlay(f"{number}.diff", diff) for number, diff in enumerate(diffs)], DictTree(files))
-    finally:
-        sys.setprofile(None)
-    return count
+    return counted(
+        lambda: apply_stack([overlay(f"{number}.diff", diff) for number, diff in enumerate(diffs)], DictTree(files))
+    )
 
 
 @pytest.mark.parametrize(
