@@ -101,10 +101,12 @@ def test_a_registry_that_trickles_ends_at_the_deadline(call: str, start: bytes) 
         owned.clock.ring()
         server.over.wait(30)
 
+    # These need no body, so that they may have ended before the deadline is let pass.
+    done_at_once = call in ("upload", "tag")
     with serving(trickle) as server:
-        assert "takes longer than" in failing(call, server, owned) or call in ("upload", "tag")
+        assert "takes longer than" in failing(call, server, owned) or done_at_once
         assert len(server.seen) <= 8
-    assert owned.clock.rung == len(server.seen)
+    assert owned.clock.rung == len(server.seen) or done_at_once
 
 
 @pytest.mark.parametrize(
