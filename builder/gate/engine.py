@@ -36,7 +36,7 @@ _SIZE = 16 << 20
 """Bytes of one response. A body that never ends is cut off there, or by the limit of the attempt."""
 _GIVEN_UP = re.compile(rb'(?<!\\)"finish_reason"\s*:\s*(null|"abort"|"error")')
 CONTEXT = re.compile(r"context[ _]length|max(?:imum)?[ _]model[ _]len|context_length_exceeded", re.IGNORECASE)
-_OF_THE_ROW = (400, 413, 415, 422)
+OF_THE_ROW = (400, 413, 415, 422)
 """Refusals of one request. Every other one (no key, no such address, a redirect) concerns all rows: the server is not usable."""
 _KEY = "reply"
 _WHY = 300
@@ -291,7 +291,7 @@ def failure(error: BaseException) -> Reply:
     why = clean(said[:_WHY])
     if status in (400, 413, 422) and CONTEXT.search(said):
         return Reply(failure="over_context", why=why, status=status)
-    return Reply(failure="client_error" if status in _OF_THE_ROW else "server_error", why=why, status=status)
+    return Reply(failure="client_error" if status in OF_THE_ROW else "server_error", why=why, status=status)
 
 
 def _transport(error: BaseException, said: str) -> str:

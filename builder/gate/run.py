@@ -12,7 +12,17 @@ from builder.documents.profile import Profile
 from builder.documents.verdict import Resource
 from builder.gate.answers import Parse, Reply, make_parser, schema_bytes
 from builder.gate.control import Control, Stop
-from builder.gate.engine import Ask, Replies, ask_all, inspect_version, logs_of, read_replies, session, settled
+from builder.gate.engine import (
+    OF_THE_ROW,
+    Ask,
+    Replies,
+    ask_all,
+    inspect_version,
+    logs_of,
+    read_replies,
+    session,
+    settled,
+)
 from builder.gate.metrics import Figures, compute
 from builder.gate.rows import Rows, read_rows
 from builder.gate.state import Identity, RunState, keeps, open_state, place_of
@@ -100,7 +110,7 @@ def run_suite(
         Ask(each.name, row, turn) for turn in range(wanted.repeat) for row in rows.rows if row.id not in over for each in targets
     ]  # fmt: skip
     done = read_replies(state.logs) if state.resumed else {}
-    kept = {ask.id for ask in everything if ask.id in done and settled(done[ask.id])}
+    kept = _kept(everything, done)
     asks = [ask for ask in everything if ask.id not in kept]
     if state.resumed:
         context.console.say(f"{loaded.name}: {len(kept)} of {len(everything)} answers are kept, {len(asks)} are asked")
@@ -162,12 +172,20 @@ def _identity(
     return Identity(parts)
 
 
+def _kept(everything: Sequence[Ask], done: Replies) -> set[str]:
+    """The asks whose replies a resumed run keeps. A side that has refused all its rows so far is asked again."""
+    kept = {ask.id for ask in everything if ask.id in done and settled(done[ask.id])}
+    useful = {ask.side for ask in everything if ask.id in kept and done[ask.id].failure != "client_error"}
+    return {ask.id for ask in everything if ask.id in kept and ask.side in useful}
+
+
 def _lost(everything: Sequence[Ask], replies: Replies, control: Control) -> Stop | None:
-    """A side that has not responded to any row: a suite may have fewer rows than end a run."""
+    """A side that has not responded to any row, or has refused all: a suite may have fewer rows than end a run."""
     for side in control.models:
         asked = [replies.get(ask.id) for ask in everything if ask.side == side]
         last = asked[-1] if asked else None
-        if last is not None and not any(reply is None or settled(reply) for reply in asked):
+        useful = any(reply is None or (settled(reply) and reply.failure != "client_error") for reply in asked)
+        if last is not None and not useful:
             return control.dead(side, f"all {len(asked)} rows", last)
     return None
 
@@ -180,7 +198,8 @@ def _stopped(stop: Stop, loaded: LoadedSuite, state: RunState, wanted: int, foun
         state.spoil(stop.text)
         raise MismatchError(f"{loaded.name}: another model responds", details=[("why", stop.text)], hint="begin anew with --restart")  # fmt: skip
     if stop.why == "dead":
-        raise UnreachableError(f"{loaded.name}: a server is dead", details=[("why", stop.text), *answered], hint=_mended(stop, again))  # fmt: skip
+        what = "refuses every row" if stop.status in OF_THE_ROW else "is dead"
+        raise UnreachableError(f"{loaded.name}: a server {what}", details=[("why", stop.text), *answered], hint=_mended(stop, again))  # fmt: skip
     raise GateError(f"{loaded.name}: the run is incomplete", details=[("why", stop.text), *answered], hint=f"to go on, {again}")  # fmt: skip
 
 
