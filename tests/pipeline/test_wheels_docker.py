@@ -55,11 +55,15 @@ def test_docker_runs_what_the_oci_engine_makes(docker_engine: str, tmp_path: Pat
         output: str = done.document["output"].removeprefix("docker:")
         return output
 
+    def bases() -> set[str]:
+        names = docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}").split()
+        return {each for each in names if each.startswith("overlay-image-builder/base:")}
+
+    others = bases()
     image = built("--engine", "docker")
     judged(image)
     # The same recipe on Docker's name of the base, which its own Python lists.
-    names = docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}").split()
-    name = next(each for each in names if each.startswith("overlay-image-builder/base:"))
+    (name,) = bases() - others
     document = yaml.safe_load((root / "images/small.yaml").read_text())
     (root / "images/again.yaml").write_text(yaml.safe_dump({**document, "name": "again", "base": f"docker:{name}"}))
     judged(built("--engine", "docker", name="again"))
