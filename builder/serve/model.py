@@ -34,9 +34,18 @@ class ModelImage:
             [f"type=image,source={self.reference},target={MODEL_FOLDER}", *([f"{name}{self.folder}"] if self.folder else ())]
         )  # fmt: skip
 
-    def volume(self) -> dict[str, Any]:
-        """The volume of a pod, for Kubernetes 1.33 and newer."""
-        return {"image": {"reference": self.reference, "pullPolicy": "IfNotPresent"}}
+
+def pod_volume(image: ModelImage | None, claim: str) -> dict[str, Any]:
+    """A pod's volume with the checkpoint: its image, for Kubernetes 1.33 and newer, else a claim that exists."""
+    if image is not None:
+        return {"name": "model", "image": {"reference": image.reference, "pullPolicy": "IfNotPresent"}}
+    return {"name": "model", "persistentVolumeClaim": {"claimName": claim, "readOnly": True}}
+
+
+def pod_mount(image: ModelImage | None) -> dict[str, Any]:
+    """Where a container of that pod has it."""
+    mount = {"name": "model", "mountPath": MODEL_FOLDER, "readOnly": True}
+    return {**mount, "subPath": image.folder} if image is not None and image.folder else mount
 
 
 Model = Path | ModelImage

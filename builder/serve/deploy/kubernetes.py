@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from builder.documents.record import MODEL_FOLDER
 from builder.serve.container import CACHE_FOLDER, SHARED_MEMORY_GIB, server_environment
 from builder.serve.deploy.service import USER, Service
-from builder.serve.model import ModelImage
+from builder.serve.model import ModelImage, pod_mount, pod_volume
 
 _PROBE_SECONDS = 10
 _NAME = "app.kubernetes.io/name"
@@ -65,9 +64,8 @@ def _service(service: Service) -> dict[str, Any]:
 
 
 def _deployment(service: Service, model_claim: str, model_image: ModelImage | None) -> dict[str, Any]:
-    claim = {"persistentVolumeClaim": {"claimName": model_claim, "readOnly": True}}
     volumes = [
-        {"name": "model", **(model_image.volume() if model_image else claim)},
+        pod_volume(model_image, model_claim),
         {"name": "cache", "persistentVolumeClaim": {"claimName": _cache_name(service)}},
         {"name": "tmp", "emptyDir": {}},
         {"name": "shared-memory", "emptyDir": {"medium": "Memory", "sizeLimit": f"{SHARED_MEMORY_GIB}Gi"}},
@@ -97,7 +95,7 @@ def _deployment(service: Service, model_claim: str, model_image: ModelImage | No
                         "seccompProfile": {"type": "RuntimeDefault"},
                     },
                     "terminationGracePeriodSeconds": 30,
-                    "containers": [_container(service, model_image.folder if model_image else None)],
+                    "containers": [_container(service, model_image)],
                     "volumes": volumes,
                 },
             },
@@ -105,7 +103,7 @@ def _deployment(service: Service, model_claim: str, model_image: ModelImage | No
     }
 
 
-def _container(service: Service, model_folder: str | None) -> dict[str, Any]:
+def _container(service: Service, model_image: ModelImage | None) -> dict[str, Any]:
     resources: dict[str, Any] = {"requests": {"cpu": "2", "memory": "16Gi"}}
     if service.gpus:
         resources["limits"] = {"nvidia.com/gpu": str(service.gpus)}
@@ -126,12 +124,7 @@ def _container(service: Service, model_folder: str | None) -> dict[str, Any]:
         # Slow to give up: under load a healthy server may be late, and a restart costs the whole start.
         "livenessProbe": _probe(6),
         "volumeMounts": [
-            {
-                "name": "model",
-                "mountPath": MODEL_FOLDER,
-                "readOnly": True,
-                **({"subPath": model_folder} if model_folder else {}),
-            },
+            pod_mount(model_image),
             {"name": "cache", "mountPath": CACHE_FOLDER},
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108
             {"name": "shared-memory", "mountPath": "/dev/shm"},  # noqa: S108

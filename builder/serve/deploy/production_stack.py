@@ -9,7 +9,7 @@ from builder.documents.record import MODEL_FOLDER
 from builder.serve.container import CACHE_FOLDER, SHARED_MEMORY_GIB, server_environment
 from builder.serve.deploy.kubernetes import dollars
 from builder.serve.deploy.service import USER, Service
-from builder.serve.model import ModelImage
+from builder.serve.model import ModelImage, pod_mount, pod_volume
 from builder.util.errors import InputError
 
 _PROBE_SECONDS = 10
@@ -48,8 +48,6 @@ def values(
 def _model(service: Service, model_claim: str, cache_claim: str, model_image: ModelImage | None) -> dict[str, Any]:
     # The chart joins both with a colon.
     repository, _, digest = service.image.rpartition(":")
-    claim = {"persistentVolumeClaim": {"claimName": model_claim, "readOnly": True}}
-    folder = model_image.folder if model_image else None
     caching = service.profile.flags.get("enable-prefix-caching", False)
     return {
         "name": service.name,
@@ -65,12 +63,12 @@ def _model(service: Service, model_claim: str, cache_claim: str, model_image: Mo
         "vllmConfig": {"enablePrefixCaching": caching is True, "extraArgs": [dollars(each) for each in _flags(service)]},
         "env": [{"name": name, "value": dollars(text)} for name, text in server_environment(service.profile).items()],
         "extraVolumes": [
-            {"name": "model", **(model_image.volume() if model_image else claim)},
+            pod_volume(model_image, model_claim),
             {"name": "cache", "persistentVolumeClaim": {"claimName": cache_claim}},
             {"name": "tmp", "emptyDir": {}},
         ],
         "extraVolumeMounts": [
-            {"name": "model", "mountPath": MODEL_FOLDER, "readOnly": True, **({"subPath": folder} if folder else {})},
+            pod_mount(model_image),
             {"name": "cache", "mountPath": CACHE_FOLDER, "subPath": f"{service.name}-{service.cache_key}"},
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108
         ],
