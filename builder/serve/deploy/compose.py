@@ -7,7 +7,7 @@ from typing import Any
 
 from builder.documents.record import MODEL_FOLDER
 from builder.serve.container import CACHE_FOLDER, SHARED_MEMORY_GIB, server_environment
-from builder.serve.deploy.service import USER, Service
+from builder.serve.deploy.service import USER, Service, gpu_numbers
 from builder.serve.model import ModelImage
 
 _OWNER = f"{USER}:{USER}"
@@ -39,12 +39,9 @@ def compose(services: Sequence[Service], *, model: str | ModelImage, port: int) 
         },
         "volumes": {volume: {"name": _dollars(f"{services[0].recipe}-cache-{services[0].cache_key}")}},
     }
-    first = 0
-    for index, service in enumerate(services):
-        # A count gives each server the first GPUs, so several servers name theirs.
-        ids = [str(first + at) for at in range(service.gpus)] if len(services) > 1 else None
+    # A count gives each server the first GPUs, so several servers name theirs.
+    for index, (service, ids) in enumerate(zip(services, gpu_numbers(services), strict=True)):
         document["services"][service.name] = _server(service, model, port + index, volume, ids)
-        first += service.gpus
     return document
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from builder.documents.record import MODEL_FOLDER
 from builder.serve.container import CACHE_FOLDER, SHARED_MEMORY_GIB, server_environment
-from builder.serve.deploy.service import USER, Service
+from builder.serve.deploy.service import USER, Service, gpu_numbers
 from builder.serve.model import ModelImage
 from builder.util.errors import InputError
 
@@ -23,11 +23,9 @@ def units(services: Sequence[Service], *, model: str | ModelImage, port: int) ->
     found = {f"{volume}.volume": f"[Volume]\nVolumeName={_value(volume)}\nUser={USER}\nGroup={USER}\n"}
     if isinstance(model, ModelImage):
         found[_image_unit(services[0])] = f"[Image]\nImage={_value(model.reference)}\n"
-    first = 0
-    for index, service in enumerate(services):
-        gpus = [str(first + at) for at in range(service.gpus)] if len(services) > 1 else ["all"] if service.gpus else []
+    for index, (service, numbers) in enumerate(zip(services, gpu_numbers(services), strict=True)):
+        gpus = numbers if numbers is not None else ["all"] if service.gpus else []
         found[f"{service.name}.container"] = _container(service, model, port + index, volume, gpus)
-        first += service.gpus
     return found
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 
 from builder.documents.lock import Lock
 from builder.documents.profile import Profile
@@ -59,6 +61,14 @@ def make_service(lock: Lock, profile: str, image: str, *, seconds: int | None = 
         gpus=_gpus(found),
         cache_key=stack_key(lock, next(iter(lock.base.platforms))),
     )
+
+
+def gpu_numbers(services: Sequence[Service]) -> list[list[str] | None]:
+    """The numbers of each server's GPUs on one machine, in the order of the servers; None for a server that is alone."""
+    if len(services) == 1:
+        return [None]
+    ends = [0, *accumulate(each.gpus for each in services)]
+    return [[str(number) for number in range(start, end)] for start, end in pairwise(ends)]
 
 
 def _gpus(profile: Profile) -> int:
