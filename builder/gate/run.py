@@ -175,8 +175,13 @@ def _identity(
 def _kept(everything: Sequence[Ask], done: Replies) -> set[str]:
     """The asks whose replies a resumed run keeps. A side that has refused all its rows so far is asked again."""
     kept = {ask.id for ask in everything if ask.id in done and settled(done[ask.id])}
-    useful = {ask.side for ask in everything if ask.id in kept and done[ask.id].failure != "client_error"}
+    useful = {ask.side for ask in everything if ask.id in kept and _useful(done[ask.id])}
     return {ask.id for ask in everything if ask.id in kept and ask.side in useful}
+
+
+def _useful(reply: Reply) -> bool:
+    """Whether a reply says something of quality: it was neither lost nor refused."""
+    return settled(reply) and reply.failure != "client_error"
 
 
 def _lost(everything: Sequence[Ask], replies: Replies, control: Control) -> Stop | None:
@@ -184,8 +189,7 @@ def _lost(everything: Sequence[Ask], replies: Replies, control: Control) -> Stop
     for side in control.models:
         asked = [replies.get(ask.id) for ask in everything if ask.side == side]
         last = asked[-1] if asked else None
-        useful = any(reply is None or (settled(reply) and reply.failure != "client_error") for reply in asked)
-        if last is not None and not useful:
+        if last is not None and not any(reply is None or _useful(reply) for reply in asked):
             return control.dead(side, f"all {len(asked)} rows", last)
     return None
 
