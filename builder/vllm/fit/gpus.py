@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from builder.documents.yamlfile import read_yaml
 from builder.util.errors import InputError
 
 _TABLE = Path(__file__).with_name("gpus.yaml")
@@ -60,11 +61,7 @@ class Gpu:
 @functools.cache
 def gpus() -> dict[str, Gpu]:
     """Every GPU in the table."""
-    import yaml
-
-    # libyaml where PyYAML has it: ten times as fast.
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    document = yaml.load(_TABLE.read_text(encoding="utf-8"), Loader=loader)  # noqa: S506
+    document = read_yaml(_TABLE).value
     return {
         name: Gpu(
             name,
