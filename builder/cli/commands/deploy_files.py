@@ -46,6 +46,9 @@ MODEL_IMAGE_FOLDER = click.option(
 UNACCEPTED = click.option(
     "--allow-unaccepted", is_flag=True, help="Deploy an image that no policy of the recipe accepts; the files say so."
 )
+TAG = click.option(
+    "--tag", metavar="TAG", help="The tag that names the promoted image. Default: that of the recipe's only policy."
+)
 MODEL = click.option("--model", metavar="DIR", help="The checkpoint's folder on the machine. Default: the recipe's.")
 MODEL_CLAIM = click.option(
     "--model-claim", default="model", show_default=True, help="The claim that holds the checkpoint."

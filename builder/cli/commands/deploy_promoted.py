@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from builder.cli.app import common_options
+from builder.cli.commands.deploy_files import TAG
 from builder.cli.commands.names import recipe_names
 from builder.cli.console import Console
 from builder.util.context import Context
@@ -17,7 +18,7 @@ from builder.util.errors import InputError
 @click.command(name="promoted")
 @click.argument("recipe", shell_complete=recipe_names)
 @click.argument("folder", type=click.Path(path_type=Path), metavar="FOLDER")
-@click.option("--tag", metavar="TAG", help="The tag that names the promoted image. Default: that of the recipe's only policy.")  # fmt: skip
+@TAG
 @common_options
 def command(recipe: str, folder: Path, tag: str | None, console: Console) -> None:
     """Tell the router in FOLDER which image RECIPE's tag names now, and which verdicts its backends' images have.

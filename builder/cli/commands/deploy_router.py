@@ -11,6 +11,7 @@ from builder.cli.commands.deploy_files import (
     FORCE,
     OUTPUT,
     SECONDS,
+    TAG,
     UNACCEPTED,
     accepted,
     promotion_state,
@@ -55,7 +56,7 @@ from builder.util.errors import InputError
     show_default=True,
     help="compose.yaml: port of the first backend.",
 )
-@click.option("--tag", metavar="TAG", help="The tag that names the promoted image. Default: that of the recipe's only policy.")  # fmt: skip
+@TAG
 @click.option("--model-claim", default="model", show_default=True, help="llm-d: the claim that holds the checkpoint.")
 @click.option(
     "--cache-gib", type=click.IntRange(min=1), default=20, show_default=True, help="llm-d: size of the cache's claim."
