@@ -140,7 +140,13 @@ def beside_llmcompressor(place: Path, rows: int) -> Row | Left:
         seconds, cpu = map(float, done.stdout.split()[-2:])
         return Used(seconds, cpu)
 
-    return pairs(what, {"quantize": ours, "llm-compressor's model_free_ptq": theirs}, times=3)
+    def plain() -> Used:
+        (place / "plain").unlink(missing_ok=True)
+        forget(source)
+        return timed(lambda: _copied(source / "model.safetensors", place / "plain"))
+
+    peers = {"llm-compressor's model_free_ptq": theirs, "reading and writing": plain}
+    return pairs(what, {"quantize": ours, **peers})
 
 
 def checkpoint(rows: int = 24_576) -> Iterator[Row | Left]:
