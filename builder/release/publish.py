@@ -21,7 +21,6 @@ from builder.release.attest.signing import Signing
 from builder.release.attest.store import sign_evidence
 from builder.release.evidence.collect import make_evidence, read_verdicts, write_evidence
 from builder.release.evidence.repository import find_repository
-from builder.release.evidence.sbom import check_sbom
 from builder.release.push import Moved, push
 from builder.util.context import Context
 from builder.util.errors import GateError, InputError
@@ -88,8 +87,6 @@ def prepare(workspace: Workspace, to: Sequence[str], options: PublishOptions) ->
             f"an image on a {kind}: base cannot be published", hint="use a base in a registry or an OCI layout"
         )
     built = build_images(workspace.lock, workspace.plans())
-    if options.evidence:
-        check_sbom()
     verdicts = read_verdicts(options.verdicts, built)
     _judge(verdicts, options)
     for each in verdicts:

@@ -22,7 +22,7 @@ print(json.dumps([code, sorted({name.partition(".")[0] for name in sys.modules})
 """
 # Everything that takes more than a few milliseconds to import. click is what `--help` itself needs.
 HEAVY = {
-    "cyclonedx", "docker", "git", "inspect_ai", "jinja2", "libcst", "numba", "numpy", "openai", "packaging", "pydantic",
+    "docker", "git", "inspect_ai", "jinja2", "libcst", "numba", "numpy", "openai", "packaging", "pydantic",
     "requests", "rich", "safetensors", "scipy", "securesystemslib", "sigstore", "ssl", "torch", "unidiff", "urllib3", "yaml",
 }  # fmt: skip
 MODELS = {"pydantic", "yaml"}
