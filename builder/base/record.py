@@ -7,8 +7,10 @@ path, `sha256=` and unpadded urlsafe base64, size. A path may hold any character
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from itertools import repeat
+from typing import NamedTuple
 
 from builder.util.errors import InputError
 
@@ -16,8 +18,7 @@ _FIELD_LIMIT = 8 << 20
 """Characters of a field: as many as the largest RECORD that is read."""
 
 
-@dataclass(frozen=True)
-class RecordRow:
+class RecordRow(NamedTuple):
     """A row: the fields, and the text that they were written as, with its line ending."""
 
     path: str
@@ -26,30 +27,25 @@ class RecordRow:
     text: str
 
 
+@lru_cache(maxsize=4)
 def read_record(data: bytes, what: str) -> tuple[RecordRow, ...]:
-    """The rows of a RECORD; `what` names it in errors. Raises `InputError` with the line of what cannot be read."""
+    """The rows of a RECORD; `what` names it in errors. Raises `InputError` with the line of what cannot be read.
+
+    A stack asks for the list of files, the layer for the rows that change: the last few are kept.
+    """
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise InputError(f"{what} is not UTF-8 text: {error.reason} at byte {error.start}") from error
-    taken: list[str] = []
-
-    def lines() -> Iterator[str]:
-        # Only LF ends a line: str.splitlines knows eight more, which a path may hold.
-        for line in _split(text):
-            taken.append(line)
-            yield line
-
-    rows: list[RecordRow] = []
+    lines = _split(text)
     before = csv.field_size_limit(_FIELD_LIMIT)
+    taken: list[str] = []
+    quoted = '"' in text
+    reader = csv.reader(_noting(lines, taken) if quoted else lines)
     try:
-        reader = csv.reader(lines())
-        for fields in reader:
-            written = "".join(taken)
-            taken.clear()
-            if fields:
-                path, digest, size, *_ = [*fields, "", "", ""]
-                rows.append(RecordRow(path, digest, size, written))
+        # Only a quoted field can have a line ending in it: without quotes, a row is a line.
+        written = (_emptied(taken) for _ in repeat(None)) if quoted else lines
+        return tuple(_row(fields, line) for fields, line in zip(reader, written) if fields)  # noqa: B905
     except csv.Error as error:
         raise InputError(
             f"{what}, line {reader.line_num}: {error}",
@@ -57,12 +53,26 @@ def read_record(data: bytes, what: str) -> tuple[RecordRow, ...]:
         ) from error
     finally:
         csv.field_size_limit(before)
-    return tuple(rows)
 
 
-def _split(text: str) -> Iterator[str]:
-    start = 0
-    while start < len(text):
-        end = text.find("\n", start) + 1 or len(text)
-        yield text[start:end]
-        start = end
+def _row(fields: list[str], line: str) -> RecordRow:
+    path, digest, size, *_ = fields if len(fields) > 2 else [*fields, "", ""]
+    return RecordRow(path, digest, size, line)
+
+
+def _noting(lines: Iterable[str], taken: list[str]) -> Iterator[str]:
+    for line in lines:
+        taken.append(line)
+        yield line
+
+
+def _emptied(taken: list[str]) -> str:
+    text = "".join(taken)
+    taken.clear()
+    return text
+
+
+def _split(text: str) -> list[str]:
+    """The lines with their endings. Only LF ends one: str.splitlines knows eight more, which a path may hold."""
+    *whole, last = text.split("\n")
+    return [f"{line}\n" for line in whole] + ([last] if last else [])
