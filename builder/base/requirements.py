@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-
-from packaging.requirements import InvalidRequirement, Requirement
-from packaging.version import InvalidVersion, Version
+from typing import TYPE_CHECKING
 
 from builder.base.installed import InstalledDistribution, normal
 from builder.documents.reference import Platform
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
 
 _MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 _MOST_ROUNDS = 20
@@ -125,6 +126,8 @@ def _requirements(
 
 def _parsed(text: str) -> Requirement | None:
     """A requirement; None for a line that is none, which no installer follows either."""
+    from packaging.requirements import InvalidRequirement, Requirement
+
     try:
         return Requirement(text)
     except InvalidRequirement:
@@ -138,6 +141,8 @@ def _applies(requirement: Requirement, extras: set[str], environment: Mapping[st
 
 
 def _judge(asked: _Asked, distributions: Mapping[str, InstalledDistribution]) -> Unmet | None:
+    from packaging.version import InvalidVersion, Version
+
     requirement = asked.requirement
     found = distributions.get(normal(requirement.name))
     if found is not None:

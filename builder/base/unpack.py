@@ -18,15 +18,7 @@ import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
-
-from installer import install
-from installer.destinations import WheelDestination
-from installer.exceptions import InstallerError
-from installer.records import Hash, RecordEntry
-from installer.sources import WheelFile
-from packaging.tags import Tag
-from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from builder.util.errors import InputError
 from builder.util.files import sha256
@@ -34,7 +26,10 @@ from builder.util.files import sha256
 if TYPE_CHECKING:
     import os
 
+    from installer.destinations import WheelDestination
+    from installer.records import RecordEntry
     from installer.utils import Scheme
+    from packaging.tags import Tag
 
 _MOST_FILES = 60_000
 _MOST_BYTES = 8 << 30
@@ -114,6 +109,11 @@ def unpack_wheel(path: Path, filename: str, root: str) -> Unpacked:
 
     Raises `InputError` for what is not a sound wheel, and for a wheel that has what a layer must not bring.
     """
+    from installer import install
+    from installer.exceptions import InstallerError
+    from installer.sources import WheelFile
+    from packaging.utils import InvalidWheelFilename, parse_wheel_filename
+
     try:
         _, _, _, tags = parse_wheel_filename(filename)
     except InvalidWheelFilename as error:
@@ -129,7 +129,7 @@ def unpack_wheel(path: Path, filename: str, root: str) -> Unpacked:
             destination = _Destination(Schemes.of(root), source.distribution, filename)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                install(source, destination, {"INSTALLER": b"overlay-image-builder\n"})
+                install(source, cast("WheelDestination", destination), {"INSTALLER": b"overlay-image-builder\n"})
             dist_info = source.dist_info_dir
     except (
         InstallerError,
@@ -183,8 +183,8 @@ def _check_members(archive: zipfile.ZipFile, filename: str) -> None:
             )
 
 
-class _Destination(WheelDestination):
-    """Collects the files instead of writing them."""
+class _Destination:
+    """Collects the files instead of writing them: an `installer.destinations.WheelDestination`, which few commands need."""
 
     def __init__(self, schemes: Schemes, distribution: str, filename: str) -> None:
         self.files: dict[str, tuple[bytes, int]] = {}
@@ -245,6 +245,8 @@ class _Destination(WheelDestination):
             raise InputError(
                 f"{self._filename} has {below}, which runs whenever Python starts", hint="leave this wheel out"
             )
+        from installer.records import Hash, RecordEntry
+
         if full in self.files:
             raise InputError(f"{self._filename} has /{full} twice", hint="do not use this wheel")
         self.files[full] = (data, mode)
@@ -263,11 +265,12 @@ def _identity(files: Mapping[str, tuple[bytes, int]], info: str, filename: str) 
     """Name and version by METADATA, which must be those of the file's name."""
     from email.parser import BytesHeaderParser
 
+    from packaging.utils import canonicalize_name, parse_wheel_filename
+    from packaging.version import InvalidVersion, Version
+
     headers = BytesHeaderParser().parsebytes(files.get(f"{info}/METADATA", (b"", 0))[0])
     name, version = str(headers.get("Name") or "").strip(), str(headers.get("Version") or "").strip()
     wanted_name, wanted_version, *_ = parse_wheel_filename(filename)
-    from packaging.version import InvalidVersion, Version
-
     try:
         same = canonicalize_name(name) == wanted_name and Version(version) == wanted_version
     except InvalidVersion:

@@ -17,8 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
-from packaging.version import InvalidVersion, Version
-
 from builder.base.model import BaseFile, BaseImage, Distribution, EntryKind, PackageTree
 from builder.base.together import together
 from builder.base.wheel_archive import (
@@ -43,6 +41,7 @@ from builder.util.files import ContentCache, cache_dir, file_sha256, sha256, wri
 from builder.util.redact import without_secrets
 
 if TYPE_CHECKING:
+    from packaging.version import Version
     from pypi_simple import ProjectPage
 
 # Where the official vLLM image has its packages, and its Python (read from that image's config and history).
@@ -204,6 +203,8 @@ def choose_wheel(name: str, version: str, platform: Platform) -> WheelLink:
 
 
 def _version(text: str) -> Version | None:
+    from packaging.version import InvalidVersion, Version
+
     try:
         return Version(text)
     except InvalidVersion:

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-
-from packaging.tags import Tag, compatible_tags, cpython_tags
-from packaging.utils import InvalidWheelFilename, parse_wheel_filename
-from packaging.version import InvalidVersion, Version
+from typing import TYPE_CHECKING
 
 from builder.base.installed import Libc
 from builder.base.wheel import local_link, project_page
@@ -18,6 +15,10 @@ from builder.util.errors import InputError, MismatchError
 from builder.util.files import cache_dir, file_sha256
 from builder.util.redact import without_secrets
 
+if TYPE_CHECKING:
+    from packaging.tags import Tag
+    from packaging.version import Version
+
 _MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 _OLD = {5: "manylinux1", 12: "manylinux2010", 17: "manylinux2014"}
 _NEWEST_GLIBC = 60
@@ -26,6 +27,8 @@ _OLDEST_GLIBC = 5
 
 def supported_tags(python: str, platform: Platform, libc: Libc) -> list[Tag]:
     """The tags that fit, the best first. Where nothing tells the C library's version, every one counts as fitting."""
+    from packaging.tags import compatible_tags, cpython_tags
+
     major, minor = (int(part) for part in python.split("."))
     platforms = list(_platforms(_MACHINES.get(platform.architecture, platform.architecture), libc))
     return [
@@ -76,6 +79,9 @@ def find_installable(
         raise InputError(
             f"--offline: {what} has to be asked for at the package index", hint="run once with the network"
         )
+    from packaging.utils import InvalidWheelFilename, parse_wheel_filename
+    from packaging.version import InvalidVersion, Version
+
     order = {tag: place for place, tag in enumerate(supported_tags(python, platform, libc))}
     versions: list[Version] = []
     fitting: list[tuple[int, tuple[int, str] | tuple[()], WheelLink]] = []

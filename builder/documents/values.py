@@ -37,7 +37,7 @@ Licenses = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9 .()+:-]*$", ma
 class Frozen(BaseModel):
     """A value that refuses unknown keys and does not change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=False, defer_build=True)
 
 
 class Envelope(Frozen):
