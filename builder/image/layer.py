@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import io
 import tarfile
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import PurePosixPath
 
 from builder.image.deflate import gzip
 from builder.image.rootfs import Entry, Rootfs
+from builder.util.aside import aside
 from builder.util.files import sha256
 
 WHITEOUT = ".wh."
@@ -29,12 +31,18 @@ class Layer:
     """A layer: its tar, and the bytes that a registry has."""
 
     tar: bytes = field(repr=False)
-    packed: bool = False
+    packing: Callable[[], bytes] | None = field(default=None, repr=False)
+    """Gives the tar as gzip; None where it is stored as it is."""
+
+    @property
+    def packed(self) -> bool:
+        """Whether the blob is gzip."""
+        return self.packing is not None
 
     @cached_property
     def data(self) -> bytes:
         """The blob: gzip, or the tar itself."""
-        return gzip(self.tar) if self.packed else self.tar
+        return self.packing() if self.packing is not None else self.tar
 
     @cached_property
     def diff_id(self) -> str:
@@ -52,10 +60,11 @@ class Layer:
         return len(self.data)
 
 
-def make_layer(rootfs: Rootfs, *, epoch: int, pack: bool = False) -> Layer:
+def make_layer(rootfs: Rootfs, *, epoch: int, pack: bool = False, ahead: bool = False) -> Layer:
     """The layer of `rootfs`. All entries get the time `epoch` (seconds since 1970) and belong to root.
 
-    With `pack` it is stored as gzip, unless its tar is larger than `LARGEST_PACKED`.
+    With `pack` it is stored as gzip, unless its tar is larger than `LARGEST_PACKED`; with `ahead` that begins at once, on
+    another core, for who has something else to do before it is asked for.
     """
     members = sorted(((_name(entry), entry) for entry in rootfs.entries), key=lambda pair: pair[0].encode())
     buffer = io.BytesIO()
@@ -70,7 +79,10 @@ def make_layer(rootfs: Rootfs, *, epoch: int, pack: bool = False) -> Layer:
             archive.format = tarfile.USTAR_FORMAT if _fits_ustar(info) else tarfile.PAX_FORMAT
             archive.addfile(info, io.BytesIO(entry.data) if entry.kind == "file" else None)
     tar = buffer.getvalue()
-    return Layer(tar, packed=pack and len(tar) <= LARGEST_PACKED)
+    if not pack or len(tar) > LARGEST_PACKED:
+        return Layer(tar)
+    packing = partial(gzip, tar)
+    return Layer(tar, aside(packing) if ahead else packing)
 
 
 def _name(entry: Entry) -> str:

@@ -131,6 +131,11 @@ def _session_type() -> type[requests.Session]:
     return Session
 
 
+def load_http() -> None:
+    """Import what a first request needs, which takes longer than the request."""
+    _session_type()
+
+
 def open_session(parallel: int) -> requests.Session:
     """A session whose connections can be hung up, with up to `parallel` kept open for each host."""
     return _session_type()(parallel)  # type: ignore[call-arg]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from builder.base.oci_layout import LayoutBase
@@ -21,13 +21,15 @@ from builder.pipeline.workspace import Workspace
 from builder.util.errors import InputError
 
 
-def build_images(lock: Lock, plans: Sequence[Plan]) -> Built:
-    """Put layers and bases together. Nothing is read or written."""
+def build_images(lock: Lock, plans: Sequence[Plan], *, meanwhile: Callable[[], object] | None = None) -> Built:
+    """Put layers and bases together. Nothing is read or written. `meanwhile` is run while layers are packed."""
+    pack, ahead = lock.layer == "tar+gzip", meanwhile is not None or len(plans) > 1
+    layers = [make_layer(plan.rootfs, epoch=lock.epoch, pack=pack, ahead=ahead) for plan in plans]
+    if meanwhile is not None:
+        meanwhile()
     images = {
-        str(plan.platform): put_together(
-            lock, plan.base, make_layer(plan.rootfs, epoch=lock.epoch, pack=lock.layer == "tar+gzip"), plan.record
-        )
-        for plan in plans
+        str(plan.platform): put_together(lock, plan.base, layer, plan.record)
+        for plan, layer in zip(plans, layers, strict=True)
     }
     if len(images) == 1:
         return Built(images, next(iter(images.values())).manifest, None, image_tags(lock))

@@ -12,6 +12,7 @@ from builder.base.open import open_locked
 from builder.documents.reference import Reference
 from builder.documents.verdict import read_verdict
 from builder.image.built import Built
+from builder.net.transport import load_http
 from builder.oci.artifact import OUTCOME, Evidence
 from builder.oci.registry.client import Registry
 from builder.pipeline.build import build_images
@@ -86,7 +87,7 @@ def prepare(workspace: Workspace, to: Sequence[str], options: PublishOptions) ->
         raise InputError(
             f"an image on a {kind}: base cannot be published", hint="use a base in a registry or an OCI layout"
         )
-    built = build_images(workspace.lock, workspace.plans())
+    built = build_images(workspace.lock, workspace.plans(), meanwhile=load_http)
     verdicts = read_verdicts(options.verdicts, built)
     _judge(verdicts, options)
     for each in verdicts:
