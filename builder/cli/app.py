@@ -17,13 +17,14 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from builder import __version__
-from builder.cli.console import Console
+from builder.cli.console import Console, OutputError
 from builder.cli.examples import EXAMPLES
 from builder.util.context import Context
 from builder.util.errors import EXIT_BUG, EXIT_INPUT, EXIT_INTERRUPTED, BuilderError, InputError
@@ -164,6 +165,9 @@ def common_options(function: F) -> F:
         except BuilderError as error:
             error.hint = _for_recipe(error.hint, options)
             raise
+        except BrokenPipeError as error:
+            # Click takes it for a reader that went away, and ends silently. The console has dealt with those.
+            raise RuntimeError("a pipe or a connection was closed by its other end") from error
 
     wrapped: Any = called
     # `console` is filled by a hidden option, so that commands stay plain functions with typed arguments.
@@ -288,17 +292,28 @@ def _full(code: int | None) -> list[tuple[str, str]]:
 
 
 def _bug(console: Console, error: Exception) -> int:
-    print(shown("".join(traceback.format_exception(error))), end="", file=console.stderr)
+    console.tell(shown("".join(traceback.format_exception(error))).rstrip("\n"))
     report = _report_bug(error)
     console.say(f"error: this is a bug in builder\n  next  open an issue and paste {report}")
-    console.document(
-        {"error": {"kind": "Bug", "message": shown(repr(error)), "exit_code": EXIT_BUG, "report": str(report)}}
-    )
+    _report(console, {"kind": "Bug", "message": shown(repr(error)), "exit_code": EXIT_BUG, "report": str(report)})
     return EXIT_BUG
+
+
+def _interrupted(console: Console) -> int:
+    console.say("interrupted; nothing is left half done")
+    _report(console, {"kind": "Interrupted", "message": "interrupted", "exit_code": EXIT_INTERRUPTED})
+    return EXIT_INTERRUPTED
+
+
+def _report(console: Console, error: dict[str, Any]) -> None:
+    """Print the document of an error with `--json`. Where it cannot be written, the exit code tells."""
+    with suppress(OutputError):
+        console.document({"error": error})
 
 
 def run(arguments: list[str] | None = None) -> int:
     """Run one command line and return its exit code."""
+    stdout = sys.stdout
     given = sys.argv[1:] if arguments is None else arguments
     # Known before click parses anything, so that a wrong command line ends in a document too.
     console = Console(json_mode="--json" in given[: given.index("--")] if "--" in given else "--json" in given)
@@ -307,20 +322,19 @@ def run(arguments: list[str] | None = None) -> int:
         code = cli.main(args=arguments, prog_name="builder", standalone_mode=False, obj=console)
     except click.exceptions.Exit as done:
         return done.exit_code
-    except click.Abort:
-        console.say("interrupted")
-        return EXIT_INTERRUPTED
+    except (click.Abort, KeyboardInterrupt):
+        return _interrupted(console)
     except click.ClickException as error:
-        error.show(file=console.stderr)
-        console.document({"error": {"kind": "UsageError", "message": error.format_message(), "exit_code": EXIT_INPUT}})
+        with suppress(OSError):
+            error.show(file=console.stderr)
+        _report(console, {"kind": "UsageError", "message": error.format_message(), "exit_code": EXIT_INPUT})
         return EXIT_INPUT
-    except KeyboardInterrupt:
-        console.say("interrupted; nothing is left half done")
-        return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        # The reader of our output went away (`builder ... | head`): end quietly, as other tools do.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except SystemExit:
+        # When the reader of a help text went away (`builder --help | head`), click puts a silent stream in the place of
+        # standard output and ends with 1, which means a bug here.
+        if sys.stdout is not stdout:
+            return 0
+        raise
     except BuilderError as error:
         console.error(error)
         return error.exit_code
@@ -337,8 +351,23 @@ def run(arguments: list[str] | None = None) -> int:
     return code if isinstance(code, int) else 0
 
 
+def _open_streams() -> None:
+    """Give a process whose caller closed standard input, output or error (`>&-`) ones that lead nowhere.
+
+    Without them the next file that is opened gets their number, and a child's output is written into it.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    sys.stdout = sys.stdout or open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+
+
 def main() -> None:
     """Entry point of the console script."""
+    _open_streams()
     # What modules and models are made of is never garbage. Looking through it takes a tenth of a short command's time.
     gc.set_threshold(200_000, 10, 10)
     if sys.getfilesystemencoding() != "utf-8":
