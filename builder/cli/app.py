@@ -5,14 +5,12 @@ Commands are imported only when they are called or asked for help, so that `buil
 
 from __future__ import annotations
 
-import errno
 import functools
 import gc
 import importlib
 import os
 import re
 import shlex
-import shutil
 import sys
 import tempfile
 import traceback
@@ -26,23 +24,10 @@ import click
 from builder import __version__
 from builder.cli.console import Console, OutputError
 from builder.cli.examples import EXAMPLES
+from builder.cli.system_errors import mended_error
 from builder.util.context import Context
-from builder.util.errors import EXIT_BUG, EXIT_INPUT, EXIT_INTERRUPTED, BuilderError, InputError
-from builder.util.files import cache_dir
+from builder.util.errors import EXIT_BUG, EXIT_INPUT, EXIT_INTERRUPTED, BuilderError
 from builder.util.redact import without_secrets
-
-# What the file system refuses and the user can mend; other errors of the system are ours.
-_MENDABLE = {
-    errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG,
-    errno.EIO, errno.EFBIG,
-}  # fmt: skip
-_HINTS = {
-    errno.EIO: "the disk or the network file system failed: see the system's log, and try another place",
-    errno.EFBIG: "the file system, or the limit of `ulimit -f`, takes no file of that size: raise it, or try another place",
-}
-
-_ROOM = 64 << 20
-"""Bytes: a place with less may be the one where a write failed."""
 
 _TOKENS = (
     "GITHUB_TOKEN",
@@ -280,17 +265,6 @@ def _report_bug(error: BaseException) -> Path:
     return Path(name)
 
 
-def _full(code: int | None) -> list[tuple[str, str]]:
-    """Where there is no room, when the system does not say: of the places that are written to, those with the least."""
-    if code not in (errno.ENOSPC, errno.EDQUOT):
-        return []
-    places = {str(Path.cwd()), tempfile.gettempdir(), str(cache_dir())}
-    free = {place: shutil.disk_usage(place).free for place in places}
-    least = sorted(free, key=lambda place: free[place])
-    full = [place for place in least if free[place] < _ROOM] or least[:1]
-    return [("where", f"{place} ({free[place] / (1 << 20):,.0f} MiB free)") for place in full]
-
-
 def _bug(console: Console, error: Exception) -> int:
     console.tell(shown("".join(traceback.format_exception(error))).rstrip("\n"))
     report = _report_bug(error)
@@ -339,11 +313,9 @@ def run(arguments: list[str] | None = None) -> int:
         console.error(error)
         return error.exit_code
     except OSError as error:
-        if error.errno not in _MENDABLE:
+        mended = mended_error(error)
+        if mended is None:
             return _bug(console, error)
-        where = [("where", str(error.filename))] if error.filename else _full(error.errno)
-        hint = _HINTS.get(error.errno, "make room or give rights there, then run it again")
-        mended = InputError(error.strerror or str(error), details=where, hint=hint)
         console.error(mended)
         return mended.exit_code
     except Exception as error:  # noqa: BLE001  the last line of defence
@@ -365,9 +337,18 @@ def _open_streams() -> None:
     sys.stderr = sys.stderr or open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
 
 
+def _have_home() -> None:
+    """Give a user without a home the root folder for one, as Docker does: `docker run --user 12345` has no other."""
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = "/"
+
+
 def main() -> None:
     """Entry point of the console script."""
     _open_streams()
+    _have_home()
     # What modules and models are made of is never garbage. Looking through it takes a tenth of a short command's time.
     gc.set_threshold(200_000, 10, 10)
     if sys.getfilesystemencoding() != "utf-8":
