@@ -121,7 +121,13 @@ class Console:
     def document(self, value: Any) -> None:
         """The command's result as its one JSON document; printed with `--json` only."""
         if self.json_mode:
-            self._write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+            text = json.dumps(value, indent=2, ensure_ascii=False)
+            try:
+                text.encode(getattr(self.stdout, "encoding", None) or "utf-8")
+            except UnicodeEncodeError:
+                # A locale without these characters, or a file name that is not UTF-8.
+                text = json.dumps(value, indent=2)
+            self._write(f"{text}\n")
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str | None = None) -> None:
         """A table on standard output (not with `--json` or `--quiet`). Columns of numbers are set to the right.

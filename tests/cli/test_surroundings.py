@@ -62,3 +62,33 @@ def test_a_user_without_a_home_is_told_to_name_a_cache(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "cannot make the cache folder /.cache/overlay-image-builder: Permission denied" in done.stdout
     assert "set BUILDER_CACHE_DIR to a writable folder" in done.stdout
+
+
+def test_what_is_no_file_in_images_is_no_recipe(tmp_path: Path) -> None:
+    project = make_project(tmp_path, {})
+    images = project / "images"
+    (images / "dangling.yaml").symlink_to("nowhere.yaml")
+    (images / "loop.yaml").symlink_to("loop.yaml")
+    (images / "folder.yaml").mkdir()
+    os.mkfifo(images / "pipe.yaml")
+    (images / "small.yaml").rename(images / "other.yml")
+    listed = builder("list", "--json", cwd=project)
+    assert listed.code == 0, listed.err
+    assert [row["recipe"] for row in listed.document["recipes"]] == ["other"]
+    assert builder("profile", "list", "--recipe", "other", cwd=project).code == 0
+    done = builder("check", "dangling", cwd=project)
+    assert done.code == 2
+    assert "recipes here: other\n" in done.err
+
+
+def test_an_encoding_that_lacks_characters_ends_no_command(tmp_path: Path) -> None:
+    project = make_project(tmp_path / "größe", {})
+    ascii_only = {"PYTHONIOENCODING": "ascii", "LC_ALL": "C.UTF-8"}
+    listed = builder("list", cwd=project, env=ascii_only)
+    assert listed.code == 0, listed.err
+    assert listed.out.isascii()
+    for name in ("fehlt-ü", "fehlt-\udcff"):
+        done = builder("check", name, "--json", cwd=project, env=ascii_only)
+        assert done.code == 2
+        assert done.document["error"]["message"] == f"there is no recipe {name!r}"
+        assert builder("check", name, "--json", cwd=project).document["error"]["exit_code"] == 2
