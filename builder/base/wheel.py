@@ -226,7 +226,7 @@ def _offer(wanted: str, known: Collection[str]) -> str:
 def project_page(name: str) -> ProjectPage:
     """What the package index has of a project. Raises `InputError` when it has none, `UnreachableError` without a response."""
     import requests
-    from pypi_simple import PYPI_SIMPLE_ENDPOINT, NoSuchProjectError, PyPISimple
+    from pypi_simple import PYPI_SIMPLE_ENDPOINT, NoSuchProjectError, PyPISimple, UnsupportedRepoVersionError
 
     configured = index_endpoint() or PYPI_SIMPLE_ENDPOINT
     # Links on a page are relative to its address: a password in that would be in the cache, the lock and messages.
@@ -242,13 +242,22 @@ def project_page(name: str) -> ProjectPage:
             page = client.get_project_page(name, timeout=TIMEOUT)
     except NoSuchProjectError as error:
         raise InputError(f"the package index has no project {name!r}", hint="check the name in the recipe") from error
+    except requests.HTTPError as error:
+        raise _no_page(endpoint, f"the package index responds {error.response.status_code}") from error
     except requests.RequestException as error:
-        raise UnreachableError(
-            f"the package index does not respond: {type(error).__name__}",
-            details=[("index", host_of(endpoint))],
-            hint="check the network, or PIP_INDEX_URL; with everything in the cache, --offline works without it",
-        ) from error
+        raise _no_page(endpoint, f"the package index does not respond: {type(error).__name__}") from error
+    except (ValueError, UnsupportedRepoVersionError) as error:
+        problem = "what responds as the package index is not one: its page is neither HTML nor JSON of PEP 691"
+        raise _no_page(endpoint, problem) from error
     return page
+
+
+def _no_page(endpoint: str, problem: str) -> UnreachableError:
+    return UnreachableError(
+        problem,
+        details=[("index", host_of(endpoint))],
+        hint="check the network, or PIP_INDEX_URL; with everything in the cache, --offline works without it",
+    )
 
 
 def check_wheel(link: WheelLink, *, context: Context) -> WheelIndex:

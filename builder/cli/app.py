@@ -5,43 +5,30 @@ Commands are imported only when they are called or asked for help, so that `buil
 
 from __future__ import annotations
 
-import errno
 import functools
 import gc
 import importlib
+import io
 import os
 import re
 import shlex
-import shutil
 import sys
 import tempfile
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from builder import __version__
-from builder.cli.console import Console
+from builder.cli.console import Console, OutputError
 from builder.cli.examples import EXAMPLES
+from builder.cli.system_errors import mended_error
 from builder.util.context import Context
-from builder.util.errors import EXIT_BUG, EXIT_INPUT, EXIT_INTERRUPTED, BuilderError, InputError
-from builder.util.files import cache_dir
+from builder.util.errors import EXIT_BUG, EXIT_INPUT, EXIT_INTERRUPTED, BuilderError
 from builder.util.redact import without_secrets
-
-# What the file system refuses and the user can mend; other errors of the system are ours.
-_MENDABLE = {
-    errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG,
-    errno.EIO, errno.EFBIG,
-}  # fmt: skip
-_HINTS = {
-    errno.EIO: "the disk or the network file system failed: see the system's log, and try another place",
-    errno.EFBIG: "the file system, or the limit of `ulimit -f`, takes no file of that size: raise it, or try another place",
-}
-
-_ROOM = 64 << 20
-"""Bytes: a place with less may be the one where a write failed."""
 
 _TOKENS = (
     "GITHUB_TOKEN",
@@ -164,6 +151,9 @@ def common_options(function: F) -> F:
         except BuilderError as error:
             error.hint = _for_recipe(error.hint, options)
             raise
+        except BrokenPipeError as error:
+            # Click takes it for a reader that went away, and ends silently. The console has dealt with those.
+            raise RuntimeError("a pipe or a connection was closed by its other end") from error
 
     wrapped: Any = called
     # `console` is filled by a hidden option, so that commands stay plain functions with typed arguments.
@@ -276,29 +266,29 @@ def _report_bug(error: BaseException) -> Path:
     return Path(name)
 
 
-def _full(code: int | None) -> list[tuple[str, str]]:
-    """Where there is no room, when the system does not say: of the places that are written to, those with the least."""
-    if code not in (errno.ENOSPC, errno.EDQUOT):
-        return []
-    places = {str(Path.cwd()), tempfile.gettempdir(), str(cache_dir())}
-    free = {place: shutil.disk_usage(place).free for place in places}
-    least = sorted(free, key=lambda place: free[place])
-    full = [place for place in least if free[place] < _ROOM] or least[:1]
-    return [("where", f"{place} ({free[place] / (1 << 20):,.0f} MiB free)") for place in full]
-
-
 def _bug(console: Console, error: Exception) -> int:
-    print(shown("".join(traceback.format_exception(error))), end="", file=console.stderr)
+    console.tell(shown("".join(traceback.format_exception(error))).rstrip("\n"))
     report = _report_bug(error)
     console.say(f"error: this is a bug in builder\n  next  open an issue and paste {report}")
-    console.document(
-        {"error": {"kind": "Bug", "message": shown(repr(error)), "exit_code": EXIT_BUG, "report": str(report)}}
-    )
+    _report(console, {"kind": "Bug", "message": shown(repr(error)), "exit_code": EXIT_BUG, "report": str(report)})
     return EXIT_BUG
+
+
+def _interrupted(console: Console) -> int:
+    console.say("interrupted; nothing is left half done")
+    _report(console, {"kind": "Interrupted", "message": "interrupted", "exit_code": EXIT_INTERRUPTED})
+    return EXIT_INTERRUPTED
+
+
+def _report(console: Console, error: dict[str, Any]) -> None:
+    """Print the document of an error with `--json`. Where it cannot be written, the exit code tells."""
+    with suppress(OutputError):
+        console.document({"error": error})
 
 
 def run(arguments: list[str] | None = None) -> int:
     """Run one command line and return its exit code."""
+    stdout = sys.stdout
     given = sys.argv[1:] if arguments is None else arguments
     # Known before click parses anything, so that a wrong command line ends in a document too.
     console = Console(json_mode="--json" in given[: given.index("--")] if "--" in given else "--json" in given)
@@ -307,29 +297,26 @@ def run(arguments: list[str] | None = None) -> int:
         code = cli.main(args=arguments, prog_name="builder", standalone_mode=False, obj=console)
     except click.exceptions.Exit as done:
         return done.exit_code
-    except click.Abort:
-        console.say("interrupted")
-        return EXIT_INTERRUPTED
+    except (click.Abort, KeyboardInterrupt):
+        return _interrupted(console)
     except click.ClickException as error:
-        error.show(file=console.stderr)
-        console.document({"error": {"kind": "UsageError", "message": error.format_message(), "exit_code": EXIT_INPUT}})
+        with suppress(OSError):
+            error.show(file=console.stderr)
+        _report(console, {"kind": "UsageError", "message": error.format_message(), "exit_code": EXIT_INPUT})
         return EXIT_INPUT
-    except KeyboardInterrupt:
-        console.say("interrupted; nothing is left half done")
-        return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        # The reader of our output went away (`builder ... | head`): end quietly, as other tools do.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except SystemExit:
+        # When the reader of a help text went away (`builder --help | head`), click puts a silent stream in the place of
+        # standard output and ends with 1, which means a bug here.
+        if sys.stdout is not stdout:
+            return 0
+        raise
     except BuilderError as error:
         console.error(error)
         return error.exit_code
     except OSError as error:
-        if error.errno not in _MENDABLE:
+        mended = mended_error(error)
+        if mended is None:
             return _bug(console, error)
-        where = [("where", str(error.filename))] if error.filename else _full(error.errno)
-        hint = _HINTS.get(error.errno, "make room or give rights there, then run it again")
-        mended = InputError(error.strerror or str(error), details=where, hint=hint)
         console.error(mended)
         return mended.exit_code
     except Exception as error:  # noqa: BLE001  the last line of defence
@@ -337,8 +324,35 @@ def run(arguments: list[str] | None = None) -> int:
     return code if isinstance(code, int) else 0
 
 
+def _open_streams() -> None:
+    """Give a process whose caller closed standard input, output or error (`>&-`) ones that lead nowhere.
+
+    Without them the next file that is opened gets their number, and a child's output is written into it.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    sys.stdout = sys.stdout or open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        # As on standard error: a character that the encoding lacks is printed as its escape, and ends no command.
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _have_home() -> None:
+    """Give a user without a home the root folder for one, as Docker does: `docker run --user 12345` has no other."""
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = "/"
+
+
 def main() -> None:
     """Entry point of the console script."""
+    _open_streams()
+    _have_home()
     # What modules and models are made of is never garbage. Looking through it takes a tenth of a short command's time.
     gc.set_threshold(200_000, 10, 10)
     if sys.getfilesystemencoding() != "utf-8":

@@ -6,16 +6,18 @@ Rich is imported only when something is drawn, so that `builder --help` stays fa
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from io import StringIO
 from typing import IO, Any
 
 from builder.cli.progress import bar, stage
 from builder.util.context import Progress, SilentProgress
-from builder.util.errors import BuilderError
+from builder.util.errors import BuilderError, InputError
 
 _WIDE = 200
 _COLUMN_GAP = 3
@@ -35,6 +37,18 @@ def _widths(least: Sequence[int], wanted: Sequence[int], room: int) -> list[int]
     return widths
 
 
+class OutputError(InputError):
+    """Standard output takes no more: its disk is full, for example."""
+
+
+def _discard(stream: IO[str]) -> None:
+    """Send what is still in the stream's buffer, and what comes, nowhere: the interpreter would report it again at its end."""
+    with suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+
+
 @dataclass
 class Console:
     """Messages, tables and progress of one command run.
@@ -52,21 +66,45 @@ class Console:
     def say(self, text: str) -> None:
         """A message about what is going on, on standard error, unless `--quiet`."""
         if self.verbosity >= 0:
+            self.tell(text)
+
+    def tell(self, text: str) -> None:
+        """A line on standard error, whatever the verbosity. Where nobody can read it, the command goes on without."""
+        try:
             print(text, file=self.stderr, flush=True)
+        except OSError:
+            _discard(self.stderr)
+
+    def _write(self, text: str) -> None:
+        """Write to standard output. When its reader has gone away (`builder ... | head`), the command goes on to its end.
+
+        So its exit code is its own, and nothing is left half done. Raises `OutputError` when the text cannot be written.
+        """
+        try:
+            self.stdout.write(text)
+            self.stdout.flush()
+        except BrokenPipeError:
+            _discard(self.stdout)
+        except OSError as error:
+            _discard(self.stdout)
+            raise OutputError(
+                f"cannot write to standard output: {error.strerror}",
+                hint="make room where it goes to, then run it again",
+            ) from error
 
     def detail(self, text: str) -> None:
         """A message only for `--verbose`."""
         if self.verbosity >= 1:
-            print(text, file=self.stderr, flush=True)
+            self.tell(text)
 
     def warn(self, text: str) -> None:
         """A warning, on standard error, also with `--quiet`."""
-        print(f"warning: {text}", file=self.stderr, flush=True)
+        self.tell(f"warning: {text}")
 
     def fail(self, text: str) -> None:
         """An error among a command's results: a line of them, and with `--quiet` alone on standard error."""
         if self.verbosity < 0:
-            print(f"error: {text}", file=self.stderr, flush=True)
+            self.tell(f"error: {text}")
         else:
             self.out(f"error: {text}")
 
@@ -78,14 +116,18 @@ class Console:
     def data(self, text: str) -> None:
         """What the command was called for, such as a schema: printed with `--quiet` too, and not with `--json`."""
         if not self.json_mode:
-            print(text, file=self.stdout, flush=True)
+            self._write(f"{text}\n")
 
     def document(self, value: Any) -> None:
         """The command's result as its one JSON document; printed with `--json` only."""
         if self.json_mode:
-            json.dump(value, self.stdout, indent=2, ensure_ascii=False)
-            self.stdout.write("\n")
-            self.stdout.flush()
+            text = json.dumps(value, indent=2, ensure_ascii=False)
+            try:
+                text.encode(getattr(self.stdout, "encoding", None) or "utf-8")
+            except UnicodeEncodeError:
+                # A locale without these characters, or a file name that is not UTF-8.
+                text = json.dumps(value, indent=2)
+            self._write(f"{text}\n")
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str | None = None) -> None:
         """A table on standard output (not with `--json` or `--quiet`). Columns of numbers are set to the right.
@@ -116,9 +158,12 @@ class Console:
         for row in rows:
             table.add_row(*(Text(cell) for cell in row))
         if title is not None:
-            print(title, file=self.stdout)
+            self._write(f"{title}\n")
         width = max(room, sum(widths) + _COLUMN_GAP * len(columns))
-        RichConsole(file=self.stdout, width=width, highlight=False).print(table)
+        # Rich ends the process itself when the reader went away: it draws, and does not write.
+        drawn = StringIO()
+        RichConsole(file=drawn, force_terminal=self.stdout.isatty(), width=width, highlight=False).print(table)
+        self._write(drawn.getvalue())
 
     def error(self, error: BuilderError) -> None:
         """Print an error with its details and hint, and with `--json` the error document."""
@@ -133,8 +178,10 @@ class Console:
             first, *rest = error.hint.splitlines()
             lines.append(f"  {'next':<{width}}  {first}")
             lines += [f"  {'':<{width}}  {line}" for line in rest]
-        print("\n".join(lines), file=self.stderr, flush=True)
-        self.document(error.as_json())
+        self.tell("\n".join(lines))
+        # The error that is reported decides the exit code, also where its document cannot be written.
+        with suppress(OutputError):
+            self.document(error.as_json())
 
     @contextmanager
     def progress(self, label: str, *, total: int | None = None, unit: str = "bytes") -> Iterator[Progress]:

@@ -186,7 +186,7 @@ def _expect(response: Response, url: str, context: Context) -> None:
 
 def _hint(status: int) -> str:
     return {
-        401: "GITHUB_TOKEN is not valid",
+        401: "GITHUB_TOKEN is not valid" if github_token() else "set GITHUB_TOKEN: a login is needed",
         403: "set GITHUB_TOKEN, or wait until the rate limit is over",
         404: "check the number; a private repository needs GITHUB_TOKEN",
         406: "the diff is too large for GitHub's API; git is asked instead",

@@ -66,10 +66,15 @@ def project_folder(cwd: Path | None = None) -> Path:
     return here
 
 
+def recipe_files(folder: Path) -> list[Path]:
+    """The files of the recipes in `folder/images`, by name: no locks, no folders, no links that lead nowhere."""
+    found = (path for suffix in ("*.yaml", "*.yml") for path in (folder / "images").glob(suffix))
+    return sorted(path for path in found if not path.stem.endswith(".lock") and path.is_file())
+
+
 def recipe_names(folder: Path) -> list[str]:
     """The names of the recipes in `folder/images`."""
-    found = (path for suffix in ("*.yaml", "*.yml") for path in (folder / "images").glob(suffix))
-    return sorted(path.stem for path in found if not path.stem.endswith(".lock"))
+    return [path.stem for path in recipe_files(folder)]
 
 
 def find_project(recipe: str, *, cwd: Path | None = None) -> Project:
@@ -89,7 +94,8 @@ def find_project(recipe: str, *, cwd: Path | None = None) -> Project:
         )
     named = recipe.endswith((".yaml", ".yml"))
     candidates = [here / recipe] if named else [folder / "images" / f"{recipe}.yaml", here / recipe]
-    for candidate in candidates:
+    other_suffix = [] if named else [folder / "images" / f"{recipe}.yml"]
+    for candidate in candidates + other_suffix:
         if candidate.is_file():
             path = candidate.resolve()
             root = path.parent.parent if path.parent.name == "images" else path.parent

@@ -366,7 +366,7 @@ def test_a_token_that_no_header_can_have_is_wrong_input(hub: GitHub, tmp_path: P
 @pytest.mark.parametrize(
     ("fault", "hint"),
     [
-        (Fault(401, b"{}"), "GITHUB_TOKEN is not valid"),
+        (Fault(401, b"{}"), "set GITHUB_TOKEN: a login is needed"),
         (Fault(403, b"{}", {"X-RateLimit-Remaining": "0", "Retry-After": "3600"}), "until the rate limit is over"),
         (Fault(429, b"{}", {"Retry-After": "0"}), "set GITHUB_TOKEN, or wait a few minutes"),
     ],
@@ -380,6 +380,13 @@ def test_what_the_api_says_of_token_and_limits_is_the_hint(
     for done in (place.lock("--update"), place.run("drift", "small")):
         assert done.code == 5
         assert hint in done.err
+
+
+def test_a_token_that_the_api_refuses_is_named(hub: GitHub, tmp_path: Path) -> None:
+    hub.faults = {"/repos/": [Fault(401, b"{}")], ".git/": [Fault(401)]}
+    done = Place(hub, tmp_path).lock(GITHUB_TOKEN=TOKEN)
+    assert done.code == 5
+    assert "GITHUB_TOKEN is not valid" in done.err
 
 
 def test_a_branch_is_quoted_in_the_apis_routes(hub: GitHub, tmp_path: Path) -> None:

@@ -70,9 +70,9 @@ def _recipes(folder: Path, named: str | None) -> tuple[list[Recipe], list[Findin
     """The recipes to look at, and a finding for each that cannot be read."""
     from builder.documents.recipe import load_recipe
     from builder.pipeline.doctor.model import Finding
-    from builder.util.project import find_project, recipe_names
+    from builder.util.project import find_project, recipe_files
 
-    names = [named] if named is not None else [str(folder / "images" / f"{name}.yaml") for name in recipe_names(folder)]
+    names = [named] if named is not None else [str(path) for path in recipe_files(folder)]
     recipes, findings = [], []
     for name in names:
         try:

@@ -23,10 +23,9 @@ _SHORT = 19
 @common_options
 def command(console: Console) -> None:
     """List the recipes of this folder: base, overlays, whether the lock is up to date, and the last image in dist/."""
-    from builder.util.project import find_project, project_folder, recipe_names
+    from builder.util.project import find_project, project_folder, recipe_files
 
-    folder = project_folder()
-    found = [_row(find_project(str(folder / "images" / f"{name}.yaml"))) for name in recipe_names(folder)]
+    found = [_row(find_project(str(path))) for path in recipe_files(project_folder())]
     if found:
         columns = ("recipe", "base", "overlays", "lock", "image")
         console.table(columns, [[str(row[column]) for column in columns] for row in found])
