@@ -70,7 +70,7 @@ def find_failures(
     failures: list[HunkFailure] = []
     for change in selection.changes:
         source = tree.get(change.old_path) if change.old_path is not None else None
-        places = resolve(change, source.text if source else Text(()), base, steps, headings)
+        places = resolve(selection, change, source.text if source else Text(()), base, steps, headings)
         found = _change_failures(change, tree, places, base, steps, later)
         if found:
             failures += found
