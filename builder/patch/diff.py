@@ -9,27 +9,22 @@ unified format".
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from operator import is_
 
 from builder.patch.model import Diff, FileChange, Hunk
 from builder.patch.parser import DiffError, Parser
 from builder.patch.paths import quote
+from builder.patch.unlike import check_text, no_diff
 from builder.util.files import sha256
 
 __all__ = ["DiffError", "canonical", "parse", "patch_input"]
 
 # git's name for the content of an empty file: the SHA-1 of `blob 0` and a zero byte.
 _EMPTY_BLOB = b"e69de29bb2d1d6434b8b29ae775ad8c2e48c5391"
-# What the first bytes of other files are, and what makes text of them.
-_PACKED = {
-    b"\x1f\x8b": ("compressed with gzip", "gunzip"),
-    b"BZh": ("compressed with bzip2", "bunzip2"),
-    b"\xfd7zXZ\x00": ("compressed with xz", "unxz"),
-    b"\x28\xb5\x2f\xfd": ("compressed with zstd", "unzstd"),
-    b"PK\x03\x04": ("a zip archive", "unzip"),
-}
-_UTF16 = {b"\xff\xfe": "UTF-16LE", b"\xfe\xff": "UTF-16BE"}
+# It would hide the line, of the first file or of one that was put behind another.
+_BYTE_ORDER_MARK = re.compile(rb"(?:\A|(?<=\n))\xef\xbb\xbf")
 
 
 def parse(data: bytes, where: str, *, strip: int = 1, under: str = "", fetched: bool = False) -> Diff:
@@ -45,36 +40,14 @@ def parse(data: bytes, where: str, *, strip: int = 1, under: str = "", fetched: 
             if fetched
             else "put a unified diff there, or take the overlay out of the recipe",
         )
-    _check_text(data, where)
-    # A byte order mark would hide the first line.
-    changes = tuple(Parser(data.removeprefix(b"\xef\xbb\xbf"), where, strip, under, fetched=fetched).changes())
+    check_text(data, where, fetched=fetched)
+    if b"\xef\xbb\xbf" in data:
+        data = _BYTE_ORDER_MARK.sub(b"", data)
+    changes = tuple(Parser(data, where, strip, under, fetched=fetched).changes())
     if not changes:
-        page = data.lstrip()[:200].lower()
-        if page.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
-            raise DiffError(
-                f"{where} is an HTML page, not a diff",
-                hint="the server's response was a page; fetch it again"
-                if fetched
-                else "save the diff itself, not its page",
-            )
-        raise DiffError(f"{where} has no diff in it", hint="a unified diff has lines `--- a/FILE` and `+++ b/FILE`")
+        raise no_diff(data, where, fetched=fetched)
     rendered = canonical(changes)
     return Diff(changes, rendered, sha256(rendered))
-
-
-def _check_text(data: bytes, where: str) -> None:
-    """Raise `DiffError`, naming what it is, for a file that is not text in an encoding that keeps ASCII."""
-    for start, (what, tool) in _PACKED.items():
-        if data.startswith(start):
-            raise DiffError(f"{where} is {what}, not a diff", hint=f"unpack it with `{tool}`, and name the diff inside")
-    name = _UTF16.get(data[:2])
-    if name is None and len(data) > 3 and (start := data[:400]).count(0) * 3 > len(start):
-        name = "UTF-16LE" if start[1::2].count(0) > start[::2].count(0) else "UTF-16BE"
-    if name is not None:
-        raise DiffError(
-            f"{where} is {name} text, as PowerShell's `>` writes it",
-            hint=f"convert it: iconv -f {'UTF-16' if data[:2] in _UTF16 else name} -t UTF-8 FILE",
-        )
 
 
 def canonical(changes: Iterable[FileChange]) -> bytes:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 from operator import itemgetter
 
+from builder.patch.inorder import in_order, overlap
 from builder.patch.model import Hunk
 from builder.util.errors import InputError
 
@@ -13,6 +15,13 @@ _HUNK = re.compile(rb"@@ -(\d{1,9})(?:,(\d{1,9}))? \+(\d{1,9})(?:,(\d{1,9}))? @@
 # Markers that do not belong to a hunk's lines; of these, an empty line and a mark for a missing newline can.
 _OTHER = re.compile(rb"[^ +-]")
 _UNCLEAR = (b"\\", b"\0")
+# What editors, mailers and pages put before each line of a text.
+_BEFORE = re.compile(rb"([ \t>|*#:]+)--- \S")
+_INDENTED = re.compile(rb"[ \t]+diff --git ")
+# How many lines of context diffs end with.
+_LOST = 3
+# A line of a diffstat, behind a mail's `---`.
+_STAT = re.compile(rb" .* \| +(?:\d+|Bin)\b.*")
 _FIRST = itemgetter(0)
 
 # How many old and new lines a line of a hunk is, by its marker.
@@ -64,6 +73,14 @@ class Lines:
         """Whether the header lines of another file, with its first hunk, come next."""
         return self.at_plain_header(at) and at + 2 < len(self.all) and self.all[at + 2].startswith(b"@@ -")
 
+    def before_all(self, at: int) -> bytes:
+        """What is before the header lines of another file, and before its first hunk; empty when nothing is, or no file."""
+        lines = self.all[at : at + 3]
+        match = _BEFORE.match(lines[0]) if len(lines) == 3 else None
+        if match is None or not lines[1].startswith(match[1] + b"+++ ") or not lines[2].startswith(match[1] + b"@@ -"):
+            return b""
+        return match[1]
+
 
 def _first_bytes(lines: tuple[bytes, ...]) -> bytes:
     try:
@@ -92,20 +109,38 @@ class HunkReader:
     def hunks(self) -> tuple[Hunk, ...]:
         """All hunks up to a line that is none. Raises `DiffError`, with the header that would be right."""
         hunks: list[Hunk] = []
-        end = -1
-        while (line := self._lines.peek()) is not None and line.startswith(b"@@ "):
-            hunk = self._hunk(line)
-            first = hunk.old_start if hunk.old_count else hunk.old_start + 1
-            if first <= end:
-                raise self._lines.fail("hunks overlap or are out of order", line=hunk.diff_line - 1)
-            end = max(end, hunk.old_start + hunk.old_count - 1, hunk.old_start)
+        sorted_already = True
+        while self._at_hunk():
+            hunk = self._hunk(self._lines.all[self._lines.at])
+            sorted_already = sorted_already and not (hunks and overlap(hunks[-1], hunk))
             hunks.append(hunk)
         if not hunks:
             raise self._lines.fail(
                 "no hunk follows the `---` and `+++` lines",
                 hint="only unified diffs are taken, no ed scripts and no context diffs",
             )
-        return tuple(hunks)
+        return tuple(hunks) if sorted_already else self._sorted(hunks)
+
+    def _at_hunk(self) -> bool:
+        """Whether a hunk comes next; blank lines between two hunks are an editor's, and nothing."""
+        at = self._lines.at
+        while at < len(self._lines.all) and not self._lines.all[at].strip():
+            at += 1
+        if at >= len(self._lines.all) or not self._lines.all[at].startswith(b"@@ "):
+            return False
+        self._lines.at = at
+        return True
+
+    def _sorted(self, hunks: list[Hunk]) -> tuple[Hunk, ...]:
+        found = in_order(hunks)
+        if found is None:
+            wrong = next(other for one, other in pairwise(hunks) if overlap(one, other))
+            raise self._lines.fail(
+                "two hunks change the same lines, or contradict each other in the lines around them",
+                line=wrong.diff_line - 1,
+                hint="give the second its own `---` and `+++` lines when it is made for the result of the first",
+            )
+        return found
 
     def _hunk(self, header: bytes) -> Hunk:
         start = self._lines.at
@@ -168,13 +203,16 @@ class HunkReader:
             if body.old_left == 0 and body.new_left == 0:
                 return
             if line is None:
-                raise self._miscounted(self._why_short(start), start)
+                raise self._miscounted(self._why_short(start), start, short=body)
             marker = line[:1] or b" "
             old, new = _COUNTED.get(marker, (0, 0))
             # The next file's header lines are lines of this hunk for a header that counts too many.
-            foreign = (body.old_left, body.new_left) != (1, 1) and self._lines.at_next_file(self._lines.at)
+            # A hunk that begins with context and ends without is at the file's end: no other one follows.
+            could_be = (body.old_left, body.new_left) == (1, 1) and body.lines[:1] and body.lines[0][:1] != b" "
+            foreign = not could_be and self._lines.at_next_file(self._lines.at)
             if (not old and not new) or foreign:
-                raise self._miscounted("the hunk has fewer lines than its header says", start)
+                self._check_mangled(line)
+                raise self._miscounted("the hunk has fewer lines than its header says", start, short=body)
             if body.old_left < old or body.new_left < new:
                 raise self._miscounted("the hunk's lines do not add up to its header", start)
             if (body.old_ended and old) or (body.new_ended and new):
@@ -207,6 +245,16 @@ class HunkReader:
             at += 1
         body.lines += lines[begin:at]
         body.old_left, body.new_left, self._lines.at = old_left, new_left, at
+
+    def _check_mangled(self, line: bytes) -> None:
+        """Raise `DiffError` for a line that a terminal or a page has changed."""
+        if line.startswith(b"\x1b["):
+            raise self._lines.fail("the diff has a terminal's colour codes", hint="make it with `git diff --no-color`")
+        if line.startswith(b"\xc2\xa0"):
+            raise self._lines.fail(
+                "the diff has no-break spaces in place of blanks, as text that is copied from a page",
+                hint="save the diff itself: on GitHub the pull request's address with `.diff` behind it",
+            )
 
     def _why_short(self, start: int) -> str:
         """Why the diff ends before the hunk does: a whole hunk with a wrong header, or no whole one."""
@@ -246,17 +294,22 @@ class HunkReader:
     def _separates(self, at: int) -> bool:
         """Whether a line begins something else: the next file, or a mail's signature or its `---`."""
         line = self._lines.all[at]
-        if self._lines.at_plain_header(at):
+        if self._lines.at_plain_header(at) or self._lines.before_all(at) or _INDENTED.match(line):
             return True
         following = self._lines.all[at + 1] if at + 1 < len(self._lines.all) else b""
-        if line.rstrip() == b"--":
+        if line.rstrip() == b"--" or (line.startswith((b"--- ", b"+++ ")) and following.startswith(b"@@ -")):
             return True
         return line.rstrip() == b"---" and (
-            following[:1] not in (b" ", b"+", b"-") or self._lines.at_plain_header(at + 1)
+            following[:1] not in (b" ", b"+", b"-")
+            or _STAT.fullmatch(following) is not None
+            or self._lines.at_plain_header(at + 1)
         )
 
-    def _miscounted(self, what: str, start: int) -> DiffError:
-        """The error for a hunk that does not fit its header, with the header that would fit its lines."""
+    def _miscounted(self, what: str, start: int, *, short: _Body | None = None) -> DiffError:
+        """The error for a hunk that does not fit its header, with the header that would fit its lines.
+
+        `short` is what was read of a hunk that lacks lines.
+        """
         lines = self._extent(start + 1)
         old = sum(line[:1] in (b" ", b"-", b"") for line in lines)
         new = sum(line[:1] in (b" ", b"+", b"") for line in lines)
@@ -266,7 +319,9 @@ class HunkReader:
             ("lines", f"{old} old, {new} new"),
         )
         if any(line[:1] in b"+-" for line in lines if line):
-            error.hint = f"if these are all lines of the hunk, its header is `{self._header(start, old, new)}`; else {error.hint}"
+            lost = short.old_left if short is not None and 0 < short.old_left == short.new_left <= _LOST else 0
+            more = f"; if blank lines were lost at its end, put {lost} with one blank each there" if lost else ""
+            error.hint = f"if these are all lines of the hunk, its header is `{self._header(start, old, new)}`{more}; else {error.hint}"
         return error
 
     def _header(self, start: int, old: int, new: int) -> str:

@@ -248,6 +248,7 @@ HunkCause = Literal[
     "missing-file",
     "exists",
     "context",
+    "blanks",
     "already-in-base",
     "already-supplied",
     "differs",

@@ -7,9 +7,6 @@ from dataclasses import replace
 
 from builder.patch.model import FileChange
 
-# What people and tools add to the name of the file beside the one that is changed.
-_BESIDE = (".orig", ".old", ".bak", ".new", ".mod", ".modified", ".patched", "~")
-
 
 def moved(path: str, strip: int, under: str) -> str | None:
     """A name without its first `strip` folders, below `under`; None when it has no more than that."""
@@ -39,7 +36,14 @@ def _relocated(change: FileChange, strip: int, under: str) -> FileChange:
 
 
 def plain_name(old: str, new: str) -> str:
-    """Which of the two names of a plain diff is the file: GNU patch's rule for `--- x.orig` and `+++ x`, and the other way round."""
-    if any(new == old + ending for ending in _BESIDE):
-        return old
-    return new
+    """Which of the two names of a plain diff is the file: of `x` and `x.orig`, `x.new` or `x~`, in either order, it is `x`.
+
+    git's rule (apply.c, `find_name_common`), which GNU patch's agrees with: the shorter one, when the other begins with it.
+    """
+    return old if new.startswith(old) else new
+
+
+def beside(old: str, new: str) -> bool:
+    """Whether one of two names is the other with an ending that people and tools add: `.orig`, `~`, `_new`."""
+    longer, shorter = sorted((old, new), key=len, reverse=True)
+    return longer.startswith(shorter) and longer[len(shorter) : len(shorter) + 1] in (".", "~", "_", "-")

@@ -7,13 +7,15 @@ unified format".
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from functools import lru_cache
 
+from builder.patch import stamps
+from builder.patch.between import Between
 from builder.patch.hunkreader import DiffError, HunkReader, Lines
-from builder.patch.model import FileChange, Hunk
-from builder.patch.names import moved, plain_name
+from builder.patch.model import ChangeKind, FileChange, Hunk
+from builder.patch.names import beside, moved, plain_name
 from builder.patch.paths import check_path, unquote
 from builder.util.errors import BuilderError
 
@@ -22,10 +24,10 @@ __all__ = ["DiffError", "Parser"]
 # git's name for the content of an empty file: the SHA-1 of `blob 0` and a zero byte.
 _EMPTY_BLOB = b"e69de29bb2d1d6434b8b29ae775ad8c2e48c5391"
 _REGULAR = ("100644", "100755")
-# RFC 2045, section 6: `=` and non-ASCII characters of such a mail are others than those of the diff.
-_ENCODED = re.compile(rb"content-transfer-encoding:[ \t]*(?:quoted-printable|base64)[ \t\r]*", re.IGNORECASE)
-# A line of a diff as git prints it on a terminal: ECMA-48's "select graphic rendition" before it.
-_COLORED = re.compile(rb"(?:\x1b\[[0-9;]*[mK])+(?:diff --|--- |\+\+\+ |@@ |Binary files |GIT binary patch)")
+_BINARY = re.compile(rb"Binary files (.+) differ\r?")
+# Of a `GIT binary patch` (apply.c, `parse_binary_hunk`): a line of data has its length as a letter, and base 85.
+_BINARY_DATA = re.compile(rb"(?:literal|delta) \d+|[A-Za-z][0-9A-Za-z!#$%&()*+;<=>?@^_`{|}~-]+")
+_DEV_NULL = b"/dev/null"
 _OTHER_MODES = {"120000": "a symbolic link", "160000": "a submodule"}
 _EXTENDED = (
     b"old mode ", b"new mode ", b"deleted file mode ", b"new file mode ", b"copy from ", b"copy to ", b"rename from ",
@@ -39,6 +41,7 @@ class Parser:
     def __init__(self, data: bytes, where: str, strip: int, under: str, *, fetched: bool) -> None:
         self._lines = Lines(data, where, fetched=fetched)
         self._hunk_reader = HunkReader(self._lines)
+        self._between = Between(self._lines)
         self._strip = strip
         self._under = under
         # Whether a name of the section that is being read has too few folders.
@@ -54,28 +57,13 @@ class Parser:
                 yield self._git_change()
             elif self._lines.at_plain_header():
                 yield self._plain_change()
+            elif (binary := _BINARY.fullmatch(line)) is not None:
+                yield self._plain_binary(binary[1])
             else:
-                self._text(line)
-                self._lines.at += 1
+                self._between.pass_over()
                 continue
             if not self._lines.complete and self._lines.peek() is None:
                 raise self._fail("the diff's last line has no newline: it is truncated", line=len(self._lines.all) - 1)
-
-    def _text(self, line: bytes) -> None:
-        if line.startswith(b"Prereq:"):
-            raise self._fail(
-                "a 'Prereq:' line asks for another version", hint="remove the line if the diff is meant for this base"
-            )
-        if line.startswith((b"GIT binary patch", b"Binary files ")):
-            raise self._fail("a binary change without a `diff --git` line")
-        if line.startswith(b"@@ "):
-            raise self._fail("a hunk without `---` and `+++` lines before it")
-        if _ENCODED.fullmatch(line):
-            raise self._fail("the diff is encoded for a mail", hint="decode it: `git mailinfo message FIX.diff < MAIL`")
-        if _COLORED.match(line):
-            raise self._fail("the diff has a terminal's colour codes", hint="make it with `git diff --no-color`")
-        if line.startswith((b"diff --cc ", b"diff --combined ")):
-            raise self._fail("a merge commit's combined diff", hint="take the diff between the merge base and the head")
 
     # --- one file ---------------------------------------------------------------------------------------------------
 
@@ -93,7 +81,7 @@ class Parser:
         binary = self._skip_binary()
         hunks: tuple[Hunk, ...] = ()
         shown: tuple[str | None, str | None] | None = None
-        if not binary and self._lines.at_plain_header():
+        if not binary and self._lines.at_plain_header() and not (_is_whole(marks) and self._are_others(names)):
             shown = self._file_lines()
             hunks = self._hunk_reader.hunks()
         change = self._assemble(start, names, marks, shown, hunks, binary)
@@ -103,12 +91,20 @@ class Parser:
         self._outside = False
         start = self._lines.at
         old, new = self._file_lines()
+        old_says, new_says = (stamps.says(stamps.split(self._lines.all[at][4:])[1]) for at in (start, start + 1))
         hunks = self._hunk_reader.hunks()
-        # GNU diff marks new and deleted files by their time only; an empty side says the same without trusting a clock.
+        # GNU diff marks new and deleted files by their time only, and an emptied one by another.
         if old is not None and new is not None and len(hunks) == 1:
-            if hunks[0].old_start == 0 and hunks[0].old_count == 0:
+            if hunks[0].old_start == 0 and hunks[0].old_count == 0 and old_says != "there":
                 old = None
-            elif hunks[0].new_start == 0 and hunks[0].new_count == 0:
+            elif hunks[0].new_start == 0 and hunks[0].new_count == 0 and new_says != "there":
+                if new_says != "gone":
+                    raise self._fail(
+                        f"all lines of {new} are removed, and whether the file is deleted or left empty is not said",
+                        line=start,
+                        hint="if it is deleted, write `+++ /dev/null`; if it is left empty, put the line\n"
+                        f"`diff --git a/{new} b/{new}` above its `---` line",
+                    )
                 new = None
         path = new if new is not None else old
         if path is None:
@@ -131,12 +127,20 @@ class Parser:
         return old, new
 
     def _side(self, text: bytes) -> str | None:
-        name, rest = unquote(text, self._fail) if text.startswith(b'"') else (text.split(b"\t", 1)[0], b"")
+        name = self._name(text)
+        return self._stripped(name) if name != _DEV_NULL else None
+
+    def _name(self, text: bytes) -> bytes:
+        """The name in a `---` or `+++` line, as the diff has it."""
+        name, rest = unquote(text, self._fail) if text.startswith(b'"') else (stamps.split(text)[0], b"")
         if rest and not rest.startswith(b"\t"):
             raise self._fail("text behind a quoted path")
-        if name == b"/dev/null":
-            return None
-        return self._stripped(name)
+        return name
+
+    def _are_others(self, names: bytes) -> bool:
+        """Whether the `---` and `+++` lines that come next have other names than the `diff --git` line: those of a plain diff."""
+        old, new = (self._name(self._lines.all[self._lines.at + ahead][4:]) for ahead in (0, 1))
+        return not any(old in (left, _DEV_NULL) and new in (right, _DEV_NULL) for left, right in self._splits(names))
 
     def _stripped(self, name: bytes, strip: int | None = None) -> str:
         """A name without its first folders, below the folder that goes before it.
@@ -172,12 +176,27 @@ class Parser:
             return True
         if line.startswith(b"GIT binary patch"):
             self._lines.at += 1
-            while (line := self._lines.peek()) is not None and not line.startswith(b"diff --git "):
-                if line.startswith(b"-- "):
-                    break
+            while (line := self._lines.peek()) is not None and (not line or _BINARY_DATA.fullmatch(line)):
                 self._lines.at += 1
             return True
         return False
+
+    def _plain_binary(self, names: bytes) -> FileChange:
+        """What `diff -r` says of two binary files: that they differ."""
+        self._outside = False
+        start = self._lines.at
+        parts = names.split(b" and ")
+        pairs = [(b" and ".join(parts[:at]), b" and ".join(parts[at:])) for at in range(1, len(parts))]
+        # A name may have the word in it: then both sides have it alike, behind their first folder.
+        sides = [(self._side(old), self._side(new)) for old, new in pairs]
+        if not sides:
+            raise self._fail("cannot tell the names of the two files apart")
+        old, new = next((pair for pair in sides if pair[0] == pair[1] or None in pair), sides[0])
+        self._lines.at += 1
+        if old is None or new is None:
+            kind: ChangeKind = "add" if old is None else "delete"
+            return self._checked(FileChange(kind, old, new, diff_line=start + 1, binary=True), start)
+        return self._checked(FileChange("modify", new, new, diff_line=start + 1, binary=True), start)
 
     def _assemble(
         self,
@@ -199,7 +218,7 @@ class Parser:
             if (source is None) != (target is None):
                 raise self._fail(f"'{verb} from' and '{verb} to' come as a pair", line=start)
             if source is not None and target is not None:
-                old, new = self._whole(source), self._whole(target)
+                old, new = self._moved(names, source, target)
                 if shown is not None and shown != (old, new):
                     raise self._fail("the paths of the `---` and `+++` lines are other ones", line=start)
                 kind = "rename" if verb == "rename" else "copy"
@@ -208,34 +227,77 @@ class Parser:
         if (added or deleted) and shown is None and not binary:
             blob = index[0].partition(b"..")[0 if deleted else 2]
             if blob and not _EMPTY_BLOB.startswith(blob):
-                raise self._fail("a file with content, but no hunk: the diff is truncated", line=start)
+                raise self._fail(
+                    "a file with content, but no hunk: the diff is truncated",
+                    line=start,
+                    hint="make it again with `git diff`, without `--irreversible-delete`" if deleted else None,
+                )
         if shown is None:
             path = self._both(names)
             old_path, new_path = (None if added else path), (None if deleted else path)
         else:
             old_path, new_path = shown
             path = new_path if new_path is not None else old_path or ""
-            if (old_path is None) != added or (new_path is None) != deleted:
+            if (added and old_path is not None) or (deleted and new_path is not None):
                 raise self._fail(
                     "/dev/null and the 'new file' or 'deleted file' mark contradict each other", line=start
                 )
-            if not added and not deleted and old_path != new_path:
-                raise self._fail("two paths, but no 'rename' or 'copy' mark", line=start)
+            # People and programs leave the marks out: /dev/null says the same.
+            added, deleted = old_path is None, new_path is None
+            if old_path is not None and new_path is not None and old_path != new_path:
+                if not beside(old_path, new_path):
+                    raise self._two_paths(old_path, new_path, start)
+                old_path = new_path = path = plain_name(old_path, new_path)
         if added and deleted:
             raise self._fail("a file cannot be new and deleted at once", line=start)
         if added:
-            return FileChange("add", None, path, hunks, None, new_mode, line, binary)
+            mode = new_mode or ("100644" if shown is not None else None)
+            return FileChange("add", None, path, hunks, None, mode, line, binary)
         if deleted:
             return FileChange("delete", path, None, hunks, old_mode, None, line, binary)
         kind = "modify" if hunks or binary else "mode"
         return FileChange(kind, path, path, hunks, old_mode, new_mode, line, binary)  # type: ignore[arg-type]
 
-    def _whole(self, text: bytes) -> str:
-        """A path that is printed without a prefix, as `rename from` has it."""
+    def _moved(self, names: bytes, source: bytes, target: bytes) -> tuple[str, str]:
+        """The two paths of a rename or copy. Its marks have no prefix: the `diff --git` line tells how long that is."""
+        old, new = self._unquoted(source), self._unquoted(target)
+        for left, right in self._splits(names):
+            if _ends_in(left, old) and _ends_in(right, new):
+                return self._stripped(left), self._stripped(right)
+        strip = max(self._strip - 1, 0)
+        return self._stripped(old, strip), self._stripped(new, strip)
+
+    def _unquoted(self, text: bytes) -> bytes:
         name, rest = unquote(text, self._fail) if text.startswith(b'"') else (text, b"")
         if rest:
             raise self._fail("text behind a quoted path")
-        return self._stripped(name, max(self._strip - 1, 0))
+        return name
+
+    def _splits(self, names: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """The ways to read the two names of a `diff --git` line."""
+        if names.startswith(b'"'):
+            left, rest = unquote(names, self._fail)
+            yield left, self._unquoted(rest[1:])
+            return
+        at = names.find(b" ")
+        while at >= 0:
+            right = names[at + 1 :]
+            yield names[:at], self._unquoted(right) if right.startswith(b'"') and right.endswith(b'"') else right
+            at = names.find(b" ", at + 1)
+
+    def _two_paths(self, old: str, new: str, start: int) -> DiffError:
+        """The error for two names of one file, with the key that makes one of them, when their first folders alone differ."""
+        left, right = old.split("/"), new.split("/")
+        same = 0
+        while same < min(len(left), len(right)) and left[-1 - same] == right[-1 - same]:
+            same += 1
+        hint = None
+        if same and len(left) == len(right):
+            hint = (
+                f"if these are two copies of one tree, write `strip: {self._strip + len(left) - same}` at the overlay in the recipe;\n"
+                "if the file was renamed, make the diff again with `git diff`"
+            )
+        return self._fail("two paths, but no 'rename' or 'copy' mark", line=start, hint=hint)
 
     def _both(self, names: bytes) -> str:
         """The path of a `diff --git` line, which repeats it: the only place when there is no `---` line."""
@@ -249,7 +311,7 @@ class Parser:
                 raise self._fail("cannot tell the two paths of the `diff --git` line apart")
         old, new = self._stripped(left), self._stripped(right)
         if old != new:
-            raise self._fail("two paths, but no 'rename' or 'copy' mark")
+            raise self._two_paths(old, new, self._lines.at - 1)
         return old
 
     def _checked(self, change: FileChange, start: int) -> FileChange:
@@ -294,5 +356,17 @@ def _extended(line: bytes) -> bytes | None:
     return next((prefix for prefix in _EXTENDED if line.startswith(prefix)), None)
 
 
+def _is_whole(marks: Collection[bytes]) -> bool:
+    """Whether a file section with these marks changes something without hunks."""
+    return any(
+        mark in marks for mark in (b"new mode ", b"rename to ", b"copy to ", b"new file mode ", b"deleted file mode ")
+    )
+
+
 def _text(value: bytes | None) -> str | None:
     return value.decode("ascii", "replace") if value is not None else None
+
+
+def _ends_in(name: bytes, path: bytes) -> bool:
+    """Whether a name is a path behind a prefix of whole folders, or behind none."""
+    return name == path or name.endswith(b"/" + path)

@@ -3,7 +3,8 @@
 GNU patch takes the place nearest to the line that the diff names. Earlier overlays move lines, and change some of them so
 that only the other block still fits; both are known here, and a base of another version than the diff's is not. So:
 a diff whose hunks are all in the bare base where it says is followed through the stack, and must go there. One whose
-hunks are where it says in the stack's files is right. Of all others a hunk must fit at one place only, or share its
+hunks are where it says in the stack's files is right, and one whose hunks were so after an earlier overlay is followed from
+there. Of all others a hunk must fit at one place only, or share its
 offset with one that does, or be settled by the order of the hunks or by the heading behind its `@@`.
 """
 
@@ -13,11 +14,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
-from builder.patch.carried import carried
-from builder.patch.hunks import Text, found_at, old_index, result_at, stands_at
+from builder.patch.follow import follow, is_at
+from builder.patch.hunks import Text, found_at, old_index, result_at
 from builder.patch.locate import closest, locate_all
 from builder.patch.model import FileChange, Hunk, HunkCause, HunkFailure
 from builder.patch.ordered import candidates, settled
+from builder.patch.origin import by_origin
 from builder.patch.select import Selection
 from builder.patch.tree import Step, Tree, change_at
 
@@ -41,14 +43,6 @@ class Places:
         return not self.failures and None not in self.spots
 
 
-@dataclass(frozen=True)
-class _Followed:
-    """Where lines of the base are after the stack so far: the index, or the first overlay that changed them."""
-
-    index: int | None
-    changed_by: Step | None = None
-
-
 def in_place(
     selection: Selection, before: Tree, steps: Sequence[Step], headings: Mapping[str, Mapping[int, str]]
 ) -> bool:
@@ -57,7 +51,7 @@ def in_place(
     tree = dict(before)
     for change in selection.changes:
         source = tree.get(change.old_path or "")
-        found = resolve(change, source.text if source else Text(()), base, steps, headings)
+        found = resolve(selection, change, source.text if source else Text(()), base, steps, headings)
         if found.failures:
             return False
         if not change_at(tree, change, found.spots):
@@ -67,7 +61,12 @@ def in_place(
 
 
 def resolve(
-    change: FileChange, text: Text, base: Tree, steps: Sequence[Step], headings: Mapping[str, Mapping[int, str]]
+    selection: Selection,
+    change: FileChange,
+    text: Text,
+    base: Tree,
+    steps: Sequence[Step],
+    headings: Mapping[str, Mapping[int, str]],
 ) -> Places:
     """Find the place of each hunk of one file change. `text` is the file as the overlay finds it, `base` the bare base."""
     spots = tuple(locate_all(text, change.hunks))
@@ -75,6 +74,8 @@ def resolve(
     first = Places(spots, tuple(failures))
     if first.complete:
         return first
+    if failures and (found_by := by_origin(selection, change, text, base, steps)) is not None:
+        return Places(found_by, by_gnu_patch=found_by == spots)
     free = _free(text, change.hunks)
     if free != spots and None not in free and not _misplaced(change, text, free, base, steps)[0]:
         return Places(free, by_gnu_patch=False)
@@ -86,13 +87,6 @@ def resolve(
         if found is not None:
             return Places(tuple(found[0]), chosen=tuple(found[1]), by_gnu_patch=tuple(found[0]) == spots)
     return first
-
-
-def misplaced(
-    change: FileChange, text: Text, base: Tree, steps: Sequence[Step], headings: Mapping[str, Mapping[int, str]]
-) -> tuple[HunkFailure, ...]:
-    """The hunks of one changed file that fit somewhere and do not belong there."""
-    return resolve(change, text, base, steps, headings).failures
 
 
 def _free(text: Text, hunks: Sequence[Hunk]) -> tuple[int | None, ...]:
@@ -120,17 +114,11 @@ def _misplaced(
         # An earlier part of the same diff has changed or renamed it: its lines are those of that part's result.
         return [], False
     original = base.get(path)
-    if original is not None and all(_stands(original.text, hunk, old_index(hunk)) for hunk in change.hunks):
+    if original is not None and all(is_at(original.text, hunk, old_index(hunk)) for hunk in change.hunks):
         return _by_the_base(change, spots, path, steps), False
-    if all(_stands(text, hunk, old_index(hunk)) for hunk in change.hunks):
+    if all(is_at(text, hunk, old_index(hunk)) for hunk in change.hunks):
         return _as_stated(change, spots), False
     return _by_uniqueness(change, text, spots), True
-
-
-def _stands(text: Text, hunk: Hunk, index: int) -> bool:
-    if not hunk.old:
-        return 0 <= index <= len(text.lines)
-    return stands_at(text, hunk.old, index, missing_newline=hunk.old_missing_newline)
 
 
 def _as_stated(change: FileChange, spots: Sequence[int | None]) -> list[HunkFailure]:
@@ -154,7 +142,7 @@ def _by_the_base(
     for number, (hunk, spot) in enumerate(zip(change.hunks, spots, strict=True), 1):
         if spot is None:
             continue
-        followed = _follow(hunk, path, steps)
+        followed = follow(hunk, path, steps)
         if spot == followed.index:
             continue
         failure = _failure(change, hunk, number, spot)
@@ -217,40 +205,6 @@ def _results_apart(text: Text, hunk: Hunk, spot: int) -> Iterator[int]:
 def _made_already(text: Text, hunk: Hunk, spot: int | None) -> bool:
     """Whether what the hunk leaves is in the file already, outside the place where it would go."""
     return spot is None or next(_results_apart(text, hunk, spot), None) is not None
-
-
-def _follow(hunk: Hunk, path: str, steps: Sequence[Step]) -> _Followed:
-    """Where the lines that a hunk finds in the base are after `steps`."""
-    index = old_index(hunk)
-    if not steps:
-        return _Followed(index)
-    if hunk.old and (runs := carried(steps, path)) is not None:
-        place = runs.block(index, len(hunk.old))
-        if place is not None:
-            return _Followed(place)
-    return _follow_each(hunk, path, steps)
-
-
-def _follow_each(hunk: Hunk, path: str, steps: Sequence[Step]) -> _Followed:
-    """As `_follow`, by looking at each version: for lines that something has changed, or what surrounds them."""
-    index = old_index(hunk)
-    for step in steps:
-        position, touched = -1, False
-        while (change := step.selection.next_of(path, position)) is not None:
-            touched = True
-            position = change[0]
-            if path not in step.before or change[1].kind == "delete":
-                return _Followed(None, step)
-            moved = step.moved(change[1], index)
-            if moved is None:
-                return _Followed(None, step)
-            index, path = moved, change[1].path
-        if not touched:
-            continue
-        after = step.after.get(path)
-        if after is None or not _stands(after.text, hunk, index):
-            return _Followed(None, step)
-    return _Followed(index)
 
 
 def _failure(change: FileChange, hunk: Hunk, number: int, spot: int) -> HunkFailure:

@@ -38,7 +38,7 @@ def planned(overlay: Overlay, selection: Selection, before: Tree, steps: Sequenc
     for change in selection.changes:
         source = tree.get(change.old_path or "")
         text = source.text if source is not None else Text(())
-        found = resolve(change, text, base, steps, overlay.headings)
+        found = resolve(selection, change, text, base, steps, overlay.headings)
         given = whole(change, tree)
         if not found.complete or not change_at(tree, change, found.spots):
             return None

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builder.patch.carried import Runs, carried
+from builder.patch.follow import follow_each
 from builder.patch.model import Hunk
-from builder.patch.placement import _follow_each
 from builder.patch.stack import run_steps
 from builder.patch.tree import StackError
 from tests.support.trees import DictTree, overlay
@@ -80,7 +80,7 @@ def test_the_quick_look_up_never_contradicts_the_versions(picked: st.DataObject)
                     start + 1, len(block), start + 1, len(block) + 1, (*(b" " + line for line in block), b"+new"), missing, missing
                 )  # fmt: skip
                 quick = runs.block(start, len(block)) if runs is not None else None
-                assert quick is None or quick == _follow_each(hunk, PATH, steps[:count]).index
+                assert quick is None or quick == follow_each(hunk, PATH, steps[:count]).index
 
 
 def test_lines_around_a_change_are_carried_and_those_in_it_are_not() -> None:

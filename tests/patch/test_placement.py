@@ -205,3 +205,31 @@ def test_a_stack_on_lines_that_repeat_is_right_or_refused(seed: int) -> None:
         assert error.failures
         return
     assert found == made(chosen)
+
+
+@pytest.mark.parametrize("above", [5, len(klass("A")), 40])
+@pytest.mark.parametrize("which", ["a", "b"])
+def test_a_diff_on_top_of_an_earlier_overlay_goes_where_that_overlay_left_its_lines(above: int, which: str) -> None:
+    """Its lines are in both blocks, and in the base; that it was made for the files after one overlay tells which is meant."""
+    made_on, wanted = source(above=above), source(above=above, a=which == "a", b=which == "b")
+    other = [f"o{number}" for number in range(30)]
+    first, second = [*other[:10], "first", *other[11:]], [*other[:10], "first", "second", *other[12:]]
+    place = "vllm/other.txt"
+    below = diff_of(source(), made_on) + diff_of(other, first, path=place)
+    between = diff_of(made_on, ["# one", "# two", "# three", *made_on])
+    on_top = diff_of(made_on, wanted) + diff_of(first, second, path=place)
+    base = DictTree({PATH: data(source()), place: data(other)})
+    for diffs, lines in (((below, on_top), wanted), ((below, between, on_top), ["# one", "# two", "# three", *wanted])):
+        result = apply_stack([overlay(f"{number}.diff", diff) for number, diff in enumerate(diffs)], base)
+        assert {file.path: file.after for file in result.files} == {PATH: data(lines), place: data(second)}
+
+
+def test_a_diff_that_is_as_stated_in_two_versions_with_other_places_is_refused() -> None:
+    period = len(klass("A"))
+    shifts = [diff_of(source(above=period * n), source(above=period * (n + 1))) for n in range(3)]
+    # Made for the second version: there it is B's block, and in the third A's.
+    fix = diff_of(source(above=period), source(above=period, b=True))
+    overlays = [(f"shift-{number}", diff) for number, diff in enumerate(shifts)]
+    assert stacked(source(), overlays[0], ("fix", fix), *overlays[1:])
+    error = refused(source(), *overlays, ("fix", fix))
+    assert {each.cause for each in error.failures} == {"ambiguous"}

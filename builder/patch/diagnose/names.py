@@ -84,7 +84,8 @@ def explained(
     """The error with the files that are meant, when one of the packages has files of these names."""
     package = packages[0]
     ways = meant_files(overlay.diff.changes, installed, tree, stripped=strip)
-    if not ways:
+    # Names that fit as they are read already need no other reading.
+    if not ways or (ways[0].strip, ways[0].under) == (strip, ""):
         return error
     first = ways[0]
     where = f"{first.under or package}/"

@@ -42,6 +42,11 @@ def advice(
         return "the overlays are in the wrong order: see which one must come first, and move it up in the recipe"
     if causes["missing-file"] and causes["missing-file"] == len(failures):
         return f"{overlay.id} is made for another version of the package: it changes files that this base does not have"
+    if causes["blanks"] == len(failures):
+        return (
+            f"an editor, a mail or a page has changed {overlay.id} on its way, or it was made for files with other line endings:\n"
+            "take it again from where it was made, as a file, or make it with `git diff` from the base's own files"
+        )
     said = f"{_said(failures)}\n" if present else ""
     return f"{said}{overlay.id} is made for other lines than this base and the overlays before it have: rebase it, or use the base it was made for"
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 from types import MappingProxyType
 
 from builder.patch.diagnose.atonce import at_once, said_of
+from builder.patch.diagnose.blanks import differs_in_blanks
 from builder.patch.diagnose.overlap import advice
 from builder.patch.hunks import Text, context, found_at, old_index, old_lines, result_at
 from builder.patch.locate import as_placed, has_result, locate, nearest, placed
@@ -69,7 +70,7 @@ def find_failures(
     failures: list[HunkFailure] = []
     for change in selection.changes:
         source = tree.get(change.old_path) if change.old_path is not None else None
-        places = resolve(change, source.text if source else Text(()), base, steps, headings)
+        places = resolve(selection, change, source.text if source else Text(()), base, steps, headings)
         found = _change_failures(change, tree, places, base, steps, later)
         if found:
             failures += found
@@ -272,6 +273,8 @@ def _hunk_failure(
     if breaker is not None:
         said = f"it fits the bare base, but {breaker.overlay.id} changed these lines"
         failure = replace(failure, explanation=said)
+    elif said := differs_in_blanks(text, hunk):
+        return replace(failure, cause="blanks", explanation=said)
     return _with_nearest(failure, text, wanted, old_index(hunk))
 
 

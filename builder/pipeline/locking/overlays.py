@@ -103,7 +103,7 @@ def resolve_overlay(
         kept = ContentCache().get(pinned.digest)
         if kept is not None:
             context.console.say(f"taking {pinned.diff} from the cache")
-            return ResolvedOverlay(locked, overlay_of(locked, parse(kept, pinned.diff)), vendor=kept)
+            return ResolvedOverlay(locked, overlay_of(locked, parse(kept, pinned.diff, fetched=True)), vendor=kept)
     branch = previous.base_branch if previous is not None else None
     return _from_pull(project, spec, pinned, branch, context=context)
 

@@ -124,7 +124,7 @@ def _read_patch(folder: Path, name: str, strip: int) -> Imported:
     meta = _meta(data)
     packages = tuple(each.strip() for each in meta.pop("packages", "").split(","))
     named = packages if all(each.isascii() and each.isidentifier() for each in packages) else ()
-    return Imported(name, parse(canonical(changes), name), meta, max(strip, 1), named)
+    return Imported(name, parse(canonical(changes), name, fetched=True), meta, max(strip, 1), named)
 
 
 def _from_a_folder(change: FileChange) -> FileChange:
