@@ -26,8 +26,12 @@ class RecordRow:
     text: str
 
 
-def read_record(data: bytes, what: str) -> tuple[RecordRow, ...]:
-    """The rows of a RECORD; `what` names it in errors. Raises `InputError` with the line of what cannot be read."""
+def read_record(data: bytes, what: str, *, root: str = "") -> tuple[RecordRow, ...]:
+    """The rows of a RECORD; `what` names it in errors. Raises `InputError` with the line of what cannot be read.
+
+    Paths are as they are written, but for a leading `./`, and for the folder `root` (without the leading slash) of absolute
+    ones: the specification allows both, and both mean the file that other tools write as `vllm/a.py`.
+    """
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -49,7 +53,7 @@ def read_record(data: bytes, what: str) -> tuple[RecordRow, ...]:
             taken.clear()
             if fields:
                 path, digest, size, *_ = [*fields, "", "", ""]
-                rows.append(RecordRow(path, digest, size, written))
+                rows.append(RecordRow(_relative(path, root), digest, size, written))
     except csv.Error as error:
         raise InputError(
             f"{what}, line {reader.line_num}: {error}",
@@ -58,6 +62,14 @@ def read_record(data: bytes, what: str) -> tuple[RecordRow, ...]:
     finally:
         csv.field_size_limit(before)
     return tuple(rows)
+
+
+def _relative(path: str, root: str) -> str:
+    if root and path.startswith(f"/{root}/"):
+        path = path.removeprefix(f"/{root}/")
+    while path.startswith("./"):
+        path = path.removeprefix("./").lstrip("/")
+    return path
 
 
 def _split(text: str) -> Iterator[str]:

@@ -263,7 +263,7 @@ class LayeredTree:
             data = self._merged.content(entry)
             if not self._filter.inside(path) and not self._filter.is_listed(data):
                 continue
-            rows = read_record(data, f"/{path}")
+            rows = read_record(data, f"/{path}", root=root)
             if any(row.path == f"{self._package}/__init__.py" for row in rows):
                 owners.append(distribution)
         return owners or found
@@ -275,7 +275,7 @@ class LayeredTree:
             raise InputError(
                 f"/{path} in {self._name} is not a file that can be read", hint="it is larger than 8 MiB, or a link"
             )
-        return frozenset(row.path for row in read_record(self._merged.content(entry), f"/{path}"))
+        return frozenset(row.path for row in read_record(self._merged.content(entry), f"/{path}", root=self.root))
 
 
 def choose(places: Sequence[_Place], python: Interpreter, environment: str, name: str, package: str) -> _Place:
