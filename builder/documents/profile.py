@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -214,10 +215,16 @@ class Profile(Frozen):
         )
 
     def argv(self) -> list[str]:
-        """The flags as arguments. A value that begins with a dash is joined with `=`, so that it stays a value."""
+        """The flags as arguments. A value that begins with a dash is joined with `=`, so that it stays a value.
+
+        A key of a flag (`compilation-config.mode`) is never a switch: vLLM would take the next argument for its value.
+        """
         arguments: list[str] = []
         for flag, value in self.flags.items():
-            if value is True:
+            if "." in flag:
+                text = _json(value)
+                arguments += [f"--{flag}={text}"] if text.startswith("-") else [f"--{flag}", text]
+            elif value is True:
                 arguments.append(f"--{flag}")
             elif value is False:
                 arguments.append(f"--no-{flag}")
@@ -228,6 +235,21 @@ class Profile(Frozen):
                 else:
                     arguments += [f"--{flag}", *values]
         return arguments
+
+
+def _json(value: object) -> str:
+    """What vLLM's parser reads as this value of a key: JSON where it is not a single text."""
+    if isinstance(value, tuple):
+        return f"[{', '.join(_json(each) if _is_number(each) else json.dumps(each) for each in value)}]"
+    return json.dumps(value) if isinstance(value, bool) else str(value)
+
+
+def _is_number(value: object) -> bool:
+    # A decimal fraction is kept as its text.
+    return (
+        isinstance(value, str)
+        and re.fullmatch(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?", value) is not None
+    )
 
 
 def _plain(flag: str) -> str:

@@ -130,3 +130,11 @@ def test_a_value_of_the_wrong_shape_is_one_error_in_plain_words(tmp_path: Path, 
     assert not refused.value.details
     assert "pydantic" not in str(refused.value.as_json())
     assert "schema profile" in (refused.value.hint or "")
+
+
+def test_a_key_of_a_flag_always_has_a_value() -> None:
+    """vLLM's parser takes the next argument for the value of `--flag.key`, whatever it is."""
+    flags = {"a.b": True, "c.d": False, "e.f": (1, "x", "0.5", True), "g.h": -1, "i.j": "text", "k": True}
+    assert Profile.model_validate({"name": "p", "flags": flags}).argv() == [
+        "--a.b", "true", "--c.d", "false", "--e.f", '[1, "x", 0.5, true]', "--g.h=-1", "--i.j", "text", "--k",
+    ]  # fmt: skip

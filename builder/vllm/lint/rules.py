@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from builder.vllm.flagvalues import decimal, human_int
 from builder.vllm.lint.context import Context, Entry
 from builder.vllm.lint.findings import Finding
-from builder.vllm.lint.removed import near_name, replacement, source_of
+from builder.vllm.lint.near import near_name
+from builder.vllm.lint.removed import advice, replacement, source_of
 from builder.vllm.reader.flags import NOT_KNOWN, Flag
 
 _COMPARE: Mapping[str, tuple[str, Callable[[float, float], bool]]] = {
@@ -60,7 +62,7 @@ def _unknown(context: Context, entry: Entry, names: list[str]) -> Finding:
     near = near_name(entry.name, names)
     hint = f"did you mean {near}?" if near else "`vllm serve --help=all` lists the flags"
     if removed is not None:
-        hint = f"{removed.instead} ({source_of(removed)})"
+        hint = f"{advice(entry.name, entry.value, removed, context.has, context.given)} ({source_of(removed)})"
     short = next((flag for flag in catalog.flags.values() if f"-{entry.name}" in flag.short), None)
     if short is not None:
         hint = f"-{entry.name} is short for --{short.name}; write {short.name}"
@@ -217,7 +219,7 @@ def _not_among(context: Context, entry: Entry, rule: str, value: str, there: lis
 def convert(flag: Flag, value: Any) -> Any:
     """A value as the parser converts it, or `NOT_KNOWN` when it refuses it."""
     if isinstance(value, bool):
-        return NOT_KNOWN if flag.type != "str" else str(value)
+        return NOT_KNOWN if flag.type not in ("str", "json_or_str") else str(value)
     if flag.type == "int":
         try:
             return int(str(value))
@@ -236,6 +238,11 @@ def convert(flag: Flag, value: Any) -> Any:
             return json.loads(str(value))
         except ValueError:
             return NOT_KNOWN
+    if flag.type == "json_or_str" and re.fullmatch(r"(?s)\s*\{.*\}\s*", str(value)):
+        try:
+            return json.loads(str(value))
+        except ValueError:
+            return NOT_KNOWN
     return str(value).lower().replace("-", "_") if flag.folds_case else str(value)
 
 
@@ -243,7 +250,7 @@ def _kind(flag: Flag) -> str:
     return {
         "int": "a whole number", "human_int": "a whole number such as 4029, 16k or 16K",
         "human_int_or_auto": "a whole number such as 4029, 16k or 16K, or auto", "float": "a number",
-        "json": "a JSON object", "str": "a text",
+        "json": "a JSON object", "json_or_str": "a text, or a JSON object", "str": "a text",
     }.get(flag.type, "another value")  # fmt: skip
 
 
