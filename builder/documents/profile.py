@@ -29,7 +29,22 @@ from builder.documents.values import Envelope, Frozen
 from builder.documents.yamlfile import DecimalFloat, Document, read_yaml, validate_document
 from builder.util.errors import InputError
 
-FlagName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]*$", max_length=100)]
+_FLAG = r"^[a-z0-9][a-z0-9_-]*(?:\.[A-Za-z0-9_-]+)*$"
+
+
+def _flag_name(name: object) -> object:
+    """Refuse what is not a flag's long name with what to write; the pattern is for the JSON Schema."""
+    if not isinstance(name, str) or re.fullmatch(_FLAG, name):
+        return name
+    if level := re.fullmatch(r"-?O([0-9]?)", name):
+        meant = f"`optimization-level: {level[1]}`" if level[1] else "optimization-level"
+        raise ValueError(f"is short for a flag; write {meant}")
+    plain = re.sub(r"[\s_]+", "-", name.strip().strip("-.").lower())
+    hint = f"; write {plain}" if re.fullmatch(_FLAG, plain) else ""
+    raise ValueError(f"is not a flag's name, which is in small letters and without dashes in front{hint}")
+
+
+FlagName = Annotated[str, BeforeValidator(_flag_name), StringConstraints(pattern=_FLAG, max_length=100)]
 
 
 def _as_written(value: object) -> object:

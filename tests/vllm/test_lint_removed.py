@@ -121,6 +121,45 @@ def test_a_removed_flag_has_a_source_and_its_negation_is_found() -> None:
     assert replacement("no-enable-reasoning") is REMOVED["enable-reasoning"]
 
 
+# What people write for a number, and the line that they are told to write.
+NUMBERS = {
+    ("max-model-len", "32 k"): "32k", ("max-model-len", "32,768"): "32768", ("max-model-len", "32KiB"): "32K",
+    ("max-model-len", "32kb"): "32k", ("max-model-len", "1e5"): "100000", ("max-model-len", "0x8000"): "32768",
+    ("max-model-len", "32768.0"): "32768", ("max-model-len", "0o17"): "15", ("max-num-seqs", "1k"): "1000",
+    ("gpu-memory-utilization", "90%"): "0.9", ("gpu-memory-utilization", 90): "0.9", ("cpu-offload-gb", "4GB"): "4",
+    ("kv-cache-memory-bytes", "2GB"): "2G",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("flag", "value"), NUMBERS)
+def test_a_number_that_is_written_in_another_way_gets_its_line(flag: str, value: Any, tmp_path: Path) -> None:
+    meant = NUMBERS[flag, value]
+    (found,) = errors(tmp_path, "0.20.0", {flag: value})
+    assert found.hint == f"write {meant}"
+    assert errors(tmp_path, "0.20.0", {flag: meant}) == []
+
+
+KEYS: dict[str, tuple[dict[str, Any], str]] = {
+    "a dash in a key": ({"structured-outputs-config.disable-any-whitespace": True}, "did you mean disable_any_whitespace?"),
+    "a short option's key": ({"cc.mode": 3}, "write compilation-config.mode"),
+    "a misspelt flag's key": ({"compilaton-config.mode": 3}, "did you mean compilation-config.mode?"),
+    "a number for a config": ({"compilation-config": 3}, "`compilation-config.mode: VALUE`"),
+    "capitals": ({"quantization": "FP8"}, "did you mean fp8?"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KEYS)
+def test_keys_and_names_get_what_may_be_meant(kind: str, tmp_path: Path) -> None:
+    flags, words = KEYS[kind]
+    (found,) = errors(tmp_path, "0.20.0", flags)
+    assert words in (found.hint or "")
+
+
+def test_a_flag_of_a_json_text_takes_keys(tmp_path: Path) -> None:
+    assert errors(tmp_path, "0.20.0", {"hf-overrides.rope_theta": 1_000_000}) == []
+    assert errors(tmp_path, "0.20.0", {"hf-overrides": "{rope_theta: 1}"})[0].rule == "wrong-type"
+
+
 NEAR = {
     "max-model-lenn": "max-model-len", "max-batched-tokens": "max-num-batched-tokens",
     "tool-parser": "tool-call-parser", "reasoing-parser": "reasoning-parser", "maxmodellen": "max-model-len",

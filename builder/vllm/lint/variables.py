@@ -48,7 +48,8 @@ def variables(context: Context) -> Iterator[Finding]:
         elif name.startswith("VLLM_"):
             yield from _unknown(context, name, sorted(known))
         elif name not in _SINGLE and not name.startswith(_FAMILIES):
-            near = difflib.get_close_matches(name, [*known, *_SINGLE], n=1, cutoff=0.85)
+            # Names in small letters are others for the system; nobody means them.
+            near = difflib.get_close_matches(name.upper(), [*known, *_SINGLE], n=1, cutoff=0.85)
             yield context.say(
                 "unknown-variable", "not-checked", f"{name} is neither vLLM's nor of a family that is known here",
                 variable=name, hint=f"did you mean {near[0]}?" if near else None,
