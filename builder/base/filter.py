@@ -65,6 +65,10 @@ class Filter:
         """Whether a path belongs to the package or its dist-info."""
         return self._package.fullmatch(path) is not None
 
+    def is_place(self, folder: str) -> bool:
+        """Whether packages in a folder are kept: by its name, or because it was named."""
+        return folder in self.places or folder.rpartition("/")[2] in ("site-packages", "dist-packages")
+
     def wants(self, path: str) -> bool:
         return (
             path.count("/") < _SKELETON_DEPTH

@@ -14,7 +14,7 @@ from builder.base.tree import LayeredTree
 from builder.documents.reference import Platform
 from builder.oci.blobs import check_bytes
 from builder.oci.document import DOCUMENT_LIMIT, parse_object, read_config, read_manifest
-from builder.oci.platforms import choose_image, preference
+from builder.oci.platforms import CONFIG_TYPES, choose_image, preference
 from builder.oci.types import INDEX_TYPES, MANIFEST_TYPES, Descriptor
 from builder.util.context import Context
 from builder.util.errors import InputError
@@ -40,12 +40,17 @@ def resolve_image(
     written = document.get("mediaType")
     media_type = written if isinstance(written, str) and written else media_type
     if media_type not in (*INDEX_TYPES, *MANIFEST_TYPES) and "manifests" not in document and "layers" not in document:
-        raise InputError(f"{reference} is not a container image but {media_type}", hint="name an image")
+        raise _not_an_image(reference, media_type)
     top = Descriptor(media_type, digest, len(data))
     descriptor, data = choose_image(top, data, platform, reference, checked)
     if descriptor.media_type not in MANIFEST_TYPES:
-        raise InputError(f"{reference} is not a container image but {descriptor.media_type}", hint="name an image")
+        raise _not_an_image(reference, descriptor.media_type)
     manifest = read_manifest(data, f"the manifest of {reference}")
+    if manifest.config.media_type not in CONFIG_TYPES:
+        raise InputError(
+            f"{reference} is not a container image: its config is {manifest.config.media_type[:100]}",
+            hint="it is an artifact, such as a chart or a signature; name the image itself",
+        )
     config_bytes = checked(manifest.config)
     config = read_config(config_bytes, f"the config of {reference}")
     if preference(platform, config.platform) is None:
@@ -58,6 +63,13 @@ def resolve_image(
             hint="no client would run this image: do not use this base",
         )
     return BaseImage(reference, digest, descriptor, data, config_bytes, platform)
+
+
+def _not_an_image(reference: str, media_type: str) -> InputError:
+    hint = "name an image"
+    if media_type.startswith("application/vnd.docker.distribution.manifest.v1+"):
+        hint = "it has the old schema 1, which clients no longer take: push it again with a current Docker"
+    return InputError(f"{reference} is not a container image but {media_type[:100]}", hint=hint)
 
 
 def layered_tree(

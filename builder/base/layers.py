@@ -122,6 +122,7 @@ class _Notes:
         self._aside: dict[str, LayerEntry] = {}
         self._links: dict[str, str] = {}
         self._missing: set[str] = set()
+        self._above: set[str] = set()
         self._kept = 0
 
     def done(self) -> Snapshot:
@@ -149,6 +150,8 @@ class _Notes:
         if self._wanted.wants(name) or member.kind == "symlink" or self._owns(name, entry):
             if self._wanted.inside(name):
                 _check_name(name)
+                if name.rpartition("/")[0] not in self._above:
+                    self._above.update(map(str, PurePosixPath(name).parents))
             self._found.entries[name] = entry
             if len(self._found.entries) > _MAX_KEPT:
                 raise InputError(
@@ -175,7 +178,13 @@ class _Notes:
         name = base.removeprefix(WHITEOUT)
         if name in ("", ".", ".."):
             raise InputError(f"a layer of the base has the whiteout {str(path)[:200]!r}", hint="do not use this base")
-        self._found.removed.add(str(path.with_name(name)))
+        removed = str(path.with_name(name))
+        if removed in self._above or (removed in self._found.entries and self._wanted.inside(removed)):
+            raise InputError(
+                f"a layer of the base has /{removed[:200]} and removes it after that",
+                hint="Docker refuses such a layer, and containerd removes what the specification keeps: do not use this base",
+            )
+        self._found.removed.add(removed)
 
     def _entry(self, name: str, member: Member, reader: TarReader) -> LayerEntry:
         if member.kind == "hardlink":

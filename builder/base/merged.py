@@ -198,9 +198,11 @@ class MergedLayers:
         return None
 
     def names(self, folder: str) -> Mapping[str, LayerEntry]:
-        """What is directly inside a folder, by name."""
+        """What is directly inside a folder, by name; a folder that no layer has an entry for is known by what is in it."""
         prefix = f"{folder}/" if folder else ""
         entries = {name: self.entry(prefix + name) for name in sorted(self._listed(folder))}
+        for name in [name for name, entry in entries.items() if entry is None and self._listed(prefix + name)]:
+            entries[name] = _FOLDER if self.names(prefix + name) else None
         return {name: entry for name, entry in entries.items() if entry is not None}
 
 

@@ -27,16 +27,29 @@ class RecordRow(NamedTuple):
     text: str
 
 
-@lru_cache(maxsize=4)
-def read_record(data: bytes, what: str) -> tuple[RecordRow, ...]:
+class _DamagedError(ValueError):
+    """What cannot be read of a RECORD, as the end of a message that begins with its name."""
+
+
+def read_record(data: bytes, what: str, *, root: str = "") -> tuple[RecordRow, ...]:
     """The rows of a RECORD; `what` names it in errors. Raises `InputError` with the line of what cannot be read.
 
-    A stack asks for the list of files, the layer for the rows that change: the last few are kept.
+    Paths are as they are written, but for a leading `./`, and for the folder `root` (without the leading slash) of absolute
+    ones: the specification allows both, and both mean the file that other tools write as `vllm/a.py`.
     """
+    try:
+        return _rows(data, root)
+    except _DamagedError as error:
+        raise InputError(f"{what}{error}", hint="the distribution's RECORD is damaged: do not use this base") from error
+
+
+@lru_cache(maxsize=4)
+def _rows(data: bytes, root: str) -> tuple[RecordRow, ...]:
+    """A stack asks for the list of files, the layer for the rows that change: the last few are kept."""
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise InputError(f"{what} is not UTF-8 text: {error.reason} at byte {error.start}") from error
+        raise _DamagedError(f" is not UTF-8 text: {error.reason} at byte {error.start}") from error
     lines = _split(text)
     before = csv.field_size_limit(_FIELD_LIMIT)
     taken: list[str] = []
@@ -45,19 +58,24 @@ def read_record(data: bytes, what: str) -> tuple[RecordRow, ...]:
     try:
         # Only a quoted field can have a line ending in it: without quotes, a row is a line.
         written = (_emptied(taken) for _ in repeat(None)) if quoted else lines
-        return tuple(_row(fields, line) for fields, line in zip(reader, written) if fields)  # noqa: B905
+        return tuple(_row(fields, line, root) for fields, line in zip(reader, written) if fields)  # noqa: B905
     except csv.Error as error:
-        raise InputError(
-            f"{what}, line {reader.line_num}: {error}",
-            hint="the distribution's RECORD is damaged: do not use this base",
-        ) from error
+        raise _DamagedError(f", line {reader.line_num}: {error}") from error
     finally:
         csv.field_size_limit(before)
 
 
-def _row(fields: list[str], line: str) -> RecordRow:
+def _row(fields: list[str], line: str, root: str) -> RecordRow:
     path, digest, size, *_ = fields if len(fields) > 2 else [*fields, "", ""]
-    return RecordRow(path, digest, size, line)
+    return RecordRow(_relative(path, root) if path[:1] in ("/", ".") else path, digest, size, line)
+
+
+def _relative(path: str, root: str) -> str:
+    if root and path.startswith(f"/{root}/"):
+        path = path.removeprefix(f"/{root}/")
+    while path.startswith("./"):
+        path = path.removeprefix("./").lstrip("/")
+    return path
 
 
 def _noting(lines: Iterable[str], taken: list[str]) -> Iterator[str]:

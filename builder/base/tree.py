@@ -151,13 +151,17 @@ class LayeredTree:
             places = self._places()
         self._merged.read_bottom()
         python = self._interpreter(places)
+        # Behind a link, a site folder may have any name.
+        moved = [place for place in python.places if not self._filter.is_place(place)]
+        if moved:
+            self._read_again(moved)
+            places = self._places()
+            python = self._interpreter(places)
         added = path_files(self._merged, python.places, self._merged.names)
         if added:
             more = [path for paths in added.values() for path in paths]
             if not set(more) <= set(self._filter.places):
-                self._filter = Filter(self._package, [*self._first, *more])
-                self._merged = MergedLayers(self._layers, self._kept(self._filter.places), self._read_layer, self._name)
-                self._merged.read_all()
+                self._read_again(more)
             places = self._places(more)
             order = [each for place in python.places for each in (place, *added.get(place, ()))]
             python = replace(python, places=tuple(dict.fromkeys(order)))
@@ -171,6 +175,12 @@ class LayeredTree:
                 hint="the package is in an unusual place, and python3 does not say which Python it is",
             )
         return chosen.root, chosen.distribution, version
+
+    def _read_again(self, more: Sequence[str]) -> None:
+        """Read every layer once more, for further places that the package may be imported from."""
+        self._filter = Filter(self._package, [*self._filter.places, *more])
+        self._merged = MergedLayers(self._layers, self._kept(self._filter.places), self._read_layer, self._name)
+        self._merged.read_all()
 
     def _interpreter(self, places: Sequence[_Place]) -> Interpreter:
         versions = [found for each in places if (found := _version(each.root))]
@@ -263,7 +273,7 @@ class LayeredTree:
             data = self._merged.content(entry)
             if not self._filter.inside(path) and not self._filter.is_listed(data):
                 continue
-            rows = read_record(data, f"/{path}")
+            rows = read_record(data, f"/{path}", root=root)
             if any(row.path == f"{self._package}/__init__.py" for row in rows):
                 owners.append(distribution)
         return owners or found
@@ -275,7 +285,7 @@ class LayeredTree:
             raise InputError(
                 f"/{path} in {self._name} is not a file that can be read", hint="it is larger than 8 MiB, or a link"
             )
-        return frozenset(row.path for row in read_record(self._merged.content(entry), f"/{path}"))
+        return frozenset(row.path for row in read_record(self._merged.content(entry), f"/{path}", root=self.root))
 
 
 def choose(places: Sequence[_Place], python: Interpreter, environment: str, name: str, package: str) -> _Place:

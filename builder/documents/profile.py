@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,22 @@ from builder.documents.values import Envelope, Frozen
 from builder.documents.yamlfile import DecimalFloat, Document, read_yaml, validate_document
 from builder.util.errors import InputError
 
-FlagName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]*$", max_length=100)]
+_FLAG = r"^[a-z0-9][a-z0-9_-]*(?:\.[A-Za-z0-9_-]+)*$"
+
+
+def _flag_name(name: object) -> object:
+    """Refuse what is not a flag's long name with what to write; the pattern is for the JSON Schema."""
+    if not isinstance(name, str) or re.fullmatch(_FLAG, name):
+        return name
+    if level := re.fullmatch(r"-?O([0-9]?)", name):
+        meant = f"`optimization-level: {level[1]}`" if level[1] else "optimization-level"
+        raise ValueError(f"is short for a flag; write {meant}")
+    plain = re.sub(r"[\s_]+", "-", name.strip().strip("-.").lower())
+    hint = f"; write {plain}" if re.fullmatch(_FLAG, plain) else ""
+    raise ValueError(f"is not a flag's name, which is in small letters and without dashes in front{hint}")
+
+
+FlagName = Annotated[str, BeforeValidator(_flag_name), StringConstraints(pattern=_FLAG, max_length=100)]
 
 
 def _as_written(value: object) -> object:
@@ -214,10 +230,16 @@ class Profile(Frozen):
         )
 
     def argv(self) -> list[str]:
-        """The flags as arguments. A value that begins with a dash is joined with `=`, so that it stays a value."""
+        """The flags as arguments. A value that begins with a dash is joined with `=`, so that it stays a value.
+
+        A key of a flag (`compilation-config.mode`) is never a switch: vLLM would take the next argument for its value.
+        """
         arguments: list[str] = []
         for flag, value in self.flags.items():
-            if value is True:
+            if "." in flag:
+                text = _json(value)
+                arguments += [f"--{flag}={text}"] if text.startswith("-") else [f"--{flag}", text]
+            elif value is True:
                 arguments.append(f"--{flag}")
             elif value is False:
                 arguments.append(f"--no-{flag}")
@@ -228,6 +250,21 @@ class Profile(Frozen):
                 else:
                     arguments += [f"--{flag}", *values]
         return arguments
+
+
+def _json(value: object) -> str:
+    """What vLLM's parser reads as this value of a key: JSON where it is not a single text."""
+    if isinstance(value, tuple):
+        return f"[{', '.join(_json(each) if _is_number(each) else json.dumps(each) for each in value)}]"
+    return json.dumps(value) if isinstance(value, bool) else str(value)
+
+
+def _is_number(value: object) -> bool:
+    # A decimal fraction is kept as its text.
+    return (
+        isinstance(value, str)
+        and re.fullmatch(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?", value) is not None
+    )
 
 
 def _plain(flag: str) -> str:

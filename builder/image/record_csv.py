@@ -18,11 +18,11 @@ def record_digest(data: bytes) -> str:
 
 
 def update_record(
-    record: bytes, result: StackResult, bytecode: Collection[str], *, not_of: Collection[str] = ()
+    record: bytes, result: StackResult, bytecode: Collection[str], *, root: str = "", not_of: Collection[str] = ()
 ) -> bytes:
     """RECORD after the stack: new digests and sizes, new files at the end, deleted files and stale bytecode gone.
 
-    New files of the packages `not_of` belong to another distribution's RECORD. Rows of other files keep their bytes, so
+    `root` is the folder that the paths are relative to. New files of the packages `not_of` belong to another distribution's RECORD. Rows of other files keep their bytes, so
     that the change is as small as it can be.
     """
     newline = "\r\n" if b"\r\n" in record else "\n"
@@ -30,7 +30,7 @@ def update_record(
     stale = set(bytecode)
     kept: list[str] = []
     seen: set[str] = set()
-    for row in read_record(record, "the base's RECORD"):
+    for row in read_record(record, "the base's RECORD", root=root):
         if row.path in stale:
             continue
         if row.path not in changed:

@@ -75,7 +75,7 @@ def compose(
     for record in records:
         path = f"{root}/{record.dist_info}/RECORD"
         others = {name for other in records if other is not record for name in other.packages}
-        data = update_record(record.data, result, bytecode, not_of=others - set(record.packages))
+        data = update_record(record.data, result, bytecode, root=root, not_of=others - set(record.packages))
         entries[path] = Entry(path, "file", 0o644, data)
     for path, (data, mode) in extra.items():
         if path in entries:

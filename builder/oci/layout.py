@@ -15,8 +15,9 @@ from typing import Any
 
 from builder.documents.reference import with_algorithm
 from builder.oci.blobs import check_bytes, check_layer
-from builder.oci.document import DOCUMENT_LIMIT, parse_object
-from builder.oci.types import OCI_INDEX, BlobSource, Descriptor, encode
+from builder.oci.document import DOCUMENT_LIMIT, parse_object, read_manifest
+from builder.oci.platforms import CONFIG_TYPES
+from builder.oci.types import MANIFEST_TYPES, OCI_INDEX, BlobSource, Descriptor, encode
 from builder.util.errors import InputError, MismatchError
 from builder.util.files import (
     CheckedFiles,
@@ -117,6 +118,8 @@ class Layout:
                     f"{self.folder} has no image {name!r}", hint=f"it has: {', '.join(known) or 'nothing'}"
                 )
             return named[0]
+        if len({each.digest for each in entries}) > 1:
+            entries = [each for each in entries if self._is_image(each)] or entries
         digests = {each.digest for each in entries}
         if len(digests) != 1:
             known = sorted({each.annotations.get(REF_NAME, each.digest) for each in entries})
@@ -125,6 +128,17 @@ class Layout:
                 hint=f"name one as oci:{self.folder}:NAME: {', '.join(known)}",
             )
         return entries[0]
+
+    def _is_image(self, entry: Descriptor) -> bool:
+        """Whether an entry is not an artifact (a signature, an SBOM), which tools list beside an image without saying so."""
+        if entry.media_type not in MANIFEST_TYPES:
+            return True
+        try:
+            manifest = read_manifest(self.read(entry), entry.digest)
+        except (InputError, MismatchError):
+            # What is wrong with it is said when it is used.
+            return True
+        return manifest.config.media_type in CONFIG_TYPES and "subject" not in manifest.document
 
 
 def check_target(folder: Path) -> None:

@@ -39,11 +39,15 @@ class Descriptor:
     annotations: Mapping[str, str] = field(default_factory=dict)
     platform: Mapping[str, Any] | None = None
     artifact_type: str = ""
+    urls: tuple[str, ...] = ()
+    """Where a layer that is not in the registry (a non-distributable one) is downloaded from."""
 
     def as_json(self) -> dict[str, Any]:
         document: dict[str, Any] = {"mediaType": self.media_type, "digest": self.digest, "size": self.size}
         if self.artifact_type:
             document["artifactType"] = self.artifact_type
+        if self.urls:
+            document["urls"] = list(self.urls)
         if self.annotations:
             document["annotations"] = dict(self.annotations)
         if self.platform:
@@ -67,6 +71,7 @@ class Descriptor:
             )
         platform = document.get("platform")
         artifact_type = document.get("artifactType")
+        urls = document.get("urls")
         return cls(
             media_type,
             digest,
@@ -74,6 +79,7 @@ class Descriptor:
             dict(annotations) if isinstance(annotations, dict) else {},
             dict(platform) if isinstance(platform, dict) else None,
             artifact_type if isinstance(artifact_type, str) else "",
+            tuple(urls) if isinstance(urls, list) and all(isinstance(each, str) for each in urls) else (),
         )
 
 

@@ -96,7 +96,8 @@ def _listed(tree: PackageTree, dist_info: str, package: str) -> set[str]:
     record = tree.read([path]).get(path)
     if record is None or record.kind != "file":
         return set()
-    return {row.path for row in read_record(record.data, f"/{path}") if row.path.startswith(f"{package}/")}
+    rows = read_record(record.data, f"/{path}", root=tree.root)
+    return {row.path for row in rows if row.path.startswith(f"{package}/")}
 
 
 def _walk(tree: PackageTree, folder: str) -> Iterator[str]:

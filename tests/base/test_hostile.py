@@ -127,6 +127,43 @@ def test_a_name_that_nobody_unpacks_is_refused(name: str, tmp_path: Path, capsys
     refused(tmp_path, capsys)
 
 
+@pytest.mark.parametrize("gone", [f"{ROOT}/vllm/.wh.a.py", f"{ROOT}/.wh.vllm", "usr/.wh.local"])
+def test_a_file_that_its_own_layer_removes_afterwards_is_refused(
+    gone: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Docker 20.10: `failed to mknod: file exists`; containerd and podman remove it; by the specification it stays."""
+    made = Made(recipe(tmp_path) / "base")
+    made.write(made.image([GOOD[0], layer(*package(), Item(gone))]))
+    refused(tmp_path, capsys, "removes it after that")
+    before = Made(recipe(tmp_path / "before") / "base")
+    before.write(before.image([GOOD[0], layer(Item(gone), *package())]))
+    assert build(tmp_path / "before", capsys).code == 0
+
+
+HIDING = {
+    f"{ROOT}/vllm/a.so": True,
+    f"{ROOT}/vllm/a.abi3.so": True,
+    f"{ROOT}/vllm/a.cpython-312-x86_64-linux-gnu.so": True,
+    f"{ROOT}/vllm/a/__init__.py": True,
+    f"{ROOT}/vllm/a.cpython-311-x86_64-linux-gnu.so": False,
+    f"{ROOT}/vllm/a.pyc": False,
+    f"{ROOT}/vllm/a/more.py": False,
+    f"{ROOT}/vllm/ab.abi3.so": False,
+}
+
+
+@pytest.mark.parametrize("name", HIDING)
+def test_a_change_of_a_module_that_python_does_not_import_is_refused(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = Made(recipe(tmp_path) / "base")
+    made.write(made.image([*GOOD, layer(Item(name, b"x"))]))
+    if HIDING[name]:
+        refused(tmp_path, capsys, "would do nothing", name.removeprefix(f"{ROOT}/"))
+    else:
+        assert build(tmp_path, capsys).code == 0
+
+
 # --- descriptors, diff ids, blobs -----------------------------------------------------------------------------------
 
 

@@ -101,6 +101,18 @@ CHOSEN: dict[str, tuple[list[list[Item]], list[str], str]] = {
         [PYTHON, package(source=OLD), [*package("opt/py/dist-packages"), symlink("usr/local/lib/python3.12", "/opt/py")]],
         [SYSTEM], "opt/py/dist-packages",
     ),
+    "the site folder is a link to another name": (
+        [[*PYTHON, symlink("usr/local/lib/python3.12/dist-packages", "/opt/libraries")], package("opt/libraries")],
+        [SYSTEM], "opt/libraries",
+    ),
+    "relative and out of the root": (
+        [[*PYTHON, symlink("usr/local/lib/python3.12/dist-packages", "../../../../../../../opt/l")], package("opt/l")],
+        [SYSTEM], "opt/l",
+    ),
+    "PYTHONPATH through a link to another name": (
+        [[*PYTHON, symlink("srv/now", "v2")], package("srv/v1", source=OLD), package("srv/v2")],
+        [SYSTEM, "PYTHONPATH=/srv/now"], "srv/v2",
+    ),
     "merged usr": (
         [[folder("usr"), folder("opt"), symlink("bin", "usr/bin"), symlink("lib", "usr/lib"), Item("usr/bin/python3.12", b"", mode=0o755),
           symlink("usr/bin/python3", "python3.12")], package()], ["PATH=/bin"], ROOT,

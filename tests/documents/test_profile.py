@@ -130,3 +130,28 @@ def test_a_value_of_the_wrong_shape_is_one_error_in_plain_words(tmp_path: Path, 
     assert not refused.value.details
     assert "pydantic" not in str(refused.value.as_json())
     assert "schema profile" in (refused.value.hint or "")
+
+
+def test_a_key_of_a_flag_always_has_a_value() -> None:
+    """vLLM's parser takes the next argument for the value of `--flag.key`, whatever it is."""
+    flags = {"a.b": True, "c.d": False, "e.f": (1, "x", "0.5", True), "g.h": -1, "i.j": "text", "k": True}
+    assert Profile.model_validate({"name": "p", "flags": flags}).argv() == [
+        "--a.b", "true", "--c.d", "false", "--e.f", '[1, "x", 0.5, true]', "--g.h=-1", "--i.j", "text", "--k",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("written", "words"),
+    [
+        ("--max-model-len", "write max-model-len"), ("MAX_NUM_SEQS", "write max-num-seqs"), ("max num seqs", "write max-num-seqs"),
+        ("max-num-seqs.", "write max-num-seqs"), ("-O3", "write `optimization-level: 3`"), ("O", "write optimization-level"),
+        ("\N{EN DASH}x", "without dashes in front"),
+    ],
+)  # fmt: skip
+def test_a_name_that_is_not_a_flag_gets_what_to_write(written: str, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "p.yaml"
+    path.write_text(f"name: p\nflags:\n  {written}: 1\n")
+    with pytest.raises(InputError) as refused:
+        load_profile(path)
+    assert words in refused.value.message
+    assert "^[a-z" not in refused.value.message

@@ -22,6 +22,7 @@ from tests.support.bases import (
     recipe,
 )  # fmt: skip
 
+REF = "org.opencontainers.image.ref.name"
 FIRST = SOURCE.replace(b"x1 = 1\n", b"x1 = 1001\n")
 OTHER = SOURCE.replace(b"x1 = 1\n", b"x1 = 1002\n")
 
@@ -54,12 +55,21 @@ def attestation(made: Made, **more: Any) -> dict[str, Any]:
     return made.json(document, document["mediaType"], **(more or ATTESTATION))  # type: ignore[arg-type]
 
 
-def artifact(made: Made) -> dict[str, Any]:
-    """An OCI artifact, which has no platform and is no image."""
+def artifact(made: Made, **more: Any) -> dict[str, Any]:
+    """An OCI artifact, which is not an image; it has no platform unless `more` gives one."""
     document = {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
                 "config": made.put(b"{}", "application/vnd.oci.empty.v1+json"), "layers": []}  # fmt: skip
-    return made.json(document, str(document["mediaType"]))
+    return made.json(document, str(document["mediaType"]), **more)
 
+
+def signature(made: Made, subject: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """What refers to an image, as tools list it in a layout's index: without saying what it is."""
+    document = {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json", "subject": subject,
+                "config": made.put(b"{}", "application/vnd.oci.empty.v1+json"), "layers": []}  # fmt: skip
+    return made.json(document, str(document["mediaType"]), **more)
+
+
+NYDUS: dict[str, Any] = {"platform": {"os": "linux", "architecture": "amd64", "os.features": ["nydus.remoteimage.v1"]}}
 
 CASES: dict[str, Callable[[Made], list[dict[str, Any]]]] = {
     "one": lambda m: [m.index(image(m, **plat()))],
@@ -81,6 +91,20 @@ CASES: dict[str, Callable[[Made], list[dict[str, Any]]]] = {
     "unmarked attestation": lambda m: [m.index(attestation(m, artifactType="x"), image(m))],
     "artifact before": lambda m: [m.index(artifact(m), image(m))],
     "listed in index.json": lambda m: [image(m, OTHER, arch="arm64", **plat("arm64")), image(m, **plat()), attestation(m)],
+    "artifact for the platform before": lambda m: [m.index(artifact(m, artifactType="x/y", **plat()), image(m, **plat()))],
+    "artifact that does not say so before": lambda m: [m.index(artifact(m, **plat()), image(m, **plat()))],
+    "many artifacts before": lambda m: [m.index(*[{**artifact(m), "artifactType": "x/y"}] * 300, image(m))],
+    "many of others before": lambda m: [m.index(*[image(m, OTHER, arch="arm64", **plat("arm64"))] * 10_000, image(m, **plat()))],
+    "os.features before": lambda m: [m.index(image(m, OTHER, **NYDUS), image(m, **plat()))],
+    "os.features alone": lambda m: [m.index(image(m, **NYDUS))],
+    "os.version": lambda m: [m.index(image(m, platform={"os": "linux", "architecture": "amd64", "os.version": "1"}))],
+    "empty platform": lambda m: [m.index(image(m, platform={"os": "", "architecture": ""}))],
+    "platform of two names": lambda m: [m.index(image(m, OTHER, arch="arm64", platform={"os": "linux"}), image(m, platform={"os": "linux"}))],
+    "platform in capitals": lambda m: [m.index(image(m, arch="AMD64", platform={"os": "Linux", "architecture": "X86_64"}))],
+    "a signature beside in index.json": lambda m: [image(m), signature(m, image(m))],
+    "a named signature beside in index.json": lambda m: [
+        {**image(m), "annotations": {REF: "v1"}}, signature(m, image(m), annotations={REF: "sha256-aa.sig"}),
+    ],
     "an unknown type before": lambda m: [m.index(m.put(b"{}", "application/x"), image(m))],
 }  # fmt: skip
 
@@ -115,6 +139,7 @@ NONE: dict[str, Callable[[Made], dict[str, Any]]] = {
     "config of another architecture": lambda m: m.index(image(m, arch="arm64", **plat())),
     "config of another variant": lambda m: m.index(image(m, variant="v3", **plat())),
     "too many without a platform": lambda m: m.index(*[artifact(m)] * 300),
+    "unknown platform": lambda m: m.index(image(m, platform={"os": "unknown", "architecture": "unknown"})),
     "no platform, v3 in the config": lambda m: m.index(image(m, variant="v3")),
 }
 
@@ -127,6 +152,27 @@ def test_where_a_client_finds_nothing_we_find_nothing(
     made.write(NONE[kind](made))
     outcome = build(tmp_path, capsys)
     assert outcome.code == 2, (outcome.code, outcome.message)
+
+
+WHY: dict[str, tuple[Callable[[Made], dict[str, Any]], str]] = {
+    "its platform is in the config": (lambda m: m.index(image(m, arch="arm64")), "it has: linux/arm64;"),
+    "artifact": (artifact, "name the image itself"),
+    "schema 1": (
+        lambda m: m.put(b'{"schemaVersion": 1}', f"{SCHEMA}+prettyjws"),
+        "push it again with a current Docker",
+    ),
+}
+SCHEMA = "application/vnd.docker.distribution.manifest.v1"
+
+
+@pytest.mark.parametrize("kind", WHY)
+def test_what_the_reference_has_instead_is_named(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make, words = WHY[kind]
+    made = Made(recipe(tmp_path) / "base")
+    made.write(make(made))
+    outcome = build(tmp_path, capsys)
+    assert outcome.code == 2
+    assert words in outcome.document["error"]["hint"]
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ PROFILES = Path(__file__).parents[2] / "profiles"
 SWITCHES = {"_StoreTrueAction", "BooleanOptionalAction", "EnableDisableAction"}
 # What the parser converts with, as the linter calls it.
 TYPES = {
-    "int": "int", "float": "float", "str": "str", "None": "str", "union_dict_and_str": "str",
+    "int": "int", "float": "float", "str": "str", "None": "str", "union_dict_and_str": "json_or_str",
     "human_readable_int": "human_int", "human_readable_int_or_auto": "human_int_or_auto", "loads": "json",
     "parse_reasoning_parser": "str",
 }  # fmt: skip

@@ -20,8 +20,7 @@ from builder.documents.yamlfile import Document
 from builder.patch.stack import apply_stack
 from builder.vllm.lint.context import Package
 from builder.vllm.lint.findings import LEVELS
-from builder.vllm.lint.removed import REMOVED as REMOVED_FLAGS
-from builder.vllm.lint.removed import near_name, replacement, sense
+from builder.vllm.lint.near import near_name, sense
 from builder.vllm.lint.run import Report, lint, lint_file, read_package
 from builder.vllm.reader.source import from_files
 from tests.support.cli import builder
@@ -441,41 +440,11 @@ def hints(tmp_path: Path, flags: Mapping[str, Any], package: Package | None = No
     return {each.flag: each.hint or "" for each in found.findings if each.rule == "unknown-flag" and each.flag}
 
 
-@pytest.mark.parametrize(
-    ("flag", "instead", "source"),
-    [
-        ("disable-log-requests", {"enable-log-requests": False}, "vllm-project/vllm#21739"),
-        ("enable-reasoning", {}, "vllm-project/vllm#17452"),
-        ("guided-decoding-backend", {"structured-outputs-config.backend": "xgrammar"}, "vllm-project/vllm#22772"),
-        ("guided-decoding-disable-any-whitespace", {"structured-outputs-config.disable_any_whitespace": True}, "#22772"),
-        ("cuda-graph-sizes", {"cudagraph-capture-sizes": [1, 2]}, "vllm-project/vllm#26016"),
-        ("num-speculative-tokens", {"speculative-config": '{"num_speculative_tokens": 3}'}, "vllm-project/vllm#15466"),
-        ("swap-space", {}, "unslothai/unsloth-zoo#1210"),
-        ("task", {"runner": "pooling", "convert": "embed"}, "vllm-project/vllm#21470"),
-    ],
-)  # fmt: skip
-def test_a_removed_flag_gets_its_successor_which_this_vllm_has(
-    tmp_path: Path, flag: str, instead: dict[str, Any], source: str
-) -> None:
-    hint = hints(tmp_path, {flag: "x"})[flag]
-    assert source in hint
-    for key, value in instead.items():
-        assert f"`{key}" in hint
-        assert report(changed(tmp_path, "smoke", {key: value})).profile == "smoke"
-    assert hints(tmp_path, instead) == {}
-
-
 def test_a_negation_is_never_answered_with_its_opposite(tmp_path: Path) -> None:
     wrong = ["disable-prefix-caching", "disable-chunked-prefil", "no-enable-log-request", "disable-auto-tool-choice"]
     for flag, hint in hints(tmp_path, dict.fromkeys(wrong, True)).items():
         assert "did you mean enable-" not in hint, flag
     assert "no-enable-prefix-caching" in hints(tmp_path, {"disable-prefix-caching": True})["disable-prefix-caching"]
-
-
-@given(st.sampled_from(sorted(REMOVED_FLAGS)), st.sampled_from(["", "no-"]))
-def test_whatever_was_removed_is_not_a_flag_of_this_vllm(flag: str, prefix: str) -> None:
-    assert flag not in patched().catalog.lookup()
-    assert replacement(prefix + flag) is REMOVED_FLAGS[flag]
 
 
 @given(st.text(alphabet="abdeghilnoprstv-", min_size=3, max_size=30))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import PurePosixPath
 
 from builder.base.model import BaseImage, Distribution, PackageTree
@@ -81,6 +82,7 @@ def lock_platform(
     """
     cache.put(image.manifest_bytes)
     files = _locked_files(tree, result, cache)
+    _refuse_hidden(tree, [file for file in files if file.before != file.after])
     own, *others = distributions(tree, packages[0]).items()
     records = dict.fromkeys(f"{each.dist_info}/RECORD" for _, each in (own, *others))
     written = [file.path for file in files if file.after is not None]
@@ -169,6 +171,31 @@ def _packages(tree: PackageTree) -> tuple[str, ...]:
     """The distributions whose metadata is beside the package's, the package's own among them."""
     names = (_DIST_INFO.fullmatch(name) for name in tree.children(""))
     return tuple(sorted(f"{match[1]}=={match[2]}" for match in names if match is not None))
+
+
+def _refuse_hidden(tree: PackageTree, changed: Sequence[LockedFile]) -> None:
+    """Refuse a changed module that Python would not import: a package or a compiled module of its name comes first.
+
+    Source: CPython's `FileFinder.find_spec` and `_get_supported_file_loaders`. Compiled modules that RECORD lists are refused
+    where a diff is read; these were built in place.
+    """
+    version = tree.python.replace(".", "")
+    first = re.compile(rf"(?:\.abi3|\.cpython-{version}-[^.]+)?\.so")
+    children = lru_cache(maxsize=None)(tree.children)
+    removed = {file.path for file in changed if file.after is None}
+    for module in [
+        PurePosixPath(file.path) for file in changed if file.after is not None and file.path.endswith(".py")
+    ]:
+        beside = children(str(module.parent))
+        hiding = [name for name in beside if name.startswith(module.stem) and first.fullmatch(name[len(module.stem) :])]
+        if beside.get(module.stem) == "directory" and "__init__.py" in children(str(module.with_suffix(""))):
+            hiding.append(f"{module.stem}/__init__.py")
+        hiding = [name for name in hiding if f"{module.parent}/{name}" not in removed]
+        if hiding:
+            raise InputError(
+                f"a change of {module} would do nothing: Python imports {module.parent}/{hiding[0]} instead",
+                hint="use a base without it, or change what is imported",
+            )
 
 
 def _stale_bytecode(tree: PackageTree, paths: Sequence[str]) -> tuple[str, ...]:

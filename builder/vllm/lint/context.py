@@ -11,7 +11,7 @@ from packaging.version import InvalidVersion, Version
 from builder.documents.model_shape import ModelShape
 from builder.documents.profile import Profile
 from builder.documents.yamlfile import Document
-from builder.vllm.flagvalues import human_int, plain_name
+from builder.vllm.flagvalues import human_int, plain_flags, plain_name
 from builder.vllm.lint.findings import Finding, Level
 from builder.vllm.reader.flags import Catalog, Flag
 from builder.vllm.reader.registries import Registries
@@ -86,6 +86,19 @@ class Context:
             if not entry.inner and (entry.name == name or (entry.flag is not None and entry.flag.name == name)):
                 return entry
         return None
+
+    def has(self, name: str) -> bool:
+        """Whether this vLLM has a flag, a key of one (`speculative-config.model`), or a variable."""
+        if name.isupper():
+            return name in (self.package.variables or {})
+        head, _, key = name.partition(".")
+        flag, _ = self.package.catalog.lookup().get(head, (None, False))
+        return flag is not None and (not key or (flag.takes_keys and (not flag.keys or key in flag.keys)))
+
+    @property
+    def given(self) -> frozenset[str]:
+        """The flags of the profile by their plain names, and its variables."""
+        return frozenset({*plain_flags(self.profile.flags), *self.profile.env})
 
     def value(self, name: str) -> Any:
         """A flag's value in the profile; for a switch whether it is on; None when the profile does not set it."""

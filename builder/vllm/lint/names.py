@@ -42,7 +42,8 @@ def _parser(context: Context, flag: str, known: frozenset[str] | None, plugin: s
 
 
 def _missing(context: Context, entry: Entry, known: frozenset[str]) -> Finding:
-    near = difflib.get_close_matches(str(entry.value), sorted(known), n=1, cutoff=0.5)
+    folded = {each.lower(): each for each in sorted(known)}
+    near = [folded[each] for each in difflib.get_close_matches(str(entry.value).lower(), list(folded), n=1, cutoff=0.5)]
     return context.say(
         "unknown-name", "error", f"{context.vllm} has no {entry.value!r} for --{entry.name}", entry=entry,
         hint=(f"did you mean {near[0]}? " if near else "") + f"known: {', '.join(sorted(known))}",

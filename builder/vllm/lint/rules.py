@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from builder.vllm.flagvalues import decimal, human_int
 from builder.vllm.lint.context import Context, Entry
 from builder.vllm.lint.findings import Finding
-from builder.vllm.lint.removed import near_name, replacement, source_of
+from builder.vllm.lint.near import near_name
+from builder.vllm.lint.removed import advice, replacement, source_of
 from builder.vllm.reader.flags import NOT_KNOWN, Flag
 
 _COMPARE: Mapping[str, tuple[str, Callable[[float, float], bool]]] = {
@@ -58,12 +60,14 @@ def _unknown(context: Context, entry: Entry, names: list[str]) -> Finding:
         )  # fmt: skip
     removed = replacement(entry.name)
     near = near_name(entry.name, names)
-    hint = f"did you mean {near}?" if near else "`vllm serve --help=all` lists the flags"
+    meant = f"{near}.{entry.inner}" if entry.inner else near
+    hint = f"did you mean {meant}?" if near else "`vllm serve --help=all` lists the flags"
     if removed is not None:
-        hint = f"{removed.instead} ({source_of(removed)})"
+        hint = f"{advice(entry.name, entry.value, removed, context.has, context.given)} ({source_of(removed)})"
     short = next((flag for flag in catalog.flags.values() if f"-{entry.name}" in flag.short), None)
     if short is not None:
-        hint = f"-{entry.name} is short for --{short.name}; write {short.name}"
+        whole = f"{short.name}.{entry.inner}" if entry.inner else short.name
+        hint = f"-{entry.name} is short for --{short.name}; write {whole}"
     positive = catalog.lookup().get(entry.name.removeprefix("no-"))
     if positive is not None and positive[0].type == "unknown":
         return _unread(context, entry, positive[0])
@@ -107,9 +111,9 @@ def _inner(context: Context, entry: Entry, flag: Flag) -> Iterator[Finding]:
 
 
 def _keys(context: Context, entry: Entry, flag: Flag, keys: list[str]) -> Iterator[Finding]:
-    unknown = [key for key in keys if flag.keys and key.replace("-", "_") not in flag.keys]
+    unknown = [key for key in keys if flag.keys and key not in flag.keys]
     for key in unknown:
-        near = difflib.get_close_matches(key, flag.keys, n=1)
+        near = difflib.get_close_matches(key.replace("-", "_"), flag.keys, n=1)
         yield context.say(
             "unknown-key", "error", f"--{flag.name} has no key {key!r} in {context.vllm}", entry=entry,
             hint=f"did you mean {near[0]}?" if near else f"keys: {', '.join(flag.keys[:_SHOWN])}, ...",
@@ -174,13 +178,17 @@ def _one(context: Context, entry: Entry, flag: Flag, value: Any) -> Iterator[Fin
     if flag.optional and str(value) in ("", "None"):
         return
     found = convert(flag, value)
+    if flag.type == "json" and flag.keys and not isinstance(found, dict):
+        # What is one config of several keys is not taken from a number or a list.
+        found = NOT_KNOWN
     if found is NOT_KNOWN:
+        meant = _meant(flag, value)
         yield context.say(
             "wrong-type",
             "error",
             f"--{flag.name} takes {_kind(flag)}, not {_shown(value)}",
             entry=entry,
-            hint=_takes(flag),
+            hint=f"write {meant}" if meant is not None else _takes(flag),
         )
         return
     if flag.choices is not None and found not in flag.choices:
@@ -198,8 +206,9 @@ def _one(context: Context, entry: Entry, flag: Flag, value: Any) -> Iterator[Fin
             words, holds = _COMPARE[kind]
             if not holds(found, limit):
                 yield context.say(
-                    "out-of-range", "error", f"--{flag.name} must be {words} {limit:g}, not {value}", entry=entry
-                )
+                    "out-of-range", "error", f"--{flag.name} must be {words} {limit:g}, not {value}", entry=entry,
+                    hint=f"write {found / 100:g}" if kind in ("le", "lt") and limit == 1 and 1 < found <= 100 else None,
+                )  # fmt: skip
     if flag.type == "json" and isinstance(found, dict):
         yield from _keys(context, entry, flag, [str(key).split(".")[0] for key in found])
 
@@ -217,7 +226,7 @@ def _not_among(context: Context, entry: Entry, rule: str, value: str, there: lis
 def convert(flag: Flag, value: Any) -> Any:
     """A value as the parser converts it, or `NOT_KNOWN` when it refuses it."""
     if isinstance(value, bool):
-        return NOT_KNOWN if flag.type != "str" else str(value)
+        return NOT_KNOWN if flag.type not in ("str", "json_or_str") else str(value)
     if flag.type == "int":
         try:
             return int(str(value))
@@ -236,20 +245,55 @@ def convert(flag: Flag, value: Any) -> Any:
             return json.loads(str(value))
         except ValueError:
             return NOT_KNOWN
+    if flag.type == "json_or_str" and re.fullmatch(r"(?s)\s*\{.*\}\s*", str(value)):
+        try:
+            return json.loads(str(value))
+        except ValueError:
+            return NOT_KNOWN
     return str(value).lower().replace("-", "_") if flag.folds_case else str(value)
+
+
+def _meant(flag: Flag, value: Any) -> str | None:
+    """What a number that people write in another way is for vLLM, as text: `90%`, `32 k`, `32,768`, `16KiB`, `1e5`, `0x10`."""
+    if flag.type not in ("int", "float", "human_int", "human_int_or_auto"):
+        return None
+    text = str(value).strip()
+    if flag.type == "float" and (percent := re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*%", text)):
+        return f"{float(percent[1]) / 100:g}"
+    found = re.fullmatch(
+        r"([0-9]+(?:\.[0-9]+)?)\s*([kKmMgGtT]?)(?:i?[bB])?", re.sub(r"(?<=[0-9]),(?=[0-9]{3}\b)", "", text)
+    )
+    if found is None:
+        whole = re.fullmatch(r"0[xX][0-9a-fA-F]+|0[oO][0-7]+|[0-9]+(?:\.0+)?(?:[eE][+]?[0-9]+)?", text)
+        number = None if whole is None else int(text, 0) if text[1:2].lower() in ("x", "o") else _whole(float(text))
+        return None if number is None else str(number)
+    digits, unit = found.groups()
+    if flag.type == "float":
+        # Such flags count in the unit that their name has.
+        return digits if unit in ("", "g", "G") else None
+    if flag.type != "int" and unit:
+        return digits + unit if "." not in digits or unit.islower() else None
+    number = human_int(digits + unit) if unit else _whole(float(digits))
+    return None if number is None else str(number)
+
+
+def _whole(number: float) -> int | None:
+    return int(number) if number.is_integer() and abs(number) < 1 << 62 else None
 
 
 def _kind(flag: Flag) -> str:
     return {
         "int": "a whole number", "human_int": "a whole number such as 4029, 16k or 16K",
         "human_int_or_auto": "a whole number such as 4029, 16k or 16K, or auto", "float": "a number",
-        "json": "a JSON object", "str": "a text",
+        "json": "a JSON object", "json_or_str": "a text, or a JSON object", "str": "a text",
     }.get(flag.type, "another value")  # fmt: skip
 
 
 def _takes(flag: Flag) -> str:
     if flag.choices:
         return f"one of: {', '.join(str(each) for each in flag.choices)}"
+    if flag.type == "json" and flag.keys:
+        return f"it takes {_kind(flag)}, or one line for each key: `{flag.name}.{flag.keys[0]}: VALUE`"
     return f"it takes {_kind(flag)}"
 
 

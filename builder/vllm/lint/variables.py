@@ -8,7 +8,9 @@ from collections.abc import Iterator
 
 from builder.vllm.lint.context import Context
 from builder.vllm.lint.findings import Finding
-from builder.vllm.lint.removed import REMOVED_VARIABLES
+from builder.vllm.lint.near import near_name
+from builder.vllm.lint.removed import advice, source_of
+from builder.vllm.lint.removed_variables import REMOVED_VARIABLES
 from builder.vllm.reader.variables import Variable
 
 # Families of variables that programs beside vLLM read; what is in them is not known here.
@@ -46,7 +48,8 @@ def variables(context: Context) -> Iterator[Finding]:
         elif name.startswith("VLLM_"):
             yield from _unknown(context, name, sorted(known))
         elif name not in _SINGLE and not name.startswith(_FAMILIES):
-            near = difflib.get_close_matches(name, [*known, *_SINGLE], n=1, cutoff=0.85)
+            # Names in small letters are others for the system; nobody means them.
+            near = difflib.get_close_matches(name.upper(), [*known, *_SINGLE], n=1, cutoff=0.85)
             yield context.say(
                 "unknown-variable", "not-checked", f"{name} is neither vLLM's nor of a family that is known here",
                 variable=name, hint=f"did you mean {near[0]}?" if near else None,
@@ -67,17 +70,19 @@ def secrets(context: Context) -> Iterator[Finding]:
 def _unknown(context: Context, name: str, known: list[str]) -> Iterator[Finding]:
     removed = REMOVED_VARIABLES.get(name)
     if removed is not None:
-        yield context.say(
-            "unknown-variable", "error", f"{context.vllm} no longer has {name}", variable=name, hint=removed.instead
-        )
+        text = context.profile.env[name]
+        value = {"0": False, "1": True}.get(text, text) if "_USE_" in name or removed.off else text
+        hint = f"{advice(name, value, removed, context.has, context.given)} ({source_of(removed)})"
+        yield context.say("unknown-variable", "error", f"{context.vllm} no longer has {name}", variable=name, hint=hint)
         return
     if any(data is not None and name.encode() in data for data in context.package.source.over.values()):
         # An overlay reads it where it is needed.
         return
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
+    plain = {each.lower().replace("_", "-"): each for each in known}
+    near = near_name(name.lower().replace("_", "-"), list(plain))
     yield context.say(
         "unknown-variable", "error", f"{context.vllm} has no variable {name}: it would warn, and ignore it", variable=name,
-        hint=f"did you mean {near[0]}?" if near else "leave it out; `vllm/envs.py` lists what there is",
+        hint=f"did you mean {plain[near]}?" if near else "leave it out; `vllm/envs.py` lists what there is",
     )  # fmt: skip
 
 

@@ -167,7 +167,7 @@ def kwargs_of(entry: Field, *, human: set[str], optional_switch: bool) -> dict[s
         made["type"] = Opaque("float")
     elif "dict" in kinds:
         other = "str" in kinds or kinds & {"class", "enum", "unknown"}
-        made["type"] = Opaque("str" if other else "json")
+        made["type"] = Opaque("union_dict_and_str" if other else "json")
     elif "enum" in kinds:
         made["type"] = Opaque("str")
         if "str" not in kinds:

@@ -14,7 +14,7 @@ from builder.vllm.reader.modules import Module, Modules, place
 from builder.vllm.reader.source import Source
 from builder.vllm.reader.values import ClassRef, FunctionRef, Opaque, ParserRef, Unknown, is_plain
 
-ValueType = Literal["int", "float", "str", "json", "human_int", "human_int_or_auto", "unknown"]
+ValueType = Literal["int", "float", "str", "json", "json_or_str", "human_int", "human_int_or_auto", "unknown"]
 
 # Where `make_arg_parser` of the server is defined, newest first.
 ENTRIES = (
@@ -29,7 +29,7 @@ _DEPRECATED = re.compile(
 _TYPES: Mapping[str, ValueType] = {
     "int": "int", "float": "float", "str": "str", "json": "json", "json.loads": "json",
     "human_int": "human_int", "human_int_or_auto": "human_int_or_auto",
-    "human_readable_int": "human_int", "human_readable_int_or_auto": "human_int_or_auto", "union_dict_and_str": "str",
+    "human_readable_int": "human_int", "human_readable_int_or_auto": "human_int_or_auto", "union_dict_and_str": "json_or_str",
 }  # fmt: skip
 
 
@@ -71,7 +71,7 @@ class Flag:
     @property
     def takes_keys(self) -> bool:
         """Whether `--flag.key value` works."""
-        return self.type == "json"
+        return self.type in ("json", "json_or_str")
 
 
 @dataclass
