@@ -7,12 +7,23 @@ import signal
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.support.dockerd import docker_engine
 
 __all__ = ["docker_engine"]
 
 _FOREIGN = ("GITHUB_TOKEN", "HF_TOKEN", "HF_ENDPOINT", "SOURCE_DATE_EPOCH")
+
+# No property fails because the machine is busy: neither by the time of one example, nor by that of drawing some. Loaded here,
+# before any test is imported, since `@given` and `@settings` take over what is loaded when they are called.
+settings.register_profile(
+    "suite",
+    settings.get_profile(settings.get_current_profile_name()),
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("suite")
 
 # A shell starts what it puts into the background with SIGINT ignored, and every child inherits that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -28,3 +39,13 @@ def _own_environment(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pyte
             monkeypatch.delenv(name)
     cache: Path = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("BUILDER_CACHE_DIR", str(cache))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Refuse a property that a busy machine could fail: one with settings of its own that leave out the suite's."""
+    for item in items:
+        used = getattr(getattr(item, "obj", None), "_hypothesis_internal_use_settings", None)
+        if used is not None and (used.deadline is not None or HealthCheck.too_slow not in used.suppress_health_check):
+            raise pytest.UsageError(
+                f"{item.nodeid}: its time is limited; suppress HealthCheck.too_slow, give no deadline"
+            )

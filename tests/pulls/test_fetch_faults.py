@@ -40,7 +40,7 @@ FAULTS = {
     "truncated": Fault(200, b"diff --git a/vllm/config.py b/vllm/config.py\n", truncated=True),
     "HTML": Fault(200, b"<!DOCTYPE html><html>sign in</html>", {"Content-Type": "text/html"}),
     "empty": Fault(200, b""),
-    "stall": Fault(200, b"", stall=1.5),
+    "stall": Fault(200, b"", stall=0.1),
     "garbage": Fault(200, b"\x00\xff" * 50),
     "JSON of another kind": Fault(200, b"[1]"),
     "redirect away": Fault(302, b"", {"Location": "http://127.0.0.2:9/steal"}),

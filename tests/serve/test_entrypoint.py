@@ -244,7 +244,7 @@ def test_health_asks_the_server_in_the_container(image: Path) -> None:
         def log_message(self, *arguments: object) -> None: ...
 
     with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         port = str(server.server_port)
         healthy = serve(image, "health", "--port", port, http_proxy="http://127.0.0.1:9")
         assert (healthy.returncode, healthy.stdout) == (0, "status 200\n"), healthy.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -10,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from tests.support import forkserver
 
 
 @dataclass(frozen=True)
@@ -27,12 +30,26 @@ class Ran:
 
 
 def builder(*arguments: str, cwd: Path, env: Mapping[str, str] | None = None, python: str = sys.executable) -> Ran:
-    """Run `builder` with arguments."""
+    """Run `builder` with arguments. Another Python than this one is started from nothing; see tests/support/forkserver.py."""
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), **(env or {})}
+    if python == sys.executable:
+        ended = forkserver.run("builder", arguments, cwd=cwd, env=env, timeout=280)
+        return Ran(ended.code, _text(ended.out), _text(ended.err))
     done = subprocess.run(
-        [python, "-m", "builder", *arguments], cwd=cwd, capture_output=True, text=True, timeout=280, check=False,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), **(env or {})},
-    )  # fmt: skip
+        [python, "-m", "builder", *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+        env=env,
+    )
     return Ran(done.returncode, done.stdout, done.stderr)
+
+
+def _text(data: bytes) -> str:
+    """As `subprocess` reads text."""
+    return io.TextIOWrapper(io.BytesIO(data)).read()
 
 
 def builder_peak(*arguments: str, cwd: Path, env: Mapping[str, str] | None = None) -> tuple[Ran, int]:

@@ -40,7 +40,7 @@ class Scene:
         except UnreachableError:
             outcome = "unreachable"
         immutable = held(self.target, repository, self.image.built.tags.immutable, evidence=3)
-        moved = held(self.target, repository, "production", evidence=3)
+        moved = held(self.target, repository, "production", evidence=3, complete=immutable)
         assert immutable in (None, self.image.built.top.digest)
         assert moved in (None, self.image.built.top.digest)
         assert moved is None or immutable is not None

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import threading
 import time
@@ -72,6 +73,7 @@ class GitHub:
         self.url = ""
         self.slow: Callable[[], None] | None = None
         """Called when a header trickles to our own client: a test lets the deadline pass there."""
+        self._kept: dict[tuple[object, ...], bytes] = {}
         self.work.mkdir(parents=True)
         git(self.work, "init", "-q", "-b", "main")
         self.bare.parent.mkdir(parents=True)
@@ -153,18 +155,53 @@ class GitHub:
         del self.pulls[number]
         git(self.bare, "update-ref", "-d", f"refs/pull/{number}/head")
 
+    def asked(self, *arguments: str) -> bytes:
+        """What git says of the bare repository. It is run once for each question about the same refs."""
+        key = (self._refs(), *arguments)
+        if key not in self._kept:
+            self._kept[key] = git(self.bare, *arguments)
+        return self._kept[key]
+
     def merge_base(self, base: str, head: str) -> str:
-        return git(self.bare, "merge-base", base, head).decode().strip()
+        return self.asked("merge-base", base, head).decode().strip()
+
+    def backend(self, body: bytes, **env: str) -> bytes:
+        """What `git http-backend` responds. It is run once for each request to the same refs: objects never change."""
+        key = (self._refs(), body, *sorted(env.items()))
+        if key not in self._kept:
+            done = subprocess.run(
+                ["git", "http-backend"], input=body, capture_output=True, check=False,
+                env={
+                    "PATH": "/usr/bin:/bin", "GIT_PROJECT_ROOT": str(self.folder), "GIT_HTTP_EXPORT_ALL": "1",
+                    "REMOTE_ADDR": "127.0.0.1", **env,
+                },
+            )  # fmt: skip
+            if done.returncode != 0:
+                return done.stdout
+            self._kept[key] = done.stdout
+        return self._kept[key]
+
+    def _refs(self) -> tuple[tuple[str, bytes], ...]:
+        """All that the bare repository has but objects: each file and its content."""
+        found = []
+        for folder, folders, files in os.walk(self.bare):
+            if Path(folder) == self.bare:
+                folders[:] = [each for each in folders if each not in ("objects", "hooks", "info")]
+            for path in (f"{folder}/{name}" for name in files):
+                with suppress(FileNotFoundError):
+                    found.append((path, Path(path).read_bytes()))
+        return tuple(sorted(found))
 
     def diff(self, base: str, head: str, *, full: bool = False) -> bytes:
         """The three-dot diff as GitHub renders it: from the merge base, with abbreviated index lines."""
         option = "--full-index" if full else f"--abbrev={self.abbreviation}"
-        return git(self.bare, "diff", option, "--find-renames", self.merge_base(base, head), head)
+        return self.asked("diff", option, "--find-renames", self.merge_base(base, head), head)
 
 
 def _handler(server: GitHub) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
 
         def do_GET(self) -> None:
             self._serve()
@@ -231,7 +268,7 @@ def _handler(server: GitHub) -> type[BaseHTTPRequestHandler]:
                 }  # fmt: skip
                 self._send(200, json.dumps(document).encode(), {"Content-Type": "application/json"})
             elif rest.startswith("git/commits/"):
-                parents = git(server.bare, "log", "-1", "--format=%P", rest.rpartition("/")[2]).decode().split()
+                parents = server.asked("log", "-1", "--format=%P", rest.rpartition("/")[2]).decode().split()
                 self._send(200, json.dumps({"parents": [{"sha": each} for each in parents]}).encode())
             elif kind == "compare":
                 base, _, head = unquote(name).partition("...")
@@ -243,8 +280,8 @@ def _handler(server: GitHub) -> type[BaseHTTPRequestHandler]:
                 if wants_diff:
                     self._send(200, server.diff(base, head))
                 else:
-                    ahead = len(git(server.bare, "rev-list", f"{base}..{head}").split())
-                    behind = len(git(server.bare, "rev-list", f"{head}..{base}").split())
+                    ahead = len(server.asked("rev-list", f"{base}..{head}").split())
+                    behind = len(server.asked("rev-list", f"{head}..{base}").split())
                     status = (
                         "diverged" if ahead and behind else "ahead" if ahead else "behind" if behind else "identical"
                     )
@@ -254,17 +291,13 @@ def _handler(server: GitHub) -> type[BaseHTTPRequestHandler]:
                 self._send(404, b'{"message": "Not Found"}')
 
         def _git(self, path: str, query: str, body: bytes) -> None:
-            done = subprocess.run(
-                ["git", "http-backend"], input=body, capture_output=True, check=False,
-                env={
-                    "PATH": "/usr/bin:/bin", "GIT_PROJECT_ROOT": str(server.folder), "GIT_HTTP_EXPORT_ALL": "1",
-                    "PATH_INFO": path, "QUERY_STRING": query, "REQUEST_METHOD": self.command, "REMOTE_ADDR": "127.0.0.1",
-                    "CONTENT_TYPE": self.headers.get("Content-Type") or "", "CONTENT_LENGTH": str(len(body)),
-                    "HTTP_CONTENT_ENCODING": self.headers.get("Content-Encoding") or "",
-                    "GIT_PROTOCOL": self.headers.get("Git-Protocol") or "",
-                },
+            response = server.backend(
+                body, PATH_INFO=path, QUERY_STRING=query, REQUEST_METHOD=self.command, CONTENT_LENGTH=str(len(body)),
+                CONTENT_TYPE=self.headers.get("Content-Type") or "",
+                HTTP_CONTENT_ENCODING=self.headers.get("Content-Encoding") or "",
+                GIT_PROTOCOL=self.headers.get("Git-Protocol") or "",
             )  # fmt: skip
-            head, _, data = done.stdout.partition(b"\r\n\r\n")
+            head, _, data = response.partition(b"\r\n\r\n")
             headers = dict(line.decode().split(": ", 1) for line in head.split(b"\r\n") if b": " in line)
             status = int(headers.pop("Status", "200").split()[0])
             self._send(status, data, headers)
@@ -316,7 +349,7 @@ def github(folder: Path) -> Iterator[GitHub]:
     http = ThreadingHTTPServer(("127.0.0.1", 0), _handler(server))
     http.daemon_threads = True
     server.url = f"http://127.0.0.1:{http.server_address[1]}"
-    thread = threading.Thread(target=http.serve_forever, daemon=True)
+    thread = threading.Thread(target=http.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:
         yield server

@@ -28,6 +28,7 @@ def serving(serve: Serve, host: str = "127.0.0.1") -> Iterator[Server]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
 
         def handle_any(self) -> None:
             self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))

@@ -99,6 +99,7 @@ def complete(request):
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
 
     def answer(self, document, status=200):
         self.plain(json.dumps(document).encode() if document is not None else b"", "application/json", status)

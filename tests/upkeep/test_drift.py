@@ -305,7 +305,7 @@ def test_a_revision_on_the_hub_that_moves_and_goes(monkeypatch: pytest.MonkeyPat
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_address[1]}")
     project = Project(Path("/p"), Path("/p/images/small.yaml"))
     locked = LockedCheckpoint(digest="0" * 64, repo="o/n", revision="a" * 40)

@@ -22,7 +22,7 @@ FAULTS = {
     "truncated": Fault(200, b"diff --git a/vllm/config.py b/vllm/config.py\n", truncated=True),
     "HTML": Fault(200, b"<!DOCTYPE html><html>sign in</html>", {"Content-Type": "text/html"}),
     "empty": Fault(200, b""),
-    "stall": Fault(stall=1.5),
+    "stall": Fault(stall=0.1),
 }
 
 

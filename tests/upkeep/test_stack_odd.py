@@ -123,7 +123,9 @@ odd = st.one_of(
 
 @given(title=odd, author=odd, why=odd, drop_when=odd, data=st.binary(max_size=200))
 @example(title="a", author="b", why="c", drop_when="d", data=b"\r\r\n\x00\xff=20 \n\n")
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 def test_what_is_exported_comes_back_the_same(
     title: str, author: str, why: str, drop_when: str, data: bytes, tmp_path: Path
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -50,15 +51,17 @@ def at_each_step(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], make: Callable[[Path], object], arguments: list[str]
 ) -> None:
     """Kill a writing command at each of its steps: then all is as before, or the next command finishes it."""
-    make(tmp_path / "reference")
-    before = state(tmp_path / "reference")
+    begun = tmp_path / "begun"
+    make(begun)
+    before = state(begun)
+    shutil.copytree(begun, tmp_path / "reference")
     assert command(tmp_path / "reference", capsys, *arguments).code == 0
     after = state(tmp_path / "reference")
     assert before != after
     seen = set()
     for step in range(1, 100):
         root = tmp_path / str(step)
-        make(root)
+        shutil.copytree(begun, root)
         killed = killed_at(step, root, *arguments)
         # Any command on the recipe, one that only reads too, sees one of the two.
         command(root, capsys, "check", "small")

@@ -444,7 +444,7 @@ def hub(checkpoint: Path) -> Iterator[tuple[str, list[int]]]:
     sent: list[int] = []
     handler = type("Hub", (_Hub,), {"folder": checkpoint, "sent": sent})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     yield f"http://127.0.0.1:{server.server_address[1]}", sent
     server.shutdown()
     server.server_close()
