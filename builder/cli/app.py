@@ -12,12 +12,14 @@ import io
 import os
 import re
 import shlex
+import signal
 import sys
 import tempfile
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from types import FrameType
 from typing import Any, TypeVar
 
 import click
@@ -29,6 +31,9 @@ from builder.cli.system_errors import mended_error
 from builder.util.context import Context
 from builder.util.errors import EXIT_BUG, EXIT_INPUT, EXIT_INTERRUPTED, BuilderError
 from builder.util.redact import without_secrets
+
+_noticed: list[int] = []
+"""The interruptions so far."""
 
 _TOKENS = (
     "GITHUB_TOKEN",
@@ -286,6 +291,22 @@ def _report(console: Console, error: dict[str, Any]) -> None:
         console.document({"error": error})
 
 
+def _notice(number: int, frame: FrameType | None) -> None:
+    _noticed.append(number)
+    signal.default_int_handler(number, frame)
+
+
+def _invoke(arguments: list[str] | None, console: Console) -> object:
+    """Run the command line. Raises `KeyboardInterrupt` for every error after one: libraries make other errors of it."""
+    try:
+        # Without standalone mode click hands the code of `Exit` back instead of raising it.
+        return cli.main(args=arguments, prog_name="builder", standalone_mode=False, obj=console)
+    except Exception:
+        if _noticed:
+            raise KeyboardInterrupt from None
+        raise
+
+
 def run(arguments: list[str] | None = None) -> int:
     """Run one command line and return its exit code."""
     stdout = sys.stdout
@@ -293,8 +314,7 @@ def run(arguments: list[str] | None = None) -> int:
     # Known before click parses anything, so that a wrong command line ends in a document too.
     console = Console(json_mode="--json" in given[: given.index("--")] if "--" in given else "--json" in given)
     try:
-        # Without standalone mode click hands the code of `Exit` back instead of raising it.
-        code = cli.main(args=arguments, prog_name="builder", standalone_mode=False, obj=console)
+        code = _invoke(arguments, console)
     except click.exceptions.Exit as done:
         return done.exit_code
     except (click.Abort, KeyboardInterrupt):
@@ -351,6 +371,8 @@ def _have_home() -> None:
 
 def main() -> None:
     """Entry point of the console script."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _notice)
     _open_streams()
     _have_home()
     # What modules and models are made of is never garbage. Looking through it takes a tenth of a short command's time.

@@ -93,3 +93,25 @@ def test_a_full_disk_is_an_error_and_leaves_no_half_image(project: Path, small_d
     assert "No space left" in error["message"]
     assert not (small_disk / "out/index.json").exists()
     assert [path for path in small_disk.rglob("*") if path.name.endswith(".tmp")] == []
+
+
+def test_an_interruption_stays_one_whatever_a_library_makes_of_it(tmp_path: Path) -> None:
+    """pydantic-core gives an error of its own for a KeyboardInterrupt that ends a validator."""
+    script = """
+import os, signal, sys
+import builder.cli.commands.list as command
+from builder.cli.app import main
+def interrupted(*_arguments, **_options):
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+    except KeyboardInterrupt:
+        raise ValueError("another error") from None
+command.command.callback = interrupted
+sys.argv = ["builder", "list"]
+main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (130, "interrupted; nothing is left half done\n")
