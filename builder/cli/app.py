@@ -25,9 +25,10 @@ import click
 from builder import __version__
 from builder.cli.console import Console, OutputError
 from builder.cli.examples import EXAMPLES
+from builder.cli.signals import end_on_signals, interrupted_code
 from builder.cli.system_errors import mended_error
 from builder.util.context import Context
-from builder.util.errors import EXIT_BUG, EXIT_INPUT, EXIT_INTERRUPTED, BuilderError
+from builder.util.errors import EXIT_BUG, EXIT_INPUT, BuilderError
 from builder.util.redact import without_secrets
 
 _TOKENS = (
@@ -275,9 +276,10 @@ def _bug(console: Console, error: Exception) -> int:
 
 
 def _interrupted(console: Console) -> int:
+    code = interrupted_code()
     console.say("interrupted; nothing is left half done")
-    _report(console, {"kind": "Interrupted", "message": "interrupted", "exit_code": EXIT_INTERRUPTED})
-    return EXIT_INTERRUPTED
+    _report(console, {"kind": "Interrupted", "message": "interrupted", "exit_code": code})
+    return code
 
 
 def _report(console: Console, error: dict[str, Any]) -> None:
@@ -353,6 +355,7 @@ def main() -> None:
     """Entry point of the console script."""
     _open_streams()
     _have_home()
+    end_on_signals()
     # What modules and models are made of is never garbage. Looking through it takes a tenth of a short command's time.
     gc.set_threshold(200_000, 10, 10)
     if sys.getfilesystemencoding() != "utf-8":
