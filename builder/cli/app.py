@@ -179,8 +179,11 @@ def _for_recipe(hint: str | None, options: dict[str, Any]) -> str | None:
     They write `builder lock` alone, or RECIPE and PROFILE in another command.
     """
     recipe = options.get("recipe") or next(iter(options.get("recipes") or ()), None) or options.get("target")
-    if hint is None or not isinstance(recipe, str) or "://" in recipe:
+    if hint is None or not isinstance(recipe, str):
         return hint
+    if "://" in recipe:
+        # A server that somebody else has started: `smoke` and `gate` are pointed at it without a recipe.
+        return hint.replace("builder smoke RECIPE PROFILE", f"builder smoke {shlex.quote(recipe)}")
     known = {"RECIPE": recipe, "PROFILE": options.get("profile")}
     hint = hint.replace("`builder lock`", f"`builder lock {shlex.quote(recipe)}`")
     for word, name in known.items():
