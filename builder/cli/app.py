@@ -27,9 +27,10 @@ import click
 from builder import __version__
 from builder.cli.console import Console, OutputError
 from builder.cli.examples import EXAMPLES
+from builder.cli.signals import end_on_signals, interrupted_code
 from builder.cli.system_errors import mended_error
 from builder.util.context import Context
-from builder.util.errors import EXIT_BUG, EXIT_INPUT, EXIT_INTERRUPTED, BuilderError
+from builder.util.errors import EXIT_BUG, EXIT_INPUT, BuilderError
 from builder.util.redact import without_secrets
 
 _noticed: list[int] = []
@@ -183,8 +184,11 @@ def _for_recipe(hint: str | None, options: dict[str, Any]) -> str | None:
     They write `builder lock` alone, or RECIPE and PROFILE in another command.
     """
     recipe = options.get("recipe") or next(iter(options.get("recipes") or ()), None) or options.get("target")
-    if hint is None or not isinstance(recipe, str) or "://" in recipe:
+    if hint is None or not isinstance(recipe, str):
         return hint
+    if "://" in recipe:
+        # A server that somebody else has started: `smoke` and `gate` are pointed at it without a recipe.
+        return hint.replace("builder smoke RECIPE PROFILE", f"builder smoke {shlex.quote(recipe)}")
     known = {"RECIPE": recipe, "PROFILE": options.get("profile")}
     hint = hint.replace("`builder lock`", f"`builder lock {shlex.quote(recipe)}`")
     for word, name in known.items():
@@ -280,9 +284,10 @@ def _bug(console: Console, error: Exception) -> int:
 
 
 def _interrupted(console: Console) -> int:
+    code = interrupted_code()
     console.say("interrupted; nothing is left half done")
-    _report(console, {"kind": "Interrupted", "message": "interrupted", "exit_code": EXIT_INTERRUPTED})
-    return EXIT_INTERRUPTED
+    _report(console, {"kind": "Interrupted", "message": "interrupted", "exit_code": code})
+    return code
 
 
 def _report(console: Console, error: dict[str, Any]) -> None:
@@ -375,6 +380,7 @@ def main() -> None:
         signal.signal(signal.SIGINT, _notice)
     _open_streams()
     _have_home()
+    end_on_signals()
     # What modules and models are made of is never garbage. Looking through it takes a tenth of a short command's time.
     gc.set_threshold(200_000, 10, 10)
     if sys.getfilesystemencoding() != "utf-8":

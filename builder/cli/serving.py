@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from builder.cli.console import Console
-from builder.documents.profile import load_profile
+from builder.documents.profile import load_profile, profile_path
 from builder.image.tags import image_tags
 from builder.oci.docker_cli import choose
 from builder.pipeline.workspace import open_workspace
@@ -26,8 +27,23 @@ from builder.serve.smoke.run import Wanted
 from builder.serve.smoke.subject import AnyServer, Subject, running_container, started
 from builder.util.context import Context
 from builder.util.errors import InputError
+from builder.util.project import project_folder
 
 _SERVER_LIMIT = 60.0
+_LIKE_AN_ADDRESS = re.compile(r"\w+:/+(.+)|([\w.-]+:\d+(?:/.*)?)")
+
+
+def is_server(target: str) -> bool:
+    """Whether `target` is the address of a server, and not a recipe. Raises `InputError` for one without http:// before it."""
+    if target.lower().startswith(("http://", "https://")):
+        return True
+    match = _LIKE_AN_ADDRESS.fullmatch(target)
+    if match is not None:
+        raise InputError(
+            f"{target!r} is neither a recipe nor the address of a server",
+            hint=f"an address begins with http:// or https://, such as http://{match[1] or match[2]}",
+        )
+    return False
 
 
 def open_server(
@@ -36,7 +52,7 @@ def open_server(
     """A server that somebody else has started, by its address; what is wanted of it; and where results go."""
     path = None
     if profile is not None:
-        path = Path(profile) if profile.endswith((".yaml", ".yml")) else Path("profiles") / f"{profile}.yaml"
+        path = profile_path(profile, project_folder() / "profiles")
     loaded = load_profile(path.absolute()) if path is not None else None
     wanted = Wanted(profile=loaded, limit=_SERVER_LIMIT, configuration=configuration(loaded))
     watched = tuple(text for each in (loaded.expect if loaded else ()) for text in each.log)

@@ -252,6 +252,9 @@ _SCHEMAS = {"Profile": " profile", "Suite": " gate", "Policy": " policy"}
 """The argument of `builder schema` for a model that is not a recipe."""
 
 
+_LOCK_HINT = "take an edited lock back from git; for the lock of a newer builder, upgrade this one"
+
+
 def validate(model: type[Model], path: Path, *, name: str | None = None) -> Model:
     """Read a YAML file into a model. Raises one `InputError` that names the place of every error in it."""
     document = read_yaml(path, name=name or path.name)
@@ -273,7 +276,9 @@ def validate_document(model: type[Model], document: Document) -> Model:
     raise InputError(
         first,
         details=[("also", problem) for problem in rest],
-        hint=f"`builder schema{_SCHEMAS.get(model.__name__, '')}` prints what is allowed",
+        hint=_LOCK_HINT
+        if model.__name__ == "Lock"
+        else f"`builder schema{_SCHEMAS.get(model.__name__, '')}` prints what is allowed",
         data={"problems": problems},
     )
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from builder.util.context import Context
-from builder.util.errors import UnreachableError
+from builder.util.errors import InputError, UnreachableError
 from builder.util.process import run
 
 _TAIL = 25
@@ -52,7 +52,11 @@ def inspect(path: str) -> DockerCli | None:
 
     BuildKit is part of command lines before 23; later ones need the buildx plugin for it and fail without.
     """
-    asked = run([path, "version", "--format", "{{.Client.Version}} {{.Server.Version}}"], timeout=60)
+    try:
+        asked = run([path, "version", "--format", "{{.Client.Version}} {{.Server.Version}}"], timeout=60)
+    except InputError:
+        # What BUILDER_DOCKER names does not start.
+        return None
     match = re.match(r"(\d+)\.(\S+) \S+", asked.stdout.decode("utf-8", "replace"))
     if asked.returncode != 0 or match is None:
         return None
@@ -67,9 +71,17 @@ def choose() -> DockerCli:
         raise UnreachableError(
             "no docker command line here can talk to the daemon",
             details=[("tried", ", ".join(candidates()) or "nothing: there is no docker on the PATH")],
-            hint="install docker (Debian: apt-get install docker.io)",
+            hint=_without_daemon(),
         )
     return next((cli for cli in found if cli.buildkit), found[0])
+
+
+def _without_daemon() -> str:
+    if os.environ.get("BUILDER_DOCKER"):
+        return "see that BUILDER_DOCKER names a docker command line, and that its daemon runs"
+    if candidates():
+        return "start the daemon (systemctl start docker), or set DOCKER_HOST to another one"
+    return "install docker (Debian: apt-get install docker.io)"
 
 
 def build(

@@ -1,4 +1,4 @@
-"""Standard output and error that are closed, full, or left by their reader: the exit code stays the command's own."""
+"""How a command ends: with output that is closed, full, or left by its reader, its exit code stays its own; and by signals."""
 
 from __future__ import annotations
 
@@ -69,7 +69,10 @@ def test_a_full_output_is_an_error_that_names_it(project: Path) -> None:
     assert json.loads(done.stdout)["error"]["exit_code"] == 2
 
 
-def test_an_interrupted_command_prints_its_document(project: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)], ids=str
+)
+def test_an_interrupted_command_prints_its_document(project: Path, number: int, code: int) -> None:
     with holding(project):
         process = subprocess.Popen(
             [sys.executable, "-m", "builder", "lock", "small", "--json"], cwd=project,
@@ -77,7 +80,7 @@ def test_an_interrupted_command_prints_its_document(project: Path) -> None:
         )  # fmt: skip
         assert process.stderr is not None
         assert b"waiting" in process.stderr.readline()
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         out, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
-    assert json.loads(out)["error"] == {"kind": "Interrupted", "message": "interrupted", "exit_code": 130}
+    assert process.returncode == code, err
+    assert json.loads(out)["error"] == {"kind": "Interrupted", "message": "interrupted", "exit_code": code}

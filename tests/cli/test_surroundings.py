@@ -7,6 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from builder.oci.docker_cli import choose
+from builder.util.errors import UnreachableError
 from tests.support.cli import builder
 from tests.support.services import require_root
 from tests.support.smallwheel import make_project
@@ -92,3 +96,45 @@ def test_an_encoding_that_lacks_characters_ends_no_command(tmp_path: Path) -> No
         assert done.code == 2
         assert done.document["error"]["message"] == f"there is no recipe {name!r}"
         assert builder("check", name, "--json", cwd=project).document["error"]["exit_code"] == 2
+
+
+@pytest.mark.parametrize("command", [["smoke"], ["gate", "run"]], ids=" ".join)
+@pytest.mark.parametrize("target", ["127.0.0.1:1/v1", "htp://127.0.0.1:1/v1"])
+def test_an_address_without_its_scheme_is_no_recipe(tmp_path: Path, command: list[str], target: str) -> None:
+    suite = ["--suite", "sample"] if command[0] == "gate" else []
+    done = builder(*command, target, *suite, cwd=tmp_path)
+    assert done.code == 2
+    assert "is neither a recipe nor the address of a server" in done.err
+    assert "such as http://127.0.0.1:1/v1\n" in done.err
+
+
+def test_a_server_is_checked_from_a_folder_of_the_project(tmp_path: Path) -> None:
+    project = make_project(tmp_path, {})
+    (project / "profiles").mkdir(exist_ok=True)
+    (project / "profiles/own.yaml").write_text("name: own\nflags: {max-model-len: 128}\n")
+    done = builder("smoke", "http://127.0.0.1:1", "own", "--limit", "0.1", cwd=project / "images")
+    assert done.code == 6, done.err
+
+
+def test_a_folder_that_does_not_exist_is_no_image(tmp_path: Path) -> None:
+    done = builder("verify", "./dist/mine", cwd=tmp_path)
+    assert done.code == 2
+    assert "there is no folder ./dist/mine" in done.err
+
+
+def test_a_lock_of_a_newer_builder_asks_for_an_upgrade(tmp_path: Path) -> None:
+    project = make_project(tmp_path, {})
+    assert builder("lock", "small", cwd=project).code == 0
+    lock = project / "images/small.lock.yaml"
+    lock.write_text(lock.read_text().replace("schema: 1\n", "schema: 2\nbeyond: {}\n"))
+    done = builder("build", "small", cwd=project)
+    assert done.code == 2
+    assert "for the lock of a newer builder, upgrade this one" in done.err
+
+
+def test_a_docker_that_does_not_start_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BUILDER_DOCKER", "/nowhere/docker")
+    with pytest.raises(UnreachableError) as raised:
+        choose()
+    assert raised.value.details == (("tried", "/nowhere/docker"),)
+    assert raised.value.hint == "see that BUILDER_DOCKER names a docker command line, and that its daemon runs"

@@ -90,10 +90,10 @@ def command(
 
     BUILDER_API_KEY is sent to the server, BUILDER_REFERENCE_API_KEY to the reference.
     """
-    from builder.cli.serving import open_recipe, open_server
+    from builder.cli.serving import is_server, open_recipe, open_server
     from builder.gate.suite import load_suite
     from builder.release.attest.signing import signing_of
-    from builder.util.project import find_project
+    from builder.util.project import find_project, project_folder
 
     if (key is not None or keyless) and attest is None:
         raise InputError(
@@ -104,7 +104,7 @@ def command(
         raise InputError("--resume and --restart exclude each other")
     if repeated := [name for number, name in enumerate(suites) if name in suites[:number]]:
         raise InputError(f"--suite {repeated[0]} is repeated", hint="to ask each row several times: --repeat N")
-    if target.lower().startswith(("http://", "https://")):
+    if is_server(target):
         if arguments or image or model:
             raise InputError("a server that runs already takes no arguments, --image or --model")
         if attest is not None and container is None:
@@ -112,7 +112,7 @@ def command(
                 "the verdict of a server whose image is not known can never be attached",
                 hint="name the container that serves it with --container",
             )
-        root = Path.cwd()
+        root = project_folder()
         loaded = [load_suite(name, root) for name in suites]
         opening, wanted, _ = open_server(target, profile, None, container)
     else:

@@ -70,7 +70,7 @@ def command(
 
     BUILDER_API_KEY is sent as a bearer token when it is set.
     """
-    from builder.cli.serving import open_recipe, open_server
+    from builder.cli.serving import is_server, open_recipe, open_server
     from builder.cli.show.startup import startup_view
     from builder.serve.smoke.client import Server
     from builder.serve.smoke.result import write_result
@@ -79,7 +79,7 @@ def command(
 
     if (prompt is None) != (answer is None):
         raise InputError("--prompt and --answer belong together")
-    if target.startswith(("http://", "https://")):
+    if is_server(target):
         if arguments or image or model or keep:
             raise InputError("a server that runs already takes no arguments, --image, --model or --keep")
         opening, wanted, folder = open_server(target, profile, log_file, container)

@@ -213,6 +213,8 @@ def _open(text: str, known: Trust, *, context: Context) -> Reader:
 
     if not text.startswith(_KINDS) and (Path(text) / "index.json").is_file():
         text = f"oci:{text}"
+    if text.startswith(("/", "./", "../", "~")) and not Path(text).is_dir():
+        raise InputError(f"there is no folder {text}", hint="name an OCI layout, or an image in a registry")
     # Of the others, `open_reader` says that they cannot be verified.
     if context.offline and not text.startswith(_KINDS):
         raise InputError(f"--offline: {text} is in a registry", hint="name an OCI layout: oci:DIR or oci:DIR:TAG")
