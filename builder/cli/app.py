@@ -12,14 +12,12 @@ import io
 import os
 import re
 import shlex
-import signal
 import sys
 import tempfile
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from types import FrameType
 from typing import Any, TypeVar
 
 import click
@@ -27,14 +25,11 @@ import click
 from builder import __version__
 from builder.cli.console import Console, OutputError
 from builder.cli.examples import EXAMPLES
-from builder.cli.signals import end_on_signals, interrupted_code
+from builder.cli.signals import end_on_signals, interrupted_code, was_interrupted
 from builder.cli.system_errors import mended_error
 from builder.util.context import Context
 from builder.util.errors import EXIT_BUG, EXIT_INPUT, BuilderError
 from builder.util.redact import without_secrets
-
-_noticed: list[int] = []
-"""The interruptions so far."""
 
 _TOKENS = (
     "GITHUB_TOKEN",
@@ -296,18 +291,13 @@ def _report(console: Console, error: dict[str, Any]) -> None:
         console.document({"error": error})
 
 
-def _notice(number: int, frame: FrameType | None) -> None:
-    _noticed.append(number)
-    signal.default_int_handler(number, frame)
-
-
 def _invoke(arguments: list[str] | None, console: Console) -> object:
-    """Run the command line. Raises `KeyboardInterrupt` for every error after one: libraries make other errors of it."""
+    """Run the command line. Raises `KeyboardInterrupt` for every error after a signal."""
     try:
         # Without standalone mode click hands the code of `Exit` back instead of raising it.
         return cli.main(args=arguments, prog_name="builder", standalone_mode=False, obj=console)
     except Exception:
-        if _noticed:
+        if was_interrupted():
             raise KeyboardInterrupt from None
         raise
 
@@ -376,8 +366,6 @@ def _have_home() -> None:
 
 def main() -> None:
     """Entry point of the console script."""
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, _notice)
     _open_streams()
     _have_home()
     end_on_signals()

@@ -1,6 +1,7 @@
-"""SIGTERM and SIGHUP end a command as Ctrl-C does.
+"""SIGTERM and SIGHUP end a command as Ctrl-C does, and what was interrupted is known as that.
 
-Without that, the end of a CI job or of an ssh session would leave a container with its GPU, and temporary folders.
+Without that, the end of a CI job or of an ssh session would leave a container with its GPU, and temporary folders. A library
+may swallow a `KeyboardInterrupt` or make another error of it, as pydantic-core does: so it is noted.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ _received: list[int] = []
 
 def end_on_signals() -> None:
     """Take SIGTERM and SIGHUP for Ctrl-C, unless the caller ignores them, as `nohup` does."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is signal.SIG_DFL:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
             signal.signal(number, _interrupt)
 
 
@@ -26,6 +27,11 @@ def _interrupt(number: int, _: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
 
 
+def was_interrupted() -> bool:
+    """Whether a signal has come, whatever became of the `KeyboardInterrupt`."""
+    return bool(_received)
+
+
 def interrupted_code() -> int:
-    """The exit code of an interrupted command: 130, or what a shell gives for the signal: 143 for SIGTERM, 129 for SIGHUP."""
+    """The exit code of an interrupted command, as a shell gives it: 130, 143 for SIGTERM, 129 for SIGHUP."""
     return 128 + _received[0] if _received else EXIT_INTERRUPTED
