@@ -133,6 +133,8 @@ class FileChange:
     """What the file is when it is not a regular file: `a symbolic link` or `a submodule`."""
     outside: bool = False
     """Whether the name has fewer folders than are stripped: such a file is outside the package, whatever its name."""
+    named: str = field(default="", compare=False)
+    """The file's name as the diff has it, with all folders: the old side's, or that of a new file."""
     carried_out: str = ""
     """For the deletion of a file that the diff moves out of the package: where to. Its hunks are those of the move."""
 
