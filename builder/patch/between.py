@@ -32,6 +32,7 @@ class Between:
 
     def __init__(self, lines: Lines) -> None:
         self._lines = lines
+        self.commits = 0
         # The first section of a mail that has no `---` line before it.
         self._unseparated: int | None = None
 
@@ -52,6 +53,7 @@ class Between:
         """
         lines, begin = self._lines.all, self._lines.at + 1
         self._lines.at = begin
+        self.commits += 1
         self._unseparated = None
         section = self._first_section(begin)
         if section is None:

@@ -135,6 +135,8 @@ class FileChange:
     """Whether the name has fewer folders than are stripped: such a file is outside the package, whatever its name."""
     named: str = field(default="", compare=False)
     """The file's name as the diff has it, with all folders: the old side's, or that of a new file."""
+    commit: int = field(default=0, compare=False)
+    """Which commit of a series the section is of, from 1; 0 where the diff names none."""
     carried_out: str = ""
     """For the deletion of a file that the diff moves out of the package: where to. Its hunks are those of the move."""
 

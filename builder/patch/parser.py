@@ -342,7 +342,7 @@ class Parser:
                 raise self._fail("a deleted file's hunk must end in `+0,0 @@`", line=hunk.diff_line - 1)
         named = self._named[change.old_path or change.path]
         # A copy of a frozen value takes long, and a diff can have thousands.
-        change.__dict__["named"] = named.decode("utf-8", "surrogateescape")
+        change.__dict__.update(named=named.decode("utf-8", "surrogateescape"), commit=self._between.commits)
         return replace(change, special=special, outside=self._outside) if special or self._outside else change
 
 
