@@ -85,6 +85,9 @@ class Parser:
         if not binary and self._lines.at_plain_header() and not (_is_whole(marks) and self._are_others(names)):
             shown = self._file_lines()
             hunks = self._hunk_reader.hunks()
+        elif not binary and self._hunk_reader.at_hunk():
+            # The names are in the `diff --git` line too.
+            hunks = self._hunk_reader.hunks()
         change = self._assemble(start, names, marks, shown, hunks, binary)
         return self._checked(change, start)
 
@@ -229,7 +232,7 @@ class Parser:
                 kind = "rename" if verb == "rename" else "copy"
                 return FileChange(kind, old, new, hunks, old_mode, new_mode, line, binary)  # type: ignore[arg-type]
         added, deleted = b"new file mode " in marks, b"deleted file mode " in marks
-        if (added or deleted) and shown is None and not binary:
+        if (added or deleted) and shown is None and not hunks and not binary:
             blob = index[0].partition(b"..")[0 if deleted else 2]
             if blob and not _EMPTY_BLOB.startswith(blob):
                 raise self._fail(

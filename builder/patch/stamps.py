@@ -26,7 +26,8 @@ def split(text: bytes) -> tuple[bytes, bytes]:
     if tab:
         return name, stamp.strip()
     match = _BLANKS.fullmatch(text)
-    return (match[1], match[2]) if match is not None else (name, b"")
+    # A name that ends in a blank has a tab behind it, or quotes around it.
+    return (match[1], match[2]) if match is not None else (name.rstrip(b" "), b"")
 
 
 def says(stamp: bytes) -> Literal["gone", "there", ""]:
