@@ -156,6 +156,8 @@ class Diff:
     """The canonical form: what is vendored, and what `patch` gets to see."""
     digest: str
     """SHA-256 of `canonical`, 64 hexadecimal digits."""
+    absent: tuple[str, ...] = ()
+    """Files and folders that the diff says to be in one of its two trees only, without their content."""
 
 
 @dataclass(frozen=True)

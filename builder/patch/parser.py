@@ -66,6 +66,11 @@ class Parser:
             if not self._lines.complete and self._lines.peek() is None:
                 raise self._fail("the diff's last line has no newline: it is truncated", line=len(self._lines.all) - 1)
 
+    def absent(self) -> tuple[str, ...]:
+        """The files and folders, as they are in the package, that the diff says one of its trees does not have."""
+        names = (each.decode("utf-8", "replace") for each in self._between.absent)
+        return tuple(path for each in names if (path := moved(each, self._strip, self._under)) is not None)
+
     # --- one file ---------------------------------------------------------------------------------------------------
 
     def _git_change(self) -> FileChange:

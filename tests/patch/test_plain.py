@@ -152,6 +152,7 @@ def test_a_copy_out_of_the_package_is_no_reason_to_read_the_names_otherwise() ->
         (TEXT, HUNK.replace(b"\n", b"\r\n").replace(b"@@\r", b"@@"), "line endings of LF: the diff has CRLF"),
         (TEXT.replace(b" = ", b"\t=\t"), HUNK, "but for blanks or tabs"),
         (TEXT.replace(b"x9 = 9\n", b"x9 = 9 \n"), HUNK, "but for blanks at the ends of lines"),
+        (TEXT.replace(b"x9 = 9", b"x9 = 8 < 9"), HUNK.replace(b"x9 = 9", b"x9 = 8 &lt; 9"), "that a page has as `&lt;`"),
         (TEXT[:-1], b"@@ -28,3 +28,3 @@\n x28 = 28\n-x29 = 29\n+x29 = 0\n x30 = 30\n", "it ends without a newline"),
         (TEXT, b"@@ -28,3 +28,3 @@\n x28 = 28\n-x29 = 29\n+x29 = 0\n x30 = 30\n\\ No newline at end of file\n", "it ends in a newline"),
     ],
