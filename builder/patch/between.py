@@ -24,6 +24,9 @@ _GIT = re.compile(rb"(From [0-9a-f]{40,64} [A-Z][a-z]{2} .*)|commit [0-9a-f]{40,
 _MAIL = re.compile(rb"From \S+ [A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]\d .*|# HG changeset patch\r?")
 # The first line of a mail that is kept without an mbox's line (RFC 5322).
 _FIELD = re.compile(rb"(?:From|Subject|Date|Received|Return-Path|Delivered-To|Message-I[Dd]|MIME-Version): .*")
+# GNU diff without `-N`: what one of the trees does not have. What Python and editors leave beside a file does not matter.
+_ONLY = re.compile(rb"Only in (.+?): (.+)")
+_LEFT_BESIDE = re.compile(rb"__pycache__|\..*|.*(?:\.pyc|\.orig|\.rej|\.bak|\.swp|\.old|~)")
 _IN_SECTION = (b"--- ", b"index ", b"old mode ", b"new ", b"deleted ", b"similarity ", b"dissimilarity ", b"rename ", b"copy ", b"Binary files ", b"GIT binary patch")  # fmt: skip
 
 
@@ -32,6 +35,9 @@ class Between:
 
     def __init__(self, lines: Lines) -> None:
         self._lines = lines
+        self.commits = 0
+        # The names that are in one of the two trees only, as the diff has them.
+        self.absent: list[bytes] = []
         # The first section of a mail that has no `---` line before it.
         self._unseparated: int | None = None
 
@@ -43,6 +49,8 @@ class Between:
             self._commit(by_git=git is not None, mail=git is None or git[1] is not None)
             return
         self._check(line)
+        if (only := _ONLY.fullmatch(line)) is not None and not _LEFT_BESIDE.fullmatch(only[2]):
+            self.absent.append(only[1].rstrip(b"/") + b"/" + only[2])
         self._lines.at += 1
 
     def _commit(self, *, by_git: bool, mail: bool) -> None:
@@ -52,6 +60,7 @@ class Between:
         """
         lines, begin = self._lines.all, self._lines.at + 1
         self._lines.at = begin
+        self.commits += 1
         self._unseparated = None
         section = self._first_section(begin)
         if section is None:

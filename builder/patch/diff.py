@@ -43,11 +43,12 @@ def parse(data: bytes, where: str, *, strip: int = 1, under: str = "", fetched: 
     check_text(data, where, fetched=fetched)
     if b"\xef\xbb\xbf" in data:
         data = _BYTE_ORDER_MARK.sub(b"", data)
-    changes = tuple(Parser(data, where, strip, under, fetched=fetched).changes())
+    parser = Parser(data, where, strip, under, fetched=fetched)
+    changes = tuple(parser.changes())
     if not changes:
         raise no_diff(data, where, fetched=fetched)
     rendered = canonical(changes)
-    return Diff(changes, rendered, sha256(rendered))
+    return Diff(changes, rendered, sha256(rendered), parser.absent())
 
 
 def canonical(changes: Iterable[FileChange]) -> bytes:

@@ -11,7 +11,7 @@ from builder.patch.inorder import in_order, overlap
 from builder.patch.model import Hunk
 from builder.util.errors import InputError
 
-_HUNK = re.compile(rb"@@ -(\d{1,9})(?:,(\d{1,9}))? \+(\d{1,9})(?:,(\d{1,9}))? @@(?: (.*))?")
+_HUNK = re.compile(rb"@@ -(\d{1,9})(?:,(\d{1,9}))? \+(\d{1,9})(?:,(\d{1,9}))? @@[ \t]*(.*)")
 # Markers that do not belong to a hunk's lines; of these, an empty line and a mark for a missing newline can.
 _OTHER = re.compile(rb"[^ +-]")
 _UNCLEAR = (b"\\", b"\0")
@@ -110,7 +110,7 @@ class HunkReader:
         """All hunks up to a line that is none. Raises `DiffError`, with the header that would be right."""
         hunks: list[Hunk] = []
         sorted_already = True
-        while self._at_hunk():
+        while self.at_hunk():
             hunk = self._hunk(self._lines.all[self._lines.at])
             sorted_already = sorted_already and not (hunks and overlap(hunks[-1], hunk))
             hunks.append(hunk)
@@ -121,7 +121,7 @@ class HunkReader:
             )
         return tuple(hunks) if sorted_already else self._sorted(hunks)
 
-    def _at_hunk(self) -> bool:
+    def at_hunk(self) -> bool:
         """Whether a hunk comes next; blank lines between two hunks are an editor's, and nothing."""
         at = self._lines.at
         while at < len(self._lines.all) and not self._lines.all[at].strip():

@@ -132,14 +132,14 @@ class Meant:
 
 
 def existing_names(changes: Iterable[FileChange]) -> list[str]:
-    """The names that a base must have for the changes: of every file that is not new."""
-    return list(dict.fromkeys(change.old_path for change in changes if change.old_path is not None))
+    """The names, as the diff has them, of the files that a base must have: of every file that is not new."""
+    return list(dict.fromkeys(change.named for change in changes if change.old_path is not None))
 
 
-def find_meant(names: Collection[str], installed: Installed, *, stripped: int = 1) -> list[Meant]:
+def find_meant(names: Collection[str], installed: Installed) -> list[Meant]:
     """The ways to read a diff's names under which the most files exist, the one that strips the least first.
 
-    `names` are those that are left after `stripped` folders were taken off. Several results of the same strip are a tie.
+    Several results of the same strip are a tie.
     """
     counts: Counter[tuple[int, str]] = Counter()
     for name in names:
@@ -153,11 +153,7 @@ def find_meant(names: Collection[str], installed: Installed, *, stripped: int = 
     most = max(counts.values())
     best = [key for key, count in counts.items() if count == most]
     least = min(strip for strip, _ in best)
-    return [
-        Meant(strip + stripped, under, most, len(names))
-        for strip, under in sorted(best)
-        if strip == least
-    ]  # fmt: skip
+    return [Meant(strip, under, most, len(names)) for strip, under in sorted(best) if strip == least]
 
 
 def _common_end(one: Sequence[str], other: Sequence[str]) -> int:

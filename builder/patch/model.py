@@ -133,6 +133,10 @@ class FileChange:
     """What the file is when it is not a regular file: `a symbolic link` or `a submodule`."""
     outside: bool = False
     """Whether the name has fewer folders than are stripped: such a file is outside the package, whatever its name."""
+    named: str = field(default="", compare=False)
+    """The file's name as the diff has it, with all folders: the old side's, or that of a new file."""
+    commit: int = field(default=0, compare=False)
+    """Which commit of a series the section is of, from 1; 0 where the diff names none."""
     carried_out: str = ""
     """For the deletion of a file that the diff moves out of the package: where to. Its hunks are those of the move."""
 
@@ -152,6 +156,8 @@ class Diff:
     """The canonical form: what is vendored, and what `patch` gets to see."""
     digest: str
     """SHA-256 of `canonical`, 64 hexadecimal digits."""
+    absent: tuple[str, ...] = ()
+    """Files and folders that the diff says to be in one of its two trees only, without their content."""
 
 
 @dataclass(frozen=True)

@@ -44,8 +44,9 @@ class Parser:
         self._between = Between(self._lines)
         self._strip = strip
         self._under = under
-        # Whether a name of the section that is being read has too few folders.
+        # Of the section that is being read: whether a name has too few folders, and the names as they are.
         self._outside = False
+        self._named: dict[str, bytes] = {}
 
     def _fail(self, what: str, *, line: int | None = None, hint: str | None = None) -> DiffError:
         return self._lines.fail(what, line=line, hint=hint)
@@ -65,10 +66,15 @@ class Parser:
             if not self._lines.complete and self._lines.peek() is None:
                 raise self._fail("the diff's last line has no newline: it is truncated", line=len(self._lines.all) - 1)
 
+    def absent(self) -> tuple[str, ...]:
+        """The files and folders, as they are in the package, that the diff says one of its trees does not have."""
+        names = (each.decode("utf-8", "replace") for each in self._between.absent)
+        return tuple(path for each in names if (path := moved(each, self._strip, self._under)) is not None)
+
     # --- one file ---------------------------------------------------------------------------------------------------
 
     def _git_change(self) -> FileChange:
-        self._outside = False
+        self._outside, self._named = False, {}
         start = self._lines.at
         names = self._lines.header_text(self._lines.all[start])[len(b"diff --git ") :]
         self._lines.at += 1
@@ -84,11 +90,14 @@ class Parser:
         if not binary and self._lines.at_plain_header() and not (_is_whole(marks) and self._are_others(names)):
             shown = self._file_lines()
             hunks = self._hunk_reader.hunks()
+        elif not binary and self._hunk_reader.at_hunk():
+            # The names are in the `diff --git` line too.
+            hunks = self._hunk_reader.hunks()
         change = self._assemble(start, names, marks, shown, hunks, binary)
         return self._checked(change, start)
 
     def _plain_change(self) -> FileChange:
-        self._outside = False
+        self._outside, self._named = False, {}
         start = self._lines.at
         old, new = self._file_lines()
         old_says, new_says = (stamps.says(stamps.split(self._lines.all[at][4:])[1]) for at in (start, start + 1))
@@ -148,7 +157,11 @@ class Parser:
         One that has too few of them, and one from the root when nothing but an a/ is stripped, is left as it is: a file
         outside the package.
         """
-        strip = self._strip if strip is None else strip
+        path = self._without_folders(name, self._strip if strip is None else strip)
+        self._named.setdefault(path, name)
+        return path
+
+    def _without_folders(self, name: bytes, strip: int) -> str:
         # For GNU patch, several slashes are one.
         while strip == 0 and name.startswith(b"./"):
             name = name[2:]
@@ -183,7 +196,7 @@ class Parser:
 
     def _plain_binary(self, names: bytes) -> FileChange:
         """What `diff -r` says of two binary files: that they differ."""
-        self._outside = False
+        self._outside, self._named = False, {}
         start = self._lines.at
         parts = names.split(b" and ")
         pairs = [(b" and ".join(parts[:at]), b" and ".join(parts[at:])) for at in range(1, len(parts))]
@@ -224,7 +237,7 @@ class Parser:
                 kind = "rename" if verb == "rename" else "copy"
                 return FileChange(kind, old, new, hunks, old_mode, new_mode, line, binary)  # type: ignore[arg-type]
         added, deleted = b"new file mode " in marks, b"deleted file mode " in marks
-        if (added or deleted) and shown is None and not binary:
+        if (added or deleted) and shown is None and not hunks and not binary:
             blob = index[0].partition(b"..")[0 if deleted else 2]
             if blob and not _EMPTY_BLOB.startswith(blob):
                 raise self._fail(
@@ -335,6 +348,9 @@ class Parser:
                 raise self._fail("a new file's hunk must begin with `@@ -0,0`", line=hunk.diff_line - 1)
             if change.kind == "delete" and (hunk.new_start or hunk.new_count):
                 raise self._fail("a deleted file's hunk must end in `+0,0 @@`", line=hunk.diff_line - 1)
+        named = self._named[change.old_path or change.path]
+        # A copy of a frozen value takes long, and a diff can have thousands.
+        change.__dict__.update(named=named.decode("utf-8", "surrogateescape"), commit=self._between.commits)
         return replace(change, special=special, outside=self._outside) if special or self._outside else change
 
 

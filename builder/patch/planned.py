@@ -10,6 +10,7 @@ from builder.patch.hunks import Text, old_index
 from builder.patch.model import AppliedHunk, FileChange, Hunk, Overlay
 from builder.patch.placement import Places, resolve
 from builder.patch.select import Selection
+from builder.patch.sequence import in_sequence, spelled_out
 from builder.patch.tree import Step, Tree, change_at, change_in
 from builder.util.process import Finished
 
@@ -27,6 +28,8 @@ class Plan:
     expected: Tree
     places: Sequence[Places]
     spots: Mapping[int, Sequence[int | None]]
+    sections: Sequence[int]
+    """For each change of the overlay the number (from 0) of the one of `changes` that has its hunks."""
 
 
 def planned(overlay: Overlay, selection: Selection, before: Tree, steps: Sequence[Step]) -> Plan | None:
@@ -35,17 +38,22 @@ def planned(overlay: Overlay, selection: Selection, before: Tree, steps: Sequenc
     tree = {path: before[path] for path in touched(selection.changes) if path in before}
     changes: list[FileChange] = []
     places: list[Places] = []
-    for change in selection.changes:
+    sections: list[int] = []
+    in_turn = in_sequence(selection.changes, before)
+    for number, change in enumerate(selection.changes):
         source = tree.get(change.old_path or "")
         text = source.text if source is not None else Text(())
         found = resolve(selection, change, text, base, steps, overlay.headings)
         given = whole(change, tree)
         if not found.complete or not change_at(tree, change, found.spots):
             return None
-        changes.append(given if found.by_gnu_patch or change.carried_out else _exact(change, found.spots))
+        given = given if found.by_gnu_patch or change.carried_out else _exact(change, found.spots)
+        parts = spelled_out(given, source) if number in in_turn and source is not None else (given,)
+        sections.append(len(changes) + (1 if len(parts) > 1 and given.hunks else 0))
+        changes += parts
         places.append(found)
     spots = {change.diff_line: found.spots for change, found in zip(selection.changes, places, strict=True)}
-    return Plan(changes, tree, places, spots)
+    return Plan(changes, tree, places, spots, sections)
 
 
 def whole(change: FileChange, tree: Tree) -> FileChange:
@@ -95,13 +103,13 @@ def as_reported(selection: Selection, before: Tree, ended: Finished) -> Plan | N
         spots = [placed.get((section, number)) for number in range(1, len(change.hunks) + 1)]
         if not change_in(tree, change, spots):
             return None
-    return Plan(selection.changes, tree, [Places(()) for _ in selection.changes], {})
+    return Plan(selection.changes, tree, [Places(()) for _ in selection.changes], {}, range(len(selection.changes)))
 
 
 def report(changes: Sequence[FileChange], plan: Plan, reported: Sequence[gnupatch.Placed]) -> tuple[AppliedHunk, ...]:
     placed = {(each.section, each.number): each for each in reported}
     hunks: list[AppliedHunk] = []
-    for section, (change, places) in enumerate(zip(changes, plan.places, strict=True)):
+    for section, change, places in zip(plan.sections, changes, plan.places, strict=True):
         path, shift = change.path, 0
         exact = bool(places.spots) and not places.by_gnu_patch
         for number, hunk in enumerate(change.hunks, 1):

@@ -72,6 +72,8 @@ def select(
     if sides.refused:
         raise _undelivered(overlay, sides.refused, anything=sides.anything)
     _check_unused(overlay, sides.used)
+    missing = "in one of the diff's two trees only, and not in the diff: `diff -N` has what is new or deleted"
+    sides.dropped += [Dropped(path, missing) for path in overlay.diff.absent if sides.inside(path)]
     if not changes:
         raise _nothing(overlay, sides.packages, sides.dropped)
     return Selection(tuple(changes), tuple(sides.dropped))

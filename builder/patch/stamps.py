@@ -23,10 +23,11 @@ _BLANKS = re.compile(rb"(.*?\S) +(" + _ISO.pattern + rb"|" + _C.pattern + rb"|" 
 def split(text: bytes) -> tuple[bytes, bytes]:
     """The name and the time of a `---` or `+++` line, without its marker; the time is empty when there is none."""
     name, tab, stamp = text.partition(b"\t")
-    if tab:
+    if tab or b" " not in name:
         return name, stamp.strip()
     match = _BLANKS.fullmatch(text)
-    return (match[1], match[2]) if match is not None else (name, b"")
+    # A name that ends in a blank has a tab behind it, or quotes around it.
+    return (match[1], match[2]) if match is not None else (name.rstrip(b" "), b"")
 
 
 def says(stamp: bytes) -> Literal["gone", "there", ""]:

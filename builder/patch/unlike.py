@@ -47,10 +47,14 @@ def check_text(data: bytes, where: str, *, fetched: bool) -> None:
 
 
 def _is_escaped(data: bytes) -> bool:
-    """Whether no bare character is left that a page replaces; around the diff, the page's own tags do not count."""
-    return not any(
-        _BARE.search(line if line[:1] in (b" ", b"+", b"-") else _TAG.sub(b"", line)) for line in data.split(b"\n")
-    )
+    """Whether added lines have what a page has in place of characters, and no such character is left bare.
+
+    In lines that the file must have, the file tells. Around the diff, the page's own tags do not count.
+    """
+    lines = data.split(b"\n")
+    if any(line[:1] in (b" ", b"-") and _ENTITY.search(line) for line in lines):
+        return False
+    return not any(_BARE.search(line if line[:1] in (b" ", b"+", b"-") else _TAG.sub(b"", line)) for line in lines)
 
 
 def no_diff(data: bytes, where: str, *, fetched: bool) -> DiffError:

@@ -131,3 +131,13 @@ def test_colours_and_blanks_of_a_page_inside_a_hunk_are_named() -> None:
     assert "no-break spaces" in refused(PLAIN.replace(b"\n x8", b"\n\xc2\xa0x8"), BASE).message
     with pytest.raises(BuilderError, match="fewer lines"):
         parse(HEAD + b"@@ -7,7 +7,7 @@\n" + BODY.replace(b"\n x8", b"\nx8"), "x")
+
+
+def test_what_a_diff_without_new_files_leaves_out_is_listed() -> None:
+    """`diff -ru` without `-N` names a new module, and does not have it."""
+    only = b"Only in a/vllm: gone.py\nOnly in b/vllm/v1: new.py\nOnly in b/vllm: __pycache__\nOnly in a/vllm: a.py.orig\nOnly in b/docs: x\n"
+    for diff in (only + PLAIN, PLAIN + only):
+        result = apply_stack([given(diff)], DictTree(BASE))
+        assert [each.path for each in result.overlays[0].dropped] == ["vllm/gone.py", "vllm/v1/new.py"]
+        assert "`diff -N`" in result.overlays[0].dropped[0].reason
+        assert parse(diff, "x").digest == parse(PLAIN, "x").digest

@@ -177,7 +177,12 @@ NAMES = {
     "from the image's root, plain": (named(b"a/" + ROOT + b"vllm/v1/core.py", b"b/" + ROOT + b"vllm/v1/core.py"), 6, "", 1),
     "absolute": (named(b"/" + ROOT + b"vllm/v1/core.py.orig", b"/" + ROOT + b"vllm/v1/core.py"), 6, "", 1),
     "a monorepo": (git_named(b"python/vllm/v1/core.py") + git_named(b"README.md") + git_named(b"test/x.py"), 2, "", 1),
-    "without prefixes": (git_named(b"vllm/v1/core.py", (b"", b"")) + git_named(b"vllm/config.py", (b"", b"")), 1, "vllm", 2),
+    "without prefixes": (git_named(b"vllm/v1/core.py", (b"", b"")) + git_named(b"vllm/config.py", (b"", b"")), 0, "", 2),
+    "inside the package, without prefixes": (
+        git_named(b"v1/core.py", (b"", b"")) + git_named(b"config.py", (b"", b""))
+        + b"diff --git more/n.py more/n.py\nnew file mode 100644\n--- /dev/null\n+++ more/n.py\n@@ -0,0 +1 @@\n+x = 1\n",
+        0, "vllm", 2,
+    ),
     "bare names with .orig": (named(b"config.py.orig", b"config.py"), 0, "vllm", 1),
     "bare names with .new": (named(b"config.py", b"config.py.new"), 0, "vllm", 1),
     "a new file beside one that exists": (
@@ -234,7 +239,8 @@ def test_the_files_that_are_meant_are_found_and_the_two_lines_work(name: str) ->
     assert error.data["meant"][0]["found"] == count
     assert f"{count} of " in dict(error.details)["meant"]
     tree = applied(diff, PACKAGE, strip=strip, under=under)
-    assert tree != PACKAGE
+    assert sum(tree.get(path) != data for path, data in PACKAGE.items()) == count
+    assert tree.keys() - PACKAGE.keys() <= {"vllm/v1/new.py", "vllm/settings.py", "vllm/more/n.py"}
     assert all(path.startswith("vllm/") for path in tree)
 
 

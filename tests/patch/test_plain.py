@@ -152,6 +152,7 @@ def test_a_copy_out_of_the_package_is_no_reason_to_read_the_names_otherwise() ->
         (TEXT, HUNK.replace(b"\n", b"\r\n").replace(b"@@\r", b"@@"), "line endings of LF: the diff has CRLF"),
         (TEXT.replace(b" = ", b"\t=\t"), HUNK, "but for blanks or tabs"),
         (TEXT.replace(b"x9 = 9\n", b"x9 = 9 \n"), HUNK, "but for blanks at the ends of lines"),
+        (TEXT.replace(b"x9 = 9", b"x9 = 8 < 9"), HUNK.replace(b"x9 = 9", b"x9 = 8 &lt; 9"), "that a page has as `&lt;`"),
         (TEXT[:-1], b"@@ -28,3 +28,3 @@\n x28 = 28\n-x29 = 29\n+x29 = 0\n x30 = 30\n", "it ends without a newline"),
         (TEXT, b"@@ -28,3 +28,3 @@\n x28 = 28\n-x29 = 29\n+x29 = 0\n x30 = 30\n\\ No newline at end of file\n", "it ends in a newline"),
     ],
@@ -185,3 +186,32 @@ def test_a_plain_diff_behind_a_section_without_hunks_is_another_file() -> None:
     assert [(file.path, file.mode) for file in result.files] == [(NAME, 0o644), (ONE, 0o755)]
     assert applied(empty + plain, BASE) == {**BASE, NAME: AFTER, "vllm/n.txt": b""}
     assert applied(move + plain, BASE).keys() == {NAME, "vllm/empty.txt", "vllm/n.txt"}
+
+
+@pytest.mark.parametrize(
+    "diff",
+    [
+        b"diff --git a/vllm/a.py b/vllm/a.py\n" + HUNK,
+        sides(b"a/vllm/a.py  ", b"b/vllm/a.py ", HUNK),
+        sides(b"a/vllm/a.py", b"b/vllm/a.py", HUNK.replace(b"@@\n", b"@@class X:\n")),
+        sides(b"a/vllm/a.py", b"b/vllm/a.py", HUNK.replace(b"@@\n", b"@@\tclass X:  \n")),
+    ],
+)
+def test_what_is_said_in_one_way_only_is_taken(diff: bytes) -> None:
+    assert applied(diff, BASE) == {**BASE, NAME: AFTER}
+
+
+def test_a_file_in_the_place_of_a_folder_is_named_for_what_it_is() -> None:
+    base = {**BASE, "vllm/x/p.txt": b"p\n"}
+    gone = sides(b"a/vllm/x/p.txt", b"/dev/null", b"@@ -1 +0,0 @@\n-p\n")
+    new = sides(b"/dev/null", b"b/vllm/x", b"@@ -0,0 +1 @@\n+x\n")
+    inside = sides(b"/dev/null", b"b/vllm/one.txt/x", b"@@ -0,0 +1 @@\n+x\n")
+    away = sides(b"a/vllm/one.txt", b"/dev/null", b"@@ -1 +0,0 @@\n-only\n")
+    for diff, what in (
+        (gone + new, "a file in the place of a folder"),
+        (away + inside, "a folder in the place of a file"),
+    ):
+        error = refused(diff, base)
+        assert error.exit_code == 3
+        assert what in error.message
+        assert "another name" in str(error.hint)

@@ -57,7 +57,7 @@ def change_of(old: str, new: str, path: str, context: int) -> FileChange:
         capture_output=True, check=False, env={"PATH": "/usr/bin:/bin", "HOME": "/", "GIT_CONFIG_NOSYSTEM": "1"},
     )  # fmt: skip
     body = done.stdout[done.stdout.index(b"@@ ") :]
-    return parse(b"--- a/vllm/x\n+++ b/vllm/x\n" + body, "diff").changes[0]
+    return parse(b"diff --git a/vllm/x b/vllm/x\n--- a/vllm/x\n+++ b/vllm/x\n" + body, "diff").changes[0]
 
 
 def part(name: str, change: FileChange, chosen: Sequence[bool]) -> bytes:

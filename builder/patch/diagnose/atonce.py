@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from builder.patch.model import FileChange, HunkFailure
+from builder.patch.sequence import in_sequence
+from builder.patch.tree import Content
 
 
-def at_once(changes: Sequence[FileChange], failures: Sequence[HunkFailure]) -> FileChange | None:
+def at_once(
+    changes: Sequence[FileChange], failures: Sequence[HunkFailure], before: Mapping[str, Content]
+) -> FileChange | None:
     """A rename or copy whose meaning depends on that, when it or nothing else is what fails; None without one.
 
     git takes a diff as one change: what it copies is what the file was, and two files can change their names. A series of
-    mails is several changes, with the same sections. Nothing in them tells which is meant.
+    mails is several changes, with the same sections. Without the mails' headers nothing tells which is meant.
     """
+    in_turn = in_sequence(changes, before)
     failed = {failure.path for failure in failures}
     for number, change in enumerate(changes):
-        if change.kind not in ("rename", "copy") or (
-            failures and failed.isdisjoint({change.path, change.old_path or ""})
+        if (
+            number in in_turn
+            or change.kind not in ("rename", "copy")
+            or (failures and failed.isdisjoint({change.path, change.old_path or ""}))
         ):
             continue
         above = any(each.path == change.old_path for each in changes[:number])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Callable
 
 from builder.patch.hunks import Text
@@ -12,10 +13,15 @@ def _without_blanks(line: bytes) -> bytes:
     return b"".join(line.split()).replace(b"\xc2\xa0", b"")
 
 
+def _unescaped(line: bytes) -> bytes:
+    return html.unescape(line.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
+
+
 _ALIKE: tuple[tuple[str, Callable[[bytes], bytes]], ...] = (
     ("line endings", lambda line: line.removesuffix(b"\r")),
     ("blanks at the ends of lines", bytes.rstrip),
     ("blanks or tabs", _without_blanks),
+    ("characters that a page has as `&lt;` and the like", _unescaped),
 )
 
 

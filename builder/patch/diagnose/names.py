@@ -16,24 +16,15 @@ from builder.patch.select import NothingEntersError, below
 _TOLD_APART = 20
 
 
-def meant_files(
-    changes: Sequence[FileChange], installed: Installed, tree: PackageTree, *, stripped: int = 1
-) -> list[Meant]:
+def meant_files(changes: Sequence[FileChange], installed: Installed, tree: PackageTree) -> list[Meant]:
     """The ways to read a diff's names that fit the package best: one, or several that nothing tells apart.
 
-    `stripped` is how many folders were taken off the names that are given. Of several ways, those remain in whose files
-    all lines of the diff are found.
+    Of several ways, those remain in whose files all lines of the diff are found.
     """
-    whole = [change for change in changes if change.outside]
-    inner = [change for change in changes if not change.outside]
-    found = find_meant(existing_names(inner), installed, stripped=stripped)
-    # Names that could not be stripped are as the diff has them.
-    found = found or find_meant(existing_names(whole), installed, stripped=0)
+    found = find_meant(existing_names(changes), installed)
     if len(found) < 2:
         return found
-    chosen = inner if inner else whole
-    off = stripped if inner else 0
-    fitting = [each for each in found[:_TOLD_APART] if _fits(chosen, each, tree, off)]
+    fitting = [each for each in found[:_TOLD_APART] if _fits(changes, each, tree)]
     return fitting or found
 
 
@@ -59,11 +50,11 @@ def ways_of_series(patches: Sequence[Sequence[FileChange]], package: str, tree: 
     return result
 
 
-def _fits(changes: Sequence[FileChange], way: Meant, tree: PackageTree, stripped: int) -> bool:
+def _fits(changes: Sequence[FileChange], way: Meant, tree: PackageTree) -> bool:
     for change in changes:
         if change.old_path is None:
             continue
-        path = moved(change.old_path, way.strip - stripped, way.under)
+        path = moved(change.named, way.strip, way.under)
         entry = tree.read([path]).get(path) if path is not None else None
         if entry is None or entry.kind != "file":
             continue
@@ -83,7 +74,7 @@ def explained(
 ) -> NothingEntersError:
     """The error with the files that are meant, when one of the packages has files of these names."""
     package = packages[0]
-    ways = meant_files(overlay.diff.changes, installed, tree, stripped=strip)
+    ways = meant_files(overlay.diff.changes, installed, tree)
     # Names that fit as they are read already need no other reading.
     if not ways or (ways[0].strip, ways[0].under) == (strip, ""):
         return error
@@ -99,7 +90,7 @@ def explained(
         hint += "\nor with another of these folders: the one that the change is for"
     return NothingEntersError(
         f"nothing of overlay {overlay.id} enters the image: no file of it is below {below(packages)}",
-        details=[("meant", reason), *(("file", _example(each, first, strip)) for each in overlay.diff.changes[:3])],
+        details=[("meant", reason), *(("file", _example(each, first)) for each in overlay.diff.changes[:3])],
         hint=hint,
         data={
             "overlay": overlay.id,
@@ -108,7 +99,6 @@ def explained(
     )
 
 
-def _example(change: FileChange, way: Meant, stripped: int) -> str:
-    off = way.strip - (0 if change.outside else stripped)
-    path = moved(change.path, off, way.under)
-    return f"{change.path} is {path}" if path is not None else f"{change.path} stays outside"
+def _example(change: FileChange, way: Meant) -> str:
+    path = moved(change.named, way.strip, way.under)
+    return f"{change.named} is {path}" if path is not None else f"{change.named} stays outside"

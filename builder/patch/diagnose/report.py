@@ -41,7 +41,7 @@ def explain(
     if not failures:
         # Every hunk fits by our own reading, and still the result is not what the hunks say.
         details = [("where", overlay.where), ("patch", said or "GNU patch printed nothing")]
-    moving = at_once(selection.changes, failures)
+    moving = at_once(selection.changes, failures, before)
     if moving is not None:
         details.append(("why", f"{overlay.where}, line {moving.diff_line}: {said_of(moving)}"))
         hint = "make the diff with `git diff --no-renames`: it says the same, and has no such order"

@@ -57,4 +57,4 @@ def _exact(step: Step) -> tuple[FileChange, ...]:
 def _hunks(old: Content | None, new: Content | None, where: str) -> tuple[Hunk, ...]:
     file = StackFile("x", old.data if old else None, new.data if new else None, new.mode if new else 0o644, ())
     text = unified_diff(StackResult((file,), (), True)).encode("utf-8", "surrogateescape")
-    return parse(text, where).changes[0].hunks
+    return parse(text, where, fetched=True).changes[0].hunks

@@ -1,0 +1,64 @@
+"""Renames and copies in a series of commits: what comes before them, and what goes on with their result.
+
+GNU patch makes all renames of a diff at once, and looks for no file that one of them has made. Where a file can only be
+meant as it is after the sections before it, the rename is given to it as what it does: a new file, and a deleted one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from builder.patch.model import FileChange, Hunk
+from builder.patch.tree import Content
+
+_MOVES = ("rename", "copy")
+
+
+def in_sequence(changes: Sequence[FileChange], before: Mapping[str, Content]) -> frozenset[int]:
+    """The numbers (from 0) of the renames and copies that mean the files after the sections before them.
+
+    One commit is one change: with a file that exists before it, its sections mean that one, whatever their order. A file
+    that does not is the one that an earlier section made, and so is every file of an earlier commit.
+    """
+    moves = [number for number, change in enumerate(changes) if change.kind in _MOVES]
+    if not moves or len(changes) == 1:
+        return frozenset()
+    making: dict[str, list[int]] = {}
+    using: dict[str, list[int]] = {}
+    for number, change in enumerate(changes):
+        making.setdefault(change.path, []).append(number)
+        if change.old_path is not None:
+            using.setdefault(change.old_path, []).append(number)
+    found = set()
+    for number in moves:
+        change = changes[number]
+        source = change.old_path or ""
+        others = [(each, source) for each in making.get(source, ()) if each < number]
+        others += [(each, change.path) for each in using.get(change.path, ()) if each > number]
+        if others and all(path not in before or changes[each].commit != change.commit for each, path in others):
+            found.add(number)
+    return frozenset(found)
+
+
+def spelled_out(change: FileChange, source: Content) -> tuple[FileChange, ...]:
+    """A rename or copy as sections that name one file each: what is made, what the hunks (if any) change, what is deleted."""
+    mode = "100755" if source.executable else "100644"
+    made = FileChange("add", None, change.path, _whole(source, b"+"), None, mode, change.diff_line)
+    parts = [made]
+    if change.hunks or change.new_mode is not None:
+        kind = "modify" if change.hunks else "mode"
+        parts.append(replace(change, kind=kind, old_path=change.path, old_mode=None))  # type: ignore[arg-type]
+    if change.kind == "rename":
+        parts.append(FileChange("delete", change.old_path, None, _whole(source, b"-"), mode, None, change.diff_line))
+    return tuple(parts)
+
+
+def _whole(content: Content, sign: bytes) -> tuple[Hunk, ...]:
+    text = content.text
+    if not text.lines:
+        return ()
+    lines, size = tuple(sign + line for line in text.lines), len(text.lines)
+    if sign == b"+":
+        return (Hunk(0, 0, 1, size, lines, False, not text.ends),)
+    return (Hunk(1, size, 0, 0, lines, not text.ends, False),)

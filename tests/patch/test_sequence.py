@@ -1,0 +1,77 @@
+"""A series of commits as one overlay: it gives what the squashed diff gives, whatever the commits rename."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from builder.patch.diff import parse
+from builder.patch.stack import apply_stack
+from tests.patch.test_people import applied, refused
+from tests.support.trees import DictTree, git, overlay, write_tree
+
+LINES = b"".join(b"line %d\n" % number for number in range(60))
+OTHER = b"".join(b"other %d\n" % number for number in range(60))
+A, B, T, Z = (f"vllm/{name}.txt" for name in "abtz")
+Tree = Mapping[str, bytes]
+
+
+def edited(*numbers: int, data: bytes = LINES) -> bytes:
+    for number in numbers:
+        data = data.replace(b"line %d\n" % number, b"LINE %d\n" % number)
+    return data
+
+
+def mails(folder: Path, trees: Sequence[Tree], *options: str) -> bytes:
+    """What `git format-patch` makes of the commits between these trees."""
+    git(folder, "init", "-q")
+    for number, tree in enumerate(trees):
+        git(folder, "rm", "-rfq", "--ignore-unmatch", ".")
+        write_tree(folder, tree)
+        git(folder, "add", "-A", "-f")
+        git(folder, "commit", "-q", "-m", f"commit {number}")
+    return git(folder, "format-patch", "--stdout", *options, f"HEAD~{len(trees) - 1}")
+
+
+SERIES: dict[str, Sequence[Tree]] = {
+    "rename, edit": [{A: LINES}, {Z: edited(3)}, {Z: edited(3, 9)}, {Z: edited(3, 9, 30)}],
+    "edit, rename": [{A: LINES}, {A: edited(5)}, {Z: edited(5, 7)}],
+    "rename twice": [{A: LINES}, {T: LINES}, {Z: edited(3)}],
+    "there and back": [{A: LINES}, {Z: LINES}, {A: edited(3)}],
+    "a new file with the old name": [{A: LINES}, {Z: LINES}, {Z: LINES, A: b"new\n"}],
+    "a name that was another's": [{A: LINES, B: OTHER}, {A: LINES}, {B: edited(3)}, {B: edited(3, 4)}],
+    "swapped": [{A: LINES, B: OTHER}, {T: LINES, B: OTHER}, {T: LINES, A: OTHER}, {B: LINES, A: OTHER}],
+    "new, rename, edit": [{B: OTHER}, {B: OTHER, A: LINES}, {B: OTHER, Z: LINES}, {B: OTHER, Z: edited(1, 59)}],
+    "without a newline at the end": [{A: LINES[:-1]}, {Z: LINES[:-1]}, {Z: edited(5, data=LINES[:-1])}],
+    "edit, copy, edit": [{A: LINES}, {A: edited(5)}, {A: edited(5), Z: edited(5)}, {A: edited(5), Z: edited(5, 8)}],
+    "out of the package": [{A: LINES, B: OTHER}, {A: edited(2), B: OTHER}, {"tests/a.txt": edited(2), B: OTHER}],
+    "into the package": [{"other/a.txt": LINES, B: OTHER}, {A: LINES, B: OTHER}, {A: edited(4), B: OTHER}],
+}
+
+
+@pytest.mark.parametrize("name", SERIES)
+def test_a_series_gives_what_its_last_commit_has(name: str, tmp_path: Path) -> None:
+    trees = SERIES[name]
+    for number, options in enumerate((("-M",), ("-C", "--find-copies-harder"))):
+        (tmp_path / str(number)).mkdir()
+        diff = mails(tmp_path / str(number), trees, *options)
+        assert number == 0 or b"rename to " in diff or b"copy to " in diff
+        result = {path: data for path, data in applied(diff, trees[0]).items() if path.startswith("vllm/")}
+        assert result == {path: data for path, data in trees[-1].items() if path.startswith("vllm/")}
+
+
+def test_without_the_commits_a_file_that_was_there_before_is_a_tie(tmp_path: Path) -> None:
+    """A copy of a file that the same commit changes is git's of the file as it was."""
+    diff = mails(tmp_path, SERIES["edit, rename"])
+    joined = parse(diff, "x").canonical
+    assert parse(joined, "x").digest == parse(diff, "x").digest
+    assert "before or after that is not said" in dict(refused(joined, {A: LINES}).details)["why"]
+
+
+def test_the_places_of_hunks_behind_a_rename_are_reported(tmp_path: Path) -> None:
+    diff = mails(tmp_path, [{A: LINES, B: OTHER}, {Z: LINES, B: OTHER}, {Z: edited(50), B: OTHER + b"end\n"}])
+    moved = {A: b"# one\n" + LINES, B: b"# one\n# two\n" + OTHER}
+    result = apply_stack([overlay("x.diff", diff)], DictTree(moved))
+    assert [(each.path, each.offset) for each in result.overlays[0].hunks] == [(B, 2), (Z, 1)]
