@@ -49,11 +49,16 @@ def first_places(settings: Mapping[str, Any], environment: Mapping[str, str]) ->
     """What is imported from before any site folder, without the leading slash: the folders and zip files of PYTHONPATH,
     and before them the working folder, when the entrypoint is `python -m ...` or `python -c ...`."""
     parts = environment.get("PYTHONPATH", "").split(":")
-    command = [*(settings.get("Entrypoint") or []), *(settings.get("Cmd") or [])]
-    program = command[0].rpartition("/")[2] if command else ""
-    if program.startswith("python") and {"-m", "-c"} & set(command) and not environment.get("PYTHONSAFEPATH"):
+    if runs_module(settings, environment):
         parts.insert(0, settings.get("WorkingDir") or "")
     return tuple(dict.fromkeys(_clean(part) for part in parts if part.startswith("/") and _clean(part)))
+
+
+def runs_module(settings: Mapping[str, Any], environment: Mapping[str, str]) -> bool:
+    """Whether an image is started as `python -m ...` or `python -c ...`, which import from the working folder first."""
+    command = [*(settings.get("Entrypoint") or []), *(settings.get("Cmd") or [])]
+    program = command[0].rpartition("/")[2] if command else ""
+    return program.startswith("python") and bool({"-m", "-c"} & set(command)) and not environment.get("PYTHONSAFEPATH")
 
 
 def path_files(files: Files, places: Iterable[str], names: Callable[[str], Iterable[str]]) -> dict[str, list[str]]:

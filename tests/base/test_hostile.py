@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import hashlib
 import json
+import lzma
 import os
 import resource
 import shutil
@@ -346,6 +348,25 @@ def test_two_diff_ids_for_one_layer_are_refused(tmp_path: Path, capsys: pytest.C
         )
     )
     refused(tmp_path, capsys, code=(2, 4))
+
+
+OTHER_LAYERS: dict[str, tuple[Callable[[bytes], bytes], str, str]] = {
+    "xz": (lzma.compress, LAYER, "compressed with xz"),
+    "bzip2": (bz2.compress, LAYER, "compressed with bzip2"),
+    "encrypted": (bytes, f"{LAYER}+gzip+encrypted", "encrypted layers"),
+}
+
+
+@pytest.mark.parametrize("kind", OTHER_LAYERS)
+def test_a_layer_that_containerd_does_not_unpack_is_named(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pack, media_type, words = OTHER_LAYERS[kind]
+    made = Made(recipe(tmp_path) / "base")
+    document = json.loads(made.blobs[made.image(GOOD)["digest"][7:]])
+    document["layers"][1] = made.put(pack(GOOD[1]), media_type)
+    made.write(made.json(document, "application/vnd.oci.image.manifest.v1+json"))
+    refused(tmp_path, capsys, words)
 
 
 def test_a_plain_layer_of_garbage_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
