@@ -462,3 +462,10 @@ def test_a_layer_that_is_a_link_to_a_file_elsewhere_is_checked_and_copied_as_a_f
     linked = tmp_path / "dist/r/blobs/sha256" / blob.name
     assert linked.is_file()
     assert not linked.is_symlink()
+
+
+def test_an_archive_is_not_a_layout(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe(tmp_path)
+    (tmp_path / "base").write_bytes(layer(*PYTHON))
+    outcome = refused(tmp_path, capsys, "is a file")
+    assert "skopeo copy oci-archive:" in outcome.document["error"]["hint"]
