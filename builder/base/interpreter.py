@@ -16,6 +16,7 @@ from builder.base.snapshot import LayerEntry
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _SYSTEM = frozenset(each.strip("/") for each in _DEFAULT_PATH.split(":"))
 _LINKS = 40
+_POINTERS = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "PYTHONUSERBASE")
 _EXECUTABLE = 0o111
 
 
@@ -42,7 +43,7 @@ class Interpreter:
 def is_plain(environment: Mapping[str, str]) -> bool:
     """Whether nothing in the environment points Python anywhere but to the system's own places."""
     path = {each.strip("/") for each in environment.get("PATH", _DEFAULT_PATH).split(":")}
-    return path <= _SYSTEM and not any(environment.get(name) for name in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"))
+    return path <= _SYSTEM and not any(environment.get(name) for name in _POINTERS)
 
 
 def first_places(settings: Mapping[str, Any], environment: Mapping[str, str]) -> tuple[str, ...]:
@@ -184,9 +185,12 @@ def _version(real: str, settings: Mapping[str, str] | None, versions: Iterable[s
 
 
 def _user_places(environment: Mapping[str, str], user: str, version: str) -> list[str]:
+    if not version or environment.get("PYTHONNOUSERSITE"):
+        return []
     name = user.partition(":")[0]
     home = environment.get("HOME", "").strip("/") or ("root" if name in ("", "0", "root") else f"home/{name}")
-    return [f"{home}/.local/lib/python{version}/site-packages"] if version else []
+    base = environment.get("PYTHONUSERBASE", "").strip("/") or f"{home}/.local"
+    return [f"{base}/lib/python{version}/site-packages"]
 
 
 def _site_places(prefix: str, version: str) -> list[str]:
