@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
+from builder.base.interpreter import runs_module
 from builder.base.model import BaseFile, BaseImage, Distribution, EntryKind, PackageTree
 from builder.base.together import together
 from builder.documents.reference import BaseReference, Platform
@@ -25,7 +26,10 @@ from builder.util.files import sha256
 # Runs inside the image, on whatever Python it has: finds the package without importing it, then reads the paths that it is given.
 _SCRIPT = r"""
 import base64, importlib.metadata as metadata, importlib.util as util, json, os, stat, sys
-package, paths, folders, outside = json.loads(sys.argv[1])
+package, paths, folders, outside, beside = json.loads(sys.argv[1])
+if not beside:
+    # The server is started by a script, which does not import from the working folder.
+    sys.path[:] = [each for each in sys.path if each]
 spec = util.find_spec(package)
 if spec is None or not spec.origin:
     print(json.dumps({"missing": True})); sys.exit()
@@ -117,6 +121,10 @@ class DockerTree:
     def __init__(self, name: str, package: str) -> None:
         self._name = name
         self._package = package
+        with daemon() as client:
+            settings = _inspect(client, name).get("Config") or {}
+        pairs = (each.partition("=") for each in settings.get("Env") or ())
+        self._beside = runs_module(settings, {key: value for key, _, value in pairs})
         response = self._ask()
         if response.get("missing"):
             raise InputError(f"docker:{name} has no Python package {package!r}", hint="check the recipe's 'package'")
@@ -146,7 +154,7 @@ class DockerTree:
     ) -> dict[str, Any]:
         from docker.errors import APIError, ContainerError, ImageNotFound
 
-        arguments = json.dumps([self._package, paths or [], folders or [], outside or []])
+        arguments = json.dumps([self._package, paths or [], folders or [], outside or [], self._beside])
         with daemon() as client:
             try:
                 output = client.containers.run(

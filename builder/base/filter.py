@@ -11,7 +11,7 @@ from builder.util.files import sha256
 KEPT_BYTES = 8 << 20
 _SMALL = 64 << 10
 _SKELETON_DEPTH = 2
-_FORMAT = 4
+_FORMAT = 5
 COMPILED = (".so", ".pyc", ".a", ".cubin", ".ptx")
 
 

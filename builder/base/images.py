@@ -51,6 +51,10 @@ def resolve_image(
             f"{reference} is not a container image: its config is {manifest.config.media_type[:100]}",
             hint="it is an artifact, such as a chart or a signature; name the image itself",
         )
+    if any(layer.media_type.endswith("+encrypted") for layer in manifest.layers):
+        raise InputError(
+            f"{reference} has encrypted layers", hint="decrypt it first, with skopeo copy --decryption-key"
+        )
     config_bytes = checked(manifest.config)
     config = read_config(config_bytes, f"the config of {reference}")
     if preference(platform, config.platform) is None:

@@ -16,6 +16,7 @@ from builder.base.snapshot import LayerEntry
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _SYSTEM = frozenset(each.strip("/") for each in _DEFAULT_PATH.split(":"))
 _LINKS = 40
+_POINTERS = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "PYTHONUSERBASE")
 _EXECUTABLE = 0o111
 
 
@@ -42,18 +43,23 @@ class Interpreter:
 def is_plain(environment: Mapping[str, str]) -> bool:
     """Whether nothing in the environment points Python anywhere but to the system's own places."""
     path = {each.strip("/") for each in environment.get("PATH", _DEFAULT_PATH).split(":")}
-    return path <= _SYSTEM and not any(environment.get(name) for name in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"))
+    return path <= _SYSTEM and not any(environment.get(name) for name in _POINTERS)
 
 
 def first_places(settings: Mapping[str, Any], environment: Mapping[str, str]) -> tuple[str, ...]:
     """What is imported from before any site folder, without the leading slash: the folders and zip files of PYTHONPATH,
     and before them the working folder, when the entrypoint is `python -m ...` or `python -c ...`."""
     parts = environment.get("PYTHONPATH", "").split(":")
-    command = [*(settings.get("Entrypoint") or []), *(settings.get("Cmd") or [])]
-    program = command[0].rpartition("/")[2] if command else ""
-    if program.startswith("python") and {"-m", "-c"} & set(command) and not environment.get("PYTHONSAFEPATH"):
+    if runs_module(settings, environment):
         parts.insert(0, settings.get("WorkingDir") or "")
     return tuple(dict.fromkeys(_clean(part) for part in parts if part.startswith("/") and _clean(part)))
+
+
+def runs_module(settings: Mapping[str, Any], environment: Mapping[str, str]) -> bool:
+    """Whether an image is started as `python -m ...` or `python -c ...`, which import from the working folder first."""
+    command = [*(settings.get("Entrypoint") or []), *(settings.get("Cmd") or [])]
+    program = command[0].rpartition("/")[2] if command else ""
+    return program.startswith("python") and bool({"-m", "-c"} & set(command)) and not environment.get("PYTHONSAFEPATH")
 
 
 def path_files(files: Files, places: Iterable[str], names: Callable[[str], Iterable[str]]) -> dict[str, list[str]]:
@@ -179,9 +185,12 @@ def _version(real: str, settings: Mapping[str, str] | None, versions: Iterable[s
 
 
 def _user_places(environment: Mapping[str, str], user: str, version: str) -> list[str]:
+    if not version or environment.get("PYTHONNOUSERSITE"):
+        return []
     name = user.partition(":")[0]
     home = environment.get("HOME", "").strip("/") or ("root" if name in ("", "0", "root") else f"home/{name}")
-    return [f"{home}/.local/lib/python{version}/site-packages"] if version else []
+    base = environment.get("PYTHONUSERBASE", "").strip("/") or f"{home}/.local"
+    return [f"{base}/lib/python{version}/site-packages"]
 
 
 def _site_places(prefix: str, version: str) -> list[str]:

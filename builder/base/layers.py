@@ -157,12 +157,14 @@ class _Notes:
                 raise InputError(
                     "a layer of the base has too many links, or its package too many files", hint="do not use this base"
                 )
-        elif member.kind == "directory":
-            self._folders.add(PathSet.hash(name))
-        else:
-            self._files.add(PathSet.hash(name))
-            if entry.digest or member.kind == "hardlink" or name in self._aside:
-                self._aside[name] = entry
+            return
+        # The last of several entries of one name is what is unpacked.
+        self._found.entries.pop(name, None)
+        now, before = (self._folders, self._files) if member.kind == "directory" else (self._files, self._folders)
+        now.add(PathSet.hash(name))
+        before.discard(PathSet.hash(name))
+        if member.kind != "directory" and (entry.digest or member.kind == "hardlink" or name in self._aside):
+            self._aside[name] = entry
 
     def _owns(self, name: str, entry: LayerEntry) -> bool:
         """Whether an entry is the RECORD of a distribution that has the package, or may be as a link into a lower layer."""

@@ -28,6 +28,12 @@ class LayoutBase:
         if not self.folder.is_dir() and ":" in rest:
             folder, self._name = rest.rsplit(":", 1)
             self.folder = root / folder
+        archive = next((each for each in (root / rest, self.folder) if each.is_file()), None)
+        if archive is not None:
+            raise InputError(
+                f"{archive} is a file, and oci: names a folder",
+                hint=f"unpack it: skopeo copy oci-archive:{archive} oci:base, or with docker-archive: what docker save wrote",
+            )
         if not self.folder.is_dir():
             raise InputError(
                 f"there is no folder {self.folder}", hint="the recipe's base is relative to the project root"

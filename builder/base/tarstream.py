@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from builder.base.sparse import MAP, Sparse, sparse_of
 from builder.util.errors import InputError
 
 _BLOCK = 512
@@ -56,6 +57,7 @@ class TarReader:
         self._stream = stream
         self._left = 0
         self._padding = 0
+        self._sparse: Sparse | None = None
 
     def __iter__(self) -> Iterator[Member]:
         """Raises `TarError` for a damaged or ambiguous tar, `EOFError` for a truncated one."""
@@ -81,16 +83,32 @@ class TarReader:
                 continue
             pending = 0
             member = _member(header, kind, size, extensions)
-            extensions = {}
             self._left = member.size
             self._padding = -member.size % _BLOCK
-            yield member
+            yield self._whole(member, extensions)
+            extensions = {}
 
     def content(self) -> bytes:
         """All bytes of the last member. Raises `EOFError` when the stream ends before."""
         data = self._exactly(self._left)
         self._left = 0
-        return data
+        try:
+            return data if self._sparse is None else self._sparse.expand(data)
+        except ValueError as error:
+            raise TarError(str(error)) from error
+
+    def _whole(self, member: Member, extensions: dict[str, str]) -> Member:
+        """A member as it is when it is unpacked: a sparse file has another name and size than it is stored with."""
+        try:
+            self._sparse = sparse_of(extensions)
+        except ValueError as error:
+            raise TarError(str(error)) from error
+        if self._sparse is None:
+            return member
+        size = _bounded(self._sparse.size, "size")
+        if member.kind != "file" or member.size > size + _MAX_EXTENSION:
+            raise TarError("an entry is called a sparse file and is not one")
+        return replace(member, name=self._sparse.name or member.name, size=size)
 
     def _skip(self) -> None:
         left = self._left + self._padding
@@ -138,9 +156,7 @@ class TarReader:
             if any(key in _SAFE_GLOBAL or key.startswith("GNU.") for key in records):
                 raise TarError("a global header names a path or a size, which clients read in different ways")
             return {}
-        if any(key.startswith("GNU.sparse.") for key in records):
-            raise TarError("it has a sparse file, which layers do not have")
-        return {key: text for key, text in records.items() if key in ("path", "linkpath", "size")}
+        return {key: text for key, text in records.items() if key in _SAFE_GLOBAL or key.startswith("GNU.sparse.")}
 
 
 def _member(header: bytes, kind: bytes, size: int, extensions: dict[str, str]) -> Member:
@@ -203,6 +219,7 @@ def _decimal(text: str) -> int:
 def _pax(data: bytes) -> dict[str, str]:
     """The records `LENGTH KEY=VALUE\\n` of a PAX header."""
     records: dict[str, str] = {}
+    parts: list[str] = []
     at = 0
     while at < len(data):
         blank = data.find(b" ", at, at + 10)
@@ -216,8 +233,16 @@ def _pax(data: bytes) -> dict[str, str]:
             raise TarError("a PAX header is damaged")
         if key in (b"path", b"linkpath") and b"\0" in value:
             raise TarError("a PAX header has a NUL in a path")
-        records[_text(key)] = _text(value[:-1])
+        if key in (b"GNU.sparse.offset", b"GNU.sparse.numbytes"):
+            # Version 0.0 repeats these two, in pairs.
+            if (len(parts) % 2 == 0) != (key == b"GNU.sparse.offset"):
+                raise TarError("a PAX header is damaged")
+            parts.append(_text(value[:-1]))
+        else:
+            records[_text(key)] = _text(value[:-1])
         at += length
+    if parts:
+        records[MAP] = ",".join(parts)
     return records
 
 

@@ -90,6 +90,10 @@ def _platform(text: str) -> str:
     return text
 
 
+# Names of one and the same platform.
+_PLAIN = {
+    "linux/amd64/v1": "linux/amd64", "linux/x86_64": "linux/amd64", "linux/arm64/v8": "linux/arm64", "linux/aarch64": "linux/arm64",
+}  # fmt: skip
 PlatformName = Annotated[str, AfterValidator(_platform)]
 
 
@@ -389,7 +393,7 @@ class Recipe(Frozen):
         _listed_once("overlays", "overlay", ids)
         _listed_once("wheels", "wheel", [wheel.id for wheel in self.wheels])
         _listed_once("profiles", "profile", self.profiles)
-        _listed_once("platforms", "platform", self.platforms)
+        _listed_once("platforms", "platform", [_PLAIN.get(each, each) for each in self.platforms])
         places = [(file.package, file.name) for file in self.files]
         if shared := sorted({str(name) for (package, name) in places if places.count((package, name)) > 1}):
             raise ValueError(f"files: two of them go to {', '.join(shared)}")
@@ -405,7 +409,7 @@ class Recipe(Frozen):
                 Reference.parse(self.publish)
                 raise ValueError("'publish' names a repository, without tag and digest")
         except InputError as error:
-            raise PlacedError(error.message, (key,)) from error
+            raise PlacedError("; ".join(filter(None, (error.message, error.hint))), (key,)) from error
         except ValueError as error:
             raise PlacedError(str(error), (key,)) from error
         if len(self.packages) > MAX_PACKAGES:

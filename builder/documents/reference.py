@@ -145,6 +145,20 @@ def join_wheels(texts: Sequence[str]) -> str:
     return joined
 
 
+_ARCHIVES = ("containers-storage", "dir", "docker-archive", "oci-archive", "ostree", "sif", "tarball")
+
+
+def _other_tools(kind: str, rest: str) -> str:
+    """What to write instead of the ways in which skopeo, podman and browsers name images; empty for others."""
+    if kind in _ARCHIVES:
+        return f"copy it into a layout, and name that: skopeo copy {kind}:{rest} oci:base"
+    if kind == "docker-daemon":
+        return f"write docker:{rest}"
+    if kind in ("docker", "http", "https") and rest.startswith("//"):
+        return "write an image in a registry as [REGISTRY/]REPOSITORY[:TAG][@DIGEST], one in Docker as docker:IMAGE"
+    return ""
+
+
 Kind = Literal["registry", "oci", "docker", "wheel"]
 
 
@@ -162,6 +176,9 @@ class BaseReference:
     def parse(cls, text: str) -> BaseReference:
         """Raises `InputError` when `text` names no base."""
         kind, colon, rest = text.partition(":")
+        if colon and (hint := _other_tools(kind, rest)):
+            # Read as a registry's reference, `dir:x` would be whatever Docker Hub has under that name.
+            raise InputError(f"{text!r} is not a base", hint=hint)
         if colon and kind == "wheel":
             wheels = _wheels(rest)
             if wheels is None or len(set(wheels)) != len(wheels):

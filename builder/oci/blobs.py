@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ _EXPANDED_FACTOR = 100
 """A layer may expand to 2 GiB plus a hundred times its own size: sparse logs compress well, a bomb a thousand times."""
 _ZSTD_WINDOW = 128 << 20
 _READS_PAST_END = 64
+_OTHERS = {"xz": re.compile(rb"\xfd7zXZ\0.*", re.S), "bzip2": re.compile(rb"BZh[1-9]1AY&SY.*", re.S)}
 
 
 class BlobStream(io.RawIOBase):
@@ -127,9 +129,19 @@ class Gunzip(io.RawIOBase):
 
 
 def decompressed(stream: io.RawIOBase | io.BufferedReader) -> IO[bytes]:
-    """The tar inside a layer's stream: gzip, zstd or plain, told by its first bytes rather than by its media type."""
+    """The tar inside a layer's stream: gzip, zstd or plain, told by its first bytes rather than by its media type.
+
+    Raises `InputError` for other compressions, which Docker reads and containerd does not.
+    """
     buffered = stream if isinstance(stream, io.BufferedReader) else io.BufferedReader(stream, 1 << 17)
-    magic = buffered.peek(4)[:4]
+    head = buffered.peek(10)[:10]
+    magic = head[:4]
+    other = next((name for name, begin in _OTHERS.items() if begin.fullmatch(head)), None)
+    if other is not None:
+        raise InputError(
+            f"a layer of the base is compressed with {other}",
+            hint="containerd unpacks gzip and zstd alone: copy the image with skopeo copy --dest-compress-format gzip",
+        )
     if magic[:2] == b"\x1f\x8b":
         return io.BufferedReader(Gunzip(buffered), 1 << 18)
     if magic == b"\x28\xb5\x2f\xfd":

@@ -77,6 +77,13 @@ KINDS: dict[str, tuple[list[list[Item]], bytes]] = {
         [[*PYTHON, Item("opt/r/RECORD", package()[-1].data), *package(without=["vllm-0.0.1.dist-info/RECORD"]),
           hardlink(f"{ROOT}/vllm-0.0.1.dist-info/RECORD", "opt/r/RECORD")]], SOURCE,
     ),
+    "target that was a symlink before in the same tar": (
+        [[*PYTHON, symlink("opt/store/a", "other"), Item("opt/store/a", SOURCE), *REST, hardlink(A, "opt/store/a")]], SOURCE,
+    ),
+    "target in a layer below that replaces its own symlink": (
+        [[*PYTHON, Item("opt/x", SOURCE), symlink("opt/store/a", "other"), hardlink("opt/store/a", "opt/x")],
+         [*REST, hardlink(A, "opt/store/a")]], SOURCE,
+    ),
     "between files of the package": (
         [[*PYTHON, Item(f"{ROOT}/vllm/c.py", SOURCE), *REST, hardlink(A, f"{ROOT}/vllm/c.py")]], SOURCE,
     ),

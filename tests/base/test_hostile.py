@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import hashlib
 import json
+import lzma
 import os
 import resource
 import shutil
@@ -348,6 +350,25 @@ def test_two_diff_ids_for_one_layer_are_refused(tmp_path: Path, capsys: pytest.C
     refused(tmp_path, capsys, code=(2, 4))
 
 
+OTHER_LAYERS: dict[str, tuple[Callable[[bytes], bytes], str, str]] = {
+    "xz": (lzma.compress, LAYER, "compressed with xz"),
+    "bzip2": (bz2.compress, LAYER, "compressed with bzip2"),
+    "encrypted": (bytes, f"{LAYER}+gzip+encrypted", "encrypted layers"),
+}
+
+
+@pytest.mark.parametrize("kind", OTHER_LAYERS)
+def test_a_layer_that_containerd_does_not_unpack_is_named(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pack, media_type, words = OTHER_LAYERS[kind]
+    made = Made(recipe(tmp_path) / "base")
+    document = json.loads(made.blobs[made.image(GOOD)["digest"][7:]])
+    document["layers"][1] = made.put(pack(GOOD[1]), media_type)
+    made.write(made.json(document, "application/vnd.oci.image.manifest.v1+json"))
+    refused(tmp_path, capsys, words)
+
+
 def test_a_plain_layer_of_garbage_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for data in (os.urandom(2048), b"\x1f\x8b" + os.urandom(100), b"\x28\xb5\x2f\xfd" + os.urandom(100)):
         name = hashlib.sha256(data).hexdigest()[:8]
@@ -441,3 +462,10 @@ def test_a_layer_that_is_a_link_to_a_file_elsewhere_is_checked_and_copied_as_a_f
     linked = tmp_path / "dist/r/blobs/sha256" / blob.name
     assert linked.is_file()
     assert not linked.is_symlink()
+
+
+def test_an_archive_is_not_a_layout(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe(tmp_path)
+    (tmp_path / "base").write_bytes(layer(*PYTHON))
+    outcome = refused(tmp_path, capsys, "is a file")
+    assert "skopeo copy oci-archive:" in outcome.document["error"]["hint"]

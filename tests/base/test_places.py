@@ -70,6 +70,32 @@ CHOSEN: dict[str, tuple[list[list[Item]], list[str], str]] = {
         [SYSTEM, "PYTHONPATH=/srv/now/site-packages"], "srv/v2/site-packages",
     ),
     "user site": ([PYTHON, package(source=OLD), package(USER)], [SYSTEM], USER),
+    "user site that is switched off": (
+        [PYTHON, package(), package(USER, source=OLD)], [SYSTEM, "PYTHONNOUSERSITE=1"], ROOT,
+    ),
+    "user site elsewhere": (
+        [PYTHON, package(source=OLD), package(USER, source=OLD), package("srv/u/lib/python3.12/site-packages")],
+        [SYSTEM, "PYTHONUSERBASE=/srv/u"], "srv/u/lib/python3.12/site-packages",
+    ),
+    "venv of copies": (
+        [[*PYTHON, Item("opt/venv/pyvenv.cfg", b"home = /usr/bin\nversion = 3.12.3\n"),
+          Item("opt/venv/bin/python3", b"\x7fELF", mode=0o755)], package(source=OLD), package(VENV)], [IN_VENV], VENV,
+    ),
+    "venv that sees the system, in both": (
+        [[*PYTHON, *VENV_PROGRAM[1:],
+          Item("opt/venv/pyvenv.cfg", b"home = /usr/bin\ninclude-system-site-packages = true\n")], package(source=OLD), package(VENV)],
+        [IN_VENV], VENV,
+    ),
+    "an environment of conda": (
+        [[*PYTHON, *CONDA_PROGRAM, Item("opt/conda/envs/v/bin/python3.12", b"", mode=0o755),
+          symlink("opt/conda/envs/v/bin/python3", "python3.12")], package(CONDA, source=OLD),
+         package("opt/conda/envs/v/lib/python3.12/site-packages")],
+        ["PATH=/opt/conda/envs/v/bin:/opt/conda/bin:/usr/bin"], "opt/conda/envs/v/lib/python3.12/site-packages",
+    ),
+    "a Python built from source beside Debian's": (
+        [[*PYTHON, Item("usr/local/bin/python3.12", b"", mode=0o755), symlink("usr/local/bin/python3", "python3.12")],
+         package(source=OLD), package("usr/local/lib/python3.12/site-packages")], [SYSTEM], "usr/local/lib/python3.12/site-packages",
+    ),
     "user site of another user": (
         [PYTHON, package(), package("home/app/.local/lib/python3.12/site-packages", source=OLD)], [SYSTEM], ROOT,
     ),

@@ -236,6 +236,7 @@ def test_an_edited_layer_does_not_pass_for_the_recorded_one(project: Path) -> No
         ("overlays: [{file: ../../etc/passwd}]\n", "outside the project"),
         ("overlays: [{file: overlays/none.diff}]\n", "cannot read the diff"),
         ("base: 'wheel:vllm'\n", "not a wheel base"),
+        ("base: dir:x\n", "skopeo copy dir:x oci:base"),
         ("base: 'Not A Reference'\n", "not an image reference"),
         ("profiles: [tinyy]\n", "did you mean tiny"),
         ("default_profile: other\n", "not among the profiles"),

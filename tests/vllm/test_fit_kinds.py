@@ -270,6 +270,20 @@ def test_a_wrong_speculative_config_is_refused(value: str) -> None:
 # --- configs and headers --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ({"kv_cache_memory_bytes": "2GB"}, "not a number above 0"),
+        ({"gpu_memory_utilization": 90}, "write 0.9"),
+        ({"gpu_memory_utilization": "x"}, "such as 0.9"),
+    ],
+)
+def test_a_number_that_vllm_would_refuse_is_not_passed_over(flags: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError) as refused:
+        fit(QWEN_27B, **flags)
+    assert words in f"{refused.value.message} {refused.value.hint}"
+
+
 def test_configs_of_each_kind() -> None:
     plain = {
         "hidden_size": 64,

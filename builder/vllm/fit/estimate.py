@@ -180,7 +180,7 @@ def estimate(
         notes.append("the memory is the machine's own: what the system and other programs hold is missing")
     total_weights = sum(part.bytes for part in loaded) / GIB
     given = pool_gib is not None
-    set_bytes = human_int(flags["kv-cache-memory-bytes"]) if "kv-cache-memory-bytes" in flags else None
+    set_bytes = _whole(flags, "kv-cache-memory-bytes")
     if pool_gib is None and set_bytes is not None:
         pool_gib, given = set_bytes / GIB, True
         notes.append("--kv-cache-memory-bytes sets the pool; --gpu-memory-utilization is not looked at")
@@ -258,7 +258,11 @@ def _utilization(flags: Mapping[str, Any], version: Version) -> float:
     if name in flags:
         value = decimal(flags[name])
         if value is None or not 0 < value <= 1:
-            raise InputError(f"--{name} is {flags[name]!r}, not between 0 and 1")
+            percent = value is not None and 1 < value <= 100
+            raise InputError(
+                f"--{name} is {flags[name]!r}, not between 0 and 1",
+                hint=f"write {value / 100:g}" if percent and value else "it is a part of the GPU's memory, such as 0.9",
+            )
         return value
     return next(default for since, default in _UTILIZATION if version >= since)
 
