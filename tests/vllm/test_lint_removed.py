@@ -105,6 +105,10 @@ HINTS: dict[str, tuple[dict[str, Any], str]] = {
     "a value that YAML would read in another way": ({"speculative-model": "[ngram]"}, "`speculative-config.model: '[ngram]'`"),
     "a key that has left too": ({"guided-decoding-disable-fallback": True}, ": leave it out"),
     "a value of its own": ({"task": "embed"}, "write `runner: pooling` and `convert: embed`"),
+    "a value that has no such key": (
+        {"speculative-model": "Qwen/Qwen3-0.6B", "speculative-config": '{"num_speculative_tokens": 3}'},
+        'add `"model": "Qwen/Qwen3-0.6B"` to the JSON of `speculative-config`',
+    ),
     "what the profile has": ({"disable-mm-preprocessor-cache": True, "mm-processor-cache-gb": 0}, "leave it out: `mm-processor"),
 }  # fmt: skip
 
@@ -144,6 +148,8 @@ KEYS: dict[str, tuple[dict[str, Any], str]] = {
     "a short option's key": ({"cc.mode": 3}, "write compilation-config.mode"),
     "a misspelt flag's key": ({"compilaton-config.mode": 3}, "did you mean compilation-config.mode?"),
     "a number for a config": ({"compilation-config": 3}, "`compilation-config.mode: VALUE`"),
+    "a value and a key": ({"compilation-config": '{"mode": 3}', "compilation-config.backend": "x"}, "each key in a line"),
+    "a key and a value": ({"hf-overrides.rope_theta": 1, "hf_overrides": "{}"}, "each key in a line"),
     "capitals": ({"quantization": "FP8"}, "did you mean fp8?"),
 }  # fmt: skip
 
