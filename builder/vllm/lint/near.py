@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Sequence
+from functools import lru_cache
 
 # Two words for yes and two for no: a flag is never suggested for one that means the opposite.
 _ON, _OFF = ("enable", "use", "with"), ("disable", "no", "without", "skip")
 _ALIKE = 0.75
 """How alike two words are when one is the other with a typing error (`difflib`'s ratio)."""
+_SAME = 0.92
+"""How alike two whole names are of which one has its dashes elsewhere."""
 _MORE = 2
 """Words that a name may lack."""
 
@@ -43,8 +46,7 @@ def _words(words: Sequence[str], others: Sequence[str]) -> float:
     left = list(others)
     total = 0.0
     for word in words:
-        ratios = [(difflib.SequenceMatcher(None, word, other).ratio(), other) for other in left]
-        ratio, other = max(ratios, default=(0.0, ""))
+        ratio, other = max(((_ratio(word, other), other) for other in left), default=(0.0, ""))
         if ratio < _ALIKE or (ratio < 1 and len(word) < 4):
             return 0
         total += ratio
@@ -54,12 +56,19 @@ def _words(words: Sequence[str], others: Sequence[str]) -> float:
     return total / (len(words) + len(left))
 
 
+@lru_cache(1 << 16)
+def _ratio(word: str, other: str) -> float:
+    # Flags share few words, so that each pair is met many times.
+    matcher = difflib.SequenceMatcher(None, word, other)
+    return matcher.ratio() if word == other or matcher.quick_ratio() >= _ALIKE else 0
+
+
 def _letters(run: str, other: str) -> float:
     """For names whose dashes are missing or elsewhere."""
     if abs(len(run) - len(other)) > 2:
         return 0
-    ratio = difflib.SequenceMatcher(None, run, other).ratio()
-    return ratio if ratio >= 0.92 else 0
+    matcher = difflib.SequenceMatcher(None, run, other)
+    return matcher.ratio() if matcher.quick_ratio() >= _SAME and matcher.ratio() >= _SAME else 0
 
 
 def _content(name: str) -> list[str]:
