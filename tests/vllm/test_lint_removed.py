@@ -174,7 +174,7 @@ NEAR = {
     # What one of these names is of something else, however many letters they share.
     "sleep-mode-backend": None, "linear-backend": None, "engram-config": None, "mm-encoder-attn-dtype": None,
     "eplb-step-interval": None, "logging-config": None, "cpu-distributed-timeout-seconds": None, "enable-lora-bias": None,
-    "tokenizer-pool-size": None, "disable-log-deltas": "no-enable-log-deltas", "log-stats": None, "no-trust-remote-cod": "no-trust-remote-code", "quantization-config": None, "frobnicate": None,
+    "tokenizer-pool-size": None, "grpc-port": None, "min-model-len": None, "disable-log-deltas": "no-enable-log-deltas", "log-stats": None, "no-trust-remote-cod": "no-trust-remote-code", "quantization-config": None, "frobnicate": None,
 }  # fmt: skip
 
 

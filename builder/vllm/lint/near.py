@@ -8,12 +8,12 @@ from functools import lru_cache
 
 # Two words for yes and two for no: a flag is never suggested for one that means the opposite.
 _ON, _OFF = ("enable", "use", "with"), ("disable", "no", "without", "skip")
-_ALIKE = 0.75
+_ALIKE = 0.82
 """How alike two words are when one is the other with a typing error (`difflib`'s ratio)."""
 _SAME = 0.92
 """How alike two whole names are of which one has its dashes elsewhere."""
 _MORE = 2
-"""Words that a name may lack."""
+"""Words that a name may lack, if it has more than that."""
 
 
 def sense(name: str) -> int:
@@ -35,7 +35,9 @@ def near_name(name: str, names: Collection[str]) -> str | None:
         if (sense(each) < 0) != (sense(name) < 0):
             continue
         others = _content(each)
-        likeness = max(_words(words, others), _letters(run, "".join(others)))
+        likeness = _words(words, others)
+        if len(words) != len(others):
+            likeness = max(likeness, _letters(run, "".join(others)))
         if likeness and (best is None or likeness > best[0]):
             best = (likeness, each)
     return best[1] if best is not None else None
@@ -47,11 +49,11 @@ def _words(words: Sequence[str], others: Sequence[str]) -> float:
     total = 0.0
     for word in words:
         ratio, other = max(((_ratio(word, other), other) for other in left), default=(0.0, ""))
-        if ratio < _ALIKE or (ratio < 1 and len(word) < 4):
+        if ratio < _ALIKE or (len(word) < 4 and not other.startswith(word)):
             return 0
         total += ratio
         left.remove(other)
-    if len(left) > _MORE or (left and len(words) < 2):
+    if len(left) > min(_MORE, len(words) - 1):
         return 0
     return total / (len(words) + len(left))
 
