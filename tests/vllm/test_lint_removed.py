@@ -31,7 +31,7 @@ VALUES: dict[str, list[Any]] = {
     "preemption-mode": ["swap"], "override-neuron-config": ["{}"], "spec-decoding-acceptance-method": ["rejection_sampler"],
 }  # fmt: skip
 VARIABLES = {
-    "VLLM_ATTENTION_BACKEND": "FLASHINFER", "VLLM_ALL2ALL_BACKEND": "pplx", "VLLM_TORCH_PROFILER_DIR": "/tmp/traces",
+    "VLLM_ATTENTION_BACKEND": "FLASHINFER", "VLLM_ALL2ALL_BACKEND": "pplx", "VLLM_TORCH_PROFILER_DIR": "/traces",
     "VLLM_FLASH_ATTN_VERSION": "3", "VLLM_FLASHINFER_MOE_BACKEND": "latency",
 }  # fmt: skip
 SWITCH = ("enable-", "disable-", "use-", "expand-", "worker-use-", "engine-use-", "multi-step-stream-")
