@@ -165,6 +165,8 @@ class LayeredTree:
             places = self._places(more)
             order = [each for place in python.places for each in (place, *added.get(place, ()))]
             python = replace(python, places=tuple(dict.fromkeys(order)))
+        if not places:
+            self._refuse_namespace()
         chosen = choose(places, python, self._environment.get("VIRTUAL_ENV", "").strip("/"), self._name, self._package)
         assert chosen.distribution is not None  # noqa: S101  `choose` takes no other
         self._check_way(chosen.root)
@@ -185,6 +187,17 @@ class LayeredTree:
     def _interpreter(self, places: Sequence[_Place]) -> Interpreter:
         versions = [found for each in places if (found := _version(each.root))]
         return find_interpreter(self._merged, self._environment, self._first, self._user, versions)
+
+    def _refuse_namespace(self) -> None:
+        """Say that what would be the package has no `__init__.py`, rather than that there is none."""
+        part = re.compile(rf"(.+)/{re.escape(self._package)}/[^/]+\.py")
+        for path in sorted(self._merged.paths):
+            match = part.fullmatch(path) if self._filter.inside(path) else None
+            if match is not None and self._merged.entry(path) is not None:
+                raise InputError(
+                    f"{self._name} has /{match[1]}/{self._package} without an __init__.py: that cannot be patched",
+                    hint=f"use a base in which {self._package} is installed whole, from a wheel",
+                )
 
     def _check_way(self, root: str) -> None:
         """The path that is written must be the one that a container resolves: no link may be on the way to it."""

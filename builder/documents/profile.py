@@ -237,7 +237,7 @@ class Profile(Frozen):
         arguments: list[str] = []
         for flag, value in self.flags.items():
             if "." in flag:
-                text = _json(value)
+                text = key_text(value)
                 arguments += [f"--{flag}={text}"] if text.startswith("-") else [f"--{flag}", text]
             elif value is True:
                 arguments.append(f"--{flag}")
@@ -252,10 +252,10 @@ class Profile(Frozen):
         return arguments
 
 
-def _json(value: object) -> str:
+def key_text(value: object) -> str:
     """What vLLM's parser reads as this value of a key: JSON where it is not a single text."""
     if isinstance(value, tuple):
-        return f"[{', '.join(_json(each) if _is_number(each) else json.dumps(each) for each in value)}]"
+        return f"[{', '.join(key_text(each) if _is_number(each) else json.dumps(each) for each in value)}]"
     return json.dumps(value) if isinstance(value, bool) else str(value)
 
 

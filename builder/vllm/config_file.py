@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from builder.documents.profile import Profile
+from builder.documents.profile import Profile, key_text
 from builder.util.errors import InputError
 
 _NUMBER = re.compile(r"-[0-9.]+")
@@ -27,7 +27,10 @@ def config_text(profile: Profile) -> str:
                 f"{flag}: a value that begins with a dash cannot be written into a file for `vllm serve --config`",
                 hint="`builder profile show PROFILE` prints the command to serve with",
             )
-        if value is False:
+        if "." in flag:
+            # A bare switch would take the next argument for its value.
+            document[flag] = key_text(value)
+        elif value is False:
             document[f"no-{flag}"] = True
         else:
             document[flag] = list(value) if isinstance(value, tuple) else value

@@ -186,6 +186,7 @@ EDITABLE = [
 ]  # fmt: skip
 REFUSED: dict[str, tuple[list[list[Item]], list[str], list[str]]] = {
     "editable": ([PYTHON, EDITABLE], [SYSTEM], ["editable"]),
+    "a namespace": ([PYTHON, package(without=["vllm/__init__.py"])], [SYSTEM], ["without an __init__.py", f"/{ROOT}/vllm"]),
     "editable by direct_url": (
         [PYTHON, [*package(without=["vllm/__init__.py", "vllm/a.py", "vllm/b.py"]),
                   Item(f"{ROOT}/vllm-0.0.1.dist-info/direct_url.json", b'{"dir_info": {"editable": true}, "url": "file:///src"}')]],

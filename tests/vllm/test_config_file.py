@@ -61,7 +61,7 @@ VALUES = st.one_of(
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None)
-@given(st.dictionaries(st.from_regex(r"[a-m][a-z]{0,6}", fullmatch=True), VALUES, max_size=5))
+@given(st.dictionaries(st.from_regex(r"[a-m][a-z]{0,6}(\.[a-z]{1,3})?", fullmatch=True), VALUES, max_size=5))
 def test_any_value_comes_back_as_it_was(tmp_path: Path, flags: dict[str, Any]) -> None:
     profile = Profile(name="p", flags=flags)
     (tmp_path / "c.yaml").write_text(config_text(profile))

@@ -31,7 +31,7 @@ VALUES: dict[str, list[Any]] = {
     "preemption-mode": ["swap"], "override-neuron-config": ["{}"], "spec-decoding-acceptance-method": ["rejection_sampler"],
 }  # fmt: skip
 VARIABLES = {
-    "VLLM_ATTENTION_BACKEND": "FLASHINFER", "VLLM_ALL2ALL_BACKEND": "pplx", "VLLM_TORCH_PROFILER_DIR": "/tmp/traces",
+    "VLLM_ATTENTION_BACKEND": "FLASHINFER", "VLLM_ALL2ALL_BACKEND": "pplx", "VLLM_TORCH_PROFILER_DIR": "/traces",
     "VLLM_FLASH_ATTN_VERSION": "3", "VLLM_FLASHINFER_MOE_BACKEND": "latency",
 }  # fmt: skip
 SWITCH = ("enable-", "disable-", "use-", "expand-", "worker-use-", "engine-use-", "multi-step-stream-")
@@ -105,6 +105,10 @@ HINTS: dict[str, tuple[dict[str, Any], str]] = {
     "a value that YAML would read in another way": ({"speculative-model": "[ngram]"}, "`speculative-config.model: '[ngram]'`"),
     "a key that has left too": ({"guided-decoding-disable-fallback": True}, ": leave it out"),
     "a value of its own": ({"task": "embed"}, "write `runner: pooling` and `convert: embed`"),
+    "a value that has no such key": (
+        {"speculative-model": "Qwen/Qwen3-0.6B", "speculative-config": '{"num_speculative_tokens": 3}'},
+        'add `"model": "Qwen/Qwen3-0.6B"` to the JSON of `speculative-config`',
+    ),
     "what the profile has": ({"disable-mm-preprocessor-cache": True, "mm-processor-cache-gb": 0}, "leave it out: `mm-processor"),
 }  # fmt: skip
 
@@ -144,6 +148,8 @@ KEYS: dict[str, tuple[dict[str, Any], str]] = {
     "a short option's key": ({"cc.mode": 3}, "write compilation-config.mode"),
     "a misspelt flag's key": ({"compilaton-config.mode": 3}, "did you mean compilation-config.mode?"),
     "a number for a config": ({"compilation-config": 3}, "`compilation-config.mode: VALUE`"),
+    "a value and a key": ({"compilation-config": '{"mode": 3}', "compilation-config.backend": "x"}, "each key in a line"),
+    "a key and a value": ({"hf-overrides.rope_theta": 1, "hf_overrides": "{}"}, "each key in a line"),
     "capitals": ({"quantization": "FP8"}, "did you mean fp8?"),
 }  # fmt: skip
 
@@ -168,7 +174,7 @@ NEAR = {
     # What one of these names is of something else, however many letters they share.
     "sleep-mode-backend": None, "linear-backend": None, "engram-config": None, "mm-encoder-attn-dtype": None,
     "eplb-step-interval": None, "logging-config": None, "cpu-distributed-timeout-seconds": None, "enable-lora-bias": None,
-    "tokenizer-pool-size": None, "disable-log-deltas": "no-enable-log-deltas", "log-stats": None, "no-trust-remote-cod": "no-trust-remote-code", "quantization-config": None, "frobnicate": None,
+    "tokenizer-pool-size": None, "grpc-port": None, "min-model-len": None, "disable-log-deltas": "no-enable-log-deltas", "log-stats": None, "no-trust-remote-cod": "no-trust-remote-code", "quantization-config": None, "frobnicate": None,
 }  # fmt: skip
 
 

@@ -447,6 +447,7 @@ def test_a_negation_is_never_answered_with_its_opposite(tmp_path: Path) -> None:
     assert "no-enable-prefix-caching" in hints(tmp_path, {"disable-prefix-caching": True})["disable-prefix-caching"]
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="abdeghilnoprstv-", min_size=3, max_size=30))
 def test_no_name_is_near_to_one_of_the_opposite_sense(name: str) -> None:
     names = list(patched().catalog.lookup())

@@ -180,7 +180,12 @@ def advice(name: str, value: object, removed: Removed, has: Callable[[str], bool
     new = [line for line in known if line.partition(":")[0] not in given]
     if not new:
         return f"{_NOTHING}: `{known[0].partition(':')[0]}` has taken its place"
-    return f"write {' and '.join(f'`{line}`' for line in new)}"
+    # A line of its own would replace a JSON that the profile has.
+    whole = [line for line in new if line.partition(".")[0] in given]
+    written = [f"`{line}`" for line in new if line not in whole]
+    parts = [f"write {' and '.join(written)}"] if written else []
+    parts += [f"add `{_member(line)}` to the JSON of `{line.partition('.')[0]}`" for line in whole]
+    return " and ".join(parts)
 
 
 def _lines(removed: Removed, value: object) -> tuple[str, ...]:
@@ -193,6 +198,17 @@ def _filled(line: str, value: object) -> str:
     # A variable is text, and most programs read 1 as yes.
     text = "'1'" if value is True and line.partition(":")[0].isupper() else _yaml(value)
     return line.replace(_PLACE, text)
+
+
+def _member(line: str) -> str:
+    """A line for a key (`speculative-config.model: x`) as a member of a JSON object."""
+    name, _, text = line.partition(": ")
+    text = text.strip("'")
+    try:
+        json.loads(text)
+    except ValueError:
+        text = json.dumps(text)
+    return f"{json.dumps(name.partition('.')[2])}: {text}"
 
 
 def _yaml(value: object) -> str:

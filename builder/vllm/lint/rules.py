@@ -47,6 +47,11 @@ def known_flags(context: Context) -> Iterator[Finding]:
                 "flag-twice", "error", f"--{entry.name} and --{earlier.name} are the same flag; the later one wins",
                 entry=entry, hint=f"keep one of them: {earlier.key} is at {context.document.at(('flags', earlier.key), key=True)}",
             )  # fmt: skip
+        elif earlier is not None and bool(entry.inner) != bool(earlier.inner):
+            yield context.say(
+                "flag-twice", "error", f"--{entry.key} and --{earlier.key}: vLLM takes the keys, and drops the value as a whole",
+                entry=entry, hint=f"write all of {entry.flag.name} as one value, or each key in a line of its own",
+            )  # fmt: skip
         seen[entry.flag.dest] = entry
 
 
