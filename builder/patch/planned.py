@@ -10,7 +10,7 @@ from builder.patch.hunks import Text, old_index
 from builder.patch.model import AppliedHunk, FileChange, Hunk, Overlay
 from builder.patch.placement import Places, resolve
 from builder.patch.select import Selection
-from builder.patch.sequence import in_sequence, spelled_out
+from builder.patch.sequence import in_sequence, source_as_it_was, spelled_out
 from builder.patch.tree import Step, Tree, change_at, change_in
 from builder.util.process import Finished
 
@@ -45,8 +45,14 @@ def planned(overlay: Overlay, selection: Selection, before: Tree, steps: Sequenc
         text = source.text if source is not None else Text(())
         found = resolve(selection, change, text, base, steps, overlay.headings)
         given = whole(change, tree)
-        if not found.complete or not change_at(tree, change, found.spots):
+        known = tree
+        if not found.complete and (original := source_as_it_was(selection.changes, number, before)) is not None:
+            source, known = original, {**tree, change.old_path or "": original}
+            found = resolve(selection, change, source.text, base, steps, overlay.headings)
+        if not found.complete or not change_at(known, change, found.spots):
             return None
+        if known is not tree:
+            tree[change.path] = known[change.path]
         given = given if found.by_gnu_patch or change.carried_out else _exact(change, found.spots)
         parts = spelled_out(given, source) if number in in_turn and source is not None else (given,)
         sections.append(len(changes) + (1 if len(parts) > 1 and given.hunks else 0))

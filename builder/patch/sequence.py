@@ -41,6 +41,20 @@ def in_sequence(changes: Sequence[FileChange], before: Mapping[str, Content]) ->
     return frozenset(found)
 
 
+def source_as_it_was(changes: Sequence[FileChange], number: int, before: Mapping[str, Content]) -> Content | None:
+    """The file that a copy copies, before the section of the same commit that changes it; None when none does.
+
+    That is what git means. It counts where the copy does not fit what the file is after that section.
+    """
+    change = changes[number]
+    if change.kind != "copy":
+        return None
+    makers = [each for each in changes[:number] if each.path == change.old_path]
+    if not makers or any(each.kind != "modify" or each.commit != change.commit for each in makers):
+        return None
+    return before.get(change.old_path or "")
+
+
 def spelled_out(change: FileChange, source: Content) -> tuple[FileChange, ...]:
     """A rename or copy as sections that name one file each: what is made, what the hunks (if any) change, what is deleted."""
     mode = "100755" if source.executable else "100644"

@@ -10,7 +10,7 @@ import pytest
 from builder.patch.diff import parse
 from builder.patch.stack import apply_stack
 from tests.patch.test_people import applied, refused
-from tests.support.trees import DictTree, git, overlay, write_tree
+from tests.support.trees import DictTree, git, git_diff, overlay, write_tree
 
 LINES = b"".join(b"line %d\n" % number for number in range(60))
 OTHER = b"".join(b"other %d\n" % number for number in range(60))
@@ -75,3 +75,19 @@ def test_the_places_of_hunks_behind_a_rename_are_reported(tmp_path: Path) -> Non
     moved = {A: b"# one\n" + LINES, B: b"# one\n# two\n" + OTHER}
     result = apply_stack([overlay("x.diff", diff)], DictTree(moved))
     assert [(each.path, each.offset) for each in result.overlays[0].hunks] == [(B, 2), (Z, 1)]
+
+
+def test_a_copy_that_fits_only_the_file_as_it_was_is_gits(tmp_path: Path) -> None:
+    """Where it fits both, before and after the change of its source, it stays a tie."""
+    near, far = edited(8), edited(40)
+    for copied, wanted in ((near, True), (far, False)):
+        after = {A: edited(6), Z: copied}
+        (tmp_path / str(wanted)).mkdir()
+        diff = git_diff(tmp_path / str(wanted), {A: LINES}, after, "-C")
+        assert b"copy from" in diff
+        if wanted:
+            assert applied(diff, {A: LINES}) == after
+            moved = {A: b"# one\n" + LINES}
+            assert applied(diff, moved) == {path: b"# one\n" + data for path, data in after.items()}
+        else:
+            assert "before or after that is not said" in dict(refused(diff, {A: LINES}).details)["why"]
