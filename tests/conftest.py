@@ -7,10 +7,15 @@ import signal
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.support.dockerd import docker_engine
 
 __all__ = ["docker_engine"]
+
+# How long an example takes is the machine's business.
+settings.register_profile("suite", deadline=None)
+settings.load_profile("suite")
 
 _FOREIGN = ("GITHUB_TOKEN", "HF_TOKEN", "HF_ENDPOINT", "SOURCE_DATE_EPOCH")
 
