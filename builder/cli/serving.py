@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from builder.cli.console import Console
+from builder.cli.start_options import StartOptions
 from builder.documents.profile import load_profile, profile_path
 from builder.image.tags import image_tags
 from builder.oci.docker_cli import choose
@@ -68,12 +69,8 @@ def open_recipe(
     recipe: str,
     profile: str | None,
     arguments: tuple[str, ...],
-    model: Path | None,
-    image: str | None,
-    gpus: str,
-    network: str | None,
-    user: str | None,
-    read_only: bool,
+    start: StartOptions,
+    *,
     keep: bool,
     console: Console,
 ) -> tuple[AbstractContextManager[Subject], Wanted, Path]:
@@ -83,16 +80,16 @@ def open_recipe(
     locked = locked_profile(lock, profile or default_profile(lock))
     limit = startup_seconds(lock)
     container = Container(
-        image=image or f"{lock.name}:{image_tags(lock).immutable}",
+        image=start.image or f"{lock.name}:{image_tags(lock).immutable}",
         profile=locked,
         arguments=arguments,
-        model=model_source(workspace.project, lock, model, context=workspace.context),
-        cache=cache_for(lock, user),
-        port=free_port() if network == "host" else None,
-        gpus=gpus,
-        network=network,
-        user=user,
-        read_only=read_only,
+        model=model_source(workspace.project, lock, start.model, context=workspace.context),
+        cache=cache_for(lock, start.user),
+        port=free_port() if start.network == "host" else None,
+        gpus=start.gpus,
+        network=start.network,
+        user=start.user,
+        read_only=start.read_only,
         startup_seconds=limit,
     )
     watched = tuple(text for each in locked.expect for text in each.log)

@@ -8,24 +8,13 @@ import tempfile
 from pathlib import Path
 
 from builder.util.errors import InputError
-from builder.util.files import cache_dir
+from builder.util.files import cache_dir, what_to_do
 
 # What the file system refuses and the user can mend; other errors of the system are ours.
 _MENDABLE = {
     errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG,
     errno.EIO, errno.EFBIG, errno.EEXIST, errno.ELOOP,
 }  # fmt: skip
-_FILE_FOR_FOLDER = "a file is in the place of a folder: move it away, or name another place"
-_HINTS = {
-    errno.EROFS: "its file system is read-only: name another place",
-    errno.EISDIR: "a folder is in the place of a file: move it away, or name another place",
-    errno.ENOTDIR: _FILE_FOR_FOLDER,
-    errno.EEXIST: _FILE_FOR_FOLDER,
-    errno.ENAMETOOLONG: "choose a shorter name",
-    errno.ELOOP: "a symbolic link leads to itself: remove it",
-    errno.EIO: "the disk or the network file system failed: see the system's log, and try another place",
-    errno.EFBIG: "the file system, or the limit of `ulimit -f`, takes no file of that size: raise it, or try another place",
-}
 
 _ROOM = 64 << 20
 """Bytes: a place with less may be the one where a write failed."""
@@ -38,8 +27,7 @@ def mended_error(error: OSError) -> InputError | None:
     if error.errno not in _MENDABLE:
         return None
     where = [("where", str(error.filename))] if error.filename else _full(error.errno)
-    hint = _HINTS.get(error.errno, "make room or give rights there, then run it again")
-    return InputError(error.strerror or str(error), details=where, hint=hint)
+    return InputError(error.strerror or str(error), details=where, hint=what_to_do(error))
 
 
 def _working_folder() -> bool:

@@ -95,7 +95,9 @@ def schema_bytes(loaded: LoadedSuite) -> bytes | None:
         return read_regular(path, limit=_SCHEMA_LIMIT, name=name)
     except OSError as error:
         raise InputError(
-            f"cannot read the answer schema {name}: {error.strerror}", details=[("looked", str(path))]
+            f"cannot read the answer schema {name}: {error.strerror}",
+            details=[("looked", str(path))],
+            hint="check the name and its permissions",
         ) from error
 
 

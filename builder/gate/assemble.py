@@ -166,7 +166,7 @@ def _tests(loaded: LoadedSuite, figures: Figures, reference: Reference | None, s
 
 
 def subject(image: ImageIdentity | None, configuration: Sequence[Resource]) -> tuple[Resource, ...]:
-    """The image and its index; of an unbound verdict the rows with their outcomes, which are no image."""
+    """The image and its index; an unbound verdict is about the rows with their outcomes instead."""
     if image is None:
         return (Resource(name="results", sha256=next(each.sha256 for each in configuration if each.name == "results")),)
     digests = [image.digest, *([image.index] if image.index and image.index != image.digest else [])]

@@ -90,7 +90,10 @@ def _inspect(path: Path) -> _Log:
     try:
         log = read_eval_log(str(path))
     except Exception as error:
-        raise InputError(f"{path} does not read as a log of inspect", details=[("why", str(error)[:300])]) from error
+        raise InputError(
+            f"{path} is not a log of inspect", details=[("why", str(error)[:300])],
+            hint="name the .eval or .json file that `inspect eval` wrote",
+        ) from error  # fmt: skip
     replies: dict[str, list[Reply]] = {}
     prompts: dict[str, str] = {}
     for sample in sorted(log.samples or (), key=lambda each: each.epoch):
@@ -125,7 +128,7 @@ def _lm_eval(path: Path) -> _Log:
         made = datetime.fromtimestamp(path.stat().st_mtime, UTC)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
-            f"{path} does not read as a samples file of lm-eval", details=[("why", str(error)[:300])],
+            f"{path} is not a samples file of lm-eval", details=[("why", str(error)[:300])],
             hint="run lm_eval with --log_samples, and name samples_TASK_TIME.jsonl",
         ) from error  # fmt: skip
     return _Log(replies, prompts, "not named by the log", made, made)

@@ -62,7 +62,7 @@ def read_rows(loaded: LoadedSuite) -> Rows:
     try:
         data = read_regular(path, limit=_LIMIT, name=name)
     except OSError as error:
-        raise InputError(f"cannot read {name}: {error.strerror}") from error
+        raise InputError(f"cannot read {name}: {error.strerror}", hint="check the name and its permissions") from error
     digest = sha256(data)
     if loaded.suite.rows_sha256 not in (None, digest):
         raise InputError(

@@ -242,9 +242,11 @@ def load_suite(name: str, root: Path) -> LoadedSuite:
         data = read_regular(path, limit=_LIMIT, name=shown)
         text = data.decode("utf-8")
     except OSError as error:
-        raise InputError(f"cannot read {shown}: {error.strerror}") from error
+        raise InputError(f"cannot read {shown}: {error.strerror}", hint="check the name and its permissions") from error
     except UnicodeDecodeError as error:
-        raise InputError(f"{shown} is not UTF-8 text: {error.reason} at byte {error.start}") from error
+        raise InputError(
+            f"{shown} is not UTF-8 text: {error.reason} at byte {error.start}", hint="save it as UTF-8"
+        ) from error
     suite = validate_document(Suite, parse_yaml(text, shown))
     if suite.name != path.stem:
         raise InputError(f"{shown} calls itself {suite.name!r}", hint=f"name it {path.stem}, or rename the file")

@@ -17,6 +17,28 @@ from builder.util.errors import InputError, MismatchError
 
 _OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 _NOT_A_FILE = {errno.ELOOP, errno.ENXIO, errno.ENODEV, errno.ENAMETOOLONG}
+_NO_ROOM = "make room there, then run it again"
+_NO_RIGHTS = "see the permissions there"
+_FILE_FOR_FOLDER = "a file is in the place of a folder: move it away, or name another place"
+_WHAT_TO_DO = {
+    errno.ENOSPC: _NO_ROOM,
+    errno.EDQUOT: _NO_ROOM,
+    errno.EACCES: _NO_RIGHTS,
+    errno.EPERM: _NO_RIGHTS,
+    errno.EROFS: "its file system is read-only: name another place",
+    errno.EISDIR: "a folder is in the place of a file: move it away, or name another place",
+    errno.ENOTDIR: _FILE_FOR_FOLDER,
+    errno.EEXIST: _FILE_FOR_FOLDER,
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ELOOP: "a symbolic link leads to itself: remove it",
+    errno.EIO: "the disk or the network file system failed: see the system's log, and try another place",
+    errno.EFBIG: "the file system, or the limit of `ulimit -f`, takes no file of that size: raise it, or try another place",
+}
+
+
+def what_to_do(error: OSError) -> str:
+    """The hint for a file or folder that cannot be read or written."""
+    return _WHAT_TO_DO.get(error.errno or 0, "see the system's log")
 
 
 def sha256(data: bytes) -> str:

@@ -6,7 +6,6 @@ from here on the change is decided, and whoever comes next finishes it. Before, 
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -14,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from builder.util.errors import InputError
-from builder.util.files import literal, read_regular, sha256, write_file
+from builder.util.files import literal, read_regular, sha256, what_to_do, write_file
 from builder.util.holding import holding
 
 JOURNAL = ".builder-journal.json"
@@ -43,7 +42,7 @@ def _write(files: Mapping[Path, bytes], root: Path | None) -> None:
     done: list[tuple[Path, bytes | None, int]] = []
     made: list[Path] = []
     path = Path()
-    journal = root / JOURNAL if root is not None else None
+    journal: Path | None = None
     try:
         for path, data in files.items():
             old = path.read_bytes() if path.is_file() else None
@@ -54,8 +53,8 @@ def _write(files: Mapping[Path, bytes], root: Path | None) -> None:
             mode = path.stat().st_mode & 0o777 if old is not None else 0o644
             staged.append((temporary, path))
             write_file(temporary, data, mode=mode)
-        if journal is not None and root is not None and len(staged) > 1:
-            path = journal
+        if root is not None and len(staged) > 1:
+            path = journal = root / JOURNAL
             _write_journal(journal, root, staged, {path: sha256(files[path]) for _, path in staged})
         for temporary, path in staged:
             done.append((path, path.read_bytes() if path.is_file() else None, _mode(path)))
@@ -66,9 +65,8 @@ def _write(files: Mapping[Path, bytes], root: Path | None) -> None:
             with suppress(OSError):
                 journal.unlink()
         if isinstance(error, OSError):
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            hint = "make room there, then run it again" if full else "see the folder's permissions"
-            raise InputError(f"cannot write {path}: {error.strerror}", hint=f"nothing was written; {hint}") from error
+            hint = f"nothing was written; {what_to_do(error)}"
+            raise InputError(f"cannot write {path}: {error.strerror}", hint=hint) from error
         raise
     if journal is not None:
         _durable({path.parent for _, path in staged})
@@ -96,7 +94,9 @@ def _undo(staged: list[tuple[Path, Path]], done: list[tuple[Path, bytes | None, 
         else:
             write_file(target, content, mode=mode)
     for temporary, _ in staged:
-        temporary.unlink(missing_ok=True)
+        # On a file system that is read-only, a file that does not exist cannot be removed either.
+        with suppress(OSError):
+            temporary.unlink()
     for folder in reversed(made):
         with suppress(OSError):
             folder.rmdir()

@@ -74,8 +74,9 @@ def test_a_full_output_is_an_error_that_names_it(project: Path) -> None:
 )
 def test_an_interrupted_command_prints_its_document(project: Path, number: int, code: int) -> None:
     with holding(project):
+        # The tests themselves may run under `nohup`, whose children ignore SIGHUP.
         process = subprocess.Popen(
-            [sys.executable, "-m", "builder", "lock", "small", "--json"], cwd=project,
+            ["env", "--default-signal=HUP", sys.executable, "-m", "builder", "lock", "small", "--json"], cwd=project,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
         )  # fmt: skip
         assert process.stderr is not None

@@ -109,7 +109,7 @@ def test_a_bundle_is_checked_when_its_signer_is_named(run: Run, tmp_path: Path) 
         (("gate", "lint", "nothing"), 2, "there is no suite 'nothing'"),
         (("verdict", "show", "gates/good.yaml"), 2, "is not a verdict"),
         (("verdict", "adr", "absent.json"), 2, "cannot read absent.json"),
-        (("gate", "import", "inspect", "absent.eval", "--suite", "good"), 2, "does not read as a log of inspect"),
+        (("gate", "import", "inspect", "absent.eval", "--suite", "good"), 2, "is not a log of inspect"),
     ],
 )
 def test_wrong_input(run: Run, arguments: tuple[str, ...], code: int, says: str) -> None:

@@ -81,10 +81,10 @@ def test_samples_of_lm_eval(tmp_path: Path) -> None:
     [
         ({"doc": {"id": "r9"}}, "rows that the suite does not have"),
         ({"arguments": [["another prompt", {}]]}, "was asked something else than the suite's row"),
-        ({"resps": 3}, "does not read as a samples file"),
-        ({"resps": "yes"}, "does not read as a samples file"),
-        ({"resps": [[[-1.5, False]]]}, "does not read as a samples file"),
-        ({"resps": [[None]]}, "does not read as a samples file"),
+        ({"resps": 3}, "is not a samples file"),
+        ({"resps": "yes"}, "is not a samples file"),
+        ({"resps": [[[-1.5, False]]]}, "is not a samples file"),
+        ({"resps": [[None]]}, "is not a samples file"),
         ({"resps": []}, "has no responses to the rows of small"),
     ],
 )
@@ -99,9 +99,9 @@ def test_what_is_no_log_is_refused(tmp_path: Path, data: bytes) -> None:
     suite = write_suite(tmp_path, ROWS)
     path = tmp_path / "x.eval"
     path.write_bytes(data)
-    with pytest.raises(InputError, match="does not read as a log of inspect"):
+    with pytest.raises(InputError, match="is not a log of inspect"):
         import_log("inspect", path, suite)
-    with pytest.raises(InputError, match="does not read as a samples file" if data else "has no responses"):
+    with pytest.raises(InputError, match="is not a samples file" if data else "has no responses"):
         import_log("lm-eval", path, suite)
 
 

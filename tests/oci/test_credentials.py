@@ -13,11 +13,12 @@ import pytest
 
 from builder.cli.console import Console
 from builder.oci.registry.client import Registry
+from builder.oci.registry.credentials import find_credentials
 from builder.oci.registry.endpoint import endpoint
 from builder.oci.registry.upload import at_hand, upload
 from builder.oci.types import Descriptor
 from builder.util.context import Context
-from builder.util.errors import BuilderError, UnreachableError
+from builder.util.errors import BuilderError, InputError, UnreachableError
 from builder.util.files import sha256
 from tests.support.clock import Owned
 from tests.support.loopback import Server, serving
@@ -307,3 +308,23 @@ def _resolving(name: str) -> Any:
         return real("127.0.0.1" if wanted == name else wanted, *arguments, **options)
 
     return resolve
+
+
+@pytest.mark.parametrize(
+    "mirrors", ["https://mirror.example", "docker.io", "docker.io=", "docker.io:https://a.example"]
+)
+def test_a_mirror_without_a_registry_is_not_passed_over(monkeypatch: pytest.MonkeyPatch, mirrors: str) -> None:
+    monkeypatch.setenv("BUILDER_REGISTRY_MIRRORS", mirrors)
+    with pytest.raises(InputError, match="names no mirror") as raised:
+        endpoint("docker.io")
+    assert raised.value.hint == "write docker.io=https://mirror.example"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[]", "[" * 20_000, '{"auths": ["x"], "credHelpers": "x"}', '{"auths": {"r.example": {"auth": 5}}}',
+     '{"auths": {"r.example": {"auth": "\\u00fc"}}}', '{"auths": {"r.example": "x"}}'],
+)  # fmt: skip
+def test_a_file_of_logins_that_is_something_else_has_none(home: Path, text: str) -> None:
+    (home / "config.json").write_text(text)
+    assert find_credentials("r.example") is None

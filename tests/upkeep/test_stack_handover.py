@@ -104,7 +104,7 @@ def test_the_whole_diffs_are_for_the_source_tree(project: Path, tmp_path: Path) 
     assert files_of(target) == {**WANTED, "tests/t.py": b"t = 1\n"}
     again = builder("stack", "export", "small", "--output", "all", cwd=project)
     assert again.code == 2
-    assert "is there already" in again.err
+    assert "exists and is not an empty folder" in again.err
 
 
 def test_a_series_comes_in_with_its_metadata_and_builds_the_same(project: Path, tmp_path: Path) -> None:

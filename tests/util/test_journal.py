@@ -21,6 +21,7 @@ from builder.util.journal import JOURNAL, finish, write_files
 from tests.support.bases import command
 from tests.support.cli import builder
 from tests.support.kills import killed_at
+from tests.support.services import leave_out
 from tests.support.smallwheel import make_project, make_wheel
 
 REPOSITORY = Path(__file__).parents[2]
@@ -262,3 +263,22 @@ def test_a_pipe_as_an_input_is_an_error(name: str, tmp_path: Path, capsys: pytes
     outcome = command(tmp_path, capsys, "lock", "small")
     assert outcome.code == 2, outcome.message
     assert "not a regular file" in outcome.message or "there is no profile" in outcome.message
+
+
+def test_on_a_read_only_disk_what_is_written_already_is_no_error(tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    project.mkdir()
+    files = {project / "one": b"1", project / "two": b"2"}
+    write_files(files, root=project)
+    bound = subprocess.run(["mount", "--bind", project, project], capture_output=True, check=False)
+    if bound.returncode != 0:
+        leave_out("needs to mount a folder")
+    try:
+        subprocess.run(["mount", "-o", "remount,ro,bind", project], check=True)
+        write_files(files, root=project)
+        with pytest.raises(InputError) as raised:
+            write_files({**files, project / "three": b"3"}, root=project)
+    finally:
+        subprocess.run(["umount", project], check=True)
+    assert raised.value.message == f"cannot write {project}/three: Read-only file system"
+    assert raised.value.hint == "nothing was written; its file system is read-only: name another place"

@@ -37,7 +37,9 @@ def command(
     try:
         data = read_regular(document, limit=_LIMIT)
     except OSError as error:
-        raise InputError(f"cannot read {document}: {error.strerror}") from error
+        raise InputError(
+            f"cannot read {document}: {error.strerror}", hint="check the name and its permissions"
+        ) from error
     context = Context(console)
     signing = signing_of(key, keyless=keyless, config=trust_config, context=context)
     done = attest(data, document.name, image, signing=signing, context=context)

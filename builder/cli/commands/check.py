@@ -123,7 +123,7 @@ def command(recipe: str, show_diff: bool, context: Context, console: Console) ->
 
 
 def _show_brought(locked: LockedPlatform, console: Console) -> None:
-    """What wheels and `files:` bring, each with its digest, and what is required in vain."""
+    """What wheels and `files:` bring, each with its digest, and the requirements that are not met."""
     for each in locked.installed:
         if each.file is None:
             console.out(f"wheel: {each.replaces} is removed")

@@ -13,6 +13,7 @@ import click
 
 from builder.cli.app import common_options, signing_options
 from builder.cli.console import Console
+from builder.cli.start_options import StartOptions, start_options
 from builder.util.context import Context
 from builder.util.errors import GateError, InputError, UnreachableError
 
@@ -47,12 +48,7 @@ if TYPE_CHECKING:
     "--container", metavar="NAME", help="The container that serves URL: its image, so that the verdict is bound."
 )
 @click.option("--gpu", metavar="NAME", help="The GPU, such as rtx-5090. Default: what nvidia-smi reports.")
-@click.option("--model", type=click.Path(path_type=Path), help="The checkpoint's folder. Default: the recipe's.")
-@click.option("--image", metavar="REF", help="The image. Default: the one that `builder build` put into Docker.")
-@click.option("--gpus", default="all", show_default=True, help="As for `docker run`: all, device=0; or none.")
-@click.option("--network", help="As for `docker run`. Default: Docker's, with any free port.")
-@click.option("--user", metavar="UID[:GID]", help="Run as another user than root.")
-@click.option("--read-only", is_flag=True, help="With a read-only root file system.")
+@start_options
 @click.option("--limit", type=click.FloatRange(min=0.1), help="Seconds until it must be healthy.")
 @click.option("--attest", metavar="REGISTRY/REPOSITORY[:TAG|@DIGEST]", help="Attach each verdict to this image.")
 @signing_options
@@ -70,12 +66,7 @@ def command(
     output: Path | None,
     container: str | None,
     gpu: str | None,
-    model: Path | None,
-    image: str | None,
-    gpus: str,
-    network: str | None,
-    user: str | None,
-    read_only: bool,
+    start: StartOptions,
     limit: float | None,
     attest: str | None,
     key: Path | None,
@@ -105,7 +96,7 @@ def command(
     if repeated := [name for number, name in enumerate(suites) if name in suites[:number]]:
         raise InputError(f"--suite {repeated[0]} is repeated", hint="to ask each row several times: --repeat N")
     if is_server(target):
-        if arguments or image or model:
+        if arguments or start.image or start.model:
             raise InputError("a server that runs already takes no arguments, --image or --model")
         if attest is not None and container is None:
             raise InputError(
@@ -122,9 +113,7 @@ def command(
             raise InputError("which profile?", hint="name it: builder gate RECIPE PROFILE --suite NAME")
         root = find_project(target).root
         loaded = [load_suite(name, root) for name in suites]
-        opening, wanted, _ = open_recipe(
-            target, profile, arguments, model, image, gpus, network, user, read_only, False, console
-        )
+        opening, wanted, _ = open_recipe(target, profile, arguments, start, keep=False, console=console)
     wanted = replace(wanted, gpu=gpu, limit=limit or wanted.limit)
     folder = output or root / "dist" / "gate"
     # A key that cannot be read is known before a long run.

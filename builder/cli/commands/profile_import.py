@@ -62,7 +62,7 @@ def command(
             raise InputError("--variant, --hardware, --feature and --gpus belong to a recipe's FILE")
         from builder.vllm.imports.shell import from_command
 
-        found = from_command(sys.stdin.read() if line == "-" else line, name=name)
+        found = from_command(_standard_input() if line == "-" else line, name=name)
     else:
         assert file is not None  # noqa: S101  one of the two is given
         found = _read(file, name=name, variant=variant, hardware=hardware, features=features, gpus=gpus)
@@ -102,6 +102,13 @@ def command(
     )
 
 
+def _standard_input() -> str:
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError as error:
+        raise InputError("standard input is not UTF-8 text", hint="send the command line as UTF-8") from error
+
+
 def _read(
     file: Path,
     *,
@@ -122,7 +129,10 @@ def _read(
     except OSError as error:
         raise InputError(f"cannot read {file}: {error.strerror}", hint="check the name and its permissions") from error
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise InputError(f"{file} is not YAML: {str(error).splitlines()[0]}") from error
+        raise InputError(
+            f"{file} is not YAML: {str(error).splitlines()[0]}",
+            hint="name a recipe's YAML file, or give a command line with --from-command",
+        ) from error
     if isinstance(document, Mapping) and is_upstream(document):
         return from_upstream(
             document, name=name, variant=variant, hardware=hardware, features=features or None, gpus=gpus

@@ -12,6 +12,7 @@ import click
 from builder.cli.app import common_options
 from builder.cli.commands.names import gpu_names, profile_names
 from builder.cli.console import Console
+from builder.cli.start_options import StartOptions, start_options
 from builder.util.context import Context
 from builder.util.errors import GateError, InputError
 from builder.util.redact import without_secrets
@@ -19,19 +20,12 @@ from builder.util.redact import without_secrets
 if TYPE_CHECKING:
     from builder.serve.smoke.result import SmokeResult
 
-_SERVER_LIMIT = 60.0
-
 
 @click.command(name="smoke")
 @click.argument("target", metavar="RECIPE|URL")
 @click.argument("profile", required=False, shell_complete=profile_names)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-@click.option("--model", type=click.Path(path_type=Path), help="The checkpoint's folder. Default: the recipe's.")
-@click.option("--image", metavar="REF", help="The image. Default: the one that `builder build` put into Docker.")
-@click.option("--gpus", default="all", show_default=True, help="As for `docker run`: all, device=0; or none.")
-@click.option("--network", help="As for `docker run`. Default: Docker's, with any free port.")
-@click.option("--user", metavar="UID[:GID]", help="Run as another user than root.")
-@click.option("--read-only", is_flag=True, help="With a read-only root file system.")
+@start_options
 @click.option("--keep", is_flag=True, help="Let the container run on.")
 @click.option("--limit", type=click.FloatRange(min=0.1), help="Seconds until it must be healthy.")
 @click.option(
@@ -50,12 +44,7 @@ def command(
     target: str,
     profile: str | None,
     arguments: tuple[str, ...],
-    model: Path | None,
-    image: str | None,
-    gpus: str,
-    network: str | None,
-    user: str | None,
-    read_only: bool,
+    start: StartOptions,
     keep: bool,
     limit: float | None,
     gpu: str | None,
@@ -80,15 +69,13 @@ def command(
     if (prompt is None) != (answer is None):
         raise InputError("--prompt and --answer belong together")
     if is_server(target):
-        if arguments or image or model or keep:
+        if arguments or start.image or start.model or keep:
             raise InputError("a server that runs already takes no arguments, --image, --model or --keep")
         opening, wanted, folder = open_server(target, profile, log_file, container)
     else:
         if log_file or container:
             raise InputError("--log and --container belong to a URL")
-        opening, wanted, folder = open_recipe(
-            target, profile, arguments, model, image, gpus, network, user, read_only, keep, console
-        )
+        opening, wanted, folder = open_recipe(target, profile, arguments, start, keep=keep, console=console)
     wanted = replace(
         wanted, gpu=gpu, limit=limit or wanted.limit, prompt=prompt or wanted.prompt, answer=answer or wanted.answer
     )

@@ -33,7 +33,7 @@ def command(recipe: str, output: Path, whole: bool, context: Context, console: C
 
     workspace = open_workspace(recipe, context=context, make=False)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise InputError(f"{output} is there already", hint="name a new folder, or empty it")
+        raise InputError(f"{output} exists and is not an empty folder", hint="name a new folder, or empty it")
     exact = exact_changes(workspace.project, workspace.lock, context=context)
     files = flat(
         [

@@ -52,7 +52,7 @@ def find_credentials(registry: str) -> Credentials | None:
     for path in config_files():
         try:
             document = json.loads(path.read_bytes())
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             continue
         if isinstance(document, dict):
             found = _from_config(document, names)
@@ -61,15 +61,20 @@ def find_credentials(registry: str) -> Credentials | None:
     return None
 
 
+def _mapping(value: object) -> dict[str, Any]:
+    """What a file of somebody else has in the place of an object; empty when it is something else."""
+    return value if isinstance(value, dict) else {}
+
+
 def _from_config(document: dict[str, Any], names: tuple[str, ...]) -> Credentials | None:
-    helpers = document.get("credHelpers") or {}
+    helpers = _mapping(document.get("credHelpers"))
     for name in names:
         helper = helpers.get(name) or document.get("credsStore")
         if helper:
             found = _from_helper(str(helper), name)
             if found is not None:
                 return found
-    auths = document.get("auths") or {}
+    auths = _mapping(document.get("auths"))
     for name in names:
         entry = auths.get(name)
         if isinstance(entry, dict):
@@ -77,7 +82,7 @@ def _from_config(document: dict[str, Any], names: tuple[str, ...]) -> Credential
                 return Credentials("<token>", str(entry["identitytoken"]), identity_token=True)
             try:
                 user, _, secret = base64.b64decode(entry.get("auth") or "").decode().partition(":")
-            except (binascii.Error, UnicodeDecodeError):
+            except (binascii.Error, TypeError, ValueError):
                 continue
             if user:
                 return Credentials(user, secret.rstrip("\0"))
@@ -87,8 +92,8 @@ def _from_config(document: dict[str, Any], names: tuple[str, ...]) -> Credential
 def _from_helper(helper: str, name: str) -> Credentials | None:
     try:
         done = run([f"docker-credential-{helper}", "get"], stdin=name.encode(), timeout=30)
-        document = json.loads(done.stdout) if done.returncode == 0 else {}
-    except (BuilderError, ValueError):
+        document = _mapping(json.loads(done.stdout) if done.returncode == 0 else {})
+    except (BuilderError, ValueError, RecursionError):
         return None
     user, secret = document.get("Username"), document.get("Secret")
     return Credentials(str(user), str(secret), user == "<token>") if user and secret else None

@@ -12,6 +12,7 @@ from builder.util.redact import without_secrets
 
 HUB = "docker.io"
 _HUB_HOST = "registry-1.docker.io"
+_USUAL = "write docker.io=https://mirror.example"
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,11 @@ def endpoint(registry: str) -> Endpoint:
     Plain HTTP is used for loopback, and for hosts in `BUILDER_INSECURE_REGISTRIES` (comma-separated). Raises `InputError`
     for a mirror that is not an address.
     """
-    for pair in filter(None, os.environ.get("BUILDER_REGISTRY_MIRRORS", "").split(",")):
+    for pair in filter(None, map(str.strip, os.environ.get("BUILDER_REGISTRY_MIRRORS", "").split(","))):
         name, _, address = pair.partition("=")
-        if name.strip() == registry and address:
+        if not address:
+            raise InputError(f"BUILDER_REGISTRY_MIRRORS: {without_secrets(pair)!r} names no mirror", hint=_USUAL)
+        if name.strip() == registry:
             return _mirror(address.strip())
     host = _HUB_HOST if registry == HUB else registry
     scheme = "http" if registry in _insecure() or is_loopback(host) else "https"
@@ -59,7 +62,7 @@ def _mirror(address: str) -> Endpoint:
     if found is None:
         raise InputError(
             f"BUILDER_REGISTRY_MIRRORS: {without_secrets(address)!r} is not an address",
-            hint="write docker.io=https://mirror.example",
+            hint=_USUAL,
         )
     parts = urlsplit(found.url)
     prefix = parts.path.strip("/")

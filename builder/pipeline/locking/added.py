@@ -66,7 +66,7 @@ def _read(project: Project, name: str) -> bytes:
         data = read_regular(path, limit=MAX_FILE_BYTES, name=name)
         text = data.decode("utf-8")
     except OSError as error:
-        raise InputError(f"cannot read {name}: {error.strerror}") from error
+        raise InputError(f"cannot read {name}: {error.strerror}", hint="check the name and its permissions") from error
     except UnicodeDecodeError as error:
         raise InputError(
             f"{name} is not text: {error.reason} at byte {error.start}", hint="`files:` are UTF-8 text"

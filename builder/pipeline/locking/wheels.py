@@ -24,7 +24,7 @@ _MOST_SHOWN = 10
 
 @dataclass(frozen=True)
 class Installs:
-    """The distributions of one platform, and what they and the base's require in vain."""
+    """The distributions of one platform, and which requirements of these and of the base's are not met."""
 
     locked: tuple[LockedInstall, ...]
     unpacked: tuple[Unpacked, ...] = field(repr=False)

@@ -42,7 +42,10 @@ def public_key(path: Path, *, label: str | None = None) -> PublicKey:
     try:
         found = serialization.load_pem_public_key(data)
     except Exception as error:
-        raise InputError(f"{name} is not a public key in PEM", details=[("why", str(error)[:200])]) from error
+        raise InputError(
+            f"{name} is not a public key in PEM", details=[("why", str(error)[:200])],
+            hint="make one of a private key: openssl pkey -in KEY -pubout -out KEY.pub",
+        ) from error  # fmt: skip
     hint = _hint(found)
     return PublicKey(name, hint, _described(found, hint, name))
 

@@ -80,7 +80,9 @@ def read_verdicts(files: Sequence[Path], built: Built) -> list[Evidence]:
         try:
             data = read_regular(path, limit=_VERDICT_LIMIT)
         except OSError as error:
-            raise InputError(f"cannot read {path}: {error.strerror}") from error
+            raise InputError(
+                f"cannot read {path}: {error.strerror}", hint="check the name and its permissions"
+            ) from error
         verdict = read_verdict(data)
         subject = next((subjects[each] for each in verdict.subjects if each in subjects), None)
         if verdict.outcome == "unreadable":

@@ -72,7 +72,9 @@ class AnyServer:
         try:
             return self._log_file.read_text(encoding="utf-8", errors="replace")
         except OSError as error:
-            raise InputError(f"cannot read the log {self._log_file}: {error.strerror}") from error
+            raise InputError(
+                f"cannot read the log {self._log_file}: {error.strerror}", hint="check the name and its permissions"
+            ) from error
 
     def log(self) -> StartupLog | None:
         if self._log_file is None:
