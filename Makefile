@@ -56,7 +56,7 @@ lock: $(SETUP) ## Resolve RECIPE and write its lock and vendored diffs
 	@$(BUILDER) lock $(RECIPE)
 
 test: $(DEV) ## Run all tests but those of the real engine
-	@$(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile -q -m "not engine" --durations=25 $(TESTS)
+	@$(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -q -m "not engine" --durations=25 $(TESTS)
 
 test-engine: $(DEV) ## Run the tests of the real vLLM on the CPU: one process, since each engine is started once
 	@$(VENV)/bin/python -m pytest -n 0 -q -m engine --durations=10 tests/engine

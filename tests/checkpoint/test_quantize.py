@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
+import itertools
 import json
 import os
 import shutil
@@ -42,6 +43,7 @@ from tests.support.checkpoints import (
     write_shard,
 )  # fmt: skip
 from tests.support.cli import builder, builder_peak
+from tests.support.kills import fork_killed_at
 from tests.support.services import leave_out, require_root
 
 REPOSITORY = Path(__file__).parents[2]
@@ -427,38 +429,47 @@ def test_a_source_that_changes_meanwhile_is_noticed(tmp_path: Path, monkeypatch:
         only(place, *(["source", "other"] if (place / "other").exists() else ["source"]))
 
 
-def test_killed_at_any_moment_the_next_run_makes_it(tmp_path: Path) -> None:
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_killed_at_any_step_the_next_run_makes_it(tmp_path: Path) -> None:
+    """At each change to a file; every second time two runs in a row."""
+    source, dest, wanted = make_qwen(tmp_path / "source"), tmp_path / "dest", tmp_path / "wanted"
+    make(source, wanted)
+    arguments = ["checkpoint", "quantize", str(source), str(dest)]
+    for step in itertools.count(1):
+        killed = [fork_killed_at(step, tmp_path, *arguments) for _ in range(1 + step % 2) if not dest.exists()]
+        if not dest.exists():
+            make(source, dest)
+        assert tree(dest) == tree(wanted), step
+        # What a killed run left beside a whole checkpoint goes when the next one is made.
+        shutil.rmtree(dest)
+        make(source, dest)
+        only(tmp_path, "source", "dest", "wanted")
+        shutil.rmtree(dest)
+        if not all(killed):
+            break
+    assert step > 20
+
+
+def test_killed_while_it_writes_the_next_run_makes_it(tmp_path: Path) -> None:
     source = make_checkpoint(tmp_path / "source", qwen_shards(rows=12_000, cols=2048))
-    arguments = ["checkpoint", "quantize", str(source), str(tmp_path / "dest")]
-    begun = time.monotonic()
-    make(source, tmp_path / "wanted")
-    wanted = tree(tmp_path / "wanted")
-    assert builder(*arguments, cwd=tmp_path).code == 0
-    usual = time.monotonic() - begun
-    shutil.rmtree(tmp_path / "dest")
-    left_behind = 0
-    for moment in range(15):
-        process = subprocess.Popen(
-            [sys.executable, "-m", "builder", *arguments], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-        )  # fmt: skip
-        if moment:
-            time.sleep(usual * moment / 15)
-        else:  # once for certain in the middle, however fast or slow the machine is
-            while not (tmp_path / ".dest.partial").exists():
-                time.sleep(0.005)
-        process.kill()
-        process.communicate()
-        left_behind += (tmp_path / ".dest.partial").exists()
-        if (tmp_path / "dest").exists():
-            assert tree(tmp_path / "dest") == wanted
-            shutil.rmtree(tmp_path / "dest")
-    assert left_behind
+    make(source, tmp_path / "wanted", search=True)
+    # With a search it takes long enough to be met while it writes.
+    arguments = ["checkpoint", "quantize", str(source), str(tmp_path / "dest"), "--search"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "builder", *arguments], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+    )  # fmt: skip
+    while not (tmp_path / ".dest.partial/new/outside.safetensors").exists():
+        assert process.poll() is None
+        time.sleep(0.001)
+    process.kill()
+    process.communicate()
+    assert (tmp_path / ".dest.partial").exists()
     done = builder(*arguments, cwd=tmp_path)
     assert done.code == 0, done.err
-    assert tree(tmp_path / "dest") == wanted
+    assert tree(tmp_path / "dest") == tree(tmp_path / "wanted")
     only(tmp_path, "source", "dest", "wanted")
-    assert tree(source)["outside.safetensors"] != wanted["outside.safetensors"]
+    assert tree(source)["outside.safetensors"] != tree(tmp_path / "wanted")["outside.safetensors"]
 
 
 def test_interrupted_it_cleans_up_and_two_at_once_do_not_meet(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ OPTIONS = PublishOptions(tags=("production",))
 @pytest.fixture(scope="module")
 def ready(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Prepared]]:
     root = tmp_path_factory.mktemp("killed")
-    with registry(root / "registry") as host:
+    with registry(root / "registry", in_memory=True) as host:
         skopeo_copy(f"oci:{small_base(root / 'layout')}:base", f"docker://{host}/base/image:v1")
         yield host, prepared(patched_project(root / "project", f"{host}/base/image:v1"), to=f"{host}/team/first")
 

@@ -57,7 +57,7 @@ def fault_scene(root: Path) -> Iterator[Scene]:
     # Small chunks, so that a layer of the base takes several. In one request: tests/oci/test_upload.py.
     patch.setattr(upload, "CHUNK", 8192)
     patch.setattr(upload, "WHOLE", False)
-    with registry(root / "base") as base, registry(root / "target") as target:
+    with registry(root / "base") as base, registry(root / "target", in_memory=True) as target:
         skopeo_copy(f"oci:{small_base(root / 'layout', filler=30_000)}:base", f"docker://{base}/base/image:v1")
         with fault_proxy(base, plan) as base_proxy, fault_proxy(target, plan) as proxy:
             project = patched_project(root / "project", f"{base_proxy}/base/image:v1")

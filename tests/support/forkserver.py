@@ -33,6 +33,8 @@ REPOSITORY = Path(__file__).parents[2]
 # Programs of their own, and what loads numba, which reads its settings when it is loaded.
 _NOT_LOADED = ("builder.__main__", "builder.checkpoint.quantize.", "builder.cli.commands.checkpoint_quantize", "builder.serve.entrypoint", "builder.serve.router.envelope")  # fmt: skip
 _LIBRARIES = ("docker", "jinja2", "packaging.requirements", "requests", "rich.console", "rich.progress", "rich.table", "yaml")  # fmt: skip
+# As it is before any test changes it.
+_ENVIRONMENT = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
 # What Python, the C library and the loader read when a process starts.
 _READ_AT_START = ("PYTHON", "LC_", "LD_", "MALLOC_", "GLIBC_", "LANG", "TZ", "FAKETIME")
 
@@ -52,12 +54,11 @@ class ForkServer:
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="fork-")
         self._address = str(Path(self._folder.name) / "s")
-        self.env = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
         with socket.socket(socket.AF_UNIX) as listening:
             listening.bind(self._address)
             listening.listen(64)
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.support.forkserver", str(listening.fileno())], cwd=REPOSITORY, env=self.env,
+                [sys.executable, "-m", "tests.support.forkserver", str(listening.fileno())], cwd=REPOSITORY, env=_ENVIRONMENT,
                 stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, pass_fds=[listening.fileno()],
             )  # fmt: skip
         atexit.register(self.end)
@@ -145,7 +146,7 @@ def run(module: str, arguments: Sequence[str], *, cwd: Path, env: Mapping[str, s
     """
     with _choosing:
         server = next(_servers()[1])
-    if _read_at_start(env) != _read_at_start(server.env) or not cwd.is_dir():
+    if _read_at_start(env) != _read_at_start(_ENVIRONMENT) or not cwd.is_dir():
         words = [sys.executable, "-m", module, *arguments]
         done = subprocess.run(words, cwd=cwd, env=env, capture_output=True, check=False, timeout=timeout)
         return Ended(done.returncode, done.stdout, done.stderr)
@@ -181,7 +182,7 @@ def _become(order: dict[str, Any], descriptors: list[int]) -> None:
     """Make this process what was ordered."""
     for number, descriptor in enumerate(descriptors):
         os.dup2(descriptor, number)
-    os.closerange(3, max(descriptors) + 1)
+    os.closerange(3, 1 << 20)
     os.environ.clear()
     os.environ.update(order["env"])
     os.chdir(order["cwd"])

@@ -136,7 +136,7 @@ def stage(root: Path) -> Iterator[Stage]:
     (project / "gates/sample.yaml").write_bytes(SUITE)
     key, public = key_pair(root / "gate")
     (project / "gates/gate.pub").write_bytes(public.read_bytes())
-    with registry(root / "registry") as host:
+    with registry(root / "registry", in_memory=True) as host:
         made = Stage(host, project, layouts, key, root / "registry/data")
         made.policy()
         yield made

@@ -67,6 +67,19 @@ def write_tree(folder: Path, files: Mapping[str, bytes]) -> None:
 
 def git_diff(tmp: Path, before: Mapping[str, bytes], after: Mapping[str, bytes], *options: str) -> bytes:
     """What `git diff` prints between two trees."""
+    return git(_changed(tmp, before, after), "diff", "--cached", "--no-color", "--no-ext-diff", *options)
+
+
+def git_diffs(tmp: Path, before: Mapping[str, bytes], after: Mapping[str, bytes]) -> dict[str, bytes]:
+    """What `git diff` prints of each file that differs, as if it were the only one."""
+    folder = _changed(tmp, before, after)
+    paths = sorted(path for path in {*before, *after} if before.get(path) != after.get(path))
+    words = ("diff", "--cached", "--no-color", "--no-ext-diff", "--")
+    return {path: git(folder, *words, f":(literal){path}") for path in paths}
+
+
+def _changed(tmp: Path, before: Mapping[str, bytes], after: Mapping[str, bytes]) -> Path:
+    """A repository with `before` committed and `after` staged."""
     folder = tmp / "repository"
     folder.mkdir(parents=True)
     git(folder, "init", "-q")
@@ -78,7 +91,7 @@ def git_diff(tmp: Path, before: Mapping[str, bytes], after: Mapping[str, bytes],
             (folder / path).unlink()
     write_tree(folder, after)
     git(folder, "add", "-A", "-f")
-    return git(folder, "diff", "--cached", "--no-color", "--no-ext-diff", *options)
+    return folder
 
 
 def overlay(name: str, diff: bytes, *, fuzz: int = 0, accept: Mapping[str, str] | None = None) -> Overlay:

@@ -19,7 +19,7 @@ from builder.patch.tree import Tree
 from builder.upkeep.rebase.judge import judge_stack
 from builder.upkeep.rebase.profiles import judge_profiles
 from tests.support.pytrees import package_tree
-from tests.support.trees import DictTree, git, git_diff, overlay, write_tree
+from tests.support.trees import DictTree, git, git_diff, git_diffs, overlay, write_tree
 from tests.support.wheels import python_files, some_files
 
 pytestmark = pytest.mark.wheels
@@ -96,10 +96,8 @@ def test_the_answer_is_gits(change: tuple[str, str], base: str, tmp_path: Path) 
         assert judged.verdict == ("already in" if tree == target else judged.verdict)
         assert judged.verdict in ("applies", "merges", "already in")
     # The same files one by one: each gets its own answer, the right one.
-    singles = [
-        overlay(path, git_diff(tmp_path / f"{index}", _only(old, path), _only(new, path)))
-        for index, path in enumerate(sorted(path for path in old | new if old.get(path) != new.get(path)))
-    ]
+    diffs = git_diffs(tmp_path / "singles", old, new)
+    singles = [overlay(path, diff) for path, diff in diffs.items()]
     single = judge_stack(run_steps(singles, DictTree(old), "vllm"), DictTree(target), base=base)
     for one in single.overlays:
         assert (one.verdict == "conflict") == (one.id in conflicts), one.id
@@ -112,10 +110,6 @@ def test_the_answer_is_gits(change: tuple[str, str], base: str, tmp_path: Path) 
             again = judge_stack(steps, DictTree(target), base=base)
             assert [each.verdict for each in again.overlays] == ["applies"]
     _known_counts(change, base, Counter(one.verdict for one in single.overlays))
-
-
-def _only(files: Files, path: str) -> Files:
-    return {path: files[path]} if path in files else {}
 
 
 def _known_counts(change: tuple[str, str], base: str, counts: Counter[str]) -> None:
