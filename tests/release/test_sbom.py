@@ -11,7 +11,7 @@ from cyclonedx.model.bom import Bom
 from cyclonedx.output.json import JsonV1Dot6
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from builder.documents.lock import Lock, parse_lock
@@ -76,7 +76,7 @@ def locks(draw: st.DrawFn) -> Lock:
     return Lock.model_validate(document)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(locks())
 def test_an_sbom_is_what_the_library_writes_of_it(lock: Lock) -> None:
     data = make_sbom(lock, "linux/amd64", SUBJECT)
