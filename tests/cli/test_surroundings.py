@@ -138,3 +138,10 @@ def test_a_docker_that_does_not_start_is_named(monkeypatch: pytest.MonkeyPatch) 
         choose()
     assert raised.value.details == (("tried", "/nowhere/docker"),)
     assert raised.value.hint == "see that BUILDER_DOCKER names a docker command line, and that its daemon runs"
+
+
+@pytest.mark.parametrize("limit", ["nan", "inf"])
+def test_a_limit_that_never_ends_is_none(tmp_path: Path, limit: str) -> None:
+    done = builder("smoke", "http://127.0.0.1:1", "--limit", limit, cwd=tmp_path)
+    assert done.code == 2
+    assert f"'{limit}' is not a number" in done.err

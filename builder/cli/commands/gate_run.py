@@ -13,6 +13,7 @@ import click
 
 from builder.cli.app import common_options, signing_options
 from builder.cli.console import Console
+from builder.cli.numbers import FiniteRange
 from builder.cli.start_options import StartOptions, start_options
 from builder.util.context import Context
 from builder.util.errors import GateError, InputError, UnreachableError
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
 )
 @click.option("--gpu", metavar="NAME", help="The GPU, such as rtx-5090. Default: what nvidia-smi reports.")
 @start_options
-@click.option("--limit", type=click.FloatRange(min=0.1), help="Seconds until it must be healthy.")
+@click.option("--limit", type=FiniteRange(min=0.1), help="Seconds until it must be healthy.")
 @click.option("--attest", metavar="REGISTRY/REPOSITORY[:TAG|@DIGEST]", help="Attach each verdict to this image.")
 @signing_options
 @common_options

@@ -10,6 +10,7 @@ import click
 from builder.cli.app import common_options
 from builder.cli.commands.names import gpu_names, profile_names, recipe_names
 from builder.cli.console import Console
+from builder.cli.numbers import FiniteRange
 from builder.util.context import Context
 from builder.util.errors import InputError
 
@@ -40,7 +41,7 @@ _BAR = 40
 )
 @click.option(
     "--kv-cache-gib",
-    type=click.FloatRange(min=0),
+    type=FiniteRange(min=0),
     metavar="X",
     help="The pool, from a log's `Available KV cache memory`.",
 )

@@ -12,6 +12,7 @@ import click
 from builder.cli.app import common_options
 from builder.cli.commands.names import gpu_names, profile_names
 from builder.cli.console import Console
+from builder.cli.numbers import FiniteRange
 from builder.cli.start_options import StartOptions, start_options
 from builder.util.context import Context
 from builder.util.errors import GateError, InputError
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 @start_options
 @click.option("--keep", is_flag=True, help="Let the container run on.")
-@click.option("--limit", type=click.FloatRange(min=0.1), help="Seconds until it must be healthy.")
+@click.option("--limit", type=FiniteRange(min=0.1), help="Seconds until it must be healthy.")
 @click.option(
     "--gpu",
     shell_complete=gpu_names,
