@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Literal
 
 from builder.util.errors import InputError
 
@@ -46,9 +46,6 @@ class Platform:
         if len(parts) not in (2, 3) or not all(re.fullmatch(r"[a-z0-9_.]+", part) for part in parts):
             raise InputError(f"{text!r} is not a platform", hint="write it as linux/amd64 or linux/arm64")
         return cls(*parts)
-
-
-LINUX_AMD64: Final = Platform("linux", "amd64")
 
 
 @dataclass(frozen=True)

@@ -100,11 +100,6 @@ def old_lines(hunk: Hunk) -> tuple[bytes, ...]:
     return hunk.old
 
 
-def new_lines(hunk: Hunk) -> tuple[bytes, ...]:
-    """The lines that a hunk leaves."""
-    return hunk.new
-
-
 def old_index(hunk: Hunk) -> int:
     """Where a hunk's old lines begin, from 0. A hunk without old lines names the line that it follows."""
     return hunk.old_start - 1 if hunk.old_count else hunk.old_start

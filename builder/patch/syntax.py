@@ -145,7 +145,9 @@ def _places(python: str, path: str, home: str) -> Iterator[str]:
     roots.append(Path(os.environ.get("UV_PYTHON_INSTALL_DIR") or Path(home, ".local/share/uv/python")))
     for root in roots:
         for pattern in (f"{python}.*", f"cpython-{python}.*"):
-            yield from (str(each) for each in sorted(root.glob(f"{pattern}/bin/python{python}")))
+            # What this user may not read, as the home folder of another one, has nothing for them.
+            with suppress(OSError):
+                yield from [str(each) for each in sorted(root.glob(f"{pattern}/bin/python{python}"))]
     if found is not None and script:
         yield found
 

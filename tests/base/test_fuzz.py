@@ -19,13 +19,12 @@ from builder.base.layers import scan
 from builder.base.record import read_record
 from builder.documents.lock import HEADER, Lock
 from builder.documents.recipe import Recipe
-from builder.documents.reference import LINUX_AMD64
 from builder.documents.yamlfile import parse_yaml, validate_document
 from builder.oci.blobs import LayerStream
 from builder.oci.layout import Layout
 from builder.oci.types import Descriptor
 from builder.util.errors import BuilderError
-from tests.support.bases import PYTHON, ROOT, Made, hardlink, layer, package, symlink
+from tests.support.bases import LINUX_AMD64, PYTHON, ROOT, Made, hardlink, layer, package, symlink
 from tests.support.mutations import mutated, mutated_json
 
 MANY = settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))

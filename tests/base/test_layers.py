@@ -19,13 +19,14 @@ from builder.base.layers import scan
 from builder.base.open import open_base
 from builder.base.snapshot import Snapshot
 from builder.base.tree import LayeredTree
-from builder.documents.reference import LINUX_AMD64, BaseReference
+from builder.documents.reference import BaseReference
 from builder.oci.blobs import LayerStream
 from builder.oci.document import read_config
 from builder.oci.types import OCI_LAYER, Descriptor
 from builder.util.context import Context
 from builder.util.errors import BuilderError, InputError
 from builder.util.files import cache_dir
+from tests.support.bases import LINUX_AMD64
 from tests.support.standin import tar_of, write_layout
 
 ROOT = "usr/local/lib/python3.12/dist-packages"

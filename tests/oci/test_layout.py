@@ -12,13 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from builder.documents.reference import LINUX_AMD64
 from builder.oci.archive import write_archive
 from builder.oci.layout import Layout, collect_garbage, write_layout
 from builder.oci.types import OCI_INDEX, OCI_LAYER, OCI_MANIFEST, Descriptor, encode
 from builder.util.errors import InputError, MismatchError
 from builder.util.files import sha256
-from tests.support.bases import INDEX, MANIFEST, PYTHON, Made, command, layer, package
+from tests.support.bases import INDEX, LINUX_AMD64, MANIFEST, PYTHON, Made, command, layer, package
 from tests.support.cli import Ran, builder
 from tests.support.kills import killed_at
 from tests.support.smallwheel import make_project

@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from builder.cli.app import run
+from builder.documents.reference import Platform
 
+LINUX_AMD64 = Platform("linux", "amd64")
 ROOT = "usr/local/lib/python3.12/dist-packages"
 INFO = "vllm-0.0.1.dist-info"
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
