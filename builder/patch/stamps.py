@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
 from typing import Literal
 
 _ISO = re.compile(rb"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)(\.\d+)?(?: ([+-])(\d\d):?(\d\d))?")
@@ -53,6 +52,9 @@ def _time(stamp: bytes) -> datetime | None:
             offset = timedelta(hours=int(match[4]), minutes=int(match[5]))
             return time - offset if match[3] == b"+" else time + offset
         if match := _C.fullmatch(stamp):
+            # Imported for the few diffs that have such a time: it takes as long as to parse a hundred files.
+            from email.utils import parsedate_to_datetime
+
             month, day, clock, year, zone = (each.decode() if each is not None else "" for each in match.groups())
             time = parsedate_to_datetime(f"{day} {month} {year} {clock} {zone or '+0000'}").astimezone(UTC)
             return time if zone else _without_zone(time)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Callable
 
 from builder.patch.hunks import Text
@@ -14,6 +13,8 @@ def _without_blanks(line: bytes) -> bytes:
 
 
 def _unescaped(line: bytes) -> bytes:
+    import html
+
     return html.unescape(line.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
 
 
