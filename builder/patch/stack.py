@@ -145,20 +145,17 @@ def _not_a_file(path: str, entry: BaseFile, overlays: Sequence[Overlay], selecti
         entry.kind, "not a regular file"
     )
     failure = HunkFailure(change.path, 0, change.diff_line, "type", f"{path} is {what} in the base")
+    does = f"changes {change.path}, but {path} is {what} in the base"
+    hint = "nothing is ever written through a link or over a folder; the overlay is not made for this base"
     if entry.kind in ("file", "directory") and _replaces(path, selections):
-        return StackError(
-            f"overlay {overlay.id} puts {'a folder' if entry.kind == 'file' else 'a file'} in the place of {what}: {path}",
-            overlay=overlay.id,
-            failures=[failure],
-            details=[("where", f"{overlay.where}, line {change.diff_line}")],
-            hint="`docker build` cannot copy one over the other: give what is new another name, here and where it is imported",
-        )
+        does = f"puts {'a folder' if entry.kind == 'file' else 'a file'} in the place of {what}: {path}"
+        hint = "`docker build` cannot copy one over the other: give what is new another name, here and where it is imported"
     return StackError(
-        f"overlay {overlay.id} changes {change.path}, but {path} is {what} in the base",
+        f"overlay {overlay.id} {does}",
         overlay=overlay.id,
         failures=[failure],
         details=[("where", f"{overlay.where}, line {change.diff_line}")],
-        hint="nothing is ever written through a link or over a folder; the overlay is not made for this base",
+        hint=hint,
     )
 
 

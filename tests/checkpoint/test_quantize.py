@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -450,18 +450,24 @@ def test_killed_at_any_step_the_next_run_makes_it(tmp_path: Path) -> None:
     assert step > 20
 
 
+def writing(folder: Path, arguments: Sequence[str]) -> subprocess.Popen[bytes]:
+    """A process of the command, which writes the shard of the tables."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "builder", *arguments], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+    )  # fmt: skip
+    while not (folder / ".dest.partial/new/outside.safetensors").exists():
+        assert process.poll() is None
+        time.sleep(0.001)
+    return process
+
+
 def test_killed_while_it_writes_the_next_run_makes_it(tmp_path: Path) -> None:
     source = make_checkpoint(tmp_path / "source", qwen_shards(rows=12_000, cols=2048))
     make(source, tmp_path / "wanted", search=True)
     # With a search it takes long enough to be met while it writes.
     arguments = ["checkpoint", "quantize", str(source), str(tmp_path / "dest"), "--search"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "builder", *arguments], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-    )  # fmt: skip
-    while not (tmp_path / ".dest.partial/new/outside.safetensors").exists():
-        assert process.poll() is None
-        time.sleep(0.001)
+    process = writing(tmp_path, arguments)
     process.kill()
     process.communicate()
     assert (tmp_path / ".dest.partial").exists()
@@ -475,13 +481,7 @@ def test_killed_while_it_writes_the_next_run_makes_it(tmp_path: Path) -> None:
 def test_interrupted_it_cleans_up_and_two_at_once_do_not_meet(tmp_path: Path) -> None:
     source = make_checkpoint(tmp_path / "source", qwen_shards(rows=30_000, cols=2048))
     arguments = ["checkpoint", "quantize", str(source), str(tmp_path / "dest"), "--search"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "builder", *arguments], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-    )  # fmt: skip
-    while not (tmp_path / ".dest.partial/new/outside.safetensors").exists():
-        assert process.poll() is None
-        time.sleep(0.01)
+    process = writing(tmp_path, arguments)
     # Stopped while the second one runs: else it could be done before that, on a busy machine.
     process.send_signal(signal.SIGSTOP)
     second = builder(*arguments, cwd=tmp_path)

@@ -24,7 +24,7 @@ from builder.oci.types import Descriptor
 _PREFIX = "overlay-image-builder"
 _SCHEMA = "http://cyclonedx.org/schema/bom-1.6.schema.json"
 _IN_A_URI = "%/:?#@!$&()*+,;=~"
-"""What RFC 3987 lets stand in a reference, without the characters that cyclonedx-python-lib escapes too."""
+"""Characters that RFC 3987 allows in a reference, without those that cyclonedx-python-lib escapes."""
 
 _Json = dict[str, Any]
 
@@ -173,5 +173,5 @@ def _place_of_patch(patch: _Json) -> tuple[str, str, str]:
 
 
 def _uri(address: str) -> str:
-    """The address as a URI reference: what may not stand in one is escaped, what is escaped already stays."""
+    """The address as a URI reference: other characters are percent-encoded, and what is encoded already is kept."""
     return quote(re.sub(r"%(?![0-9A-Fa-f]{2})", "%25", address), safe=_IN_A_URI)
