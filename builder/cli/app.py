@@ -370,6 +370,8 @@ def main() -> None:
     _open_streams()
     _have_home()
     end_on_signals()
+    # pydantic looks for plugins in every installed distribution, and what another package plugs in has no business here.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     # What modules and models are made of is never garbage. Looking through it takes a tenth of a short command's time.
     gc.set_threshold(200_000, 10, 10)
     if sys.getfilesystemencoding() != "utf-8":
