@@ -18,13 +18,14 @@ from builder.oci.registry.client import Registry
 from builder.pipeline.build import build_images
 from builder.pipeline.locking.overlays import read_overlay
 from builder.pipeline.workspace import Workspace
-from builder.release.attest.signing import Signing
-from builder.release.attest.store import sign_evidence
 from builder.release.evidence.collect import make_evidence, read_verdicts, write_evidence
 from builder.release.evidence.repository import find_repository
 from builder.release.push import Moved, push
 from builder.util.context import Context
 from builder.util.errors import GateError, InputError
+
+Seal = Callable[[Sequence[Evidence], Registry, str], Sequence[Evidence]]
+"""Evidence for a repository of a registry -> the same with its statements in signed envelopes."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class PublishOptions:
     """Move `tags` also when a verdict has failed or cannot be read."""
     sign: Callable[[str], None] | None = None
     """Signs an image by its name, such as with cosign."""
-    signing: Signing | None = None
+    seal: Seal | None = None
     """Signs the statements about the image."""
 
 
@@ -147,9 +148,8 @@ def publish(prepared: Prepared, options: PublishOptions, *, context: Context) ->
         home = next((each for each in homes if each.registry == target.registry), None)
         registry = Registry(target.registry, context=context)
         evidence = prepared.evidence
-        if options.signing is not None:
-            signed = sign_evidence(prepared.evidence(), options.signing, registry, target.repository)
-            evidence = partial(tuple, signed)
+        if options.seal is not None:
+            evidence = partial(tuple, options.seal(prepared.evidence(), registry, target.repository))
         moved = push(
             built, target, home, lambda layer: base.blob(owner[layer.digest], layer),
             evidence=evidence, tags=tags, sign=options.sign, registry=registry, context=context,

@@ -15,7 +15,9 @@ from builder.util.context import Context
 from builder.util.errors import BuilderError, InputError
 
 if TYPE_CHECKING:
-    from builder.release.publish import Prepared, Published, PublishOptions
+    from collections.abc import Callable
+
+    from builder.release.publish import Prepared, Published, PublishOptions, Seal
 
 
 @click.command(name="publish")
@@ -63,8 +65,6 @@ def command(
     images/*.yaml can be given.
     """
     from builder.documents.reference import Reference
-    from builder.release.attest.signing import signing_of
-    from builder.release.evidence.cosign import signer
     from builder.release.publish import PublishOptions
 
     for tag in tags:
@@ -81,10 +81,8 @@ def command(
     options = PublishOptions(
         move=move, tags=tags, evidence=not no_evidence, evidence_folder=folder, verdicts=verdicts,
         allow_failed=allow_failed,
-        sign=signer(key, context=context) if key is not None and by_service else None,
-        signing=signing_of(Path(key) if key else None, keyless=key is None, config=trust_config, context=context)
-        if sign and not by_service
-        else None,
+        sign=_signer(key, context) if key is not None and by_service else None,
+        seal=_seal(key, trust_config, context) if sign and not by_service else None,
     )  # fmt: skip
     if len(names) == 1:
         done = _one(names[0], to, options, console)
@@ -93,6 +91,20 @@ def command(
         console.document(_document(done[0]) if len(done) == 1 else {"images": [_document(each) for each in done]})
         return
     _many(names, to, options, jobs, console)
+
+
+def _signer(key: str, context: Context) -> Callable[[str], None]:
+    from builder.release.evidence.cosign import signer
+
+    return signer(key, context=context)
+
+
+def _seal(key: str | None, trust_config: Path | None, context: Context) -> Seal:
+    from builder.release.attest.signing import KeylessSigning, KeySigning
+    from builder.release.attest.store import sign_evidence
+
+    signing = KeySigning(Path(key)) if key else KeylessSigning(trust_config, context=context)
+    return lambda evidence, registry, repository: sign_evidence(evidence, signing, registry, repository)
 
 
 def _prepare(name: str, to: tuple[str, ...], options: PublishOptions, console: Console) -> Prepared:
