@@ -186,7 +186,7 @@ def test_a_refresh_token_is_not_sent_again_on_a_307(home: Path, owned: Owned, th
 
     with serving(tokens_of) as tokens, serving(registry(f"{tokens.url}/token")) as server:
         login(home, host(server), token=PASSWORD)
-        with pytest.raises(UnreachableError, match="refuses access"):
+        with pytest.raises(UnreachableError, match="does not give a token"):
             Registry(host(server), context=owned.context).manifest("a/b", "v1")
         assert thief.seen == []
         assert [path for _, path, _ in tokens.seen] == ["/token"]

@@ -17,6 +17,7 @@ from builder.net.address import basic, host_of, origin
 from builder.net.client import Client, NoResponseError, Response, Rules, nobody
 from builder.oci.registry.credentials import Credentials, find_credentials
 from builder.oci.registry.endpoint import Endpoint
+from builder.oci.registry.foreign import shown
 from builder.util.context import Context
 from builder.util.errors import UnreachableError
 from builder.util.files import cache_dir, write_file
@@ -133,6 +134,12 @@ class Authenticator:
                 hint="wait, then try again",
             )  # fmt: skip
         if not isinstance(token, str) or not all("!" <= character <= "~" for character in token):
+            if response.status < 400:
+                raise UnreachableError(
+                    f"the token server of {self._name} does not give a token",
+                    details=[("where", without_secrets(response.url.partition("?")[0])), ("response", shown(response))],
+                    hint="a login page of the network or a proxy may respond in its place: check the network, then try again",
+                )
             raise self.denied(response.status, f"the token server of {self._name}")
         return token
 

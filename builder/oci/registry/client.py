@@ -25,6 +25,7 @@ from builder.net.client import (
 )
 from builder.oci.registry.auth import Authenticator
 from builder.oci.registry.endpoint import endpoint
+from builder.oci.registry.foreign import has_stored, is_manifest, is_page, media_type, not_a_registry
 from builder.oci.types import DOCKER_INDEX, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, Descriptor
 from builder.util.context import Context
 from builder.util.errors import InputError, MismatchError, UnreachableError
@@ -79,6 +80,10 @@ class Registry:
             self.expect(response, (200,), what)
             data = response.body
             digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+            if digest != reference and not is_manifest(response):
+                # A proxy may have responded once in the registry's place.
+                self._again(attempt, "", not_a_registry(self.name, self._endpoint.base, response))
+                continue
             if response.headers.get("Docker-Content-Digest", digest) == digest:
                 break
             # Truncated, or changed on its way.
@@ -89,7 +94,7 @@ class Registry:
                 details=[("wanted", reference), ("found", digest)],
                 hint="the registry or a proxy changes content; use another mirror",
             )
-        return data, response.headers.get("Content-Type", "").split(";")[0].strip(), digest
+        return data, media_type(response), digest
 
     def has_manifest(self, repository: str, reference: str) -> str | None:
         """The digest of a tag, or None when there is no such tag."""
@@ -128,6 +133,8 @@ class Registry:
         if response.status in (404, 416):
             return response.status == 416
         self.expect(response, (200, 206), f"blob {digest}")
+        if is_page(response):
+            raise not_a_registry(self.name, self._endpoint.base, response)
         return True
 
     @contextmanager
@@ -245,6 +252,8 @@ class Registry:
                 hint="check what kinds of manifests the registry supports",
             )
         self.expect(response, (200, 201, 202), what)
+        if not has_stored(response):
+            raise not_a_registry(self.name, self._endpoint.base, response)
         self.same_digest(response, f"sha256:{hashlib.sha256(data).hexdigest()}")
         return "OCI-Subject" in response.headers
 
@@ -368,6 +377,8 @@ class Registry:
             raise self._authenticator.denied(status, what)
         if status == 404:
             raise self._missing(what)
+        if status < 400:
+            raise not_a_registry(self.name, self._endpoint.base, response)
         host = urlsplit(response.url).hostname
         elsewhere = "" if self._endpoint.is_home(response.url) else f" (from {host}, where it led to)"
         raise UnreachableError(
@@ -382,11 +393,11 @@ class Registry:
             hint="check the name; a tag may have been deleted, and some registries say this when a login is missing",
         )  # fmt: skip
 
-    def _again(self, attempt: int, problem: str) -> None:
-        """Wait before another attempt. Raises `UnreachableError` after the last one."""
+    def _again(self, attempt: int, problem: str, error: UnreachableError | None = None) -> None:
+        """Wait before another attempt. After the last one, raises `error`, or an `UnreachableError` with `problem`."""
         limits = self.context.limits
         if attempt >= limits.attempts:
-            raise UnreachableError(
+            raise error or UnreachableError(
                 f"{self.name} does not respond properly: {problem}", details=[("where", self._endpoint.base)],
                 hint=self._client.rules.hint,
             )  # fmt: skip
