@@ -11,11 +11,12 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from urllib.parse import urlencode
 
 from builder.net.address import basic, host_of, origin
 from builder.net.client import Client, NoResponseError, Response, Rules, nobody
-from builder.oci.registry.credentials import Credentials, find_credentials
+from builder.oci.registry.credentials import Credentials, damaged_files, find_credentials
 from builder.oci.registry.endpoint import Endpoint
 from builder.oci.registry.foreign import shown
 from builder.util.context import Context
@@ -25,6 +26,8 @@ from builder.util.redact import without_secrets
 
 _CLIENT_ID = "overlay-image-builder"
 _TOKEN_SIZE = 1 << 20
+_WARNED: set[Path] = set()
+_WARNING = threading.Lock()
 
 
 class Authenticator:
@@ -102,7 +105,17 @@ class Authenticator:
             if not self._searched:
                 self._credentials = find_credentials(self._endpoint.owner)
                 self._searched = True
+                self._warn_of_damaged()
         return self._credentials
+
+    def _warn_of_damaged(self) -> None:
+        """Name the files whose logins are not used; each once, however many registries are asked."""
+        for path, why in damaged_files():
+            with _WARNING:
+                new = path not in _WARNED
+                _WARNED.add(path)
+            if new:
+                self._context.console.warn(f"the logins in {path} are not used: {why}. Correct the file, or remove it")
 
     def _has_secret(self) -> bool:
         return self._endpoint.basic is not None or self._stored() is not None
@@ -119,9 +132,9 @@ class Authenticator:
             response = self._ask_realm(realm, parameters)
         except NoResponseError as error:
             raise UnreachableError(
-                f"the token server of {self._name} does not respond: {error.message}",
+                f"the token server of {self._name} cannot be reached: {error.message}",
                 details=[("where", realm)],
-                hint="check the network; BUILDER_HTTP_TIMEOUT sets the longest silence in seconds",
+                hint=error.hint,
             ) from error
         try:
             document = response.json() if response.status == 200 else {}
