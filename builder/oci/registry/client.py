@@ -71,7 +71,8 @@ class Registry:
     def find_manifest(self, repository: str, reference: str) -> tuple[bytes, str, str] | None:
         """Like `manifest`, but None when there is none."""
         what = f"{self.name}/{repository}:{reference}"
-        for attempt in range(1, self.context.limits.attempts + 1):
+        limits = self.context.limits
+        for attempt in range(1, limits.attempts + 1):
             response = self.request(
                 "GET", repository, f"manifests/{reference}", headers={"Accept": ACCEPT}, size=_MANIFEST_LIMIT
             )
@@ -81,8 +82,10 @@ class Registry:
             data = response.body
             digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
             if digest != reference and not is_manifest(response):
-                # A proxy may have responded once in the registry's place.
-                self._again(attempt, "", not_a_registry(self.name, self._endpoint.base, response))
+                # A proxy may have responded in the registry's place, but hardly twice.
+                if attempt >= min(2, limits.attempts):
+                    raise not_a_registry(self.name, self._endpoint.base, response)
+                limits.clock.sleep(limits.pause(attempt))
                 continue
             if response.headers.get("Docker-Content-Digest", digest) == digest:
                 break
@@ -393,11 +396,11 @@ class Registry:
             hint="check the name; a tag may have been deleted, and some registries say this when a login is missing",
         )  # fmt: skip
 
-    def _again(self, attempt: int, problem: str, error: UnreachableError | None = None) -> None:
-        """Wait before another attempt. After the last one, raises `error`, or an `UnreachableError` with `problem`."""
+    def _again(self, attempt: int, problem: str) -> None:
+        """Wait before another attempt. Raises `UnreachableError` after the last one."""
         limits = self.context.limits
         if attempt >= limits.attempts:
-            raise error or UnreachableError(
+            raise UnreachableError(
                 f"{self.name} does not respond properly: {problem}", details=[("where", self._endpoint.base)],
                 hint=self._client.rules.hint,
             )  # fmt: skip
