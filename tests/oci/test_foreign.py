@@ -80,6 +80,17 @@ def test_a_page_is_no_blob(owned: Owned) -> None:
         Registry(server.url.removeprefix("http://"), context=owned.context).has_blob("a/b", DIGEST)
 
 
+def test_a_web_page_that_nothing_is_found_is_told(owned: Owned) -> None:
+    with serving(lambda handler: handler.say(404, PAGE, Content_Type="text/html")) as server:
+        client = Registry(server.url.removeprefix("http://"), context=owned.context)
+        with pytest.raises(UnreachableError, match="does not exist") as caught:
+            by_tag(client)
+        # A tag that is to be published may be missing behind a proxy with pages of its own.
+        assert client.find_manifest("a/b", "v1") is None
+    assert ("response", "404 with text/html") in caught.value.details
+    assert f"curl -i {server.url}/v2/" in str(caught.value.hint)
+
+
 def test_a_redirect_of_an_upload_to_a_login_page_shows_no_query(owned: Owned) -> None:
     with (
         serving(lambda handler: handler.say(302, Location="https://login.example/start?session=s3cret")) as server,

@@ -6,8 +6,6 @@ send `Docker-Content-Digest` (OCI distribution spec 1.1, "Pulling manifests").
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
-
 from builder.net.client import Response
 from builder.oci.types import INDEX_TYPES, MANIFEST_TYPES
 from builder.util.errors import UnreachableError
@@ -57,6 +55,11 @@ def shown(response: Response) -> str:
     return f"{response.status} with {kind or 'no content type'}"
 
 
+def see(base: str) -> str:
+    """What shows a user what responds at a registry's address."""
+    return f"`curl -i {base}/v2/` shows what responds"
+
+
 def not_a_registry(name: str, base: str, response: Response) -> NotARegistryError:
     """The error for `response` to a request to the registry `name`, whose address is `base`."""
     place = without_secrets(response.url.partition("?")[0])
@@ -66,6 +69,5 @@ def not_a_registry(name: str, base: str, response: Response) -> NotARegistryErro
     return NotARegistryError(
         f"{name} does not respond as a registry",
         details=[("where", place), ("response", shown(response)), *led],
-        hint="check the host and its port; a login page of the network or a proxy may respond in its place: "
-        f"`curl -i {urlsplit(base).scheme}://{urlsplit(base).netloc}/v2/` shows what does",
+        hint=f"check the host and its port; a login page of the network or a proxy may respond in its place: {see(base)}",
     )
