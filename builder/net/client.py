@@ -21,7 +21,7 @@ from urllib.parse import urljoin
 
 from builder.net.address import host_of, origin
 from builder.net.transport import Watch, broken, open_session
-from builder.net.trouble import BadRedirectError, explain
+from builder.net.trouble import BadRedirectError, explain, login_of_proxy
 from builder.util.errors import UnreachableError
 from builder.util.limits import Limits
 from builder.util.redact import without_secrets
@@ -34,6 +34,7 @@ ERROR_SIZE: Final = 64 << 10
 _PIECE = 1 << 18
 _REDIRECTS = 5
 _REDIRECTION = 300
+_PROXY_LOGIN = 407
 _MOVED = frozenset({301, 302, 303, 307, 308})
 
 
@@ -278,6 +279,8 @@ class Client:
         first = url
         for _ in range(_REDIRECTS + 1):
             with self._hop(method, url, headers, data, rules) as raw:
+                if raw.status_code == _PROXY_LOGIN and (trouble := login_of_proxy(url)) is not None:
+                    raise UnreachableError(trouble.message, hint=trouble.hint)
                 if method not in ("GET", "HEAD") or raw.status_code not in _MOVED or "Location" not in raw.headers:
                     yield raw
                     return

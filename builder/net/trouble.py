@@ -101,6 +101,12 @@ def explain(error: BaseException | None, url: str) -> Trouble:
     return Trouble(message)
 
 
+def login_of_proxy(url: str) -> Trouble | None:
+    """What a response 407 for `url` means: only a proxy sends it. None where there is no proxy."""
+    proxy = proxy_of(url)
+    return _refusal(host_of(url), proxy, "407 Proxy Authentication Required") if proxy is not None else None
+
+
 def reason(error: BaseException) -> str:
     """Why a connection did not hold, as a clause without the host."""
     return _reason(_chain(error))
@@ -216,6 +222,10 @@ def _refused(chain: list[BaseException], host: str, proxy: Proxy) -> Trouble:
             f"check {proxy.variable}; {_NO_PROXY}",
         )
     status = "".join(each for each in text[1] if each.isprintable())[:_SHOWN].strip()
+    return _refusal(host, proxy, status)
+
+
+def _refusal(host: str, proxy: Proxy, status: str) -> Trouble:
     hint = f"check {proxy.variable}; {_NO_PROXY}"
     if status.startswith("407"):
         hint = f"the proxy needs a login: {proxy.variable}=http://NAME:PASSWORD@HOST:PORT; {_NO_PROXY}"

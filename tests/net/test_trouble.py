@@ -17,6 +17,7 @@ import pytest
 
 from builder.net.client import Client, NoResponseError, Rules, no_downgrade
 from builder.net.trouble import explain, proxy_of
+from builder.util.errors import UnreachableError
 from builder.util.limits import Limits
 from tests.support.clock import ManualClock
 from tests.support.loopback import serving
@@ -175,3 +176,16 @@ def test_a_host_of_no_proxy_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
     assert str(proxy_of(ELSEWHERE)) == "the proxy proxy:3128 of HTTPS_PROXY"
     monkeypatch.setenv("NO_PROXY", "registry.example")
     assert proxy_of(ELSEWHERE) is None
+
+
+def test_a_proxy_that_wants_a_login_for_plain_http(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = Client(Limits(clock=ManualClock()))
+    with serving(lambda handler: handler.say(407)) as proxy:
+        place = proxy.url.removeprefix("http://")
+        monkeypatch.setenv("HTTP_PROXY", f"http://me:{PASSWORD}@{place}")
+        with pytest.raises(UnreachableError, match=f"the proxy {place} of HTTP_PROXY refuses: 407") as caught:
+            client.send("GET", "http://registry.example/v2/")
+    client.close()
+    assert "needs a login: HTTP_PROXY=http://NAME" in str(caught.value.hint)
+    assert PASSWORD not in str(caught.value.as_json())
+    assert len(proxy.seen) == 1
