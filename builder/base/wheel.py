@@ -34,6 +34,7 @@ from builder.base.wheel_index import MEMBER_LIMIT, WheelIndex, index_of, read_in
 from builder.documents.lock import wheels_digest
 from builder.documents.reference import BaseReference, Platform
 from builder.net.address import host_of, parse_address
+from builder.net.trouble import explain
 from builder.oci.types import OCI_CONFIG, OCI_MANIFEST, Descriptor
 from builder.util.context import Context
 from builder.util.errors import InputError, MismatchError, UnreachableError
@@ -245,18 +246,23 @@ def project_page(name: str) -> ProjectPage:
     except requests.HTTPError as error:
         raise _no_page(endpoint, f"the package index responds {error.response.status_code}") from error
     except requests.RequestException as error:
-        raise _no_page(endpoint, f"the package index does not respond: {type(error).__name__}") from error
+        if isinstance(error, requests.JSONDecodeError):
+            raise _no_page(endpoint, _NOT_AN_INDEX) from error
+        trouble = explain(error, endpoint)
+        raise _no_page(endpoint, f"the package index cannot be reached: {trouble.message}", trouble.hint) from error
     except (ValueError, UnsupportedRepoVersionError) as error:
-        problem = "what responds as the package index is not one: its page is neither HTML nor JSON of PEP 691"
-        raise _no_page(endpoint, problem) from error
+        raise _no_page(endpoint, _NOT_AN_INDEX) from error
     return page
 
 
-def _no_page(endpoint: str, problem: str) -> UnreachableError:
+_NOT_AN_INDEX = "what responds as the package index is not one: its page is neither HTML nor JSON of PEP 691"
+
+
+def _no_page(endpoint: str, problem: str, hint: str | None = None) -> UnreachableError:
     return UnreachableError(
         problem,
         details=[("index", host_of(endpoint))],
-        hint="check the network, or PIP_INDEX_URL; with everything in the cache, --offline works without it",
+        hint=hint or "check the network, or PIP_INDEX_URL; with everything in the cache, --offline works without it",
     )
 
 

@@ -20,6 +20,7 @@ from urllib.parse import unquote, urlsplit
 
 from builder.base.pip_config import configured_index
 from builder.net.address import basic, origin, parse_address
+from builder.net.trouble import explain
 from builder.util.context import Context
 from builder.util.errors import InputError, MismatchError, UnreachableError
 from builder.util.files import cache_dir, file_sha256, replacing
@@ -167,10 +168,11 @@ def errors_named(link: WheelLink) -> Iterator[None]:
     try:
         yield
     except _lost(link) as error:
+        trouble = explain(error, link.url)
         raise UnreachableError(
-            f"cannot read {link.filename}: {type(error).__name__}",
+            f"cannot read {link.filename}: {trouble.message}",
             details=[("from", urlsplit(link.url).hostname or "")],
-            hint="check the network and try again; what was read already is kept",
+            hint=trouble.hint or "check the network and try again; what was read already is kept",
         ) from error
     except (zipfile.BadZipFile, NotImplementedError, EOFError, zlib.error) as error:
         raise InputError(
@@ -236,10 +238,11 @@ def download(link: WheelLink, stream: IO[bytes], context: Context, *, why: str =
                     if stream.tell() > _WHEEL_LIMIT:
                         raise InputError(f"{link.filename} is larger than {_WHEEL_LIMIT >> 30} GiB")
     except requests.RequestException as error:
+        trouble = explain(error, link.url)
         raise UnreachableError(
-            f"cannot read {link.filename}: {type(error).__name__}",
+            f"cannot read {link.filename}: {trouble.message}",
             details=[("from", urlsplit(link.url).hostname or "")],
-            hint="check the network and try again",
+            hint=trouble.hint or "check the network and try again",
         ) from error
     if digest.hexdigest() != link.sha256:
         raise other_wheel(link, digest.hexdigest())

@@ -176,7 +176,7 @@ def open_hub(repo: str, *, context: Context) -> Iterator[Hub]:
     try:
         yield Hub(repo, endpoint, client)
     except NoResponseError as error:
-        raise UnreachableError(f"the Hub does not respond: {error.message}", hint=error.hint) from error
+        raise UnreachableError(f"the Hub cannot be reached: {error.message}", hint=error.hint) from error
     finally:
         client.close()
 

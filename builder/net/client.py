@@ -21,6 +21,7 @@ from urllib.parse import urljoin
 
 from builder.net.address import host_of, origin
 from builder.net.transport import Watch, broken, open_session
+from builder.net.trouble import BadRedirectError, explain, login_of_proxy
 from builder.util.errors import UnreachableError
 from builder.util.limits import Limits
 from builder.util.redact import without_secrets
@@ -33,6 +34,7 @@ ERROR_SIZE: Final = 64 << 10
 _PIECE = 1 << 18
 _REDIRECTS = 5
 _REDIRECTION = 300
+_PROXY_LOGIN = 407
 _MOVED = frozenset({301, 302, 303, 307, 308})
 
 
@@ -277,6 +279,8 @@ class Client:
         first = url
         for _ in range(_REDIRECTS + 1):
             with self._hop(method, url, headers, data, rules) as raw:
+                if raw.status_code == _PROXY_LOGIN and (trouble := login_of_proxy(url)) is not None:
+                    raise UnreachableError(trouble.message, hint=trouble.hint)
                 if method not in ("GET", "HEAD") or raw.status_code not in _MOVED or "Location" not in raw.headers:
                     yield raw
                     return
@@ -285,7 +289,7 @@ class Client:
                     pass
                 target = urljoin(url, raw.headers["Location"])
             if not origin(target)[1]:
-                raise ValueError("a redirect to something that is not an address")
+                raise BadRedirectError("a redirect to something that is not an address")
             if not rules.follows(url, target):
                 scheme, host, _ = origin(target)
                 raise UnreachableError(
@@ -307,12 +311,12 @@ class Client:
         )  # fmt: skip
 
     def _broken(self, url: str, error: Exception | None, watch: Watch) -> NoReturn:
-        host = host_of(url)
         if watch.late:
-            problem = f"{host} does not respond: the response takes longer than {self.limits.exchange:g} s"
+            problem = f"{host_of(url)} does not respond: the response takes longer than {self.limits.exchange:g} s"
+            found = NoResponseError(problem, hint=self.rules.hint)
         else:
-            problem = f"{host} does not respond: {_kind(error)}"
-        found = NoResponseError(problem, hint=self.rules.hint)
+            trouble = explain(error, url)
+            found = NoResponseError(trouble.message, hint=trouble.hint or self.rules.hint)
         found.late = watch.late
         raise found from error
 
@@ -357,12 +361,3 @@ def _amount(size: int) -> str:
 
 def _path(url: str) -> str:
     return "/" + url.partition("://")[2].partition("/")[2].partition("?")[0]
-
-
-def _kind(error: Exception | None) -> str:
-    """The class of an error, and not its text: that has the URL, and a query may have secrets."""
-    import requests
-
-    reason = getattr(error, "args", [None])[0] if isinstance(error, requests.ConnectionError) else None
-    inner = getattr(reason, "reason", None) if reason is not None else None
-    return type(inner if isinstance(inner, Exception) else error).__name__

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from builder.documents.reference import Platform
+from builder.net.trouble import reason
 from builder.oci.archive import choose_manifest, write_archive
 from builder.oci.document import read_manifest
 from builder.oci.layout import Layout
@@ -51,7 +52,7 @@ def daemon(timeout: int = _TIMEOUT) -> Iterator[DockerClient]:
         yield client
     except requests.RequestException as error:
         raise UnreachableError(
-            f"Docker stopped responding: {type(error).__name__}",
+            f"Docker stopped responding: {reason(error)}",
             details=[("where", where)],
             hint="look at the daemon's log",
         ) from error

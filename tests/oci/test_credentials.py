@@ -13,7 +13,7 @@ import pytest
 
 from builder.cli.console import Console
 from builder.oci.registry.client import Registry
-from builder.oci.registry.credentials import find_credentials
+from builder.oci.registry.credentials import damaged_files, find_credentials
 from builder.oci.registry.endpoint import endpoint
 from builder.oci.registry.upload import at_hand, upload
 from builder.oci.types import Descriptor
@@ -186,7 +186,7 @@ def test_a_refresh_token_is_not_sent_again_on_a_307(home: Path, owned: Owned, th
 
     with serving(tokens_of) as tokens, serving(registry(f"{tokens.url}/token")) as server:
         login(home, host(server), token=PASSWORD)
-        with pytest.raises(UnreachableError, match="refuses access"):
+        with pytest.raises(UnreachableError, match="does not give a token"):
             Registry(host(server), context=owned.context).manifest("a/b", "v1")
         assert thief.seen == []
         assert [path for _, path, _ in tokens.seen] == ["/token"]
@@ -328,3 +328,31 @@ def test_a_mirror_without_a_registry_is_not_passed_over(monkeypatch: pytest.Monk
 def test_a_file_of_logins_that_is_something_else_has_none(home: Path, text: str) -> None:
     (home / "config.json").write_text(text)
     assert find_credentials("r.example") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [(b'{"auths":\n {"r": "%b",}}', "it is not valid JSON: line 2, column"), (b'["%b"]', "it is not a JSON object"),
+     (b'{"%b": "\xff"}', "it is not valid JSON"), (None, "it cannot be read: Is a directory")],
+)  # fmt: skip
+def test_a_damaged_file_of_logins_is_named_once_without_its_content(
+    home: Path, owned: Owned, capfd: pytest.CaptureFixture[str], text: bytes | None, why: str
+) -> None:
+    if text is None:
+        (home / "config.json").mkdir()
+    else:
+        (home / "config.json").write_bytes(text % PASSWORD.encode())
+    context = Context(Console(), limits=owned.limits)
+    with serving(registry("", kind="Basic realm=x")) as server:
+        for _ in range(2):
+            with pytest.raises(UnreachableError, match="without credentials"):
+                Registry(host(server), context=context).manifest("a/b", "v1")
+    printed = " ".join(capfd.readouterr().err.split())
+    assert printed.count(f"the logins in {home / 'config.json'} are not used: {why}") == 1
+    assert PASSWORD not in printed
+
+
+def test_an_absent_or_empty_file_of_logins_is_not_damaged(home: Path) -> None:
+    assert damaged_files() == []
+    (home / "config.json").write_bytes(b"\n")
+    assert damaged_files() == []

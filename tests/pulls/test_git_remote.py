@@ -187,7 +187,7 @@ def test_a_server_that_takes_no_connection_is_given_up(hub: GitHub, monkeypatch:
             each.connect_ex(deaf.getsockname())
         monkeypatch.setenv("BUILDER_GITHUB_URL", f"http://127.0.0.1:{deaf.getsockname()[1]}")
         clock = ManualClock()
-        with pytest.raises(UnreachableError, match="ConnectTimeout"):
+        with pytest.raises(UnreachableError, match="no connection was made in time"):
             GitRemote(REPOSITORY, context=Context(limits=Limits(silence=0.3, clock=clock))).heads()
         assert len(clock.pauses) == 3
         for each in waiting:

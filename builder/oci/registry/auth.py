@@ -11,12 +11,14 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from urllib.parse import urlencode
 
 from builder.net.address import basic, host_of, origin
 from builder.net.client import Client, NoResponseError, Response, Rules, nobody
-from builder.oci.registry.credentials import Credentials, find_credentials
+from builder.oci.registry.credentials import Credentials, damaged_files, find_credentials
 from builder.oci.registry.endpoint import Endpoint
+from builder.oci.registry.foreign import shown
 from builder.util.context import Context
 from builder.util.errors import UnreachableError
 from builder.util.files import cache_dir, write_file
@@ -24,6 +26,8 @@ from builder.util.redact import without_secrets
 
 _CLIENT_ID = "overlay-image-builder"
 _TOKEN_SIZE = 1 << 20
+_WARNED: set[Path] = set()
+_WARNING = threading.Lock()
 
 
 class Authenticator:
@@ -101,7 +105,17 @@ class Authenticator:
             if not self._searched:
                 self._credentials = find_credentials(self._endpoint.owner)
                 self._searched = True
+                self._warn_of_damaged()
         return self._credentials
+
+    def _warn_of_damaged(self) -> None:
+        """Name the files whose logins are not used; each once, however many registries are asked."""
+        for path, why in damaged_files():
+            with _WARNING:
+                new = path not in _WARNED
+                _WARNED.add(path)
+            if new:
+                self._context.console.warn(f"the logins in {path} are not used: {why}. Correct the file, or remove it")
 
     def _has_secret(self) -> bool:
         return self._endpoint.basic is not None or self._stored() is not None
@@ -118,9 +132,9 @@ class Authenticator:
             response = self._ask_realm(realm, parameters)
         except NoResponseError as error:
             raise UnreachableError(
-                f"the token server of {self._name} does not respond: {error.message}",
+                f"the token server of {self._name} cannot be reached: {error.message}",
                 details=[("where", realm)],
-                hint="check the network; BUILDER_HTTP_TIMEOUT sets the longest silence in seconds",
+                hint=error.hint,
             ) from error
         try:
             document = response.json() if response.status == 200 else {}
@@ -133,6 +147,12 @@ class Authenticator:
                 hint="wait, then try again",
             )  # fmt: skip
         if not isinstance(token, str) or not all("!" <= character <= "~" for character in token):
+            if response.status < 400:
+                raise UnreachableError(
+                    f"the token server of {self._name} does not give a token",
+                    details=[("where", without_secrets(response.url.partition("?")[0])), ("response", shown(response))],
+                    hint="a login page of the network or a proxy may respond in its place: check the network, then try again",
+                )
             raise self.denied(response.status, f"the token server of {self._name}")
         return token
 

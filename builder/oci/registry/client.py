@@ -25,6 +25,7 @@ from builder.net.client import (
 )
 from builder.oci.registry.auth import Authenticator
 from builder.oci.registry.endpoint import endpoint
+from builder.oci.registry.foreign import has_stored, is_manifest, is_page, media_type, not_a_registry, see, shown
 from builder.oci.types import DOCKER_INDEX, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, Descriptor
 from builder.util.context import Context
 from builder.util.errors import InputError, MismatchError, UnreachableError
@@ -62,23 +63,35 @@ class Registry:
 
     def manifest(self, repository: str, reference: str) -> tuple[bytes, str, str]:
         """A manifest's bytes, media type and digest, by tag or digest. Raises `UnreachableError` when it does not exist."""
-        found = self.find_manifest(repository, reference)
-        if found is None:
-            raise self._missing(f"{self.name}/{repository}:{reference}")
+        found = self._manifest(repository, reference)
+        if isinstance(found, Response):
+            raise self._missing(f"{self.name}/{repository}:{reference}", found)
         return found
 
     def find_manifest(self, repository: str, reference: str) -> tuple[bytes, str, str] | None:
         """Like `manifest`, but None when there is none."""
+        found = self._manifest(repository, reference)
+        return None if isinstance(found, Response) else found
+
+    def _manifest(self, repository: str, reference: str) -> tuple[bytes, str, str] | Response:
+        """A manifest, or the response that says that there is none."""
         what = f"{self.name}/{repository}:{reference}"
-        for attempt in range(1, self.context.limits.attempts + 1):
+        limits = self.context.limits
+        for attempt in range(1, limits.attempts + 1):
             response = self.request(
                 "GET", repository, f"manifests/{reference}", headers={"Accept": ACCEPT}, size=_MANIFEST_LIMIT
             )
             if response.status == 404:
-                return None
+                return response
             self.expect(response, (200,), what)
             data = response.body
             digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+            if digest != reference and not is_manifest(response):
+                # A proxy may have responded in the registry's place, but hardly twice.
+                if attempt >= min(2, limits.attempts):
+                    raise not_a_registry(self.name, self._endpoint.base, response)
+                limits.clock.sleep(limits.pause(attempt))
+                continue
             if response.headers.get("Docker-Content-Digest", digest) == digest:
                 break
             # Truncated, or changed on its way.
@@ -89,7 +102,7 @@ class Registry:
                 details=[("wanted", reference), ("found", digest)],
                 hint="the registry or a proxy changes content; use another mirror",
             )
-        return data, response.headers.get("Content-Type", "").split(";")[0].strip(), digest
+        return data, media_type(response), digest
 
     def has_manifest(self, repository: str, reference: str) -> str | None:
         """The digest of a tag, or None when there is no such tag."""
@@ -128,6 +141,8 @@ class Registry:
         if response.status in (404, 416):
             return response.status == 416
         self.expect(response, (200, 206), f"blob {digest}")
+        if is_page(response):
+            raise not_a_registry(self.name, self._endpoint.base, response)
         return True
 
     @contextmanager
@@ -245,6 +260,8 @@ class Registry:
                 hint="check what kinds of manifests the registry supports",
             )
         self.expect(response, (200, 201, 202), what)
+        if not has_stored(response):
+            raise not_a_registry(self.name, self._endpoint.base, response)
         self.same_digest(response, f"sha256:{hashlib.sha256(data).hexdigest()}")
         return "OCI-Subject" in response.headers
 
@@ -367,7 +384,9 @@ class Registry:
         if status in (401, 403) and self._endpoint.is_home(response.url):
             raise self._authenticator.denied(status, what)
         if status == 404:
-            raise self._missing(what)
+            raise self._missing(what, response)
+        if status < 400:
+            raise not_a_registry(self.name, self._endpoint.base, response)
         host = urlsplit(response.url).hostname
         elsewhere = "" if self._endpoint.is_home(response.url) else f" (from {host}, where it led to)"
         raise UnreachableError(
@@ -376,11 +395,16 @@ class Registry:
             hint="wait and try again" if passes(response) else "check the name and your rights",
         )
 
-    def _missing(self, what: str) -> UnreachableError:
+    def _missing(self, what: str, response: Response) -> UnreachableError:
+        hint = "check the name; a tag may have been deleted, and some registries say this when a login is missing"
+        page = is_page(response)
         return UnreachableError(
-            f"{what} does not exist", details=[("registry", self._endpoint.base)],
-            hint="check the name; a tag may have been deleted, and some registries say this when a login is missing",
-        )  # fmt: skip
+            f"{what} does not exist",
+            details=[("registry", self._endpoint.base), *([("response", shown(response))] if page else [])],
+            hint=f"check the host and its port: a registry sends no web page; {see(self._endpoint.base)}"
+            if page
+            else hint,
+        )
 
     def _again(self, attempt: int, problem: str) -> None:
         """Wait before another attempt. Raises `UnreachableError` after the last one."""

@@ -50,15 +50,35 @@ def find_credentials(registry: str) -> Credentials | None:
         else (registry, f"https://{registry}", f"https://{registry}/v1/", f"http://{registry}")
     )
     for path in config_files():
-        try:
-            document = json.loads(path.read_bytes())
-        except (OSError, ValueError, RecursionError):
-            continue
+        document = _read(path)
         if isinstance(document, dict):
             found = _from_config(document, names)
             if found is not None:
                 return found
     return None
+
+
+def damaged_files() -> list[tuple[Path, str]]:
+    """The files whose credentials are not used, since they cannot be read; each with why, without any of its content."""
+    read = ((path, _read(path)) for path in config_files())
+    return [(path, why) for path, why in read if isinstance(why, str)]
+
+
+def _read(path: Path) -> dict[str, Any] | str:
+    """A file of credentials, empty when there is none; a text says why it cannot be used."""
+    try:
+        data = path.read_bytes()
+        # Docker takes an empty file for one without settings.
+        document = json.loads(data) if data.strip() else {}
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except OSError as error:
+        return f"it cannot be read: {error.strerror}"
+    except json.JSONDecodeError as error:
+        return f"it is not valid JSON: line {error.lineno}, column {error.colno}"
+    except (ValueError, RecursionError):
+        return "it is not valid JSON"
+    return document if isinstance(document, dict) else "it is not a JSON object"
 
 
 def _mapping(value: object) -> dict[str, Any]:

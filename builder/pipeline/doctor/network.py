@@ -12,7 +12,7 @@ from builder.documents.reference import Reference
 from builder.net.client import Client, no_downgrade
 from builder.net.client import Rules as NetRules
 from builder.oci.registry.client import Registry
-from builder.oci.registry.credentials import find_credentials
+from builder.oci.registry.credentials import damaged_files, find_credentials
 from builder.pipeline.doctor.model import Finding
 from builder.pulls.access import api_url, github_url
 from builder.util.context import Context
@@ -26,6 +26,8 @@ def credentials(recipes: Iterable[Recipe]) -> Iterator[Finding]:
     """Whether there is a login for each registry; never which."""
     reading = {each.base_reference.image.registry for each in recipes if each.base_reference.kind == "registry"}
     writing = {Reference.parse(each.publish).registry for each in recipes if each.publish is not None}
+    for path, why in damaged_files() if reading | writing else ():
+        yield Finding(f"logins in {path}", "note", f"not used: {why}", "correct the file, or remove it")
     for name in sorted(reading | writing):
         if find_credentials(name) is not None:
             yield Finding(f"login of {name}", "ok", "present")
