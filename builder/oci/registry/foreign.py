@@ -40,8 +40,13 @@ def is_page(response: Response) -> bool:
 
 
 def has_stored(response: Response) -> bool:
-    """Whether a success tells that a manifest was stored. The spec wants 201 with a location; some registries send 200."""
-    return response.status != 200 or any(each in response.headers for each in ("Location", "Docker-Content-Digest"))
+    """Whether a success tells that a manifest was stored. The spec wants 201 with a location; some registries send 200.
+
+    What has neither a location nor a digest, but a body, is the response of something else.
+    """
+    said = any(each in response.headers for each in ("Location", "Docker-Content-Digest"))
+    empty = not media_type(response) and response.headers.get("Content-Length", "0") == "0"
+    return response.status != 200 or said or empty
 
 
 def media_type(response: Response) -> str:
