@@ -25,7 +25,7 @@ from builder.util.errors import InputError
 from builder.vllm.fit.estimate import ERROR_GIB, Fit, estimate
 from builder.vllm.fit.gpus import find_gpu, gpus, known_gpu, match_gpu
 from builder.vllm.fit.kv import capacity, layout
-from builder.vllm.fit.parallel import stages
+from builder.vllm.fit.parallel import Parallel, refusal, stages
 from builder.vllm.fit.weights import GIB, parts_of_headers
 
 V0_20_0 = Version("0.20.0")
@@ -118,6 +118,27 @@ def test_what_one_request_needs(
     if pool is not None and longest is not None:
         low, high = (int((pool + rounding) * GIB) // cache.block_bytes * 16 for rounding in (-0.005, 0.005))
         assert low <= longest <= high
+
+
+@pytest.mark.parametrize(
+    ("shape", "flags", "refused"),
+    [
+        (QWEN_27B, {"tensor_parallel_size": 5}, "24 attention heads among 5"),
+        # 24 can be divided by 3 and 6; the 4 KV heads can neither be divided nor repeated so.
+        (QWEN_27B, {"tensor_parallel_size": 3}, "4 KV heads among 3"),
+        (QWEN_27B, {"tensor_parallel_size": 6}, "4 KV heads among 6"),
+        (LLAMA_8B, {"enable_expert_parallel": True}, "without experts"),
+    ],
+)
+def test_a_division_that_vllm_refuses_is_refused(shape: ModelShape, flags: dict[str, Any], refused: str) -> None:
+    with pytest.raises(InputError, match=refused) as raised:
+        fit(shape, **flags)
+    assert raised.value.hint in ("write one of 1, 2, 4, 8", "leave enable-expert-parallel out")
+
+
+def test_kv_heads_are_repeated_and_latent_ones_are_not_divided() -> None:
+    assert refusal(Parallel(tensor=8), QWEN_27B) is None
+    assert refusal(Parallel(tensor=16), DEEPSEEK_V2_LITE) is None
 
 
 def test_starcoder2_with_windows_only() -> None:

@@ -19,7 +19,7 @@ from builder.util.errors import InputError
 from builder.vllm.fit.drafts import Draft, draft_of
 from builder.vllm.fit.gpus import Gpu
 from builder.vllm.fit.kv import CacheLayout, Capacity, capacity, layout
-from builder.vllm.fit.parallel import Parallel, parallel_of, share, stages
+from builder.vllm.fit.parallel import Parallel, parallel_of, refusal, share, stages
 from builder.vllm.fit.weights import GIB, Part, parts_of_run, parts_of_shape
 from builder.vllm.flagvalues import decimal, human_int, plain_flags
 
@@ -152,11 +152,15 @@ def estimate(
     """Estimate what `profile` needs and gives.
 
     `weights` replaces those that the shape gives (from a checkpoint's headers); `pool_gib` replaces the pool that the
-    estimate would give (from a log's `Available KV cache memory`). Raises `InputError` for what is not modelled.
+    estimate would give (from a log's `Available KV cache memory`). Raises `InputError` for what vLLM refuses, and for what
+    is so far from the model that no figure can be given.
     """
     flags = plain_flags(profile.flags)
     notes: list[str] = []
     parallel = parallel_of(flags)
+    refused = refusal(parallel, shape)
+    if refused is not None:
+        raise InputError(refused[0], hint=refused[1])
     for flag in ("enable-lora", "decode-context-parallel-size"):
         if flags.get(flag) not in (None, False, 1):
             notes.append(f"--{flag} is not modelled")
