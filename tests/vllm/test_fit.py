@@ -224,7 +224,7 @@ def test_a_page_always_holds_a_state(cache_dtype: str, parallel: int, sixteens: 
         st.sampled_from(
             ["max-model-len", "max-num-seqs", "max-num-batched-tokens", "gpu-memory-utilization", "kv-cache-dtype", "block-size",
              "tensor-parallel-size", "kv-cache-memory-bytes", "num-gpu-blocks-override", "enable-prefix-caching",
-             "mamba-ssm-cache-dtype", "speculative-config"]
+             "mamba-ssm-cache-dtype", "speculative-config", "cpu-offload-gb", "offload-group-size", "enable-lora", "nonsense"]
         ),
         st.one_of(st.integers(-2, 10**15), st.booleans(), st.sampled_from(["0.5", "nan", "1e9", "fp8", "auto", "16k", "2G"])),
         max_size=5,

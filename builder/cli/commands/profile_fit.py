@@ -152,12 +152,18 @@ def _show(fit: Fit, console: Console) -> None:
     console.out(
         f"of {fit.gpu.gib:.2f} GiB; while a full batch is computed, {fit.activation_gib:.2f} GiB of what is free is activation"
     )
-    if not fit.fits:
+    if fit.too_large:
+        console.out(
+            f"DOES NOT FIT: the KV cache that the profile asks for is {-fit.free_gib:.2f} GiB more than the GPU has left"
+        )
+    elif not fit.fits:
         console.out(f"DOES NOT FIT: no request of {fit.max_model_len:,} tokens can be held")
     for note in fit.notes:
         console.out(f"note: {note}")
     from builder.vllm.fit.estimate import NOT_MODELLED
 
+    for missing in fit.not_modelled:
+        console.out(f"not modelled: {missing}")
     console.out(f"not modelled: {'; '.join(NOT_MODELLED)}")
 
 
