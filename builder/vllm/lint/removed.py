@@ -165,11 +165,18 @@ def replacement(name: str) -> Removed | None:
     return REMOVED.get(name) or REMOVED.get(name.removeprefix("no-"))
 
 
-def advice(name: str, value: object, removed: Removed, has: Callable[[str], bool], given: Collection[str]) -> str:
+def advice(
+    name: str,
+    value: object,
+    removed: Removed,
+    has: Callable[[str], bool],
+    given: Collection[str],
+    wanted: Callable[[str, object], str | None],
+) -> str:
     """What to do about a removed flag that a profile has with this value; each line in it works as it is printed.
 
     `has` tells whether the vLLM at hand has a flag, or a key of one (`eplb-config.window_size`); `given` are the flags that
-    the profile has.
+    the profile has; `wanted` tells what a flag takes instead of a value that it refuses.
     """
     off = value is False or (name not in REMOVED and name.startswith("no-"))
     lines = removed.off if off else _lines(removed, value)
@@ -177,6 +184,11 @@ def advice(name: str, value: object, removed: Removed, has: Callable[[str], bool
     if len(known) < len(lines) or not lines:
         why = removed.why or ("" if off else "nothing takes its place")
         return (f"{why}: {_NOTHING}" if why else _NOTHING) + removed.also
+    for line in lines:
+        head = line.partition(":")[0]
+        takes = wanted(head, value) if _PLACE in line and head not in given else None
+        if takes is not None:
+            return f"`{head}` has taken its place; its value is {takes}"
     new = [line for line in known if line.partition(":")[0] not in given]
     if not new:
         return f"{_NOTHING}: `{known[0].partition(':')[0]}` has taken its place"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from builder.vllm.lint.context import Context
+from builder.vllm.lint.converted import wanted
 from builder.vllm.lint.findings import Finding
 from builder.vllm.lint.near import near_name
 from builder.vllm.lint.removed import advice, source_of
@@ -67,12 +68,28 @@ def secrets(context: Context) -> Iterator[Finding]:
             )  # fmt: skip
 
 
+def wants(context: Context) -> Callable[[str, object], str | None]:
+    """What a flag, a key of one, or a variable takes instead of a value that this vLLM refuses; None for one that may pass."""
+    variables, flags = context.package.variables or {}, context.package.catalog.lookup()
+
+    def asked(name: str, value: object) -> str | None:
+        if name in variables:
+            return _refusal(variables[name], "1" if value is True else str(value))
+        head, _, key = name.partition(".")
+        flag, _ = flags.get(head, (None, False))
+        several = value if isinstance(value, tuple) else (value,)
+        found = (wanted(flag, key, each) for each in several) if flag is not None else iter(())
+        return next((each for each in found if each is not None), None)
+
+    return asked
+
+
 def _unknown(context: Context, name: str, known: list[str]) -> Iterator[Finding]:
     removed = REMOVED_VARIABLES.get(name)
     if removed is not None:
         text = context.profile.env[name]
         value = {"0": False, "1": True}.get(text, text) if "_USE_" in name or removed.off else text
-        hint = f"{advice(name, value, removed, context.has, context.given)} ({source_of(removed)})"
+        hint = f"{advice(name, value, removed, context.has, context.given, wants(context))} ({source_of(removed)})"
         yield context.say("unknown-variable", "error", f"{context.vllm} no longer has {name}", variable=name, hint=hint)
         return
     if any(data is not None and name.encode() in data for data in context.package.source.over.values()):
