@@ -338,8 +338,8 @@ def test_drafts(config: str, adds: bool, note: str | None) -> None:
     assert drafted.error_gib >= ERROR_GIB
 
 
-@pytest.mark.parametrize("value", ["{", "[]", '{"method": "mtp", "num_speculative_tokens": "x"}'])
-def test_a_wrong_speculative_config_is_refused(value: str) -> None:
+@pytest.mark.parametrize("value", ["{", "[]", 3, True, '{"method": "mtp", "num_speculative_tokens": "x"}'])
+def test_a_wrong_speculative_config_is_refused(value: Any) -> None:
     with pytest.raises(InputError):
         fit(QWEN_27B, speculative_config=value)
 
@@ -350,7 +350,7 @@ def test_a_wrong_speculative_config_is_refused(value: str) -> None:
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        ({"kv_cache_memory_bytes": "2GB"}, "not a number above 0"),
+        ({"kv_cache_memory_bytes": "2GB"}, "not a whole number above 0"),
         ({"gpu_memory_utilization": 90}, "write 0.9"),
         ({"gpu_memory_utilization": "x"}, "such as 0.9"),
     ],
@@ -391,6 +391,31 @@ def test_configs_of_each_kind() -> None:
     with pytest.raises(InputError, match="quantization"):
         shape_of_config({**plain, "quantization_config": {"quant_method": "mxfp4"}})
     assert shape_of_config({**plain, "quantization_config": {"quant_method": "mxfp4"}}, other_weights=True).hidden == 64
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"hidden_size": "x"}, "hidden_size is 'x', not a whole number"), ({"num_attention_heads": 0}, "num_attention_heads is 0"),
+        ({"quantization_config": "x"}, "quantization_config is 'x', not an object"), ({"dtype": "int3"}, "dtype: "),
+        ({"text_config": {"hidden_size": 1}}, "it has no num_hidden_layers"), ({"layer_types": ["linear_attention"]}, "it has no linear_num"),
+        ({"partial_rotary_factor": "x"}, "another type"),
+    ],
+)  # fmt: skip
+def test_a_wrong_config_is_refused_in_plain_words(change: dict[str, Any], words: str) -> None:
+    good = {
+        "hidden_size": 64,
+        "num_attention_heads": 4,
+        "num_hidden_layers": 2,
+        "vocab_size": 30,
+        "intermediate_size": 40,
+    }
+    with pytest.raises(InputError) as refused:
+        shape_of_config({**good, **change})
+    assert words in refused.value.message
+    assert not any(
+        word in refused.value.message for word in ("pydantic", "int()", "validation", "NoneType", "Input should")
+    )
 
 
 def test_headers_tell_what_is_divided_how() -> None:

@@ -22,7 +22,7 @@ from builder.vllm.fit.gpus import Gpu
 from builder.vllm.fit.kv import CacheLayout, Capacity, capacity, layout
 from builder.vllm.fit.parallel import Parallel, parallel_of, refusal, share, stages
 from builder.vllm.fit.weights import GIB, Part, offloaded, parts_of_run, parts_of_shape
-from builder.vllm.flagvalues import decimal, human_int, plain_flags
+from builder.vllm.flagvalues import decimal, human_int, plain_flags, shown
 
 FIXED_GIB = 0.95
 # The estimate's own error in GiB of pool. The one published start-up elsewhere that can be compared (two RTX 3090, vLLM
@@ -257,7 +257,7 @@ def _offload(flags: Mapping[str, Any], gpu: Gpu) -> int:
     value = decimal(flags.get("cpu-offload-gb", 0))
     if value is None or not 0 <= value < 1 << 20:
         raise InputError(
-            f"--cpu-offload-gb is {flags['cpu-offload-gb']!r}, not a number of GiB",
+            f"--cpu-offload-gb is {shown(flags['cpu-offload-gb'])}, not a number of GiB",
             hint="write 0 or more, such as 4, or leave the line out",
         )
     prefetch = flags.get("offload-backend") == "prefetch" or (
@@ -273,7 +273,8 @@ def _whole(flags: Mapping[str, Any], name: str) -> int | None:
     value = human_int(flags[name])
     if value is None or value < 1:
         raise InputError(
-            f"--{name} is {flags[name]!r}, not a number above 0", hint="`builder profile lint PROFILE` says more"
+            f"--{name} is {shown(flags[name])}, not a whole number above 0",
+            hint="`builder profile lint PROFILE` says more",
         )
     return value
 
@@ -299,7 +300,7 @@ def _utilization(flags: Mapping[str, Any], version: Version) -> float:
         if value is None or not 0 < value <= 1:
             percent = value is not None and 1 < value <= 100
             raise InputError(
-                f"--{name} is {flags[name]!r}, not between 0 and 1",
+                f"--{name} is {shown(flags[name])}, not between 0 and 1",
                 hint=f"write {value / 100:g}" if percent and value else "it is a part of the GPU's memory, such as 0.9",
             )
         return value
@@ -317,10 +318,11 @@ def _layout(
     caching = flags.get("enable-prefix-caching")
     if flags.get("no-enable-prefix-caching") is True:
         caching = False
-    dtypes = [str(flags.get(name, "auto")) for name in ("mamba-ssm-cache-dtype", "mamba-cache-dtype")]
-    for dtype in dtypes:
+    names = ("mamba-ssm-cache-dtype", "mamba-cache-dtype")
+    dtypes = [str(flags.get(name, "auto")) for name in names]
+    for name, dtype in zip(names, dtypes, strict=True):
         if dtype != "auto" and dtype not in DTYPE_BYTES:
-            raise InputError(f"the state type {dtype} is not modelled", hint=f"auto, {', '.join(DTYPE_BYTES)}")
+            raise InputError(f"--{name} {dtype} is not modelled", hint=f"modelled: auto, {', '.join(DTYPE_BYTES)}")
     return layout(
         shape,
         version,

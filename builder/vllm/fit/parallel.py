@@ -16,7 +16,7 @@ from typing import Any
 from builder.documents.model_shape import ModelShape
 from builder.util.errors import InputError
 from builder.vllm.fit.weights import Part
-from builder.vllm.flagvalues import human_int
+from builder.vllm.flagvalues import human_int, shown
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,8 @@ def parallel_of(flags: Mapping[str, Any]) -> Parallel:
         value = human_int(flags[name]) if name in flags else 1
         if value is None or value < 1:
             raise InputError(
-                f"--{name} is {flags[name]!r}, not a number above 0", hint="`builder profile lint PROFILE` says more"
+                f"--{name} is {shown(flags[name])}, not a whole number above 0",
+                hint="`builder profile lint PROFILE` says more",
             )
         numbers.append(value)
     tensor, pipeline, data = numbers
@@ -79,7 +80,10 @@ def _undivided(tensor: int, shape: ModelShape) -> str | None:
 def stages(layers: int, pipeline: int) -> list[int]:
     """Layers of each pipeline stage, as vLLM divides them without VLLM_PP_LAYER_PARTITION."""
     if pipeline > layers:
-        raise InputError(f"--pipeline-parallel-size {pipeline} is more than the model's {layers} layers")
+        raise InputError(
+            f"--pipeline-parallel-size {pipeline} is more than the model's {layers} layers",
+            hint=f"write {layers} or less",
+        )
     found = [layers // pipeline] * pipeline
     for place in range(2, layers % pipeline + 2):
         found[-place] += 1

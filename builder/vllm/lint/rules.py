@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from builder.vllm.flagvalues import human_int
+from builder.vllm.flagvalues import human_int, shown
 from builder.vllm.lint.context import Context, Entry
 from builder.vllm.lint.converted import COMPARE, convert, kind_of
 from builder.vllm.lint.findings import Finding
@@ -126,7 +126,7 @@ def _keys(context: Context, entry: Entry, flag: Flag, keys: list[str]) -> Iterat
 def _switch(context: Context, entry: Entry, flag: Flag) -> Iterator[Finding]:
     if not isinstance(entry.value, bool):
         yield context.say(
-            "switch-with-value", "error", f"--{entry.name} is a switch and takes no value, not {_shown(entry.value)}",
+            "switch-with-value", "error", f"--{entry.name} is a switch and takes no value, not {shown(entry.value)}",
             entry=entry, hint=f"write true for --{entry.name}" + (", false for its opposite" if flag.negative else ""),
         )  # fmt: skip
     elif entry.value is False and (entry.off or f"no-{entry.name}" not in flag.negative):
@@ -185,7 +185,7 @@ def _one(context: Context, entry: Entry, flag: Flag, value: Any) -> Iterator[Fin
         yield context.say(
             "wrong-type",
             "error",
-            f"--{flag.name} takes {kind_of(flag)}, not {_shown(value)}",
+            f"--{flag.name} takes {kind_of(flag)}, not {shown(value)}",
             entry=entry,
             hint=f"write {meant}" if meant is not None else _takes(flag),
         )
@@ -256,10 +256,6 @@ def _takes(flag: Flag) -> str:
     if flag.type == "json" and flag.keys:
         return f"it takes {kind_of(flag)}, or one line for each key: `{flag.name}.{flag.keys[0]}: VALUE`"
     return f"it takes {kind_of(flag)}"
-
-
-def _shown(value: Any) -> str:
-    return ", ".join(repr(each) for each in value) if isinstance(value, tuple) else repr(value)
 
 
 def deprecated(context: Context) -> Iterator[Finding]:
