@@ -385,6 +385,15 @@ def test_wrong_calls_say_what_is_wrong(arguments: tuple[str, ...], message: str)
     assert message in ran.err
 
 
+def test_a_profile_that_vllm_refuses_is_wrong_input(tmp_path: Path) -> None:
+    (tmp_path / "six.yaml").write_text("name: six\nflags: {tensor-parallel-size: 6, max-model-len: 4096}\n")
+    ran = builder("profile", "fit", "qwen3.6-27b-fp8-vocab", str(tmp_path / "six.yaml"), "--gpu", "h100", cwd=ROOT)
+    assert ran.code == 2
+    assert "cannot divide 4 KV heads among 6 GPUs" in ran.err
+    assert "six.yaml" in ran.err
+    assert "write one of 1, 2, 4, 8" in ran.err
+
+
 def test_a_local_checkpoint_replaces_the_recipes_shape(checkpoint: Path) -> None:
     ran = run("smoke", "--gpu", "rtx-5090", "--checkpoint", str(checkpoint), "--json")
     assert ran.code == 0, ran.err
