@@ -64,6 +64,17 @@ _GPU = {
     "enable-chunked-prefill",
     "code that is not vLLM's": "worker-cls worker-extension-cls scheduler-cls",
 }  # fmt: skip
+# What can only take more than the estimate says: what does not fit without it does not fit with it.
+ONLY_MORE = frozenset(
+    {
+        "weights of adapters",
+        "buffers that move the KV cache",
+        "CUDA graphs and compiled code",
+        "what kernels allocate",
+        "tensors of a step",
+        "how memory is allocated",
+    }
+)
 # Memory of the machine. On a GPU that shares it, that is memory of the GPU.
 MACHINE = frozenset(
     [

@@ -16,7 +16,7 @@ from packaging.version import InvalidVersion, Version
 from builder.documents.model_shape import DTYPE_BYTES, ModelShape
 from builder.documents.profile import Profile
 from builder.util.errors import InputError
-from builder.vllm.fit.coverage import not_modelled, on_the_machine
+from builder.vllm.fit.coverage import ONLY_MORE, not_modelled, on_the_machine
 from builder.vllm.fit.drafts import Draft, draft_of
 from builder.vllm.fit.gpus import Gpu
 from builder.vllm.fit.kv import CacheLayout, Capacity, capacity, layout
@@ -90,6 +90,11 @@ class Fit:
     def too_large(self) -> bool:
         """Whether flags ask for a KV cache that the GPU has no memory for."""
         return self.set_blocks and self.free_gib < 0
+
+    @property
+    def may_take_less(self) -> bool:
+        """Whether something that is not modelled may make the profile fit all the same."""
+        return any(each.partition(" (")[0] not in ONLY_MORE for each in self.not_modelled)
 
     @property
     def blocks_range(self) -> tuple[int, int]:

@@ -142,12 +142,12 @@ def concurrency(context: Context) -> Iterator[Finding]:
     if fit.too_large:
         flag = "num-gpu-blocks-override" if context.get("num-gpu-blocks-override") else "kv-cache-memory-bytes"
         yield context.say(
-            "does-not-fit", "error" if fit.free_gib < -fit.error_gib else "warning",
+            "does-not-fit", "error" if fit.free_gib < -fit.error_gib and not fit.may_take_less else "warning",
             f"the KV cache that --{flag} asks for is {-fit.free_gib:.2f} GiB more than the {fit.gpu.name} has left: the server runs out of memory at start",
             entry=context.get(flag), hint=f"write a smaller number, or leave {flag} out: vLLM then measures what is free",
         )  # fmt: skip
     elif not fit.fits:
-        sure = (max(0, fit.blocks_range[1]) - 1) // needed < 1
+        sure = (max(0, fit.blocks_range[1]) - 1) // needed < 1 and not fit.may_take_less
         yield context.say(
             "does-not-fit", "error" if sure else "warning",
             f"the estimate gives {fit.held.blocks} blocks on the {fit.gpu.name}, and one request of {fit.max_model_len:,} tokens needs {needed}: the server does not start",
