@@ -128,6 +128,10 @@ WRONG: dict[str, tuple[dict[str, Any], dict[str, str], str]] = {
     "a key's limit": ({"num-speculative-tokens": 0}, {}, "its value is a number above 0"),
     "a flag's number": ({"cuda-graph-sizes": "8 of"}, {}, "its value is a whole number"),
     "one of a list": ({"cuda-graph-sizes": [1, "two"]}, {}, "its value is a whole number"),
+    "a quantization": ({"speculative-model-quantization": "x"}, {}, "its value is one of "),
+    "a switch": ({}, {"VLLM_V0_USE_OUTLINES_CACHE": "maybe"}, "`VLLM_V1_USE_OUTLINES_CACHE` has taken its place; its value is 1, or 0"),
+    "what is checked late": ({"rope-theta": "large"}, {}, "`hf-overrides.rope_theta` has taken its place; its value is a number"),
+    "an object that is checked late": ({"rope-scaling": "yarn"}, {}, "its value is a JSON object"),
     "a JSON object": ({"override-pooler-config": "MEAN"}, {}, "its value is a JSON object"),
 }  # fmt: skip
 

@@ -74,7 +74,12 @@ def wants(context: Context) -> Callable[[str, object], str | None]:
 
     def asked(name: str, value: object) -> str | None:
         if name in variables:
-            return _refusal(variables[name], "1" if value is True else str(value))
+            text = "1" if value is True else str(value)
+            idle = _no_effect(variables[name], text)
+            return f"{' or '.join(variables[name].words)}, or 0" if idle else _refusal(variables[name], text)
+        methods = context.package.registries.quantization
+        if name == "speculative-config.quantization" and methods is not None and value not in methods:
+            return f"one of {', '.join(sorted(methods))}"
         head, _, key = name.partition(".")
         flag, _ = flags.get(head, (None, False))
         several = value if isinstance(value, tuple) else (value,)
@@ -115,13 +120,17 @@ def _known(context: Context, variable: Variable, text: str) -> Iterator[Finding]
             "wrong-type" if not variable.words else "bad-choice", "error", f"{name} is {text!r}, and {context.vllm} wants {wanted}",
             variable=name, source=variable.place, hint=_hint(variable, text),
         )  # fmt: skip
-    elif variable.kind == "words":
-        folded = text.lower() if variable.any_case else text
-        if folded not in variable.words and text.lower() not in _OFF:
-            yield context.say(
-                "no-effect", "warning", f"{name} is {text!r}, which {context.vllm} reads as off", variable=name,
-                source=variable.place, hint=f"{' or '.join(repr(word) for word in variable.words)} switches it on",
-            )  # fmt: skip
+    elif _no_effect(variable, text):
+        yield context.say(
+            "no-effect", "warning", f"{name} is {text!r}, which {context.vllm} reads as off", variable=name,
+            source=variable.place, hint=f"{' or '.join(repr(word) for word in variable.words)} switches it on",
+        )  # fmt: skip
+
+
+def _no_effect(variable: Variable, text: str) -> bool:
+    """Whether a text is read as off, and does not look so."""
+    folded = text.lower() if variable.any_case else text
+    return variable.kind == "words" and folded not in variable.words and text.lower() not in _OFF
 
 
 def _refusal(variable: Variable, text: str) -> str | None:
