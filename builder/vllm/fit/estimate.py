@@ -204,7 +204,7 @@ def estimate(
     if not gpu.unified:
         notes += [f"--{flag} takes memory of the machine, none of the GPU" for flag in on_the_machine(flags)]
     if gpu.unified:
-        notes.append("the memory is the machine's own: what the system and other programs hold is missing")
+        notes.append("the GPU shares the machine's memory; what the system and other programs hold is not counted")
     total_weights = sum(part.bytes for part in loaded) / GIB
     given = pool_gib is not None
     set_bytes = _whole(flags, "kv-cache-memory-bytes")

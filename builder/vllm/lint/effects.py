@@ -102,7 +102,7 @@ def batches(context: Context) -> Iterator[Finding]:
         )  # fmt: skip
     elif captured > seqs and not context.value("speculative-config"):
         yield context.say(
-            "capture-size", "warning", f"graphs are captured for up to {captured} requests, but no more than {seqs} ever run: memory for nothing",
+            "capture-size", "warning", f"graphs are captured for up to {captured} requests, but at most {seqs} run at once: that is memory for nothing",
             entry=entry, hint=f"write {seqs}",
         )  # fmt: skip
 
@@ -135,7 +135,7 @@ def hardware(context: Context) -> Iterator[Finding]:
     gpu = known_gpu(wanted.gpu)
     if gpu is None:
         yield context.say(
-            "hardware", "not-checked", f"there is no GPU {wanted.gpu!r} in the table, so nothing about memory is checked",
+            "hardware", "not-checked", f"the table has no GPU {wanted.gpu!r}, so memory is not checked",
             hint=f"known: {', '.join(gpus())}",
         )  # fmt: skip
         return

@@ -54,7 +54,7 @@ def _unknown(context: Context, entry: Entry, names: list[str]) -> Finding:
     begin = [name for name in names if name.startswith(entry.name)]
     if len(begin) == 1 and not catalog.gaps:
         return context.say(
-            "abbreviated-flag", "error", f"--{entry.name} is an abbreviation of --{begin[0]}: it works until another flag begins so",
+            "abbreviated-flag", "error", f"--{entry.name} is an abbreviation of --{begin[0]}: it stops working when another flag begins with the same letters",
             entry=entry, hint=f"write {begin[0]}",
         )  # fmt: skip
     removed = replacement(entry.name)

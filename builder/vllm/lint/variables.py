@@ -52,7 +52,7 @@ def variables(context: Context) -> Iterator[Finding]:
             # Names in small letters are others for the system; nobody means them.
             near = difflib.get_close_matches(name.upper(), [*known, *_SINGLE], n=1, cutoff=0.85)
             yield context.say(
-                "unknown-variable", "not-checked", f"{name} is neither vLLM's nor of a family that is known here",
+                "unknown-variable", "not-checked", f"{name} is not a variable of vLLM or of a program that is known here",
                 variable=name, hint=f"did you mean {near[0]}?" if near else None,
             )  # fmt: skip
 
@@ -103,8 +103,8 @@ def _unknown(context: Context, name: str, known: list[str]) -> Iterator[Finding]
     plain = {each.lower().replace("_", "-"): each for each in known}
     near = near_name(name.lower().replace("_", "-"), list(plain))
     yield context.say(
-        "unknown-variable", "error", f"{context.vllm} has no variable {name}: it would warn, and ignore it", variable=name,
-        hint=f"did you mean {plain[near]}?" if near else "leave it out; `vllm/envs.py` lists what there is",
+        "unknown-variable", "error", f"{context.vllm} has no variable {name}. It warns about the name and ignores the value", variable=name,
+        hint=f"did you mean {plain[near]}?" if near else "leave it out; `vllm/envs.py` lists the variables",
     )  # fmt: skip
 
 
