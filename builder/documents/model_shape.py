@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
+from builder.documents.problems import plain
 from builder.documents.values import Frozen
 from builder.util.errors import InputError
 
@@ -126,11 +127,44 @@ def shape_of_config(
     text = config.get("text_config") if isinstance(config.get("text_config"), Mapping) else config
     assert isinstance(text, Mapping)  # noqa: S101
     try:
+        _check(config, text)
         return _shape(config, text, vision_parameters, other_weights=other_weights)
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            f"config.json does not have what the estimate needs: {error}", hint="give the recipe a `model:`"
-        ) from error
+    except KeyError as error:
+        raise _missing(f"it has no {error.args[0]}") from error
+    except ValidationError as error:
+        problems = error.errors(include_url=False)
+        found = plain(problems, {tuple(each["loc"]) for each in problems})
+        raise _missing("; ".join(text for _, text in found)) from error
+    except (TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise _missing("a value has another type than in the checkpoints that are known") from error
+
+
+def _missing(why: str) -> InputError:
+    return InputError(f"config.json does not have what the estimate needs: {why}", hint="give the recipe a `model:`")
+
+
+# Keys of a config.json that are numbers.
+_ABOVE_ZERO = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
+_NUMBERS = (
+    "intermediate_size", "moe_intermediate_size", "head_dim", "num_key_value_heads", "max_position_embeddings",
+    "linear_num_key_heads", "linear_num_value_heads", "linear_value_head_dim", "linear_conv_kernel_dim",
+    "full_attention_interval", "num_nextn_predict_layers",
+    "mtp_num_hidden_layers", "num_experts", "num_local_experts", "n_routed_experts", "num_experts_per_tok",
+    "experts_per_token", "n_shared_experts", "shared_expert_intermediate_size", "first_k_dense_replace", "kv_lora_rank",
+    "qk_rope_head_dim", "qk_nope_head_dim", "v_head_dim", "q_lora_rank",
+)  # fmt: skip
+
+
+def _check(config: Mapping[str, Any], text: Mapping[str, Any]) -> None:
+    for key in (*_ABOVE_ZERO, *_NUMBERS):
+        value, least = text.get(key), int(key in _ABOVE_ZERO)
+        if value is None and (key not in _ABOVE_ZERO or key not in text):
+            continue
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise _missing(f"{key} is {value!r}, not a whole number of at least {least}")
+    for owner, key in ((config, "quantization_config"), (text, "rope_parameters"), (text, "rope_scaling")):
+        if owner.get(key) is not None and not isinstance(owner[key], Mapping):
+            raise _missing(f"{key} is {owner[key]!r}, not an object")
 
 
 def _shape(

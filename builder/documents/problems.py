@@ -75,6 +75,8 @@ def _message(location: Location, group: Sequence[Mapping[str, Any]]) -> tuple[Lo
     if other["type"] in _LIMITS:
         key, word = _LIMITS[str(other["type"])]
         return location, f"{subject}must be {word} {other['ctx'][key]}, is {other['input']}"
+    if other["type"] == "literal_error":
+        return location, f"{subject}must be {other['ctx']['expected']}, found {_found(other['input'])}"
     if other["type"] == "string_pattern_mismatch":
         text = f"{str(other['input'])[:100]!r} is not of the form {other['ctx']['pattern']}"
         text += _NAMES.get(other["ctx"]["pattern"], "")

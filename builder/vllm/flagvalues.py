@@ -53,3 +53,10 @@ def decimal(value: object) -> float | None:
         return float(str(value))
     except ValueError:
         return None
+
+
+def shown(value: object) -> str:
+    """A profile's value as messages print it; a list without brackets."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return ", ".join(repr(each) for each in value) if isinstance(value, tuple) else repr(value)

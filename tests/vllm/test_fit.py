@@ -224,7 +224,7 @@ def test_a_page_always_holds_a_state(cache_dtype: str, parallel: int, sixteens: 
         st.sampled_from(
             ["max-model-len", "max-num-seqs", "max-num-batched-tokens", "gpu-memory-utilization", "kv-cache-dtype", "block-size",
              "tensor-parallel-size", "kv-cache-memory-bytes", "num-gpu-blocks-override", "enable-prefix-caching",
-             "mamba-ssm-cache-dtype", "speculative-config"]
+             "mamba-ssm-cache-dtype", "speculative-config", "cpu-offload-gb", "offload-group-size", "enable-lora", "nonsense"]
         ),
         st.one_of(st.integers(-2, 10**15), st.booleans(), st.sampled_from(["0.5", "nan", "1e9", "fp8", "auto", "16k", "2G"])),
         max_size=5,
@@ -383,6 +383,15 @@ def test_wrong_calls_say_what_is_wrong(arguments: tuple[str, ...], message: str)
     ran = run(*arguments)
     assert ran.code == 2
     assert message in ran.err
+
+
+def test_a_profile_that_vllm_refuses_is_wrong_input(tmp_path: Path) -> None:
+    (tmp_path / "six.yaml").write_text("name: six\nflags: {tensor-parallel-size: 6, max-model-len: 4096}\n")
+    ran = builder("profile", "fit", "qwen3.6-27b-fp8-vocab", str(tmp_path / "six.yaml"), "--gpu", "h100", cwd=ROOT)
+    assert ran.code == 2
+    assert "cannot divide 4 KV heads among 6 GPUs" in ran.err
+    assert "six.yaml" in ran.err
+    assert "write one of 1, 2, 4, 8" in ran.err
 
 
 def test_a_local_checkpoint_replaces_the_recipes_shape(checkpoint: Path) -> None:

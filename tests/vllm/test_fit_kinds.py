@@ -22,11 +22,15 @@ from builder.documents.model_shape import (
 )
 from builder.documents.profile import Profile
 from builder.util.errors import InputError
+from builder.vllm.fit.coverage import EFFECTS, MACHINE, MODELLED, NO_MEMORY
 from builder.vllm.fit.estimate import ERROR_GIB, Fit, estimate
 from builder.vllm.fit.gpus import find_gpu, gpus, known_gpu, match_gpu
 from builder.vllm.fit.kv import capacity, layout
-from builder.vllm.fit.parallel import stages
+from builder.vllm.fit.parallel import Parallel, refusal, stages
 from builder.vllm.fit.weights import GIB, parts_of_headers
+from builder.vllm.lint.kept import read_package
+from builder.vllm.reader.source import from_files
+from tests.support.pytrees import LazyFiles, package_tree
 
 V0_20_0 = Version("0.20.0")
 
@@ -118,6 +122,79 @@ def test_what_one_request_needs(
     if pool is not None and longest is not None:
         low, high = (int((pool + rounding) * GIB) // cache.block_bytes * 16 for rounding in (-0.005, 0.005))
         assert low <= longest <= high
+
+
+@pytest.mark.parametrize(
+    ("shape", "flags", "refused"),
+    [
+        (QWEN_27B, {"tensor_parallel_size": 5}, "24 attention heads among 5"),
+        # 24 can be divided by 3 and 6; the 4 KV heads can neither be divided nor repeated so.
+        (QWEN_27B, {"tensor_parallel_size": 3}, "4 KV heads among 3"),
+        (QWEN_27B, {"tensor_parallel_size": 6}, "4 KV heads among 6"),
+        (LLAMA_8B, {"enable_expert_parallel": True}, "without experts"),
+    ],
+)
+def test_a_division_that_vllm_refuses_is_refused(shape: ModelShape, flags: dict[str, Any], refused: str) -> None:
+    with pytest.raises(InputError, match=refused) as raised:
+        fit(shape, **flags)
+    assert raised.value.hint in ("write one of 1, 2, 4, 8", "leave enable-expert-parallel out")
+
+
+def test_kv_heads_are_repeated_and_latent_ones_are_not_divided() -> None:
+    assert refusal(Parallel(tensor=8), QWEN_27B) is None
+    assert refusal(Parallel(tensor=16), DEEPSEEK_V2_LITE) is None
+
+
+def test_offloaded_layers_leave_the_gpu_up_to_what_the_layers_are() -> None:
+    """`UVAOffloader` moves parameters of layers only: tables and the vision tower stay."""
+    plain, some, every = (fit(QWEN_27B, cpu_offload_gb=size) for size in (0, 4, 100))
+    assert plain.weights_gib - some.weights_gib == pytest.approx(4, abs=1e-6)
+    assert some.pool_gib - plain.pool_gib == pytest.approx(4, abs=1e-6)
+    assert {part.name for part in every.weights if not part.bytes} == {"linear layers", "scales"}
+    assert "4.00 GiB of layers" in " ".join(some.notes)
+    # On shared memory nothing is won; what other flags choose is not counted, and named.
+    shared = fit(QWEN_27B, "gb10", cpu_offload_gb=4)
+    chosen = fit(QWEN_27B, cpu_offload_gb=4, cpu_offload_params="mlp")
+    assert shared.weights_gib == chosen.weights_gib == plain.weights_gib
+    assert "--cpu-offload-gb" in " ".join(shared.not_modelled)
+    assert "--cpu-offload-params" in " ".join(chosen.not_modelled)
+    with pytest.raises(InputError, match="not a number of GiB"):
+        fit(QWEN_27B, cpu_offload_gb="nan")
+
+
+@pytest.mark.parametrize("flags", [{"num_gpu_blocks_override": 100_000}, {"kv_cache_memory_bytes": "200G"}])
+def test_a_set_cache_that_the_gpu_has_no_memory_for_does_not_fit(flags: dict[str, Any]) -> None:
+    found = fit(LLAMA_8B, **flags)
+    assert (found.too_large, found.fits, found.held.real_requests > 0) == (True, False, True)
+
+
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        ({"enable_lora": True, "max_loras": 2}, "weights of adapters (--enable-lora, --max-loras)"),
+        ({"compilation_config.mode": 3}, "CUDA graphs and compiled code (--compilation-config.mode)"),
+        ({"limit_mm_per_prompt": '{"image": 4}'}, "images, audio and video"), ({"dtype": "float32"}, "not bfloat16"),
+        ({"quantization": "fp8"}, "quantized while they are loaded"), ({"frobnicate": 1}, "not known whether it takes memory"),
+        ({"decode_context_parallel_size": 2}, "context parallelism"), ({"no_enable_chunked_prefill": True}, "tensors of a step"),
+        ({"enable_lora": False, "no_enable_eplb": True, "decode_context_parallel_size": 1, "dtype": "auto", "seed": 1}, None),
+    ],
+)  # fmt: skip
+def test_a_flag_is_modelled_or_named(flags: dict[str, Any], named: str | None) -> None:
+    missing = fit(LLAMA_8B, **flags).not_modelled
+    assert missing == () if named is None else named in " ".join(missing)
+
+
+def test_memory_of_the_machine_is_the_gpus_where_it_is_shared() -> None:
+    assert "none of the GPU" in " ".join(fit(LLAMA_8B, mm_processor_cache_gb=4).notes)
+    assert "--mm-processor-cache-gb" in " ".join(fit(LLAMA_8B, "gb10", mm_processor_cache_gb=4).not_modelled)
+
+
+@pytest.mark.wheels
+def test_every_flag_of_vllm_is_classified_once() -> None:
+    classes = (MODELLED, EFFECTS.keys(), MACHINE, NO_MEMORY)
+    source = from_files(LazyFiles(package_tree("0.20.0")), version="0.20.0")
+    assert read_package(source).catalog.flags.keys() <= set().union(*classes)
+    assert sum(map(len, classes)) == len(set().union(*classes))
 
 
 def test_starcoder2_with_windows_only() -> None:
@@ -261,8 +338,8 @@ def test_drafts(config: str, adds: bool, note: str | None) -> None:
     assert drafted.error_gib >= ERROR_GIB
 
 
-@pytest.mark.parametrize("value", ["{", "[]", '{"method": "mtp", "num_speculative_tokens": "x"}'])
-def test_a_wrong_speculative_config_is_refused(value: str) -> None:
+@pytest.mark.parametrize("value", ["{", "[]", 3, True, '{"method": "mtp", "num_speculative_tokens": "x"}'])
+def test_a_wrong_speculative_config_is_refused(value: Any) -> None:
     with pytest.raises(InputError):
         fit(QWEN_27B, speculative_config=value)
 
@@ -273,7 +350,7 @@ def test_a_wrong_speculative_config_is_refused(value: str) -> None:
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        ({"kv_cache_memory_bytes": "2GB"}, "not a number above 0"),
+        ({"kv_cache_memory_bytes": "2GB"}, "not a whole number above 0"),
         ({"gpu_memory_utilization": 90}, "write 0.9"),
         ({"gpu_memory_utilization": "x"}, "such as 0.9"),
     ],
@@ -314,6 +391,31 @@ def test_configs_of_each_kind() -> None:
     with pytest.raises(InputError, match="quantization"):
         shape_of_config({**plain, "quantization_config": {"quant_method": "mxfp4"}})
     assert shape_of_config({**plain, "quantization_config": {"quant_method": "mxfp4"}}, other_weights=True).hidden == 64
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"hidden_size": "x"}, "hidden_size is 'x', not a whole number"), ({"num_attention_heads": 0}, "num_attention_heads is 0"),
+        ({"quantization_config": "x"}, "quantization_config is 'x', not an object"), ({"dtype": "int3"}, "dtype: "),
+        ({"text_config": {"hidden_size": 1}}, "it has no num_hidden_layers"), ({"layer_types": ["linear_attention"]}, "it has no linear_num"),
+        ({"partial_rotary_factor": "x"}, "another type"),
+    ],
+)  # fmt: skip
+def test_a_wrong_config_is_refused_in_plain_words(change: dict[str, Any], words: str) -> None:
+    good = {
+        "hidden_size": 64,
+        "num_attention_heads": 4,
+        "num_hidden_layers": 2,
+        "vocab_size": 30,
+        "intermediate_size": 40,
+    }
+    with pytest.raises(InputError) as refused:
+        shape_of_config({**good, **change})
+    assert words in refused.value.message
+    assert not any(
+        word in refused.value.message for word in ("pydantic", "int()", "validation", "NoneType", "Input should")
+    )
 
 
 def test_headers_tell_what_is_divided_how() -> None:

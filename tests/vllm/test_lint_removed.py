@@ -120,6 +120,29 @@ def test_a_hint_has_the_value_of_the_flag(kind: str, tmp_path: Path) -> None:
     assert words in (found.hint or "")
 
 
+WRONG: dict[str, tuple[dict[str, Any], dict[str, str], str]] = {
+    "a flag's names": ({}, {"VLLM_ATTENTION_BACKEND": "x"}, "`attention-backend` has taken its place; its value is one of FLASH_ATTN, "),
+    "a flag's choices": ({}, {"VLLM_ALL2ALL_BACKEND": "nonsense"}, "`all2all-backend` has taken its place; its value is one of "),
+    "a key's choices": ({"guided-decoding-backend": "nonsense"}, {}, "its value is one of auto, xgrammar, guidance"),
+    "a key's number": ({"num-speculative-tokens": "some"}, {}, "its value is a whole number"),
+    "a key's limit": ({"num-speculative-tokens": 0}, {}, "its value is a number above 0"),
+    "a flag's number": ({"cuda-graph-sizes": "8 of"}, {}, "its value is a whole number"),
+    "one of a list": ({"cuda-graph-sizes": [1, "two"]}, {}, "its value is a whole number"),
+    "a quantization": ({"speculative-model-quantization": "x"}, {}, "its value is one of "),
+    "a switch": ({}, {"VLLM_V0_USE_OUTLINES_CACHE": "maybe"}, "`VLLM_V1_USE_OUTLINES_CACHE` has taken its place; its value is 1, or 0"),
+    "what is checked late": ({"rope-theta": "large"}, {}, "`hf-overrides.rope_theta` has taken its place; its value is a number"),
+    "an object that is checked late": ({"rope-scaling": "yarn"}, {}, "its value is a JSON object"),
+    "a JSON object": ({"override-pooler-config": "MEAN"}, {}, "its value is a JSON object"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_a_hint_does_not_offer_a_value_that_is_refused(kind: str, tmp_path: Path) -> None:
+    flags, env, words = WRONG[kind]
+    found, *_ = errors(tmp_path, "0.20.0", flags, env)
+    assert words in (found.hint or "")
+
+
 def test_a_removed_flag_has_a_source_and_its_negation_is_found() -> None:
     assert all(each.source for each in REMOVED.values())
     assert replacement("no-enable-reasoning") is REMOVED["enable-reasoning"]

@@ -181,7 +181,9 @@ WRONG: dict[str, tuple[str, dict[str, Any], str, str, str | None, str]] = {
     "prompts that are split": ("envelope-16k", {"max-num-batched-tokens": 8192}, "split-prefill", "error", "max-num-batched-tokens", "#41726"),
     "more requests than the cache holds": ("envelope-16k", {"max-num-seqs": 16, "max-cudagraph-capture-size": 16}, "concurrency", "warning", "max-num-seqs", "write "),
     "more GPUs than there are": ("smoke", {"tensor-parallel-size": 2}, "hardware", "error", "tensor-parallel-size", "hardware has 1"),
-    "heads that cannot be divided": ("smoke", {"tensor-parallel-size": 5}, "hardware", "error", "tensor-parallel-size", "24 query heads"),
+    "heads that cannot be divided": ("smoke", {"tensor-parallel-size": 5}, "hardware", "error", "tensor-parallel-size", "24 attention heads"),
+    "a cache that is larger than the GPU": ("smoke", {"num-gpu-blocks-override": 9000}, "does-not-fit", "error", "num-gpu-blocks-override", "more than the rtx-5090 has left"),
+    "what is not modelled may make it fit": ("envelope-16k", {"max-model-len": 262144, "gpu-memory-utilization": 0.92, "hf-overrides.num_hidden_layers": 2}, "does-not-fit", "warning", "max-model-len", "does not start"),
     "a context that does not fit": ("envelope-16k", {"max-model-len": 262144, "gpu-memory-utilization": 0.92}, "does-not-fit", "error", "max-model-len", "does not start"),
     "no chunks and a short batch": ("envelope-16k", {"enable-chunked-prefill": False}, "batch", "error", "max-num-batched-tokens", "without chunked prefill"),
 }  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,19 +65,28 @@ def command(
 
     project = find_project(recipe)
     loaded = load_recipe(project.recipe_path)
-    chosen = load_profile(profile_path(profile, project.profiles))
+    path = profile_path(profile, project.profiles)
+    chosen = load_profile(path)
     name = gpu or (chosen.hardware.gpu if chosen.hardware else None)
     if name is None:
         raise InputError(f"profile {chosen.name} names no hardware", hint="name a GPU with --gpu")
     version = parse_version(vllm_version) if vllm_version else version_of(project, loaded)
     shape, weights = _model(project, loaded, checkpoint, speculates(chosen), console)
-    fit = estimate(chosen, shape, find_gpu(name), version, weights=weights, pool_gib=kv_cache_gib)
+    found = find_gpu(name)
+    try:
+        fit = estimate(chosen, shape, found, version, weights=weights, pool_gib=kv_cache_gib)
+    except InputError as error:
+        raise InputError(error.message, details=[("where", _shown(path)), *error.details], hint=error.hint) from error
     _show(fit, console)
     document = fit.as_json()
     if loaded.envelope is not None:
         total = loaded.envelope.prompt + loaded.envelope.completion
         document["envelope"] = {"tokens": total, "at_once": fit.at_once(total) if total <= fit.max_model_len else 0}
     console.document(document)
+
+
+def _shown(path: Path) -> str:
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def version_of(project: Project, recipe: Recipe) -> Version:
@@ -152,12 +162,18 @@ def _show(fit: Fit, console: Console) -> None:
     console.out(
         f"of {fit.gpu.gib:.2f} GiB; while a full batch is computed, {fit.activation_gib:.2f} GiB of what is free is activation"
     )
-    if not fit.fits:
+    if fit.too_large:
+        console.out(
+            f"DOES NOT FIT: the KV cache that the profile asks for is {-fit.free_gib:.2f} GiB more than the GPU has left"
+        )
+    elif not fit.fits:
         console.out(f"DOES NOT FIT: no request of {fit.max_model_len:,} tokens can be held")
     for note in fit.notes:
         console.out(f"note: {note}")
     from builder.vllm.fit.estimate import NOT_MODELLED
 
+    for missing in fit.not_modelled:
+        console.out(f"not modelled: {missing}")
     console.out(f"not modelled: {'; '.join(NOT_MODELLED)}")
 
 

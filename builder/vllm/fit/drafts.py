@@ -32,6 +32,7 @@ class Draft:
     note: str | None = None
 
 
+_EXAMPLE = 'write it such as {"method": "mtp", "num_speculative_tokens": 1}'
 NONE = Draft("", 0, 0, (), 0.0)
 
 
@@ -44,7 +45,7 @@ def draft_of(flags: Mapping[str, Any], shape: ModelShape, *, from_headers: bool)
     tokens = config.get("num_speculative_tokens", 1)
     if not isinstance(tokens, int) or isinstance(tokens, bool) or tokens < 0:
         raise InputError(
-            f"num_speculative_tokens is {tokens!r}, not a number", hint="`builder profile lint PROFILE` says more"
+            f"--speculative-config: num_speculative_tokens is {tokens!r}, not a number of at least 0", hint=_EXAMPLE
         )
     if method in _NO_WEIGHTS:
         return Draft(method, 0, tokens, (), 0.0)
@@ -63,17 +64,13 @@ def draft_of(flags: Mapping[str, Any], shape: ModelShape, *, from_headers: bool)
 def _config(flags: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     value = flags.get("speculative-config")
-    if isinstance(value, str):
+    if value is not None and value is not False and value != "":
         try:
-            read = json.loads(value)
+            found = json.loads(value) if isinstance(value, str) else value
         except (ValueError, RecursionError) as error:
-            raise InputError(f"--speculative-config is not JSON: {error}") from error
-        if not isinstance(read, dict):
-            raise InputError(
-                "--speculative-config is not a JSON object",
-                hint='such as {"method": "mtp", "num_speculative_tokens": 1}',
-            )
-        found = read
+            raise InputError("--speculative-config is not valid JSON", hint=_EXAMPLE) from error
+        if not isinstance(found, dict):
+            raise InputError("--speculative-config is not a JSON object", hint=_EXAMPLE)
     prefix = "speculative-config."
     return found | {name.removeprefix(prefix): inner for name, inner in flags.items() if name.startswith(prefix)}
 

@@ -16,12 +16,13 @@ from packaging.version import InvalidVersion, Version
 from builder.documents.model_shape import DTYPE_BYTES, ModelShape
 from builder.documents.profile import Profile
 from builder.util.errors import InputError
+from builder.vllm.fit.coverage import ONLY_MORE, not_modelled, on_the_machine
 from builder.vllm.fit.drafts import Draft, draft_of
 from builder.vllm.fit.gpus import Gpu
 from builder.vllm.fit.kv import CacheLayout, Capacity, capacity, layout
-from builder.vllm.fit.parallel import Parallel, parallel_of, share, stages
-from builder.vllm.fit.weights import GIB, Part, parts_of_run, parts_of_shape
-from builder.vllm.flagvalues import decimal, human_int, plain_flags
+from builder.vllm.fit.parallel import Parallel, parallel_of, refusal, share, stages
+from builder.vllm.fit.weights import GIB, Part, offloaded, parts_of_run, parts_of_shape
+from builder.vllm.flagvalues import decimal, human_int, plain_flags, shown
 
 FIXED_GIB = 0.95
 # The estimate's own error in GiB of pool. The one published start-up elsewhere that can be compared (two RTX 3090, vLLM
@@ -36,7 +37,8 @@ _UTILIZATION = ((Version("0.20.0"), 0.92), (Version("0"), 0.9))
 NOT_MODELLED = (
     "memory that other programs hold on the GPU",
     "CUDA graphs (0.10 GiB in the one log at hand)",
-    "LoRA, decode context parallelism, TurboQuant on a model that is not hybrid, padding of quantized experts",
+    "TurboQuant on a model that is not hybrid, padding of quantized experts",
+    "what images, audio and video take while they are encoded",
     "fragmentation, and kernels that allocate workspaces when a request comes",
 )
 
@@ -65,6 +67,10 @@ class Fit:
     parallel: Parallel = field(default_factory=Parallel)
     stage: int = 0
     """The pipeline stage that decides, from 0."""
+    not_modelled: tuple[str, ...] = ()
+    """What the profile's own flags and variables may change, and the estimate does not know."""
+    set_blocks: bool = False
+    """Whether flags set the size of the KV cache, whatever memory there is."""
 
     @property
     def weights_gib(self) -> float:
@@ -77,8 +83,18 @@ class Fit:
 
     @property
     def fits(self) -> bool:
-        """Whether one request of `max_model_len` can be held, without which the server does not start."""
-        return self.held.real_requests >= 1
+        """Whether the server can start: one request of `max_model_len` can be held, and the GPU has the memory."""
+        return self.held.real_requests >= 1 and not self.too_large
+
+    @property
+    def too_large(self) -> bool:
+        """Whether flags ask for a KV cache that the GPU has no memory for."""
+        return self.set_blocks and self.free_gib < 0
+
+    @property
+    def may_take_less(self) -> bool:
+        """Whether something that is not modelled may make the profile fit all the same."""
+        return any(each.partition(" (")[0] not in ONLY_MORE for each in self.not_modelled)
 
     @property
     def blocks_range(self) -> tuple[int, int]:
@@ -128,7 +144,7 @@ class Fit:
             "free_gib": round(self.free_gib, 2),
             "error_gib": 0.0 if self.given_pool else self.error_gib,
             "notes": list(self.notes),
-            "not_modelled": list(NOT_MODELLED),
+            "not_modelled": [*self.not_modelled, *NOT_MODELLED],
         }  # fmt: skip
 
 
@@ -152,38 +168,50 @@ def estimate(
     """Estimate what `profile` needs and gives.
 
     `weights` replaces those that the shape gives (from a checkpoint's headers); `pool_gib` replaces the pool that the
-    estimate would give (from a log's `Available KV cache memory`). Raises `InputError` for what is not modelled.
+    estimate would give (from a log's `Available KV cache memory`). Raises `InputError` for what vLLM refuses, and for what
+    is so far from the model that no figure can be given.
     """
     flags = plain_flags(profile.flags)
     notes: list[str] = []
     parallel = parallel_of(flags)
-    for flag in ("enable-lora", "decode-context-parallel-size"):
-        if flags.get(flag) not in (None, False, 1):
-            notes.append(f"--{flag} is not modelled")
+    refused = refusal(parallel, shape)
+    if refused is not None:
+        raise InputError(refused[0], hint=refused[1])
     draft = draft_of(flags, shape, from_headers=weights is not None)
     if draft.note is not None:
         notes.append(draft.note)
     length = _length(flags, shape)
     seqs = _whole(flags, "max-num-seqs")
     batched = _batched(flags, gpu, notes)
-    whole = _layout(flags, shape, version, parallel.tensor, draft, batched, notes)
+    whole = _layout(flags, shape, version, parallel.tensor, draft, batched)
     budget = gpu.gib * _utilization(flags, version)
     activation = _activation(batched, shape, parallel.tensor)
     every = [*(weights or parts_of_shape(shape)), *draft.parts, *parts_of_run(shape, version, flags)]
     # Every stage gets the number of blocks that the fullest one can have.
-    stage, cache, loaded = _fullest(
-        every, whole, shape, parallel, budget - activation - FIXED_GIB, known=pool_gib is not None
+    stage, cache, loaded, away = _fullest(
+        every,
+        whole,
+        shape,
+        parallel,
+        budget - activation - FIXED_GIB,
+        known=pool_gib is not None,
+        offload=_offload(flags, gpu),
     )
     if parallel.pipeline > 1:
         notes.append(f"stage {stage + 1} of {parallel.pipeline} decides; its GPU is shown")
+    if away:
+        notes.append(f"--cpu-offload-gb: {away / GIB:.2f} GiB of layers per GPU are in the machine's memory")
+    if not gpu.unified:
+        notes += [f"--{flag} takes memory of the machine, none of the GPU" for flag in on_the_machine(flags)]
     if gpu.unified:
-        notes.append("the memory is the machine's own: what the system and other programs hold is missing")
+        notes.append("the GPU shares the machine's memory; what the system and other programs hold is not counted")
     total_weights = sum(part.bytes for part in loaded) / GIB
     given = pool_gib is not None
     set_bytes = _whole(flags, "kv-cache-memory-bytes")
+    given_bytes = pool_gib is None
     if pool_gib is None and set_bytes is not None:
         pool_gib, given = set_bytes / GIB, True
-        notes.append("--kv-cache-memory-bytes sets the pool; --gpu-memory-utilization is not looked at")
+        notes.append("--kv-cache-memory-bytes sets the pool; --gpu-memory-utilization has no effect")
     pool = pool_gib if pool_gib is not None else max(0.0, budget - total_weights - activation - FIXED_GIB)
     blocks = cache.blocks(int(pool * GIB))
     if given and set_bytes is None:
@@ -224,7 +252,23 @@ def estimate(
         notes=tuple(notes),
         parallel=parallel,
         stage=stage,
+        not_modelled=tuple(not_modelled(flags, profile.env, shape, gpu, from_headers=weights is not None)),
+        set_blocks=override is not None or (set_bytes is not None and given_bytes),
     )
+
+
+def _offload(flags: Mapping[str, Any], gpu: Gpu) -> int:
+    """Bytes of the weights that may leave each GPU. None where the memory is shared, or other flags choose what leaves."""
+    value = decimal(flags.get("cpu-offload-gb", 0))
+    if value is None or not 0 <= value < 1 << 20:
+        raise InputError(
+            f"--cpu-offload-gb is {shown(flags['cpu-offload-gb'])}, not a number of GiB",
+            hint="write 0 or more, such as 4, or leave the line out",
+        )
+    prefetch = flags.get("offload-backend") == "prefetch" or (
+        flags.get("offload-backend", "auto") == "auto" and human_int(flags.get("offload-group-size", 0))
+    )
+    return 0 if gpu.unified or prefetch or flags.get("cpu-offload-params") else int(value * GIB)
 
 
 def _whole(flags: Mapping[str, Any], name: str) -> int | None:
@@ -234,7 +278,8 @@ def _whole(flags: Mapping[str, Any], name: str) -> int | None:
     value = human_int(flags[name])
     if value is None or value < 1:
         raise InputError(
-            f"--{name} is {flags[name]!r}, not a number above 0", hint="`builder profile lint PROFILE` says more"
+            f"--{name} is {shown(flags[name])}, not a whole number above 0",
+            hint="`builder profile lint PROFILE` says more",
         )
     return value
 
@@ -260,7 +305,7 @@ def _utilization(flags: Mapping[str, Any], version: Version) -> float:
         if value is None or not 0 < value <= 1:
             percent = value is not None and 1 < value <= 100
             raise InputError(
-                f"--{name} is {flags[name]!r}, not between 0 and 1",
+                f"--{name} is {shown(flags[name])}, not between 0 and 1",
                 hint=f"write {value / 100:g}" if percent and value else "it is a part of the GPU's memory, such as 0.9",
             )
         return value
@@ -274,17 +319,15 @@ def _layout(
     parallel: int,
     draft: Draft,
     batched: int,
-    notes: list[str],
 ) -> CacheLayout:
     caching = flags.get("enable-prefix-caching")
     if flags.get("no-enable-prefix-caching") is True:
         caching = False
-    if flags.get("mamba-cache-mode") == "all":
-        notes.append("--mamba-cache-mode all is not modelled")
-    dtypes = [str(flags.get(name, "auto")) for name in ("mamba-ssm-cache-dtype", "mamba-cache-dtype")]
-    for dtype in dtypes:
+    names = ("mamba-ssm-cache-dtype", "mamba-cache-dtype")
+    dtypes = [str(flags.get(name, "auto")) for name in names]
+    for name, dtype in zip(names, dtypes, strict=True):
         if dtype != "auto" and dtype not in DTYPE_BYTES:
-            raise InputError(f"the state type {dtype} is not modelled", hint=f"auto, {', '.join(DTYPE_BYTES)}")
+            raise InputError(f"--{name} {dtype} is not modelled", hint=f"modelled: auto, {', '.join(DTYPE_BYTES)}")
     return layout(
         shape,
         version,
@@ -301,21 +344,29 @@ def _layout(
 
 
 def _fullest(
-    parts: Sequence[Part], cache: CacheLayout, shape: ModelShape, parallel: Parallel, room_gib: float, *, known: bool
-) -> tuple[int, CacheLayout, list[Part]]:
-    """The pipeline stage with the fewest blocks: its place, its part of the cache, and what it has of the weights.
+    parts: Sequence[Part],
+    cache: CacheLayout,
+    shape: ModelShape,
+    parallel: Parallel,
+    room_gib: float,
+    *,
+    known: bool,
+    offload: int,
+) -> tuple[int, CacheLayout, list[Part], int]:
+    """The pipeline stage with the fewest blocks: its place, its part of the cache, what it has of the weights, and the bytes
+    of them that are in the machine's memory instead, at most `offload`.
 
     With a pool that is `known` (of one GPU, from a log) the stage with the most layers decides.
     """
     layers = stages(shape.layers, parallel.pipeline)
     found = []
     for stage, count in enumerate(layers):
-        loaded = share(parts, parallel, stage, layers)
+        loaded, away = offloaded(share(parts, parallel, stage, layers), offload)
         own = replace(cache, group_layers=-(-cache.group_layers * count // sum(layers)))
         room = int((room_gib - sum(part.bytes for part in loaded) / GIB) * GIB)
-        found.append((-count if known else own.blocks(max(0, room)), stage, own, loaded))
-    _, stage, own, loaded = min(found, key=lambda each: each[:2])
-    return stage, own, loaded
+        found.append((-count if known else own.blocks(max(0, room)), stage, own, loaded, away))
+    _, stage, own, loaded, away = min(found, key=lambda each: each[:2])
+    return stage, own, loaded, away
 
 
 def _batched(flags: Mapping[str, Any], gpu: Gpu, notes: list[str]) -> int:

@@ -50,14 +50,15 @@ def token_bytes(shape: ModelShape, cache_dtype: str, *, tensor_parallel: int = 1
     if cache_dtype in TURBOQUANT:
         if not shape.hybrid:
             raise InputError(
-                f"{cache_dtype} on a model without linear-attention layers is not modelled",
+                f"--kv-cache-dtype {cache_dtype} is not modelled for a model without linear-attention layers",
                 hint="vLLM keeps its first and last two layers at the model's own type there",
             )
         return heads * turboquant_slot(cache_dtype, size)
     width = DTYPE_BYTES[shape.dtype] if cache_dtype == "auto" else _BYTES.get(cache_dtype)
     if width is None:
         raise InputError(
-            f"the cache type {cache_dtype} is not modelled", hint=f"modelled: auto, {', '.join([*_BYTES, *TURBOQUANT])}"
+            f"--kv-cache-dtype {cache_dtype} is not modelled",
+            hint=f"modelled: auto, {', '.join([*_BYTES, *TURBOQUANT])}",
         )
     return 2 * heads * size * width
 
@@ -71,7 +72,7 @@ def _latent_bytes(shape: ModelShape, latent: Latent, cache_dtype: str) -> int:
     width = DTYPE_BYTES[shape.dtype] if cache_dtype == "auto" else _BYTES.get(cache_dtype)
     if width is None:
         raise InputError(
-            f"the cache type {cache_dtype} on latent attention is not modelled",
+            f"--kv-cache-dtype {cache_dtype} is not modelled for latent attention",
             hint=f"modelled: auto, {', '.join(_BYTES)}, fp8_ds_mla",
         )
     return size * width

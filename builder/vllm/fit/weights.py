@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from packaging.version import Version
@@ -22,6 +22,7 @@ _DTYPES = {
 # 0.20.x registers TurboQuant's decode buffers in every attention layer, 32 splits wide; later ones share a workspace.
 _TQ_SPLITS = 32
 _TQ_SHARED = Version("0.21.0")
+_ROTARY, _TQ_BUFFERS = "rotary cache", "TurboQuant buffers"
 
 
 Place = Literal["layers", "experts", "replicated", "first", "last"]
@@ -173,10 +174,26 @@ def parts_of_run(shape: ModelShape, version: Version, flags: Mapping[str, object
     parts = []
     if shape.rotary_positions and shape.rotary_size:
         count = shape.rotary_positions * shape.rotary_size * DTYPE_BYTES[shape.dtype]
-        parts.append(Part("rotary cache", shape.dtype, count, "replicated"))
+        parts.append(Part(_ROTARY, shape.dtype, count, "replicated"))
     seqs = flags.get("max-num-seqs")
     if flags.get("kv-cache-dtype") in TURBOQUANT and version < _TQ_SHARED and isinstance(seqs, int):
         heads, size = shape.attention.query_heads, shape.attention.head_size
         per_layer = seqs * heads * (_TQ_SPLITS * (size + 1) + size + 1) * 4
-        parts.append(Part("TurboQuant buffers", "fp32", per_layer * shape.attention.layers))
+        parts.append(Part(_TQ_BUFFERS, "fp32", per_layer * shape.attention.layers))
     return parts
+
+
+def offloaded(parts: Sequence[Part], limit: int) -> tuple[list[Part], int]:
+    """What stays on one GPU when up to `limit` bytes of its layers are kept in the machine's memory, and how many are.
+
+    As `UVAOffloader` does it: parameters of layers until the limit is reached; no buffer, no table and no vision tower.
+    """
+    moved = [part.place in ("layers", "experts") and part.name not in (_ROTARY, _TQ_BUFFERS) for part in parts]
+    total = sum(part.bytes for part, moves in zip(parts, moved, strict=True) if moves)
+    away = min(limit, total)
+    if not away:
+        return list(parts), 0
+    return [
+        replace(part, bytes=part.bytes - part.bytes * away // total) if moves else part
+        for part, moves in zip(parts, moved, strict=True)
+    ], away

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from builder.util.errors import InputError
 from builder.vllm.fit.gpus import gpus, known_gpu
 from builder.vllm.fit.kv import TURBOQUANT, layout
+from builder.vllm.fit.parallel import Parallel, refusal
 from builder.vllm.flagvalues import decimal
 from builder.vllm.lint.context import Context
 from builder.vllm.lint.findings import Finding
@@ -101,7 +102,7 @@ def batches(context: Context) -> Iterator[Finding]:
         )  # fmt: skip
     elif captured > seqs and not context.value("speculative-config"):
         yield context.say(
-            "capture-size", "warning", f"graphs are captured for up to {captured} requests, but no more than {seqs} ever run: memory for nothing",
+            "capture-size", "warning", f"graphs are captured for up to {captured} requests, but at most {seqs} run at once: that is memory for nothing",
             entry=entry, hint=f"write {seqs}",
         )  # fmt: skip
 
@@ -111,12 +112,12 @@ def hardware(context: Context) -> Iterator[Finding]:
     wanted = context.profile.hardware
     parallel = (context.number("tensor-parallel-size") or 1) * (context.number("pipeline-parallel-size") or 1)
     entry = context.get("tensor-parallel-size")
-    heads = context.shape.attention.query_heads if context.shape is not None else None
     tensor = context.number("tensor-parallel-size") or 1
-    if heads is not None and heads % tensor:
-        yield context.say(
-            "hardware", "error", f"{heads} query heads cannot be divided among {tensor} GPUs", entry=entry
-        )
+    experts = context.value("enable-expert-parallel") is True
+    refused = refusal(Parallel(tensor=tensor, experts=experts), context.shape) if context.shape and tensor > 0 else None
+    if refused is not None:
+        place = entry if refused[0].startswith("--tensor") else context.get("enable-expert-parallel")
+        yield context.say("hardware", "error", refused[0], entry=place, hint=refused[1])
     if wanted is None:
         return
     if parallel > wanted.count:
@@ -134,7 +135,7 @@ def hardware(context: Context) -> Iterator[Finding]:
     gpu = known_gpu(wanted.gpu)
     if gpu is None:
         yield context.say(
-            "hardware", "not-checked", f"there is no GPU {wanted.gpu!r} in the table, so nothing about memory is checked",
+            "hardware", "not-checked", f"the table has no GPU {wanted.gpu!r}, so memory is not checked",
             hint=f"known: {', '.join(gpus())}",
         )  # fmt: skip
         return

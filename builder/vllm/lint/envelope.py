@@ -139,8 +139,15 @@ def concurrency(context: Context) -> Iterator[Finding]:
         return
     low, _ = fit.blocks_range
     needed = fit.cache.request_blocks(fit.max_model_len)
-    if not fit.fits:
-        sure = (max(0, fit.blocks_range[1]) - 1) // needed < 1
+    if fit.too_large:
+        flag = "num-gpu-blocks-override" if context.get("num-gpu-blocks-override") else "kv-cache-memory-bytes"
+        yield context.say(
+            "does-not-fit", "error" if fit.free_gib < -fit.error_gib and not fit.may_take_less else "warning",
+            f"the KV cache that --{flag} asks for is {-fit.free_gib:.2f} GiB more than the {fit.gpu.name} has left: the server runs out of memory at start",
+            entry=context.get(flag), hint=f"write a smaller number, or leave {flag} out: vLLM then measures what is free",
+        )  # fmt: skip
+    elif not fit.fits:
+        sure = (max(0, fit.blocks_range[1]) - 1) // needed < 1 and not fit.may_take_less
         yield context.say(
             "does-not-fit", "error" if sure else "warning",
             f"the estimate gives {fit.held.blocks} blocks on the {fit.gpu.name}, and one request of {fit.max_model_len:,} tokens needs {needed}: the server does not start",
@@ -165,4 +172,13 @@ def _why_unknown(context: Context) -> str:
         return "the recipe has no `model:`"
     if context.profile.hardware is None:
         return "the profile names no hardware"
-    return "this model, cache type, GPU or version is not modelled"
+    gpu, version = known_gpu(context.profile.hardware.gpu), context.package.version
+    if gpu is None:
+        return f"the table has no GPU {context.profile.hardware.gpu!r}"
+    if version is None:
+        return f"{context.package.source.version!r} is not a version of a release"
+    try:
+        estimate(context.profile, context.shape, gpu, version)
+    except InputError as error:
+        return error.message
+    return "the estimate gives no figure"

@@ -144,6 +144,6 @@ def _vocabulary(context: Context) -> Iterator[Finding]:
     elif missing:
         yield context.say(
             "overlay-needed", "error",
-            f"the checkpoint has {' and '.join(missing)} in FP8, which {context.vllm} as patched loads without their scales: it starts and talks nonsense",
+            f"the checkpoint has {' and '.join(missing)} in FP8, which {context.vllm} as patched loads without their scales: the server starts and returns nonsense",
             hint=f"add {_VOCABULARY_OVERLAY} to the recipe", source=path,
         )  # fmt: skip

@@ -30,6 +30,8 @@ class Removed:
     off: tuple[str, ...] = ()
     by_value: Mapping[str, tuple[str, ...]] | None = None
     """For a flag with names as its values: the lines of each; others have none."""
+    takes: str = ""
+    """`a number` or `a JSON object`, where vLLM takes any value under the new name, and fails on a wrong one later."""
     also: str = ""
     """What else may be written instead of leaving it out."""
 
@@ -123,8 +125,8 @@ REMOVED: Mapping[str, Removed] = {
             "reward": ("runner: pooling",),
         },
     ),
-    "rope-scaling": _moved("29026", "hf-overrides.rope_scaling: {value}"),
-    "rope-theta": _moved("29026", "hf-overrides.rope_theta: {value}"),
+    "rope-scaling": Removed("", "29026", ("hf-overrides.rope_scaling: {value}",), takes="a JSON object"),
+    "rope-theta": Removed("", "29026", ("hf-overrides.rope_theta: {value}",), takes="a number"),
     "num-redundant-experts": _moved(_IN_0_11, "eplb-config.num_redundant_experts: {value}"),
     "eplb-window-size": _moved(_IN_0_11, "eplb-config.window_size: {value}"),
     "eplb-step-interval": _moved(_IN_0_11, "eplb-config.step_interval: {value}"),
@@ -165,11 +167,18 @@ def replacement(name: str) -> Removed | None:
     return REMOVED.get(name) or REMOVED.get(name.removeprefix("no-"))
 
 
-def advice(name: str, value: object, removed: Removed, has: Callable[[str], bool], given: Collection[str]) -> str:
+def advice(
+    name: str,
+    value: object,
+    removed: Removed,
+    has: Callable[[str], bool],
+    given: Collection[str],
+    wanted: Callable[[str, object], str | None],
+) -> str:
     """What to do about a removed flag that a profile has with this value; each line in it works as it is printed.
 
     `has` tells whether the vLLM at hand has a flag, or a key of one (`eplb-config.window_size`); `given` are the flags that
-    the profile has.
+    the profile has; `wanted` tells what a flag takes instead of a value that it refuses.
     """
     off = value is False or (name not in REMOVED and name.startswith("no-"))
     lines = removed.off if off else _lines(removed, value)
@@ -177,6 +186,13 @@ def advice(name: str, value: object, removed: Removed, has: Callable[[str], bool
     if len(known) < len(lines) or not lines:
         why = removed.why or ("" if off else "nothing takes its place")
         return (f"{why}: {_NOTHING}" if why else _NOTHING) + removed.also
+    for line in lines:
+        head = line.partition(":")[0]
+        takes = None
+        if _PLACE in line and head not in given:
+            takes = wanted(head, value) if _is_a(removed.takes, value) else removed.takes
+        if takes is not None:
+            return f"`{head}` has taken its place; its value is {takes}"
     new = [line for line in known if line.partition(":")[0] not in given]
     if not new:
         return f"{_NOTHING}: `{known[0].partition(':')[0]}` has taken its place"
@@ -186,6 +202,14 @@ def advice(name: str, value: object, removed: Removed, has: Callable[[str], bool
     parts = [f"write {' and '.join(written)}"] if written else []
     parts += [f"add `{_member(line)}` to the JSON of `{line.partition('.')[0]}`" for line in whole]
     return " and ".join(parts)
+
+
+def _is_a(kind: str, value: object) -> bool:
+    try:
+        found = json.loads(str(value)) if kind else None
+    except (ValueError, RecursionError):
+        return False
+    return not kind or isinstance(found, dict if kind == "a JSON object" else int | float)
 
 
 def _lines(removed: Removed, value: object) -> tuple[str, ...]:

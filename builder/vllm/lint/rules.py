@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import difflib
-import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
-from builder.vllm.flagvalues import decimal, human_int
+from builder.vllm.flagvalues import human_int, shown
 from builder.vllm.lint.context import Context, Entry
+from builder.vllm.lint.converted import COMPARE, convert, kind_of
 from builder.vllm.lint.findings import Finding
 from builder.vllm.lint.near import near_name
 from builder.vllm.lint.removed import advice, replacement, source_of
+from builder.vllm.lint.variables import wants
 from builder.vllm.reader.flags import NOT_KNOWN, Flag
 
-_COMPARE: Mapping[str, tuple[str, Callable[[float, float], bool]]] = {
-    "gt": ("above", lambda value, limit: value > limit),
-    "ge": ("at least", lambda value, limit: value >= limit),
-    "lt": ("below", lambda value, limit: value < limit),
-    "le": ("at most", lambda value, limit: value <= limit),
-    "multiple_of": ("a multiple of", lambda value, limit: value % limit == 0),
-}
 # Whether it is on by itself depends on the model (hybrid ones: since 0.26.0).
 _DEFAULT_BY_MODEL = {"enable-prefix-caching"}
 _SHOWN = 8
@@ -60,7 +54,7 @@ def _unknown(context: Context, entry: Entry, names: list[str]) -> Finding:
     begin = [name for name in names if name.startswith(entry.name)]
     if len(begin) == 1 and not catalog.gaps:
         return context.say(
-            "abbreviated-flag", "error", f"--{entry.name} is an abbreviation of --{begin[0]}: it works until another flag begins so",
+            "abbreviated-flag", "error", f"--{entry.name} is an abbreviation of --{begin[0]}: it stops working when another flag begins with the same letters",
             entry=entry, hint=f"write {begin[0]}",
         )  # fmt: skip
     removed = replacement(entry.name)
@@ -68,7 +62,7 @@ def _unknown(context: Context, entry: Entry, names: list[str]) -> Finding:
     meant = f"{near}.{entry.inner}" if entry.inner else near
     hint = f"did you mean {meant}?" if near else "`vllm serve --help=all` lists the flags"
     if removed is not None:
-        hint = f"{advice(entry.name, entry.value, removed, context.has, context.given)} ({source_of(removed)})"
+        hint = f"{advice(entry.name, entry.value, removed, context.has, context.given, wants(context))} ({source_of(removed)})"
     short = next((flag for flag in catalog.flags.values() if f"-{entry.name}" in flag.short), None)
     if short is not None:
         whole = f"{short.name}.{entry.inner}" if entry.inner else short.name
@@ -132,7 +126,7 @@ def _keys(context: Context, entry: Entry, flag: Flag, keys: list[str]) -> Iterat
 def _switch(context: Context, entry: Entry, flag: Flag) -> Iterator[Finding]:
     if not isinstance(entry.value, bool):
         yield context.say(
-            "switch-with-value", "error", f"--{entry.name} is a switch and takes no value, not {_shown(entry.value)}",
+            "switch-with-value", "error", f"--{entry.name} is a switch and takes no value, not {shown(entry.value)}",
             entry=entry, hint=f"write true for --{entry.name}" + (", false for its opposite" if flag.negative else ""),
         )  # fmt: skip
     elif entry.value is False and (entry.off or f"no-{entry.name}" not in flag.negative):
@@ -191,7 +185,7 @@ def _one(context: Context, entry: Entry, flag: Flag, value: Any) -> Iterator[Fin
         yield context.say(
             "wrong-type",
             "error",
-            f"--{flag.name} takes {_kind(flag)}, not {_shown(value)}",
+            f"--{flag.name} takes {kind_of(flag)}, not {shown(value)}",
             entry=entry,
             hint=f"write {meant}" if meant is not None else _takes(flag),
         )
@@ -208,7 +202,7 @@ def _one(context: Context, entry: Entry, flag: Flag, value: Any) -> Iterator[Fin
         )  # fmt: skip
     if isinstance(found, int | float) and not isinstance(found, bool):
         for kind, limit in flag.limits:
-            words, holds = _COMPARE[kind]
+            words, holds = COMPARE[kind]
             if not holds(found, limit):
                 yield context.say(
                     "out-of-range", "error", f"--{flag.name} must be {words} {limit:g}, not {value}", entry=entry,
@@ -226,36 +220,6 @@ def _not_among(context: Context, entry: Entry, rule: str, value: str, there: lis
         rule, "error", f"{context.vllm} does not know {value!r} for --{entry.name}", entry=entry,
         hint=f"{hint}known: {', '.join(there)}",
     )  # fmt: skip
-
-
-def convert(flag: Flag, value: Any) -> Any:
-    """A value as the parser converts it, or `NOT_KNOWN` when it refuses it."""
-    if isinstance(value, bool):
-        return NOT_KNOWN if flag.type not in ("str", "json_or_str") else str(value)
-    if flag.type == "int":
-        try:
-            return int(str(value))
-        except ValueError:
-            return NOT_KNOWN
-    if flag.type in ("human_int", "human_int_or_auto"):
-        if flag.type == "human_int_or_auto" and str(value).strip().lower() in ("-1", "auto"):
-            return -1
-        number = human_int(value)
-        return NOT_KNOWN if number is None else number
-    if flag.type == "float":
-        number_or_none = decimal(value)
-        return NOT_KNOWN if number_or_none is None else number_or_none
-    if flag.type == "json":
-        try:
-            return json.loads(str(value))
-        except ValueError:
-            return NOT_KNOWN
-    if flag.type == "json_or_str" and re.fullmatch(r"(?s)\s*\{.*\}\s*", str(value)):
-        try:
-            return json.loads(str(value))
-        except ValueError:
-            return NOT_KNOWN
-    return str(value).lower().replace("-", "_") if flag.folds_case else str(value)
 
 
 def _meant(flag: Flag, value: Any) -> str | None:
@@ -286,24 +250,12 @@ def _whole(number: float) -> int | None:
     return int(number) if number.is_integer() and abs(number) < 1 << 62 else None
 
 
-def _kind(flag: Flag) -> str:
-    return {
-        "int": "a whole number", "human_int": "a whole number such as 4029, 16k or 16K",
-        "human_int_or_auto": "a whole number such as 4029, 16k or 16K, or auto", "float": "a number",
-        "json": "a JSON object", "json_or_str": "a text, or a JSON object", "str": "a text",
-    }.get(flag.type, "another value")  # fmt: skip
-
-
 def _takes(flag: Flag) -> str:
     if flag.choices:
         return f"one of: {', '.join(str(each) for each in flag.choices)}"
     if flag.type == "json" and flag.keys:
-        return f"it takes {_kind(flag)}, or one line for each key: `{flag.name}.{flag.keys[0]}: VALUE`"
-    return f"it takes {_kind(flag)}"
-
-
-def _shown(value: Any) -> str:
-    return ", ".join(repr(each) for each in value) if isinstance(value, tuple) else repr(value)
+        return f"it takes {kind_of(flag)}, or one line for each key: `{flag.name}.{flag.keys[0]}: VALUE`"
+    return f"it takes {kind_of(flag)}"
 
 
 def deprecated(context: Context) -> Iterator[Finding]:

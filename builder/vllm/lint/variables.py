@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from builder.vllm.lint.context import Context
+from builder.vllm.lint.converted import wanted
 from builder.vllm.lint.findings import Finding
 from builder.vllm.lint.near import near_name
 from builder.vllm.lint.removed import advice, source_of
@@ -51,7 +52,7 @@ def variables(context: Context) -> Iterator[Finding]:
             # Names in small letters are others for the system; nobody means them.
             near = difflib.get_close_matches(name.upper(), [*known, *_SINGLE], n=1, cutoff=0.85)
             yield context.say(
-                "unknown-variable", "not-checked", f"{name} is neither vLLM's nor of a family that is known here",
+                "unknown-variable", "not-checked", f"{name} is not a variable of vLLM or of a program that is known here",
                 variable=name, hint=f"did you mean {near[0]}?" if near else None,
             )  # fmt: skip
 
@@ -67,12 +68,33 @@ def secrets(context: Context) -> Iterator[Finding]:
             )  # fmt: skip
 
 
+def wants(context: Context) -> Callable[[str, object], str | None]:
+    """What a flag, a key of one, or a variable takes instead of a value that this vLLM refuses; None for one that may pass."""
+    variables, flags = context.package.variables or {}, context.package.catalog.lookup()
+
+    def asked(name: str, value: object) -> str | None:
+        if name in variables:
+            text = "1" if value is True else str(value)
+            idle = _no_effect(variables[name], text)
+            return f"{' or '.join(variables[name].words)}, or 0" if idle else _refusal(variables[name], text)
+        methods = context.package.registries.quantization
+        if name == "speculative-config.quantization" and methods is not None and value not in methods:
+            return f"one of {', '.join(sorted(methods))}"
+        head, _, key = name.partition(".")
+        flag, _ = flags.get(head, (None, False))
+        several = value if isinstance(value, tuple) else (value,)
+        found = (wanted(flag, key, each) for each in several) if flag is not None else iter(())
+        return next((each for each in found if each is not None), None)
+
+    return asked
+
+
 def _unknown(context: Context, name: str, known: list[str]) -> Iterator[Finding]:
     removed = REMOVED_VARIABLES.get(name)
     if removed is not None:
         text = context.profile.env[name]
         value = {"0": False, "1": True}.get(text, text) if "_USE_" in name or removed.off else text
-        hint = f"{advice(name, value, removed, context.has, context.given)} ({source_of(removed)})"
+        hint = f"{advice(name, value, removed, context.has, context.given, wants(context))} ({source_of(removed)})"
         yield context.say("unknown-variable", "error", f"{context.vllm} no longer has {name}", variable=name, hint=hint)
         return
     if any(data is not None and name.encode() in data for data in context.package.source.over.values()):
@@ -81,8 +103,8 @@ def _unknown(context: Context, name: str, known: list[str]) -> Iterator[Finding]
     plain = {each.lower().replace("_", "-"): each for each in known}
     near = near_name(name.lower().replace("_", "-"), list(plain))
     yield context.say(
-        "unknown-variable", "error", f"{context.vllm} has no variable {name}: it would warn, and ignore it", variable=name,
-        hint=f"did you mean {plain[near]}?" if near else "leave it out; `vllm/envs.py` lists what there is",
+        "unknown-variable", "error", f"{context.vllm} has no variable {name}. It warns about the name and ignores the value", variable=name,
+        hint=f"did you mean {plain[near]}?" if near else "leave it out; `vllm/envs.py` lists the variables",
     )  # fmt: skip
 
 
@@ -98,13 +120,17 @@ def _known(context: Context, variable: Variable, text: str) -> Iterator[Finding]
             "wrong-type" if not variable.words else "bad-choice", "error", f"{name} is {text!r}, and {context.vllm} wants {wanted}",
             variable=name, source=variable.place, hint=_hint(variable, text),
         )  # fmt: skip
-    elif variable.kind == "words":
-        folded = text.lower() if variable.any_case else text
-        if folded not in variable.words and text.lower() not in _OFF:
-            yield context.say(
-                "no-effect", "warning", f"{name} is {text!r}, which {context.vllm} reads as off", variable=name,
-                source=variable.place, hint=f"{' or '.join(repr(word) for word in variable.words)} switches it on",
-            )  # fmt: skip
+    elif _no_effect(variable, text):
+        yield context.say(
+            "no-effect", "warning", f"{name} is {text!r}, which {context.vllm} reads as off", variable=name,
+            source=variable.place, hint=f"{' or '.join(repr(word) for word in variable.words)} switches it on",
+        )  # fmt: skip
+
+
+def _no_effect(variable: Variable, text: str) -> bool:
+    """Whether a text is read as off, and does not look so."""
+    folded = text.lower() if variable.any_case else text
+    return variable.kind == "words" and folded not in variable.words and text.lower() not in _OFF
 
 
 def _refusal(variable: Variable, text: str) -> str | None:

@@ -150,7 +150,7 @@ def kwargs_of(entry: Field, *, human: set[str], optional_switch: bool) -> dict[s
     made: dict[str, Any] = {"default": entry.default, "help": entry.doc, "_field": entry}
     if "dataclass" in kinds:
         inner = next(hint for hint in entry.hints if hint.kind == "dataclass")
-        made |= {"type": Opaque("json", inner.name), "_keys": inner.values}
+        made |= {"type": Opaque("json", inner.name), "_keys": inner.values, "_typed": inner.keys}
     elif optional_switch and kinds == {"bool", "str", "none"}:
         made |= {"type": Opaque("str"), "nargs": "?", "const": True}
     elif "bool" in kinds:

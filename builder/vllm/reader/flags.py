@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from builder.vllm.reader.configs import Field
+from builder.vllm.reader.hints import Key
 from builder.vllm.reader.interpreter import Interpreter
 from builder.vllm.reader.modules import Module, Modules, place
 from builder.vllm.reader.source import Source
@@ -57,6 +58,8 @@ class Flag:
     """Names that the source lists where any text is taken."""
     keys: tuple[str, ...]
     """Of a flag that takes a JSON object: the keys that are taken; empty when they are not known."""
+    typed: tuple[Key, ...]
+    """Of these keys, those whose values are known."""
     folds_case: bool
     default: Any
     """`NOT_KNOWN` when only running the package tells."""
@@ -162,6 +165,7 @@ def _flag(names: list[str], keywords: dict[str, Any], where: str, *, pairs: bool
         members=tuple(keywords.get("_members", ())),
         known=tuple(str(each) for each in _listed(keywords)),
         keys=tuple(keywords.get("_keys", ())),
+        typed=tuple(keywords.get("_typed", ())),
         folds_case=folds,
         default=default if is_plain(default) else NOT_KNOWN,
         effective=_effective(entry, default),
