@@ -106,6 +106,14 @@ def test_any_text_stays_one_argument(tmp_path_factory: pytest.TempPathFactory, f
     assert {name: values[0] for name, *values in found} == flags
 
 
+def refusal(path: Path, text: str) -> InputError:
+    """The error for a profile with this text."""
+    path.write_text(text)
+    with pytest.raises(InputError) as refused:
+        load_profile(path)
+    return refused.value
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -122,14 +130,11 @@ def test_any_text_stays_one_argument(tmp_path_factory: pytest.TempPathFactory, f
     ],
 )  # fmt: skip
 def test_a_value_of_the_wrong_shape_is_one_error_in_plain_words(tmp_path: Path, text: str, says: str) -> None:
-    path = tmp_path / "b.yaml"
-    path.write_text(f"name: b\n{text}\n")
-    with pytest.raises(InputError) as refused:
-        load_profile(path)
-    assert f"profiles/b.yaml:{says}" in refused.value.message
-    assert not refused.value.details
-    assert "pydantic" not in str(refused.value.as_json())
-    assert "schema profile" in (refused.value.hint or "")
+    refused = refusal(tmp_path / "b.yaml", f"name: b\n{text}\n")
+    assert f"profiles/b.yaml:{says}" in refused.message
+    assert not refused.details
+    assert "pydantic" not in str(refused.as_json())
+    assert "schema profile" in (refused.hint or "")
 
 
 def test_a_key_of_a_flag_always_has_a_value() -> None:
@@ -149,9 +154,6 @@ def test_a_key_of_a_flag_always_has_a_value() -> None:
     ],
 )  # fmt: skip
 def test_a_name_that_is_not_a_flag_gets_what_to_write(written: str, words: str, tmp_path: Path) -> None:
-    path = tmp_path / "p.yaml"
-    path.write_text(f"name: p\nflags:\n  {written}: 1\n")
-    with pytest.raises(InputError) as refused:
-        load_profile(path)
-    assert words in refused.value.message
-    assert "^[a-z" not in refused.value.message
+    refused = refusal(tmp_path / "p.yaml", f"name: p\nflags:\n  {written}: 1\n")
+    assert words in refused.message
+    assert "^[a-z" not in refused.message
