@@ -16,7 +16,7 @@ _received: list[int] = []
 
 
 def end_on_signals() -> None:
-    """Take SIGTERM and SIGHUP for Ctrl-C, unless the caller ignores them, as `nohup` does."""
+    """Take SIGTERM and SIGHUP for Ctrl-C, unless the caller ignores them, as `nohup` does; note all three."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
             signal.signal(number, _interrupt)

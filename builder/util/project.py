@@ -11,6 +11,12 @@ from builder.util.errors import InputError
 from builder.util.journal import finish
 
 
+def from_here(path: Path) -> Path:
+    """A path as a command in the working folder takes it."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
+
+
 @dataclass(frozen=True)
 class Project:
     """A recipe's surroundings: the root that paths in the recipe are relative to, and the recipe's own path."""

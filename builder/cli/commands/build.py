@@ -125,6 +125,7 @@ def _oci(
     console: Console,
 ) -> dict[str, Any]:
     from builder.pipeline.build import build_images, write_oci
+    from builder.util.project import from_here
 
     built = build_images(workspace.lock, plans)
     image = next(iter(built.images.values()))
@@ -132,7 +133,8 @@ def _oci(
         complete = _archive(workspace, built, target, with_base=with_base)
     else:
         complete = write_oci(workspace, built, target, with_base=with_base, referrers=_travelling(workspace, built))
-    console.out(f"{kind}:{_shown(target)}")
+    written = f"{kind}:{from_here(target)}"
+    console.out(written)
     console.out(f"  digest  {built.top.digest}")
     console.out(f"  layer   {image.layer.size:,} bytes, {sum(1 for each in plans[0].result.files)} files changed")
     console.out(f"  tags    {', '.join(built.tags.all)}")
@@ -142,16 +144,10 @@ def _oci(
         console.say(
             f"note: the base's layers stay at {workspace.lock.base.pinned!s}; --with-base puts them into the output"
         )
-    document = _document(workspace, built, plans, f"{kind}:{_shown(target)}", complete)
+    document = _document(workspace, built, plans, written, complete)
     if load:
         document["docker"] = _load(workspace, built, kind, target, console)
     return document
-
-
-def _shown(target: Path) -> Path:
-    """The folder as a command in the working folder takes it."""
-    here = Path.cwd()
-    return target.relative_to(here) if target.is_absolute() and target.is_relative_to(here) else target
 
 
 def _travelling(workspace: Workspace, built: Built) -> list[Referrer]:

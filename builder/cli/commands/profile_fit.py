@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,7 +58,7 @@ def command(
     """Estimate what PROFILE of RECIPE needs and serves on a GPU. No GPU is needed."""
     from builder.documents.profile import load_profile, profile_path
     from builder.documents.recipe import load_recipe
-    from builder.util.project import find_project
+    from builder.util.project import find_project, from_here
     from builder.vllm.fit.estimate import estimate, parse_version
     from builder.vllm.fit.gpus import find_gpu
 
@@ -76,17 +75,15 @@ def command(
     try:
         fit = estimate(chosen, shape, found, version, weights=weights, pool_gib=kv_cache_gib)
     except InputError as error:
-        raise InputError(error.message, details=[("where", _shown(path)), *error.details], hint=error.hint) from error
+        raise InputError(
+            error.message, details=[("where", str(from_here(path))), *error.details], hint=error.hint
+        ) from error
     _show(fit, console)
     document = fit.as_json()
     if loaded.envelope is not None:
         total = loaded.envelope.prompt + loaded.envelope.completion
         document["envelope"] = {"tokens": total, "at_once": fit.at_once(total) if total <= fit.max_model_len else 0}
     console.document(document)
-
-
-def _shown(path: Path) -> str:
-    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def version_of(project: Project, recipe: Recipe) -> Version:

@@ -12,7 +12,7 @@ import click
 from builder.cli.app import common_options
 from builder.cli.console import Console
 from builder.util.errors import InputError
-from builder.util.files import read_regular, write_file
+from builder.util.files import read_regular, unreadable, write_file
 
 if TYPE_CHECKING:
     from builder.vllm.imports.imported import Imported
@@ -53,7 +53,7 @@ def command(
     """
     from pydantic import ValidationError
 
-    from builder.util.project import project_folder
+    from builder.util.project import from_here, project_folder
 
     if (file is None) == (line is None):
         raise InputError("name one source", hint="a recipe's FILE, or --from-command 'vllm serve MODEL --flags'")
@@ -85,7 +85,7 @@ def command(
             )
         target.parent.mkdir(parents=True, exist_ok=True)
         write_file(target, text.encode())
-        console.out(f"wrote {_shown(target)}: {len(profile.flags)} flags, {len(profile.env)} variables")
+        console.out(f"wrote {from_here(target)}: {len(profile.flags)} flags, {len(profile.env)} variables")
     if found.model:
         console.say(f"the model is not part of a profile: {found.model}")
     for what, why in found.lost:
@@ -127,7 +127,7 @@ def _read(
         # Somebody else's YAML: with dates and anchors, which our own reader refuses.
         document = yaml.safe_load(read_regular(file, limit=_LIMIT).decode())
     except OSError as error:
-        raise InputError(f"cannot read {file}: {error.strerror}", hint="check the name and its permissions") from error
+        raise unreadable(file, error) from error
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(
             f"{file} is not YAML: {str(error).splitlines()[0]}",
@@ -162,7 +162,3 @@ def _text(found: Imported) -> str:
     if found.notes:
         document["notes"] = found.notes
     return str(yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=4096))
-
-
-def _shown(path: Path) -> str:
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
