@@ -18,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 
 from builder.documents.problems import plain
 from builder.util.errors import InputError
-from builder.util.files import read_regular
+from builder.util.files import read_regular, unreadable
 
 _LIMIT = 4 << 20
 _EVENTS = 100_000
@@ -77,7 +77,7 @@ def read_yaml(path: Path, *, name: str | None = None) -> Document:
     try:
         text = read_regular(path, limit=_LIMIT, name=name).decode("utf-8")
     except OSError as error:
-        raise InputError(f"cannot read {name}: {error.strerror}", hint="check the name and its permissions") from error
+        raise unreadable(name, error) from error
     except UnicodeDecodeError as error:
         raise InputError(f"{name} is not UTF-8 text: {error.reason} at byte {error.start}") from error
     return parse_yaml(text, name)

@@ -11,7 +11,7 @@ from typing import Any
 from builder.gate.suite import Bucket, LoadedSuite
 from builder.util.errors import InputError
 from builder.util.extras import install_hint
-from builder.util.files import read_regular
+from builder.util.files import read_regular, unreadable
 from builder.util.strictjson import strict_json
 
 _SCHEMA_LIMIT = 1 << 20
@@ -94,11 +94,7 @@ def schema_bytes(loaded: LoadedSuite) -> bytes | None:
     try:
         return read_regular(path, limit=_SCHEMA_LIMIT, name=name)
     except OSError as error:
-        raise InputError(
-            f"cannot read the answer schema {name}: {error.strerror}",
-            details=[("looked", str(path))],
-            hint="check the name and its permissions",
-        ) from error
+        raise unreadable(f"the answer schema {name}", error, details=[("looked", str(path))]) from error
 
 
 def _checker(loaded: LoadedSuite) -> Callable[[Mapping[str, Any]], str]:

@@ -14,7 +14,7 @@ from builder.release.attest.trust import NOBODY, Trust
 from builder.release.verify.reader import manifests, open_reader
 from builder.util.context import Context
 from builder.util.errors import InputError
-from builder.util.files import file_sha256, read_regular
+from builder.util.files import file_sha256, read_regular, unreadable
 
 _LIMIT = 64 << 20
 
@@ -33,7 +33,7 @@ def in_file(path: Path, trust: Trust = NOBODY) -> Found:
     try:
         data = read_regular(path, limit=_LIMIT)
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}", hint="check the name and its permissions") from error
+        raise unreadable(path, error) from error
     try:
         bundle = parse_bundle(data)
     except InputError:

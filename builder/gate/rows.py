@@ -9,7 +9,7 @@ from typing import Any
 
 from builder.gate.suite import LoadedSuite, Metric
 from builder.util.errors import InputError
-from builder.util.files import read_regular, sha256
+from builder.util.files import read_regular, sha256, unreadable
 from builder.util.strictjson import strict_json
 
 _LIMIT = 512 << 20
@@ -62,7 +62,7 @@ def read_rows(loaded: LoadedSuite) -> Rows:
     try:
         data = read_regular(path, limit=_LIMIT, name=name)
     except OSError as error:
-        raise InputError(f"cannot read {name}: {error.strerror}", hint="check the name and its permissions") from error
+        raise unreadable(name, error) from error
     digest = sha256(data)
     if loaded.suite.rows_sha256 not in (None, digest):
         raise InputError(

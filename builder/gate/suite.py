@@ -15,7 +15,7 @@ from builder.documents.values import Frozen, Name, RelativePath, Sha256
 from builder.documents.verdict import VALID_DAYS
 from builder.documents.yamlfile import parse_yaml, validate_document
 from builder.util.errors import InputError
-from builder.util.files import read_regular, sha256
+from builder.util.files import read_regular, sha256, unreadable
 
 SCHEMA_ID: Final = "https://overlay-image-builder.dev/schemas/gate.v1.json"
 UNANSWERED: Final = ("unparsable", "empty", "truncated", "refused", "transport", "server_error", "over_context")
@@ -242,7 +242,7 @@ def load_suite(name: str, root: Path) -> LoadedSuite:
         data = read_regular(path, limit=_LIMIT, name=shown)
         text = data.decode("utf-8")
     except OSError as error:
-        raise InputError(f"cannot read {shown}: {error.strerror}", hint="check the name and its permissions") from error
+        raise unreadable(shown, error) from error
     except UnicodeDecodeError as error:
         raise InputError(
             f"{shown} is not UTF-8 text: {error.reason} at byte {error.start}", hint="save it as UTF-8"

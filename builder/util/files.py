@@ -8,7 +8,7 @@ import hashlib
 import os
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -39,6 +39,13 @@ _WHAT_TO_DO = {
 def what_to_do(error: OSError) -> str:
     """The hint for a file or folder that cannot be read or written."""
     return _WHAT_TO_DO.get(error.errno or 0, "see the system's log")
+
+
+def unreadable(name: object, error: OSError, *, details: Sequence[tuple[str, str]] = ()) -> InputError:
+    """The error for a file that somebody has named, and that cannot be read."""
+    return InputError(
+        f"cannot read {name}: {error.strerror}", details=list(details), hint="check the name and its permissions"
+    )
 
 
 def sha256(data: bytes) -> str:

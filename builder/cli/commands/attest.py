@@ -10,7 +10,6 @@ import click
 from builder.cli.app import common_options, signing_options
 from builder.cli.console import Console
 from builder.util.context import Context
-from builder.util.errors import InputError
 
 _LIMIT = 64 << 20
 
@@ -32,14 +31,12 @@ def command(
     """
     from builder.release.attest.signing import signing_of
     from builder.release.attest.store import attest
-    from builder.util.files import read_regular
+    from builder.util.files import read_regular, unreadable
 
     try:
         data = read_regular(document, limit=_LIMIT)
     except OSError as error:
-        raise InputError(
-            f"cannot read {document}: {error.strerror}", hint="check the name and its permissions"
-        ) from error
+        raise unreadable(document, error) from error
     context = Context(console)
     signing = signing_of(key, keyless=keyless, config=trust_config, context=context)
     done = attest(data, document.name, image, signing=signing, context=context)

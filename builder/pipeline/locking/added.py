@@ -9,7 +9,7 @@ from builder.documents.lock import MAX_FILE_BYTES, LockedAdded
 from builder.documents.recipe import FileSpec, Recipe
 from builder.pipeline.locking.base import OWN_FOLDER
 from builder.util.errors import InputError, MismatchError
-from builder.util.files import read_regular, sha256
+from builder.util.files import read_regular, sha256, unreadable
 from builder.util.project import Project
 
 FILES_FOLDER = f"{OWN_FOLDER}/files"
@@ -66,7 +66,7 @@ def _read(project: Project, name: str) -> bytes:
         data = read_regular(path, limit=MAX_FILE_BYTES, name=name)
         text = data.decode("utf-8")
     except OSError as error:
-        raise InputError(f"cannot read {name}: {error.strerror}", hint="check the name and its permissions") from error
+        raise unreadable(name, error) from error
     except UnicodeDecodeError as error:
         raise InputError(
             f"{name} is not text: {error.reason} at byte {error.start}", hint="`files:` are UTF-8 text"

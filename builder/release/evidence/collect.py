@@ -15,8 +15,8 @@ from builder.release.evidence.provenance import make_provenance, recipe_source
 from builder.release.evidence.repository import Repository
 from builder.release.evidence.sbom import make_sbom
 from builder.release.evidence.sources import make_sources
-from builder.util.errors import InputError, MismatchError
-from builder.util.files import read_regular, write_file
+from builder.util.errors import MismatchError
+from builder.util.files import read_regular, unreadable, write_file
 
 _VERDICT_LIMIT = 16 << 20
 
@@ -80,9 +80,7 @@ def read_verdicts(files: Sequence[Path], built: Built) -> list[Evidence]:
         try:
             data = read_regular(path, limit=_VERDICT_LIMIT)
         except OSError as error:
-            raise InputError(
-                f"cannot read {path}: {error.strerror}", hint="check the name and its permissions"
-            ) from error
+            raise unreadable(path, error) from error
         verdict = read_verdict(data)
         subject = next((subjects[each] for each in verdict.subjects if each in subjects), None)
         if verdict.outcome == "unreadable":

@@ -17,6 +17,7 @@ from builder.serve.smoke import gpu as gpus
 from builder.serve.smoke.gpu import Gpu
 from builder.serve.startup_log import StartupLog
 from builder.util.errors import InputError, MismatchError, UnreachableError
+from builder.util.files import unreadable
 from builder.util.process import run
 
 if TYPE_CHECKING:
@@ -72,9 +73,7 @@ class AnyServer:
         try:
             return self._log_file.read_text(encoding="utf-8", errors="replace")
         except OSError as error:
-            raise InputError(
-                f"cannot read the log {self._log_file}: {error.strerror}", hint="check the name and its permissions"
-            ) from error
+            raise unreadable(f"the log {self._log_file}", error) from error
 
     def log(self) -> StartupLog | None:
         if self._log_file is None:
