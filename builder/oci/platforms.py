@@ -107,6 +107,12 @@ def _named(platform: Mapping[str, Any]) -> str:
     return "/".join(str(platform[key]) for key in ("os", "architecture", "variant") if platform.get(key))
 
 
+def _said(entry: Descriptor) -> Mapping[str, Any] | None:
+    """The platform that an index entry names; None where system or processor is missing or empty."""
+    said = entry.platform or {}
+    return None if said.get("os") in _UNKNOWN or said.get("architecture") in _UNKNOWN else said
+
+
 class _Search:
     """One search in an index and those nested in it. `known` are the platforms that were met."""
 
@@ -144,8 +150,8 @@ class _Search:
         for entry in entries:
             if entry.media_type not in (*INDEX_TYPES, *MANIFEST_TYPES) or _ATTESTATION in entry.annotations:
                 continue
-            said = entry.platform or {}
-            if said.get("os") in _UNKNOWN or said.get("architecture") in _UNKNOWN:
+            said = _said(entry)
+            if said is None:
                 silent.append(entry)
                 continue
             self.known.add(_named(said))
@@ -159,8 +165,7 @@ class _Search:
         manifest = read_manifest(data, f"the manifest of {self._name}")
         if manifest.config.media_type not in CONFIG_TYPES:
             return False
-        said = entry.platform or {}
-        if said.get("os") not in _UNKNOWN and said.get("architecture") not in _UNKNOWN:
+        if _said(entry) is not None:
             return True
         config = read_config(self._fetch(manifest.config), f"the config of {self._name}")
         self.known.add(_named(config.platform))
