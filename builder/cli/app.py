@@ -378,4 +378,8 @@ def main() -> None:
         # Paths in diffs are UTF-8 whatever the locale says; begin again in Python's UTF-8 mode.
         os.environ["PYTHONUTF8"] = "1"
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606
-    sys.exit(run())
+    code = run()
+    # At its end Python looks through every object for cycles to clear. The system takes them all back a moment later anyway;
+    # what has a right to run at the end (atexit, finalizers) still does.
+    gc.freeze()
+    sys.exit(code)
