@@ -6,6 +6,7 @@ to the one file RESULT, as a command writes them into one layer. It imports what
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
@@ -76,4 +77,7 @@ def contents(result: Path) -> dict[str, bytes | None]:
 
 
 if __name__ == "__main__":
+    # As the command line has it, from its begin to its end.
+    gc.set_threshold(200_000, 10, 10)
     main(Path(sys.argv[1]), Path(sys.argv[2]))
+    gc.freeze()
