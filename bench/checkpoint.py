@@ -15,13 +15,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench.measure import Left, Row, Table, Used, pairs, timed
+from bench.measure import OURS, Left, Row, Table, Used, pairs, timed, used
 from builder.util.context import Context
 
 _PIECE = 8 << 20
 COLUMNS = 5120
 PEER = "BENCH_LLMCOMPRESSOR_PYTHON"
-# Its seconds and CPU are those of the call, with fsync as ours, and without importing torch.
+# With fsync as ours. The seconds and CPU that it prints are those of the call, without importing torch.
 _PEER_SCRIPT = """
 import os, pathlib, sys, time
 from llmcompressor import model_free_ptq
@@ -116,27 +116,35 @@ def _copied(source: Path, target: Path) -> None:
         os.fsync(writer.fileno())
 
 
-def beside_llmcompressor(place: Path, rows: int) -> Row | Left:
-    """One table [rows, 5120], cold: both make block FP8 of it. llm-compressor's layout is another one, its arithmetic too."""
+def beside_llmcompressor(place: Path, rows: int) -> Iterator[Row | Left]:
+    """One table [rows, 5120], cold: both make block FP8 of it. llm-compressor's layout is another one, its arithmetic too.
+
+    Once the two calls, with what they need imported already, and once whole processes.
+    """
     from builder.checkpoint.quantize.run import quantize
     from tests.support.checkpoints import HEAD, make_checkpoint, normal
 
     what = f"quantize 1 x [{rows}, {COLUMNS}]"
     python = os.environ.get(PEER)
     if not python:
-        return Left(f"{what} beside llm-compressor", f"{PEER} names no interpreter")
+        yield Left(f"{what} beside llm-compressor", f"{PEER} names no interpreter")
+        return
     source = make_checkpoint(place / "one", {"model.safetensors": {HEAD: normal(rows, COLUMNS)}})
+    ours, theirs = place / "one-dest", place / "peer-dest"
+    command = (*OURS, "checkpoint", "quantize", str(source), str(ours), "--tensor", HEAD, "--no-cache")
+    peer = (python, "-c", _PEER_SCRIPT, str(source), str(theirs))
 
-    def ours() -> Used:
-        shutil.rmtree(place / "one-dest", ignore_errors=True)
+    def cold(target: Path) -> None:
+        shutil.rmtree(target, ignore_errors=True)
         forget(source)
-        return timed(lambda: quantize(source, place / "one-dest", context=Context(), tensors=[HEAD], cache=False))
 
-    def theirs() -> Used:
-        shutil.rmtree(place / "peer-dest", ignore_errors=True)
-        forget(source)
-        argv = [python, "-c", _PEER_SCRIPT, str(source), str(place / "peer-dest")]
-        done = subprocess.run(argv, check=True, capture_output=True, text=True)
+    def our_call() -> Used:
+        cold(ours)
+        return timed(lambda: quantize(source, ours, context=Context(), tensors=[HEAD], cache=False))
+
+    def their_call() -> Used:
+        cold(theirs)
+        done = subprocess.run(peer, check=True, capture_output=True, text=True)
         seconds, cpu = map(float, done.stdout.split()[-2:])
         return Used(seconds, cpu)
 
@@ -145,8 +153,19 @@ def beside_llmcompressor(place: Path, rows: int) -> Row | Left:
         forget(source)
         return timed(lambda: _copied(source / "model.safetensors", place / "plain"))
 
-    peers = {"llm-compressor's model_free_ptq": theirs, "reading and writing": plain}
-    return pairs(what, {"quantize": ours, **peers})
+    def process(target: Path, argv: tuple[str, ...]) -> Used:
+        cold(target)
+        return used(*argv)
+
+    peers = {"llm-compressor's model_free_ptq": their_call, "reading and writing": plain}
+    yield pairs(f"{what}, the call", {"quantize": our_call, **peers})
+    yield pairs(
+        f"{what}, whole processes",
+        {
+            "builder checkpoint quantize": lambda: process(ours, command),
+            "python with llm-compressor": lambda: process(theirs, peer),
+        },
+    )
 
 
 def checkpoint(rows: int = 24_576) -> Iterator[Row | Left]:
@@ -157,7 +176,7 @@ def checkpoint(rows: int = 24_576) -> Iterator[Row | Left]:
             place = Path(name)
             yield digest(place)
             yield from quantizing(place, rows)
-            yield beside_llmcompressor(place, rows)
+            yield from beside_llmcompressor(place, rows)
         finally:
             del os.environ["BUILDER_CACHE_DIR"]
 

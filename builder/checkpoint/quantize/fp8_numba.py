@@ -1,7 +1,8 @@
 """The arithmetic of `builder.checkpoint.quantize.fp8` compiled by numba: the same bytes and sums at the disk's speed.
 
-No `fastmath`: reordered sums and flushed denormals would differ between machines. The loops over a row's columns are
-plain enough for LLVM to vectorize without it.
+A block row is read from its first row to its last, each across all its blocks: memory is read in its order, and each loop
+over a row's columns is plain enough for LLVM to vectorize. No `fastmath`: reordered sums and flushed denormals would differ
+between machines.
 """
 
 from __future__ import annotations
@@ -52,93 +53,98 @@ def _quantize(
     x: Any, block_rows: int, block_cols: int, steps: Any, values: Any, scales: Any, sums: Any
 ) -> Any:  # pragma: no cover  compiled
     rows, cols = x.shape
-    # One row of a block, seen as bits and as FP32.
-    wide = np.empty(block_cols, np.uint32)
-    exact = np.empty(block_cols, np.float32)
-    lifted = np.empty(block_cols, np.float32)
-    noise = np.empty(block_cols, np.float32)
-    signal = np.empty(block_cols, np.float32)
+    # One block row: what belongs to its columns, and what is tried for its blocks.
+    largest = np.empty(cols, np.uint16)
+    factors, noise, signal = np.empty(cols, np.float32), np.empty(cols, np.float32), np.empty(cols, np.float32)
+    plain, tried = np.empty(scales.shape[1], np.uint16), np.empty(scales.shape[1], np.uint16)
+    found = np.empty((2, scales.shape[1]), np.float64)
     for i in range(scales.shape[0]):
         top, bottom = i * block_rows, min((i + 1) * block_rows, rows)
+        _largest(x, top, bottom, largest)
         for j in range(scales.shape[1]):
-            left, right = j * block_cols, min((j + 1) * block_cols, cols)
-            largest = np.uint16(0)
-            for row in range(top, bottom):
-                for column in range(left, right):
-                    largest = max(largest, np.uint16(x[row, column] & np.uint16(0x7FFF)))
-            if largest >= BF16_INFINITY:
+            most = np.uint16(0)
+            for column in range(j * block_cols, min((j + 1) * block_cols, cols)):
+                most = max(most, largest[column])
+            if most >= BF16_INFINITY:
                 return i * scales.shape[1] + j
-            plain = _scale(largest)
-            best_scale, best_noise = plain, np.float64(0)
-            for step in steps if len(steps) > 1 else steps[:0]:
-                tried = min(max(np.int64(plain) + step, 1), BF16_INFINITY - 1)
-                found, _ = _block(
-                    x, top, bottom, left, right, np.uint16(tried), wide, exact, lifted, noise, signal, values
-                )
-                if step == 0 or found < best_noise:
-                    best_scale, best_noise = np.uint16(tried), found
-            scales[i, j] = best_scale
-            sums[0, i, j], sums[1, i, j] = _block(
-                x, top, bottom, left, right, best_scale, wide, exact, lifted, noise, signal, values
-            )
+            plain[j] = _scale(most)
+        for step in steps:
+            for j in range(scales.shape[1]):
+                tried[j] = min(max(np.int64(plain[j]) + step, 1), BF16_INFINITY - 1)
+            _block_row(x, top, bottom, block_cols, tried, factors, noise, signal, values, found)
+            for j in range(scales.shape[1]):
+                if step == 0 or found[0, j] < sums[0, i, j]:
+                    scales[i, j], sums[0, i, j], sums[1, i, j] = tried[j], found[0, j], found[1, j]
+        if len(steps) > 1:
+            _block_row(x, top, bottom, block_cols, scales[i], factors, noise, signal, values, found)
     return -1
 
 
 @_jit
+def _largest(x: Any, top: int, bottom: int, largest: Any) -> None:  # pragma: no cover  compiled
+    """The largest magnitude of each column, as the pattern of a BF16."""
+    largest[:] = 0
+    for row in range(top, bottom):
+        line = x[row]
+        for column in range(line.shape[0]):
+            magnitude = np.uint16(line[column] & np.uint16(0x7FFF))
+            largest[column] = magnitude if magnitude > largest[column] else largest[column]
+
+
+@_jit
 def _scale(largest: Any) -> Any:  # pragma: no cover  compiled
-    one = np.empty(1, np.uint32)
-    one[0] = np.uint32(largest) << np.uint32(16)
-    ratio = np.empty(1, np.float32)
-    ratio[0] = one.view(np.float32)[0] / _MAX
-    bits = ratio.view(np.uint32)[0]
+    bits = np.float32(_widened(largest) / _MAX).view(np.uint32)
     rounded = np.uint16((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16))
     return np.uint16(BF16_ONE) if rounded == 0 else rounded
 
 
 @_jit
-def _block(
-    x: Any, top: int, bottom: int, left: int, right: int, scale: Any, wide: Any, exact: Any, lifted: Any,
-    noise: Any, signal: Any, values: Any,
-) -> tuple[Any, Any]:  # pragma: no cover  compiled  # fmt: skip
-    width = right - left
-    floats = wide.view(np.float32)
-    lifted_bits = lifted.view(np.uint32)
-    codes = np.empty(width, np.uint32)
-    wide[0] = np.uint32(scale) << np.uint32(16)
-    factor = floats[0]
-    for column in range(width):
-        noise[column] = np.float32(0)
-        signal[column] = np.float32(0)
+def _widened(pattern: Any) -> Any:  # pragma: no cover  compiled
+    """The FP32 of the pattern of a BF16."""
+    return np.uint32(np.uint32(pattern) << np.uint32(16)).view(np.float32)
+
+
+@_jit
+def _block_row(
+    x: Any, top: int, bottom: int, block_cols: int, scales: Any, factors: Any, noise: Any, signal: Any, values: Any, found: Any
+) -> None:  # pragma: no cover  compiled  # fmt: skip
+    """Quantize a block row with these scales; `found` gets each block's sums of squares: of the error, and of what was there."""
+    cols = x.shape[1]
+    for j in range(scales.shape[0]):
+        factors[j * block_cols : (j + 1) * block_cols] = _widened(scales[j])
+    noise[:] = 0
+    signal[:] = 0
     for row in range(top, bottom):
-        line, out = x[row, left:right], values[row, left:right]
-        for column in range(width):
-            wide[column] = np.uint32(np.uint32(np.uint16(line[column] & np.uint16(0x7FFF))) << np.uint32(16))
-        for column in range(width):
-            exact[column] = floats[column] / factor
-        for column in range(width):
-            floats[column] = min(exact[column], _MAX)
-            lifted[column] = floats[column] + np.float32(16384.0)
-        for column in range(width):
-            # Each step back to 32 bits: numba would go on in 64, in half as many lanes.
-            bits = wide[column]
-            odd = np.uint32(np.uint32(bits >> np.uint32(20)) & np.uint32(1))
-            rounded = np.uint32(np.uint32(bits + np.uint32(0x7FFFF)) + odd)
-            normal = np.uint32(np.uint32(rounded >> np.uint32(20)) - np.uint32(960))
-            subnormal = np.uint32(lifted_bits[column] - np.uint32(0x46800000))
-            small = bits < np.uint32(0x3C800000)
-            codes[column] = subnormal if small else normal
-            lowered = lifted[column] - np.float32(16384.0)
-            wide[column] = np.uint32(rounded & np.uint32(0xFFF00000))
-            lifted[column] = lowered if small else floats[column]
-        for column in range(width):
-            out[column] = np.uint8(codes[column]) | np.uint8(np.uint16(line[column] >> np.uint16(8)) & np.uint16(0x80))
-        for column in range(width):
-            distance = exact[column] - lifted[column]
-            noise[column] += distance * distance
-            signal[column] += exact[column] * exact[column]
-    first, second = np.float64(0), np.float64(0)
-    for column in range(width):
-        first += np.float64(noise[column])
-        second += np.float64(signal[column])
-    squared = np.float64(factor) * np.float64(factor)
-    return first * squared, second * squared
+        line, out = x[row], values[row]
+        for column in range(cols):
+            out[column], distance, exact = _value(line[column], factors[column])
+            noise[column] += np.float32(distance * distance)
+            signal[column] += np.float32(exact * exact)
+    for j in range(scales.shape[0]):
+        first, second = np.float64(0), np.float64(0)
+        for column in range(j * block_cols, min((j + 1) * block_cols, cols)):
+            first += np.float64(noise[column])
+            second += np.float64(signal[column])
+        factor = np.float64(_widened(scales[j]))
+        found[0, j], found[1, j] = first * (factor * factor), second * (factor * factor)
+
+
+@_jit
+def _value(word: Any, factor: Any) -> tuple[Any, Any, Any]:  # pragma: no cover  compiled
+    """The E4M3 of a BF16 over its scale; how far its magnitude is from the exact one, and the exact one."""
+    # Each step goes back to 32 bits: numba would go on in 64, in half as many lanes.
+    exact = np.float32(_widened(np.uint16(word & np.uint16(0x7FFF))) / factor)
+    near = np.float32(min(exact, _MAX))
+    bits = near.view(np.uint32)
+    odd = np.uint32(np.uint32(bits >> np.uint32(20)) & np.uint32(1))
+    rounded = np.uint32(np.uint32(bits + np.uint32(0x7FFFF)) + odd)
+    normal = np.uint32(np.uint32(rounded >> np.uint32(20)) - np.uint32(960))
+    normal_value = np.uint32(rounded & np.uint32(0xFFF00000)).view(np.float32)
+    # A subnormal's last place is 2^-9, which is FP32's at 16384.
+    lifted = np.float32(near + np.float32(16384.0))
+    subnormal = np.uint32(lifted.view(np.uint32) - np.uint32(0x46800000))
+    subnormal_value = np.float32(lifted - np.float32(16384.0))
+    small = bits < np.uint32(0x3C800000)
+    code = np.uint8(subnormal if small else normal)
+    sign = np.uint8(np.uint16(word >> np.uint16(8)) & np.uint16(0x80))
+    return code | sign, np.float32(exact - (subnormal_value if small else normal_value)), exact
