@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from builder.checkpoint.opened import Checkpoint, CheckpointProblem, open_checkpoint
 from builder.checkpoint.tables import OPT_INS, SCALE_SUFFIX, Table, block_of, kept_modules, module_of, same_module
-from builder.documents.lock import LockedCheckpointFile
-from builder.documents.recipe import OverlaySpec
 from builder.util.errors import InputError
+
+if TYPE_CHECKING:
+    from builder.documents.lock import LockedCheckpointFile
+    from builder.documents.recipe import OverlaySpec
 
 
 @dataclass(frozen=True)

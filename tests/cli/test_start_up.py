@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from builder.cli.app import COMMANDS
+from tests.support.checkpoints import EMBED, HEAD, make_checkpoint, normal
 from tests.support.smallwheel import make_project
 
 ROOT = Path(__file__).parents[2]
@@ -81,6 +82,16 @@ _DIFF = (
 )
 def test_a_command_loads_what_it_uses(project: Path, arguments: str, allowed: set[str]) -> None:
     assert loaded(*arguments.split(), cwd=project) <= allowed
+
+
+def test_quantizing_loads_no_documents(tmp_path: Path) -> None:
+    source = make_checkpoint(
+        tmp_path / "source", {"outside.safetensors": {HEAD: normal(128, 128), EMBED: normal(128, 128)}}
+    )
+    found = loaded("checkpoint", "quantize", str(source), str(tmp_path / "dest"))
+    # numba imports PyYAML, and scipy where it is installed.
+    assert "numpy" in found
+    assert found <= {"numba", "numpy", "rich", "scipy", "yaml"}
 
 
 def test_the_collector_has_nothing_to_look_through_at_the_end() -> None:
