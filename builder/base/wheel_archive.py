@@ -9,8 +9,10 @@ import threading
 import weakref
 import zipfile
 import zlib
-from collections.abc import Collection, Iterator
-from contextlib import ExitStack, contextmanager
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
@@ -35,7 +37,11 @@ _WHEEL_LIMIT = 8 << 30
 _NEAR = 64 << 10
 # A wheel's list of members and its RECORD are its last bytes: 491 kB of vLLM 0.20.0, with one request.
 _TAIL = 512 << 10
-
+# Ranges on their way at once, and the bytes that may lie in memory until they are read.
+_AT_ONCE = 4
+_MOST_AHEAD = 64 << 20
+_Range = tuple[int, int]
+"""The first and the last byte."""
 
 _READING = threading.RLock()
 _OPENED: dict[int, dict[WheelLink, tuple[zipfile.ZipFile, ExitStack]]] = {}
@@ -129,7 +135,6 @@ def _open(link: WheelLink, *, context: Context, by_range: bool) -> Iterator[zipf
         with zipfile.ZipFile(local_path(link)) as archive:
             yield archive
         return
-    # One connection for all members: many small ranges are asked for, one after another.
     with index_session() as session:
         try:
             remote = _remote(link, session)
@@ -146,6 +151,8 @@ def _remote(link: WheelLink, session: requests.Session) -> zipfile.ZipFile:
     from remotezip import RemoteFetcher, RemoteZip
 
     class Fetcher(RemoteFetcher):  # type: ignore[misc]
+        ahead: _Ahead | None = None
+
         def _request(self, options: dict[str, Any]) -> tuple[Any, str]:
             response = session.get(link.url, stream=True, **options)
             response.raise_for_status()
@@ -158,8 +165,57 @@ def _remote(link: WheelLink, session: requests.Session) -> zipfile.ZipFile:
             refused.size = int(length) if length.isdigit() else 0
             raise refused
 
-    archive: zipfile.ZipFile = RemoteZip(link.url, initial_buffer_size=_TAIL, fetcher=Fetcher, timeout=TIMEOUT)
+        def fetch(self, data_range: tuple[int, int | None], stream: bool = False) -> Any:
+            coming = self.ahead.take(data_range) if self.ahead is not None else None
+            return super().fetch(data_range, stream) if coming is None else coming.result()
+
+    class Archive(RemoteZip):  # type: ignore[misc]
+        def ask(self, sizes: dict[int, int], ranges: Sequence[_Range]) -> None:
+            """Read from the first byte of each range as many bytes as `sizes` has for it; ask for them already."""
+            self.fp.set_position_to_size(sizes)
+            fetcher.ahead = _Ahead(lambda each: RemoteFetcher.fetch(fetcher, each), ranges)
+
+        def close(self) -> None:
+            if fetcher.ahead is not None:
+                fetcher.ahead.stop()
+            super().close()
+
+    fetcher = Fetcher(link.url, timeout=TIMEOUT)
+    archive: zipfile.ZipFile = Archive(link.url, initial_buffer_size=_TAIL, fetcher=lambda *_, **__: fetcher)
     return archive
+
+
+class _Ahead:
+    """Ranges that are asked for before they are read, several at once: a distant server takes as long for each.
+
+    Its threads end with the process: an interruption does not wait for a server that is silent.
+    """
+
+    def __init__(self, fetch: Callable[[_Range], Any], ranges: Sequence[_Range]) -> None:
+        self._fetch = fetch
+        if len(ranges) < 2 or sum(last - first for first, last in ranges) > _MOST_AHEAD:
+            ranges = ()
+        self._coming: dict[_Range, Future[Any]] = {each: Future() for each in ranges}
+        self._left = deque(self._coming.items())
+        for _ in range(min(_AT_ONCE, len(ranges))):
+            threading.Thread(target=self._work, daemon=True).start()
+
+    def take(self, wanted: tuple[int, int | None]) -> Future[Any] | None:
+        """What was asked for, once."""
+        return self._coming.pop(wanted, None)  # type: ignore[arg-type]
+
+    def stop(self) -> None:
+        """Ask for nothing more."""
+        self._left.clear()
+
+    def _work(self) -> None:
+        with suppress(IndexError):
+            while True:
+                wanted, future = self._left.popleft()
+                try:
+                    future.set_result(self._fetch(wanted))
+                except BaseException as error:  # noqa: BLE001  raised where the range is read
+                    future.set_exception(error)
 
 
 @contextmanager
@@ -194,23 +250,23 @@ def in_order(archive: zipfile.ZipFile, paths: Collection[str]) -> list[str]:
     """The members in the order in which the archive has them; those that are near to each other come with one range.
 
     remotezip asks for as many bytes as its table has for the place where it begins to read, and passes over what is not
-    wanted on the way.
+    wanted on the way. The ranges are on their way when this returns.
     """
     known = archive.NameToInfo
     ordered = sorted(paths, key=lambda path: known[path].header_offset if path in known else -1)
-    remote: Any = archive.fp
-    if not hasattr(remote, "set_position_to_size"):
+    if not hasattr(archive, "ask"):
         return ordered
     offsets = sorted({each.header_offset for each in archive.infolist()})
     ends = dict(pairwise([*offsets, archive.start_dir]))
     sizes = {begin: end - begin for begin, end in ends.items()}
-    first = last = -1
+    firsts: list[int] = []
+    last = 0
     for begin in (known[path].header_offset for path in ordered if path in known):
-        if first < 0 or begin - last > _NEAR:
-            first = begin
+        if not firsts or begin - last > _NEAR:
+            firsts.append(begin)
         last = ends[begin]
-        sizes[first] = last - first
-    remote.set_position_to_size(sizes)
+        sizes[firsts[-1]] = last - firsts[-1]
+    archive.ask(sizes, [(first, first + sizes[first] - 1) for first in firsts])
     return ordered
 
 

@@ -35,6 +35,8 @@ class Index:
         self.wholes = self.ranges = self.sent = 0
         self.parts = True
         """Whether ranges are given."""
+        self.meeting: threading.Barrier | None = None
+        """Where ranges wait for each other."""
 
 
 @contextmanager
@@ -55,6 +57,8 @@ def serving(index: Index) -> Iterator[str]:
                 self.reply(200, index.whole, {})
                 return
             index.ranges += 1
+            if index.meeting is not None:
+                index.meeting.wait(30)
             size = len(index.ranged)
             first = int(wanted[1]) if wanted[1] else max(0, size - int(wanted[2]))
             last = min(int(wanted[2]) if wanted[1] and wanted[2] else size - 1, size - 1)
@@ -261,6 +265,8 @@ def test_members_that_are_near_to_each_other_come_with_one_range(
         tree = WheelTree(link, "vllm")
         assert tree.has("vllm")
         index.ranges = index.sent = 0
+        # All of them are on their way at once: none is given before the others have come.
+        index.meeting = threading.Barrier(3)
         # Whatever the order in which they are asked for.
         found = tree.read(list(reversed(wanted)))
     assert {path: each.data for path, each in found.items()} == {path: files[path] for path in wanted}
