@@ -11,7 +11,7 @@ TESTS ?= tests
 WORKERS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: profile-is-named help setup setup-dev demo demo-serve build check lock test test-engine lint bench publish run clean
+.PHONY: profile-is-named help setup setup-dev demo demo-serve build check lock test test-engine lint bench bench-peers publish run clean
 
 help: ## Show this help
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -69,6 +69,9 @@ lint: $(DEV) ## Run ruff, mypy and the import contract
 
 bench: $(DEV) ## Measure speed side by side with peers, as ratios
 	@$(VENV)/bin/python -m bench
+
+bench-peers: $(DEV) ## Install the peers that PyPI has, for `make bench`
+	@$(VENV)/bin/python -m bench.peers
 
 publish: $(SETUP) ## Build RECIPE and push it, with tags and evidence
 	@$(BUILDER) publish $(RECIPE)

@@ -1,7 +1,6 @@
 """The checkpoint's speed: the digest beside OpenSSL, quantizing beside copying and beside llm-compressor.
 
-`python -m bench.checkpoint [ROWS]`. llm-compressor brings its own world of packages, so it is asked in an interpreter of
-its own, which `BENCH_LLMCOMPRESSOR_PYTHON` names: one of a virtual environment with `torch` for the CPU and `llmcompressor`.
+`python -m bench.checkpoint [ROWS]`: of the two tables that are quantized, 248,320 as those of Qwen3.6-27B have.
 """
 
 from __future__ import annotations
@@ -11,16 +10,18 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from bench.measure import OURS, Left, Row, Table, Used, pairs, timed, used
+from bench.peers import NOT_INSTALLED, program
 from builder.util.context import Context
 
-_PIECE = 8 << 20
 COLUMNS = 5120
-PEER = "BENCH_LLMCOMPRESSOR_PYTHON"
 # With fsync as ours. The seconds and CPU that it prints are those of the call, without importing torch.
 _PEER_SCRIPT = """
 import os, pathlib, sys, time
@@ -35,6 +36,16 @@ print(time.perf_counter() - begun, time.process_time() - spent)
 """
 
 
+_COPY = """
+import os, sys
+with open(sys.argv[1], "rb", buffering=0) as reader, open(sys.argv[2], "wb", buffering=0) as writer:
+    piece = memoryview(bytearray(8 << 20))
+    while count := reader.readinto(piece):
+        writer.write(piece[: count // 2])
+    os.fsync(writer.fileno())
+"""
+
+
 def forget(folder: Path) -> None:
     """Drop the folder's files from the page cache, so that they are read from the disk."""
     for path in folder.rglob("*"):
@@ -45,10 +56,15 @@ def forget(folder: Path) -> None:
             os.close(handle)
 
 
+def _table(rows: int) -> Any:
+    """The same rows again and again: to make other ones takes longer than to quantize them."""
+    from tests.support.checkpoints import normal
+
+    return np.resize(normal(min(rows, 24_832), COLUMNS), (rows, COLUMNS))
+
+
 def digest(place: Path) -> Row | Left:
     """Eight files of 256 MiB, in the page cache: the arithmetic is what is compared."""
-    from builder.checkpoint.digest import digest_directory
-
     if not shutil.which("openssl"):
         return Left("digest of 2 GiB", "there is no openssl")
     folder = place / "digest"
@@ -60,10 +76,8 @@ def digest(place: Path) -> Row | Left:
     row = pairs(
         "digest of 2 GiB, warm",
         {
-            "digest_directory": lambda: timed(lambda: digest_directory(folder, context=Context(), cache=False)),
-            "openssl dgst in parallel": lambda: timed(
-                lambda: subprocess.run(["sh", "-c", argv], cwd=folder, check=True, capture_output=True)
-            ),
+            "builder checkpoint digest": lambda: used(*OURS, "checkpoint", "digest", str(folder), "--no-cache"),
+            "openssl dgst in parallel": lambda: used("sh", "-c", argv, cwd=folder),
         },
     )
     shutil.rmtree(folder)
@@ -72,64 +86,49 @@ def digest(place: Path) -> Row | Left:
 
 def quantizing(place: Path, rows: int) -> Iterator[Row | Left]:
     """Two tables [rows, 5120], cold, fsync included, beside reading the same bytes and writing half of them."""
-    from builder.checkpoint.digest import digest_directory
-    from builder.checkpoint.quantize.run import quantize
-    from tests.support.checkpoints import EMBED, HEAD, make_checkpoint, normal
+    from tests.support.checkpoints import EMBED, HEAD, make_checkpoint
 
-    tables = normal(rows, COLUMNS)
-    shard = "outside.safetensors"
-    source = make_checkpoint(place / "source", {shard: {HEAD: tables, EMBED: tables}})
-    del tables
-    silent = Context()
+    shard, dest = "outside.safetensors", place / "dest"
+    source = make_checkpoint(place / "source", {shard: dict.fromkeys((HEAD, EMBED), _table(rows))})
 
-    def ours(*, cache: bool) -> Used:
-        shutil.rmtree(place / "dest", ignore_errors=True)
+    def ours(*options: str) -> Used:
+        shutil.rmtree(dest, ignore_errors=True)
         forget(source)
-        return timed(lambda: quantize(source, place / "dest", context=silent, cache=cache))
+        return used(*OURS, "checkpoint", "quantize", str(source), str(dest), *options)
 
     def plain() -> Used:
         (place / "plain").unlink(missing_ok=True)
         forget(source)
-        return timed(lambda: _copied(source / shard, place / "plain"))
+        return used(sys.executable, "-S", "-c", _COPY, str(source / shard), str(place / "plain"))
 
     size = f"2 x [{rows}, {COLUMNS}], cold, fsync"
-    yield pairs(
-        f"quantize {size}; source hashed on the way",
-        {"quantize": lambda: ours(cache=False), "reading and writing": plain},
-        times=3,
-    )
-    # A hash is remembered once the file is two seconds old.
-    time.sleep(2)
-    digest_directory(source, context=silent)
-    yield pairs(
-        f"quantize {size}; source hashed before",
-        {"quantize": lambda: ours(cache=True), "reading and writing": plain},
-        times=3,
-    )
-
-
-def _copied(source: Path, target: Path) -> None:
-    with source.open("rb", buffering=0) as reader, target.open("wb", buffering=0) as writer:
-        piece = memoryview(bytearray(_PIECE))
-        while count := reader.readinto(piece):
-            writer.write(piece[: count // 2])
-        os.fsync(writer.fileno())
+    for known, options in (("on the way", ["--no-cache"]), ("before", [])):
+        # What one run has hashed is known to the next ones; the first run of all is not measured.
+        yield pairs(
+            f"quantize {size}; source hashed {known}",
+            {"builder checkpoint quantize": partial(ours, *options), "reading and writing": plain},
+            times=3,
+            note="3 pairs",
+        )
+    for each in (source, dest):
+        shutil.rmtree(each)
+    (place / "plain").unlink()
 
 
 def beside_llmcompressor(place: Path, rows: int) -> Iterator[Row | Left]:
     """One table [rows, 5120], cold: both make block FP8 of it. llm-compressor's layout is another one, its arithmetic too.
 
-    Once the two calls, with what they need imported already, and once whole processes.
+    Once whole processes, and once the two calls, with what they need imported already.
     """
     from builder.checkpoint.quantize.run import quantize
-    from tests.support.checkpoints import HEAD, make_checkpoint, normal
+    from tests.support.checkpoints import HEAD, make_checkpoint
 
     what = f"quantize 1 x [{rows}, {COLUMNS}]"
-    python = os.environ.get(PEER)
-    if not python:
-        yield Left(f"{what} beside llm-compressor", f"{PEER} names no interpreter")
+    python = program("python", of="llmcompressor")
+    if python is None:
+        yield Left(f"{what} beside llm-compressor", NOT_INSTALLED)
         return
-    source = make_checkpoint(place / "one", {"model.safetensors": {HEAD: normal(rows, COLUMNS)}})
+    source = make_checkpoint(place / "one", {"model.safetensors": {HEAD: _table(rows)}})
     ours, theirs = place / "one-dest", place / "peer-dest"
     command = (*OURS, "checkpoint", "quantize", str(source), str(ours), "--tensor", HEAD, "--no-cache")
     peer = (python, "-c", _PEER_SCRIPT, str(source), str(theirs))
@@ -151,32 +150,35 @@ def beside_llmcompressor(place: Path, rows: int) -> Iterator[Row | Left]:
     def plain() -> Used:
         (place / "plain").unlink(missing_ok=True)
         forget(source)
-        return timed(lambda: _copied(source / "model.safetensors", place / "plain"))
+        return used(sys.executable, "-S", "-c", _COPY, str(source / "model.safetensors"), str(place / "plain"))
 
     def process(target: Path, argv: tuple[str, ...]) -> Used:
         cold(target)
         return used(*argv)
 
-    peers = {"llm-compressor's model_free_ptq": their_call, "reading and writing": plain}
-    yield pairs(f"{what}, the call", {"quantize": our_call, **peers})
     yield pairs(
         f"{what}, whole processes",
         {
             "builder checkpoint quantize": lambda: process(ours, command),
             "python with llm-compressor": lambda: process(theirs, peer),
+            "reading and writing": plain,
         },
     )
+    yield pairs(f"{what}, the call", {"quantize": our_call, "llm-compressor's model_free_ptq": their_call})
+    for each in (source, ours, theirs):
+        shutil.rmtree(each)
 
 
-def checkpoint(rows: int = 24_576) -> Iterator[Row | Left]:
-    """All of it, in a folder of its own under the temporary folder (about 3 GB with the default rows)."""
+def checkpoint(rows: int = 248_320) -> Iterator[Row | Left]:
+    """All of it, in a folder of its own on the disk (about 10 GB with the default rows)."""
     with tempfile.TemporaryDirectory(dir="/var/tmp") as name:
         os.environ["BUILDER_CACHE_DIR"] = f"{name}/cache"
         try:
             place = Path(name)
             yield digest(place)
             yield from quantizing(place, rows)
-            yield from beside_llmcompressor(place, rows)
+            for size in (24_576, 98_304):
+                yield from beside_llmcompressor(place, size)
         finally:
             del os.environ["BUILDER_CACHE_DIR"]
 

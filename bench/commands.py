@@ -10,9 +10,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from bench.measure import OURS, ROOT, Left, Row, Used, environment, pairs, run, timed, used
+from bench.peers import NOT_INSTALLED, program
+
+# kas builds from a description in YAML as well, and is written in Python.
+_KAS = ("--version", "build --help")
 
 
 def _called(*arguments: str, code: int = 0) -> Callable[[], Used]:
@@ -21,6 +26,7 @@ def _called(*arguments: str, code: int = 0) -> Callable[[], Used]:
 
 def startup() -> Iterator[Row | Left]:
     """What is printed without a project's files, beside the import of click and nothing else."""
+    kas = program("kas", of="kas")
     yield pairs(
         "start-up",
         {
@@ -28,10 +34,12 @@ def startup() -> Iterator[Row | Left]:
             "python -c 'import click'": lambda: used(sys.executable, "-c", "import click"),
             "builder build --help": _called("build", "--help"),
             "builder profile list": _called("profile", "list"),
+            **({f"kas {text}": partial(used, kas, *text.split()) for text in _KAS} if kas else {}),
         },
         times=11,
     )
-    yield Left("kas --version", "kas is not among this tool's dependencies")
+    if kas is None:
+        yield Left("kas --version", NOT_INSTALLED)
 
 
 def project() -> Iterator[Row | Left]:
