@@ -4,13 +4,15 @@ Everything that is not installed here (torch, transformers, triton, compiled par
 take any use; pydantic, argparse and every line of vLLM's own code that makes the parser are real. Prints, as JSON, what
 `argparse` then holds, and the names that vLLM's own registries list.
 
-    python realparser.py PACKAGE_FOLDER OUTPUT_FILE [ARGUMENTS_FILE]
+    python realparser.py PACKAGE_FOLDER OUTPUT_FILE [ARGUMENTS_FILE [VALUES_FILE]]
 
 ARGUMENTS_FILE holds a JSON list of argument lists; the output then says for each what the parser complains about.
+VALUES_FILE holds lists of a flag, the path of a key in its JSON, and a value; the output says whether pydantic refuses it.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import importlib
 import importlib.abc
@@ -202,8 +204,8 @@ def _plain(value: Any) -> Any:
     return f"<{type(value).__name__}>"
 
 
-def judge(arguments: Sequence[Sequence[str]]) -> dict[str, Any]:
-    """Import the package, read its parser and registries, and parse `arguments`."""
+def judge(arguments: Sequence[Sequence[str]], values: Sequence[tuple[str, list[str], Any]]) -> dict[str, Any]:
+    """Import the package, read its parser and registries, parse `arguments`, and judge `values`: flag, path of a key, value."""
     sys.meta_path.insert(0, _Before())
     sys.meta_path.append(_After())
     importlib.metadata.version = _version  # type: ignore[assignment]
@@ -225,6 +227,11 @@ def judge(arguments: Sequence[Sequence[str]]) -> dict[str, Any]:
     return {
         "flags": flags,
         "parsed": [_complaint(parser, each) for each in arguments],
+        "keys": keys_of(parser),
+        "refused": [
+            refuses(config_class(parser._option_string_actions[f"--{flag}"]), path, value)
+            for flag, path, value in values
+        ],
         "reasoning_parsers": importlib.import_module("vllm.reasoning").ReasoningParserManager.list_registered(),
         "tool_parsers": importlib.import_module("vllm.tool_parsers").ToolParserManager.list_registered(),
         "quantization": importlib.import_module("vllm.model_executor.layers.quantization").QUANTIZATION_METHODS,
@@ -232,6 +239,61 @@ def judge(arguments: Sequence[Sequence[str]]) -> dict[str, Any]:
             importlib.import_module("vllm.v1.attention.backends.registry").AttentionBackendEnum.__members__
         ),
     }
+
+
+def config_class(action: Any) -> Any:
+    """The config class that a flag's JSON becomes, None when there is none."""
+    convert = action.type
+    while (cells := getattr(convert, "__closure__", None)) and not getattr(convert, "__defaults__", None):
+        convert = cells[0].cell_contents
+    found = (getattr(convert, "__defaults__", None) or (None,))[0]
+    if not hasattr(found, "__pydantic_validator__"):
+        name = "".join(each.title() for each in action.dest.split("_"))
+        found = getattr(importlib.import_module("vllm.config"), name, None)
+    return found if hasattr(found, "__pydantic_validator__") else None
+
+
+def keys_of(parser: Any) -> dict[str, list[str]]:
+    """Flag -> the keys that its config class takes."""
+    found = {}
+    for action in parser._actions:
+        config = config_class(action)
+        if config is not None:
+            fields = config.__dataclass_fields__.values()
+            kept = [each.name for each in fields if each._field_type is not dataclasses._FIELD_CLASSVAR and each.init]  # type: ignore[attr-defined]
+            found[action.option_strings[0][2:]] = [name for name in kept if not _unexpected(config, name)]
+    return found
+
+
+def _unexpected(config: Any, name: str) -> bool:
+    return any(each.startswith("unexpected") for each in _errors(config, [name], None, parsed=False))
+
+
+def refuses(config: Any, path: list[str], value: Any) -> bool:
+    """Whether pydantic refuses a value of a key, as JSON and as Python has it. Other keys that are missing do not count."""
+    return all(bool(_errors(config, path, value, parsed=each)) for each in (True, False))
+
+
+def _errors(config: Any, path: list[str], value: Any, *, parsed: bool) -> list[str]:
+    import pydantic
+
+    # What it does with values that were taken needs a GPU, or other values.
+    config.__post_init__ = lambda self, *_, **__: None
+    document: Any = value
+    for key in reversed(path):
+        document = {key: document}
+    try:
+        if parsed:
+            pydantic.TypeAdapter(config).validate_json(json.dumps(document))
+        else:
+            config(**document)
+    except pydantic.ValidationError as error:
+        return [each["type"] for each in error.errors() if each["loc"][:1] == tuple(path[:1])]
+    except KeyError:
+        return ["no member of an enumeration"]
+    except Exception:  # noqa: BLE001  a check of all values together, which needs what is not installed
+        return []
+    return []
 
 
 class _RefusedError(Exception):
@@ -258,5 +320,5 @@ if __name__ == "__main__":
     # The package looks at its own command line.
     sys.argv = ["vllm"]
     sys.path[0] = folder
-    result = judge(lines)
+    result = judge(lines, json.loads(Path(more[1]).read_text()) if more[1:] else [])
     Path(output).write_text(json.dumps(result))

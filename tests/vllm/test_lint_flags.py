@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from builder.documents.profile import Profile
 from builder.documents.yamlfile import Document
 from builder.vllm.lint.context import Context
+from builder.vllm.lint.keyvalues import takes
 from builder.vllm.lint.rules import known_flags, values
 from builder.vllm.lint.run import lint_file, read_package
 from builder.vllm.reader import source as reading
@@ -56,10 +57,13 @@ def catalog(version: str) -> Catalog:
 def judged(version: str, lines: tuple[tuple[str, ...], ...] = ()) -> dict[str, Any]:
     """What vLLM's own parser says, asked in a process of its own."""
     with tempfile.TemporaryDirectory() as name:
-        output, arguments = Path(name) / "output", Path(name) / "arguments"
+        output, arguments, given = (Path(name) / each for each in ("output", "arguments", "values"))
         arguments.write_text(json.dumps(lines))
+        given.write_text(
+            json.dumps([] if lines else [(flag, key.split("."), value) for flag, key, value in of_keys(version)])
+        )
         subprocess.run(
-            [sys.executable, realparser.__file__, str(package_tree(version)), str(output), str(arguments)],
+            [sys.executable, realparser.__file__, str(package_tree(version)), str(output), str(arguments), str(given)],
             check=True, capture_output=True, timeout=280,
         )  # fmt: skip
         document: dict[str, Any] = json.loads(output.read_text())
@@ -196,6 +200,60 @@ def test_the_linter_and_the_parser_refuse_the_same_values(version: str) -> None:
             differences.append(f"{' '.join(line)!r}: parser {complaint}, linter {[each.message for each in found]}")
     assert len(cases) > 5_000
     assert differences == []
+
+
+# --- keys: whatever the linter refuses inside JSON, pydantic refuses, with the config classes of the release -------------
+
+OF_KEYS: tuple[Any, ...] = (
+    None, True, False, 0, 1, 3, -1, 99, 2.0, 1.5, 1e9, "", " ", "x", "true", "on", "yes", "off", "1", "-1", "3.0", "1_0", "nan", "auto",
+    "None", "fp8", [], ["a"], {}, {"a": 1},
+)  # fmt: skip
+
+
+def of_keys(version: str) -> list[tuple[str, str, Any]]:
+    """Flag, key and value: each value for each key that is known, and the key's own values in several spellings."""
+    cases: list[tuple[str, str, Any]] = []
+    for flag in catalog(version).flags.values():
+        for key in flag.typed:
+            own = [value for _, values in key[1] for value in values]
+            more = [spelt for each in own for spelt in _spellings(each)]
+            cases += [(flag.name, key[0], value) for value in (*OF_KEYS, *own, *more)]
+    return cases
+
+
+def _spellings(value: object) -> list[object]:
+    if isinstance(value, str):
+        return [value.upper(), value.lower(), value.replace("_", "-"), f"{value}x", f" {value}"]
+    return [str(value), float(value)] if isinstance(value, int) else []
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_linter_knows_the_keys_of_the_config_classes(version: str) -> None:
+    flags = {flag.name: flag for flag in catalog(version).flags.values() if flag.keys}
+    real = judged(version)["keys"]
+    assert set(flags) >= {"compilation-config", "kv-transfer-config", "speculative-config", "structured-outputs-config"}
+    assert {name: {key for key in flag.keys if "." not in key} for name, flag in flags.items()} == {
+        name: set(real[name]) for name in flags
+    }
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_linter_and_pydantic_refuse_the_same_values_of_keys(version: str) -> None:
+    lookup = catalog(version).lookup()
+    cases, refused = of_keys(version), judged(version)["refused"]
+    assert len(cases) > 5_000
+    wrong, passed = [], []
+    for (name, key, value), really in zip(cases, refused, strict=True):
+        typed = lookup[name][0].key(key)
+        assert typed is not None
+        taken = takes(typed, value)
+        if taken is False and not really:
+            wrong.append((name, key, value))
+        # What is inside an object is judged by its own keys.
+        if taken is True and really and value != {"a": 1}:
+            passed.append((name, key, value))
+    assert wrong == []
+    assert passed == []
 
 
 # --- damaged sources ------------------------------------------------------------------------------------------------

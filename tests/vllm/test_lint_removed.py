@@ -125,7 +125,7 @@ WRONG: dict[str, tuple[dict[str, Any], dict[str, str], str]] = {
     "a flag's choices": ({}, {"VLLM_ALL2ALL_BACKEND": "nonsense"}, "`all2all-backend` has taken its place; its value is one of "),
     "a key's choices": ({"guided-decoding-backend": "nonsense"}, {}, "its value is one of auto, xgrammar, guidance"),
     "a key's number": ({"num-speculative-tokens": "some"}, {}, "its value is a whole number"),
-    "a key's limit": ({"num-speculative-tokens": 0}, {}, "its value is a number above 0"),
+    "a key's limit": ({"num-speculative-tokens": 0}, {}, "its value is a whole number above 0"),
     "a flag's number": ({"cuda-graph-sizes": "8 of"}, {}, "its value is a whole number"),
     "one of a list": ({"cuda-graph-sizes": [1, "two"]}, {}, "its value is a whole number"),
     "a quantization": ({"speculative-model-quantization": "x"}, {}, "its value is one of "),

@@ -166,6 +166,13 @@ WRONG: dict[str, tuple[str, dict[str, Any], str, str, str | None, str]] = {
     "no requests": ("smoke", {"max-num-seqs": 0}, "out-of-range", "error", "max-num-seqs", "at least 1"),
     "keys for a plain flag": ("smoke", {"max-num-seqs.low": 4}, "takes-no-keys", "error", "max-num-seqs.low", "plain value"),
     "an unknown key": ("smoke", {"kv-transfer-config.kv_conector": "x"}, "unknown-key", "error", "kv-transfer-config.kv_conector", "kv_connector"),
+    "a word that a key does not know": ("smoke", {"structured-outputs-config.backend": "nonsense"}, "bad-choice", "error", "structured-outputs-config.backend", "xgrammar, guidance"),
+    "a member of an enumeration": ("smoke", {"compilation-config.mode": "bogus"}, "bad-choice", "error", "compilation-config.mode", "known: NONE, STOCK_TORCH_COMPILE"),
+    "a word in JSON": ("smoke", {"kv-transfer-config": '{"kv_connector": "NixlConnector", "kv_role": "both"}'}, "bad-choice", "error", "kv-transfer-config", "did you mean kv_both?"),
+    "a method in JSON": ("smoke", {"speculative-config": '{"method": "nextn", "num_speculative_tokens": 1}'}, "bad-choice", "error", "speculative-config", "qwen3_next_mtp"),
+    "a number below a key's limit": ("smoke", {"speculative-config.num_speculative_tokens": 0}, "out-of-range", "error", "speculative-config.num_speculative_tokens", "above 0"),
+    "a word for a key's number": ("smoke", {"kv-transfer-config.kv_port": "http"}, "wrong-type", "error", "kv-transfer-config.kv_port", "a whole number, not 'http'"),
+    "a key inside a key": ("smoke", {"compilation-config": '{"pass_config": {"enable_fusion": true}}'}, "unknown-key", "error", "compilation-config", "pass_config.enable_fusion"),
     "the model in the profile": ("smoke", {"model": "Qwen/Qwen3-8B"}, "model-in-profile", "error", "model", "entrypoint"),
     "deprecated": ("smoke", {"calculate-kv-scales": True}, "deprecated", "warning", "calculate-kv-scales", "Deprecated"),
     "the default": ("smoke", {"scheduling-policy": "fcfs"}, "equals-default", "warning", "scheduling-policy", "fcfs"),
@@ -232,11 +239,23 @@ def test_an_unknown_gpu_is_not_checked(tmp_path: Path) -> None:
 
 
 def test_underscores_and_dotted_keys_are_understood(tmp_path: Path) -> None:
-    found = report(
-        changed(tmp_path, "smoke", {"max-num-seqs": REMOVED, "max_num_seqs": "4", "compilation-config.mode": 3})
-    )
+    flags = {
+        "max-num-seqs": REMOVED, "max_num_seqs": "4", "compilation-config.mode": 3, "compilation-config.cudagraph_mode": "piecewise",
+        "compilation-config.custom_ops": ["all"], "kv-transfer-config": '{"kv_connector": "X", "kv_role": "kv_both", "kv_buffer_size": 8g}',
+    }  # fmt: skip
+    found = report(changed(tmp_path, "smoke", flags))
     assert not found.failed
-    assert ("json-value", "compilation-config.mode") in said(found, "not-checked")
+    # What a list contains is not looked at.
+    assert {flag for rule, flag in said(found, "not-checked") if rule == "json-value"} == {
+        "compilation-config.custom_ops"
+    }
+
+
+def test_dashes_in_keys_where_a_release_takes_them(tmp_path: Path) -> None:
+    path = changed(tmp_path, "smoke", {"speculative-config": '{"method": "mtp", "num-speculative-tokens": 1}'})
+    for version, refused in (("0.20.0", True), ("0.33.0", False)):
+        found = said(report(path, released(version), model=False), "error")
+        assert (("unknown-key", "speculative-config") in found) == refused
 
 
 def test_names_of_a_plugin_are_not_checked(tmp_path: Path) -> None:

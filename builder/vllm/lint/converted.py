@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
 from typing import Any
 
+from builder.documents.profile import key_text
 from builder.vllm.flagvalues import decimal, human_int
+from builder.vllm.lint import keyvalues
+from builder.vllm.lint.limits import outside
 from builder.vllm.reader.flags import NOT_KNOWN, Flag
-
-COMPARE: Mapping[str, tuple[str, Callable[[float, float], bool]]] = {
-    "gt": ("above", lambda value, limit: value > limit),
-    "ge": ("at least", lambda value, limit: value >= limit),
-    "lt": ("below", lambda value, limit: value < limit),
-    "le": ("at most", lambda value, limit: value <= limit),
-    "multiple_of": ("a multiple of", lambda value, limit: value % limit == 0),
-}
 
 
 def convert(flag: Flag, value: Any) -> Any:
@@ -38,7 +32,7 @@ def convert(flag: Flag, value: Any) -> Any:
         return NOT_KNOWN if number_or_none is None else number_or_none
     if flag.type == "json":
         try:
-            return json.loads(str(value))
+            return json.loads(keyvalues.with_numbers(str(value)) if flag.expands else str(value))
         except ValueError:
             return NOT_KNOWN
     if flag.type == "json_or_str" and re.fullmatch(r"(?s)\s*\{.*\}\s*", str(value)):
@@ -61,8 +55,9 @@ def kind_of(flag: Flag) -> str:
 def wanted(flag: Flag, key: str, value: Any) -> str | None:
     """What a flag, or a key of its JSON object, takes instead of a value that vLLM refuses; None when the value may pass."""
     if key:
-        typed = next((each for each in flag.typed if each[0] == key), None)
-        return _wanted_key(typed[1], typed[2], typed[3], value) if typed is not None else None
+        typed = flag.key(key)
+        given = keyvalues.of_key(key_text(value))
+        return keyvalues.wanted(typed) if typed is not None and keyvalues.takes(typed, given) is False else None
     found = convert(flag, value)
     if flag.choices is not None and found not in flag.choices:
         return f"one of {', '.join(map(str, flag.choices))}"
@@ -70,23 +65,5 @@ def wanted(flag: Flag, key: str, value: Any) -> str | None:
         return f"one of {', '.join(flag.members)}"
     if found is NOT_KNOWN or (flag.type == "json" and flag.keys and not isinstance(found, dict)):
         return kind_of(flag)
-    return _outside(flag.limits, found)
-
-
-def _wanted_key(kind: str, values: tuple[object, ...], limits: tuple[tuple[str, float], ...], value: Any) -> str | None:
-    if kind == "literal":
-        words = [str(each) for each in values if each is not None]
-        return None if str(value) in words else f"one of {', '.join(words)}"
-    if kind == "bool":
-        return None if str(value).lower() in ("true", "false") else "true or false"
-    number = human_int(value) if kind == "int" and str(value).lstrip("-").isdigit() else decimal(value)
-    if number is None or (kind == "int" and not isinstance(number, int)):
-        return "a whole number" if kind == "int" else "a number"
-    return _outside(limits, number)
-
-
-def _outside(limits: tuple[tuple[str, float], ...], number: Any) -> str | None:
-    if not isinstance(number, int | float) or isinstance(number, bool):
-        return None
-    missed = [f"{COMPARE[kind][0]} {limit:g}" for kind, limit in limits if not COMPARE[kind][1](number, limit)]
-    return f"a number {' and '.join(missed)}" if missed else None
+    missed = outside(flag.limits, found)
+    return f"a number {missed}" if missed else None

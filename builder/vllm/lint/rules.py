@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import difflib
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+from builder.documents.profile import key_text
 from builder.vllm.flagvalues import human_int, shown
+from builder.vllm.lint import keyvalues
 from builder.vllm.lint.context import Context, Entry
-from builder.vllm.lint.converted import COMPARE, convert, kind_of
+from builder.vllm.lint.converted import convert, kind_of
 from builder.vllm.lint.findings import Finding
+from builder.vllm.lint.limits import COMPARE, outside
 from builder.vllm.lint.near import near_name
 from builder.vllm.lint.removed import advice, replacement, source_of
 from builder.vllm.lint.variables import wants
 from builder.vllm.reader.flags import NOT_KNOWN, Flag
+from builder.vllm.reader.keys import Key
 
 # Whether it is on by itself depends on the model (hybrid ones: since 0.26.0).
 _DEFAULT_BY_MODEL = {"enable-prefix-caching"}
@@ -106,21 +111,57 @@ def _inner(context: Context, entry: Entry, flag: Flag) -> Iterator[Finding]:
             "takes-no-keys", "error", f"--{flag.name} takes a plain value, not --{flag.name}.{entry.inner}", entry=entry
         )
         return
-    yield from _keys(context, entry, flag, [entry.inner.split(".")[0].rstrip("+")])
+    name, *below = entry.inner.split(".")
+    value: Any = keyvalues.of_key(key_text(entry.value))
+    for each in reversed(below):
+        value = {each: value}
+    yield from _keys(context, entry, flag, {name: value})
 
 
-def _keys(context: Context, entry: Entry, flag: Flag, keys: list[str]) -> Iterator[Finding]:
-    unknown = [key for key in keys if flag.keys and key not in flag.keys]
-    for key in unknown:
-        near = difflib.get_close_matches(key.replace("-", "_"), flag.keys, n=1)
-        yield context.say(
-            "unknown-key", "error", f"--{flag.name} has no key {key!r} in {context.vllm}", entry=entry,
-            hint=f"did you mean {near[0]}?" if near else f"keys: {', '.join(flag.keys[:_SHOWN])}, ...",
-        )  # fmt: skip
-    if not unknown:
+def _keys(context: Context, entry: Entry, flag: Flag, given: Mapping[str, Any]) -> Iterator[Finding]:
+    unsure = not flag.keys
+    for key, value in keyvalues.leaves(_folded(flag, given), flag.keys):
+        typed = flag.key(key)
+        if flag.keys and key not in flag.keys:
+            yield _unknown_key(context, entry, flag, key)
+        elif typed is None or (taken := keyvalues.takes(typed, value)) is None:
+            unsure = True
+        elif not taken:
+            yield _refused_key(context, entry, flag, typed, value)
+    if unsure:
         yield context.say(
             "json-value", "not-checked", f"what is inside --{flag.name} is not checked further", entry=entry
         )
+
+
+def _folded(flag: Flag, given: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {key.replace("-", "_"): value for key, value in given.items()} if flag.folds_keys else given
+
+
+def _unknown_key(context: Context, entry: Entry, flag: Flag, key: str) -> Finding:
+    above = key.rpartition(".")[0]
+    beside = [each for each in flag.keys if each.rpartition(".")[0] == above]
+    near = difflib.get_close_matches(key.replace("-", "_"), beside, n=1, cutoff=0.8 if above else 0.6)
+    return context.say(
+        "unknown-key", "error", f"--{flag.name} has no key {key!r} in {context.vllm}", entry=entry,
+        hint=f"did you mean {near[0]}?" if near else f"keys: {', '.join(beside[:_SHOWN])}, ...",
+    )  # fmt: skip
+
+
+def _refused_key(context: Context, entry: Entry, flag: Flag, key: Key, value: Any) -> Finding:
+    name, _, limits, place = key
+    choices = keyvalues.listed(key)
+    if choices:
+        return _not_among(context, entry, "bad-choice", value, choices, name=f"{flag.name}.{name}", source=place)
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return context.say(
+        "out-of-range" if number and outside(limits, value) else "wrong-type", "error",
+        f"--{flag.name}.{name} takes {keyvalues.wanted(key)}, not {_json(value)}", entry=entry, source=place,
+    )  # fmt: skip
+
+
+def _json(value: Any) -> str:
+    return repr(value) if isinstance(value, str) else json.dumps(value)
 
 
 def _switch(context: Context, entry: Entry, flag: Flag) -> Iterator[Finding]:
@@ -209,16 +250,25 @@ def _one(context: Context, entry: Entry, flag: Flag, value: Any) -> Iterator[Fin
                     hint=f"write {found / 100:g}" if kind in ("le", "lt") and limit == 1 and 1 < found <= 100 else None,
                 )  # fmt: skip
     if flag.type == "json" and isinstance(found, dict):
-        yield from _keys(context, entry, flag, [str(key).split(".")[0] for key in found])
+        yield from _keys(context, entry, flag, found)
 
 
-def _not_among(context: Context, entry: Entry, rule: str, value: str, there: list[str]) -> Finding:
+def _not_among(
+    context: Context,
+    entry: Entry,
+    rule: str,
+    value: Any,
+    there: list[str],
+    *,
+    name: str = "",
+    source: str | None = None,
+) -> Finding:
     folded = {each.lower(): each for each in there}
-    near = difflib.get_close_matches(value.lower(), list(folded), n=1, cutoff=0.5)
+    near = difflib.get_close_matches(str(value).lower(), list(folded), n=1, cutoff=0.5)
     hint = f"did you mean {folded[near[0]]}? " if near else ""
     return context.say(
-        rule, "error", f"{context.vllm} does not know {value!r} for --{entry.name}", entry=entry,
-        hint=f"{hint}known: {', '.join(there)}",
+        rule, "error", f"{context.vllm} does not know {_json(value)} for --{name or entry.name}", entry=entry,
+        hint=f"{hint}known: {', '.join(there)}", source=source,
     )  # fmt: skip
 
 

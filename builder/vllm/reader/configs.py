@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
-from builder.vllm.reader.hints import Hint, Hints, field_limits, is_dataclass
+from builder.vllm.reader.hints import Hint, Hints
+from builder.vllm.reader.keys import field_limits, is_dataclass
 from builder.vllm.reader.modules import Module, Modules, class_bodies, place
 from builder.vllm.reader.values import ClassRef, Opaque, Unknown
 
@@ -150,7 +151,7 @@ def kwargs_of(entry: Field, *, human: set[str], optional_switch: bool) -> dict[s
     made: dict[str, Any] = {"default": entry.default, "help": entry.doc, "_field": entry}
     if "dataclass" in kinds:
         inner = next(hint for hint in entry.hints if hint.kind == "dataclass")
-        made |= {"type": Opaque("json", inner.name), "_keys": inner.values, "_typed": inner.keys}
+        made |= {"type": Opaque("config", inner.name), "_keys": inner.values, "_typed": inner.keys}
     elif optional_switch and kinds == {"bool", "str", "none"}:
         made |= {"type": Opaque("str"), "nargs": "?", "const": True}
     elif "bool" in kinds:

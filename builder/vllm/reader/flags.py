@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from builder.vllm.reader.configs import Field
-from builder.vllm.reader.hints import Key
 from builder.vllm.reader.interpreter import Interpreter
+from builder.vllm.reader.keys import Key
 from builder.vllm.reader.modules import Module, Modules, place
 from builder.vllm.reader.source import Source
 from builder.vllm.reader.values import ClassRef, FunctionRef, Opaque, ParserRef, Unknown, is_plain
@@ -28,7 +28,7 @@ _DEPRECATED = re.compile(
     r"^\s*\[?deprecated\b|\b(?:is|are|has been|have been|was|now)\s+deprecated\b|\bdeprecated:", re.IGNORECASE
 )
 _TYPES: Mapping[str, ValueType] = {
-    "int": "int", "float": "float", "str": "str", "json": "json", "json.loads": "json",
+    "int": "int", "float": "float", "str": "str", "json": "json", "config": "json", "json.loads": "json",
     "human_int": "human_int", "human_int_or_auto": "human_int_or_auto",
     "human_readable_int": "human_int", "human_readable_int_or_auto": "human_int_or_auto", "union_dict_and_str": "json_or_str",
 }  # fmt: skip
@@ -60,6 +60,10 @@ class Flag:
     """Of a flag that takes a JSON object: the keys that are taken; empty when they are not known."""
     typed: tuple[Key, ...]
     """Of these keys, those whose values are known."""
+    folds_keys: bool
+    """Whether dashes in keys are underscores."""
+    expands: bool
+    """Whether its JSON may have numbers such as `80m`."""
     folds_case: bool
     default: Any
     """`NOT_KNOWN` when only running the package tells."""
@@ -70,6 +74,10 @@ class Flag:
     unread: str
     """What of the flag could not be read; empty when all of it was."""
     place: str
+
+    def key(self, name: str) -> Key | None:
+        """What is known of a key, such as `pass_config.enable_sp`."""
+        return next((each for each in self.typed if each[0] == name), None)
 
     @property
     def takes_keys(self) -> bool:
@@ -96,7 +104,7 @@ def read_flags(source: Source) -> Catalog:
     """Read the flags. What cannot be followed is named in the catalog's gaps, never raised."""
     catalog = Catalog()
     modules = Modules(source)
-    pairs = _pairs_enable_with_disable(source)
+    form = _form(source)
 
     def add(module: Module, node: ast.Call, names: list[Any], keywords: dict[str, Any]) -> None:
         where = place(module, node)
@@ -106,7 +114,7 @@ def read_flags(source: Source) -> Catalog:
             return
         if not any(each.startswith("-") for each in known):
             return
-        flag = _flag(known, keywords, where, pairs=pairs)
+        flag = _flag(known, keywords, where, form)
         catalog.flags[flag.name] = flag
 
     interpreter = Interpreter(modules, add, catalog.gaps.append)
@@ -130,13 +138,32 @@ def _first(node: ast.FunctionDef) -> str:
     return node.args.args[0].arg if node.args.args else "parser"
 
 
-def _pairs_enable_with_disable(source: Source) -> bool:
-    """Whether the parser of this release takes `--disable-x` for `--no-enable-x`."""
-    text = source.text(f"{source.package}/utils/argparse_utils.py") or ""
-    return "_inverse_prefixes" in text and "EnableDisableAction" in text
+@dataclass(frozen=True)
+class _Form:
+    """How the parser of a release reads what is given."""
+
+    pairs: bool
+    """Whether it takes `--disable-x` for `--no-enable-x`."""
+    expands: bool
+    """Whether the JSON of a config may have numbers such as `80m`."""
+    folded: frozenset[str]
+    """The fields whose keys may have dashes."""
 
 
-def _flag(names: list[str], keywords: dict[str, Any], where: str, *, pairs: bool) -> Flag:
+def _form(source: Source) -> _Form:
+    parsing = source.text(f"{source.package}/utils/argparse_utils.py") or ""
+    arguments = source.text(f"{source.package}/engine/arg_utils.py") or ""
+    folded = re.findall(
+        r"""self\.(\w+) = \{\s*k\.replace\(["']-["'], ["']_["']\): v for k, v in self\.\1\.items\(\)\s*\}""", arguments
+    )
+    return _Form(
+        "_inverse_prefixes" in parsing and "EnableDisableAction" in parsing,
+        "def _expand_json_human_readable_numbers(" in arguments,
+        frozenset(folded),
+    )
+
+
+def _flag(names: list[str], keywords: dict[str, Any], where: str, form: _Form) -> Flag:
     long = [each[2:] for each in names if each.startswith("--")]
     short = tuple(each for each in names if not each.startswith("--"))
     entry = keywords.get("_field")
@@ -146,17 +173,19 @@ def _flag(names: list[str], keywords: dict[str, Any], where: str, *, pairs: bool
     boolean = isinstance(action_name, str) and action_name.endswith("BooleanOptionalAction")
     switch = boolean or action_name in ("store_true", "store_false", "store_const", "count")
     negative = [f"no-{each}" for each in long] if boolean else []
-    if boolean and pairs:
+    if boolean and form.pairs:
         negative += [swapped for each in long if (swapped := _swapped(each)) is not None]
     kind, optional, folds = _type_of(keywords.get("type", Opaque("str")))
     default = keywords.get("default", False if switch and not boolean else None)
     nargs = keywords.get("nargs")
+    name = long[0] if long else names[0]
+    dest = str(keywords.get("dest") or name.replace("-", "_"))
     return Flag(
-        name=long[0] if long else names[0],
+        name=name,
         names=tuple(long),
         negative=tuple(negative),
         short=short,
-        dest=str(keywords.get("dest") or (long[0] if long else names[0]).replace("-", "_")),
+        dest=dest,
         switch=switch,
         type="str" if switch else ("unknown" if "_unknown" in keywords else kind),
         nargs=nargs if isinstance(nargs, int | str) else None,
@@ -166,6 +195,8 @@ def _flag(names: list[str], keywords: dict[str, Any], where: str, *, pairs: bool
         known=tuple(str(each) for each in _listed(keywords)),
         keys=tuple(keywords.get("_keys", ())),
         typed=tuple(keywords.get("_typed", ())),
+        folds_keys=dest in form.folded,
+        expands=form.expands and _is_config(keywords.get("type")),
         folds_case=folds,
         default=default if is_plain(default) else NOT_KNOWN,
         effective=_effective(entry, default),
@@ -224,6 +255,13 @@ def _type_of(value: Any) -> tuple[ValueType, bool, bool]:
         returns = value.node.returns.id if isinstance(value.node.returns, ast.Name) else ""
         return _TYPES.get(value.node.name, _TYPES.get(returns, "unknown")), False, False
     return "unknown", False, False
+
+
+def _is_config(value: Any) -> bool:
+    """Whether a converter reads JSON into a config class, and does not leave that to others."""
+    return isinstance(value, Opaque) and (
+        value.name == "config" or (value.name == "optional" and _is_config(value.inner))
+    )
 
 
 def _choices(value: Any) -> tuple[Any, ...] | None:

@@ -6,9 +6,10 @@ The order of the questions is that of `_compute_kwargs` in `vllm/engine/arg_util
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from builder.vllm.reader.keys import Key, Keys, field_limits, is_dataclass
 from builder.vllm.reader.modules import Found, Module, Modules, class_bodies
 
 _DEPTH = 12
@@ -16,10 +17,6 @@ _BUILTIN = {"bool", "int", "float", "str", "dict", "list", "tuple", "set", "byte
 _CONTAINERS = {
     "List": "list", "Dict": "dict", "Tuple": "tuple", "Set": "set", "Sequence": "list", "Mapping": "dict", "frozenset": "set",
 }  # fmt: skip
-
-
-# A key of a JSON object: its name, `int`, `float`, `bool` or `literal`, a literal's values, and limits of a number.
-Key = tuple[str, str, tuple[object, ...], tuple[tuple[str, float], ...]]
 
 
 @dataclass(frozen=True)
@@ -30,15 +27,15 @@ class Hint:
     """A built-in's name, or `none`, `literal`, `dataclass`, `enum`, `class`, `unknown`."""
     name: str = ""
     values: tuple[object, ...] = ()
-    """Of a literal its values; of an enumeration its members' names; of a dataclass its fields' names, empty when more
-    keys than these may be taken."""
+    """Of a literal its values; of an enumeration its members' names; of a dataclass the names of its keys, empty when more
+    than these may be taken."""
     inner: tuple[Hint, ...] = ()
     """Of a list, tuple or set: what its elements can be."""
     length: int | None = None
     """Of a tuple without an ellipsis."""
     constraints: tuple[tuple[str, float], ...] = ()
     keys: tuple[Key, ...] = ()
-    """Of a dataclass: the fields whose values are known."""
+    """Of a dataclass: the keys whose values are known."""
 
 
 UNKNOWN = Hint("unknown")
@@ -49,6 +46,8 @@ class Hints:
 
     def __init__(self, modules: Modules) -> None:
         self.modules = modules
+        self._keys = Keys(modules)
+        self._known: dict[tuple[str, str], tuple[tuple[str, ...], tuple[Key, ...]]] = {}
 
     def of(self, module: Module, node: ast.AST | None, depth: int = 0) -> tuple[Hint, ...]:
         """The alternatives that an annotation allows, unions and `Annotated` taken apart."""
@@ -144,74 +143,17 @@ class Hints:
     def _class(self, found: Found, node: ast.ClassDef) -> Hint:
         bodies = class_bodies(self.modules, found.module, node)
         if any(is_dataclass(each) for _, each in bodies):
-            return Hint(
-                "dataclass", node.name, values=_keys([each for _, each in bodies]), keys=tuple(self._typed(bodies))
-            )
+            place = (found.module.name, node.name)
+            if place not in self._known:
+                self._known[place] = self._keys.of(bodies, (node.name,))
+            names, typed = self._known[place]
+            return Hint("dataclass", node.name, values=names, keys=typed)
         bases = {ast.unparse(base).split("[")[0].split(".")[-1] for _, each in bodies for base in each.bases}
         if bases & {"Enum", "StrEnum", "IntEnum"}:
             return Hint("enum", node.name, values=tuple(enum_members(node)))
         if bases & {"dict", "UserDict", "OrderedDict", "defaultdict"}:
             return Hint("dict", node.name)
         return Hint("class", node.name)
-
-    def _typed(self, bodies: Sequence[tuple[Module, ast.ClassDef]]) -> Iterator[Key]:
-        """The fields of a config whose annotation is one plain type, or literals. Classes are not followed: they may refer
-        to one another."""
-        for module, body in bodies:
-            for statement in body.body:
-                if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
-                    found = self._plain(module, statement.annotation)
-                    kinds = {each.kind for each in found or ()} - {"none"}
-                    if found is not None and len(kinds) == 1:
-                        values = tuple(value for each in found for value in each.values)
-                        yield statement.target.id, kinds.pop(), values, tuple(field_limits(statement.value))
-
-    def _plain(self, module: Module, node: ast.AST, depth: int = 0) -> list[Hint] | None:
-        """The alternatives of an annotation of plain types, `None` and literals; None for any other."""
-        if depth > _DEPTH:
-            return None
-        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
-            left, right = (self._plain(module, each, depth + 1) for each in (node.left, node.right))
-            return None if left is None or right is None else left + right
-        if isinstance(node, ast.Constant) and node.value is None:
-            return [Hint("none")]
-        if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name):
-            parts = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
-            if node.value.id == "Literal":
-                return [Hint("literal", values=tuple(self.literal(module, parts)))]
-            wrapped = node.value.id in ("Optional", "SkipValidation")
-            return self._plain(module, parts[0], depth + 1) if wrapped else None
-        if isinstance(node, ast.Name):
-            found = self.modules.find(module, node.id)
-            if found is None:
-                return [Hint(node.id)] if node.id in ("bool", "int", "float") else None
-            if found.symbol.kind == "value" and isinstance(found.symbol.node, ast.AST):
-                return self._plain(found.module, found.symbol.node, depth + 1)
-        return None
-
-
-def is_dataclass(node: ast.ClassDef) -> bool:
-    """Whether a class is decorated as vLLM's configs are."""
-    names = [each.func if isinstance(each, ast.Call) else each for each in node.decorator_list]
-    return any(
-        (each.id if isinstance(each, ast.Name) else getattr(each, "attr", "")) in ("config", "dataclass")
-        for each in names
-    )
-
-
-def _keys(bodies: Sequence[ast.ClassDef]) -> tuple[str, ...]:
-    names: list[str] = []
-    for body in bodies:
-        for statement in body.body:
-            if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
-                names.append(statement.target.id)
-            elif isinstance(statement, ast.FunctionDef) and any(
-                "model_validator" in (text := ast.unparse(each)) and "before" in text
-                for each in statement.decorator_list
-            ):
-                # It may rename keys before they are checked.
-                return ()
-    return tuple(names)
 
 
 def enum_members(node: ast.ClassDef) -> list[str]:
@@ -224,19 +166,3 @@ def enum_members(node: ast.ClassDef) -> list[str]:
             if not statement.targets[0].id.startswith("_"):
                 found.append(statement.targets[0].id)
     return found
-
-
-def field_limits(node: ast.AST | None) -> list[tuple[str, float]]:
-    """`gt`, `ge`, `lt`, `le` and `multiple_of` of a pydantic `Field(...)`."""
-    if not isinstance(node, ast.Call):
-        return []
-    limits = []
-    for keyword in node.keywords:
-        if keyword.arg in ("gt", "ge", "lt", "le", "multiple_of"):
-            try:
-                value = ast.literal_eval(keyword.value)
-            except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
-                continue
-            if isinstance(value, int | float) and not isinstance(value, bool):
-                limits.append((keyword.arg, float(value)))
-    return limits
