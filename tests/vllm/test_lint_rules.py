@@ -18,6 +18,8 @@ from builder.documents.profile import Hardware, Profile
 from builder.documents.values import Envelope
 from builder.documents.yamlfile import Document
 from builder.patch.stack import apply_stack
+from builder.vllm.fit.estimate import estimate
+from builder.vllm.lint import context
 from builder.vllm.lint.context import Package
 from builder.vllm.lint.findings import LEVELS
 from builder.vllm.lint.near import near_name, sense
@@ -475,3 +477,19 @@ def test_no_name_is_near_to_one_of_the_opposite_sense(name: str) -> None:
     for word in (f"enable-{name}", f"disable-{name}", name):
         near = near_name(word, names)
         assert near is None or sense(near) * sense(word) >= 0
+
+
+def test_a_fit_is_estimated_once_for_all_rules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[object] = []
+
+    def counting(*given: Any, **options: Any) -> Any:
+        made.append(given)
+        return estimate(*given, **options)
+
+    monkeypatch.setattr(context, "estimate", counting)
+    report(PROFILES / "smoke.yaml")
+    assert len(made) == 1
+    # One that cannot be made is not attempted again to say why.
+    found = report(changed(tmp_path, "smoke", {"tensor-parallel-size": 5}, hardware={"gpu": "rtx-5090", "count": 5}))
+    assert len(made) == 2
+    assert any("24 attention heads" in each.message for each in found.findings if each.rule == "concurrency")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from packaging.version import InvalidVersion, Version
@@ -11,6 +12,9 @@ from packaging.version import InvalidVersion, Version
 from builder.documents.model_shape import ModelShape
 from builder.documents.profile import Profile
 from builder.documents.yamlfile import Document
+from builder.util.errors import InputError
+from builder.vllm.fit.estimate import Fit, estimate
+from builder.vllm.fit.gpus import known_gpu
 from builder.vllm.flagvalues import human_int, plain_flags, plain_name
 from builder.vllm.lint.findings import Finding, Level
 from builder.vllm.reader.flags import Catalog, Flag
@@ -79,6 +83,24 @@ class Context:
     @property
     def vllm(self) -> str:
         return f"vLLM {self.package.source.version}"
+
+    @cached_property
+    def fit(self) -> Fit | str:
+        """The estimate for the profile's own hardware, or why there is none."""
+        wanted, version = self.profile.hardware, self.package.version
+        if self.shape is None:
+            return "the recipe has no `model:`"
+        if wanted is None:
+            return "the profile names no hardware"
+        gpu = known_gpu(wanted.gpu)
+        if gpu is None:
+            return f"the table has no GPU {wanted.gpu!r}"
+        if version is None:
+            return f"{self.package.source.version!r} is not a version of a release"
+        try:
+            return estimate(self.profile, self.shape, gpu, version)
+        except InputError as error:
+            return error.message
 
     def get(self, name: str) -> Entry | None:
         """The entry that sets a flag, whichever of its names the profile uses."""

@@ -6,9 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from builder.util.errors import InputError
-from builder.vllm.fit.estimate import Fit, estimate
-from builder.vllm.fit.gpus import known_gpu
+from builder.vllm.fit.estimate import Fit
 from builder.vllm.lint.context import Context
 from builder.vllm.lint.effects import is_turboquant
 from builder.vllm.lint.findings import Finding
@@ -48,23 +46,11 @@ class Serves:
         }  # fmt: skip
 
 
-def fit_of(context: Context) -> Fit | None:
-    """The estimate for the profile's own hardware; None when it cannot be made."""
-    wanted, version = context.profile.hardware, context.package.version
-    gpu = known_gpu(wanted.gpu) if wanted is not None else None
-    if context.shape is None or gpu is None or version is None:
-        return None
-    try:
-        return estimate(context.profile, context.shape, gpu, version)
-    except InputError:
-        return None
-
-
 def serves(context: Context, prompt: int, completion: int) -> Serves:
     """Judge one envelope."""
     tokens = prompt + completion
     reasons: list[str] = []
-    fit = fit_of(context)
+    fit = context.fit if isinstance(context.fit, Fit) else None
     length = context.number("max-model-len")
     if length is None or length < 1:
         length = context.shape.context if context.shape is not None else None
@@ -130,10 +116,10 @@ def budgets(context: Context) -> Iterator[Finding]:
 
 def concurrency(context: Context) -> Iterator[Finding]:
     """`--max-num-seqs` and the context against what the cache holds."""
-    fit, seqs = fit_of(context), context.number("max-num-seqs")
-    if fit is None:
+    fit, seqs = context.fit, context.number("max-num-seqs")
+    if not isinstance(fit, Fit):
         yield context.say(
-            "concurrency", "not-checked", "how many requests the KV cache holds is not known: " + _why_unknown(context),
+            "concurrency", "not-checked", f"how many requests the KV cache holds is not known: {fit}",
             hint="give the recipe a `model:` and the profile its hardware",
         )  # fmt: skip
         return
@@ -165,20 +151,3 @@ def concurrency(context: Context) -> Iterator[Finding]:
                 f"--max-num-seqs {seqs} lets in more requests of {tokens:,} tokens than the KV cache holds, {held} by the estimate ({low} to {fit.blocks_range[1]} blocks): the rest is preempted",
                 entry=context.get("max-num-seqs"), hint=f"write {held}, or shorten the context",
             )  # fmt: skip
-
-
-def _why_unknown(context: Context) -> str:
-    if context.shape is None:
-        return "the recipe has no `model:`"
-    if context.profile.hardware is None:
-        return "the profile names no hardware"
-    gpu, version = known_gpu(context.profile.hardware.gpu), context.package.version
-    if gpu is None:
-        return f"the table has no GPU {context.profile.hardware.gpu!r}"
-    if version is None:
-        return f"{context.package.source.version!r} is not a version of a release"
-    try:
-        estimate(context.profile, context.shape, gpu, version)
-    except InputError as error:
-        return error.message
-    return "the estimate gives no figure"
