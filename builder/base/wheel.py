@@ -18,14 +18,12 @@ from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from builder.base.model import BaseFile, BaseImage, Distribution, EntryKind, PackageTree
+from builder.base.project_page import project_page
 from builder.base.together import together
 from builder.base.wheel_archive import (
-    TIMEOUT,
     WheelLink,
     download,
     in_order,
-    index_endpoint,
-    index_session,
     local_path,
     open_wheel,
     other_wheel,
@@ -33,17 +31,14 @@ from builder.base.wheel_archive import (
 from builder.base.wheel_index import MEMBER_LIMIT, WheelIndex, index_of, read_index, write_index
 from builder.documents.lock import wheels_digest
 from builder.documents.reference import BaseReference, Platform
-from builder.net.address import host_of, parse_address
-from builder.net.trouble import explain
 from builder.oci.types import OCI_CONFIG, OCI_MANIFEST, Descriptor
 from builder.util.context import Context
-from builder.util.errors import InputError, MismatchError, UnreachableError
+from builder.util.errors import InputError, MismatchError
 from builder.util.files import ContentCache, cache_dir, file_sha256, sha256, write_file
 from builder.util.redact import without_secrets
 
 if TYPE_CHECKING:
     from packaging.version import Version
-    from pypi_simple import ProjectPage
 
 # Where the official vLLM image has its packages, and its Python (read from that image's config and history).
 OFFICIAL_ROOT = "usr/local/lib/python3.12/dist-packages"
@@ -222,48 +217,6 @@ def _offer(wanted: str, known: Collection[str]) -> str:
     near = [each for each in finals if asked is not None and each.release[:2] == asked.release[:2]][:2]
     shown = list(dict.fromkeys([*near, *finals[:3]]))
     return f"the index has {', '.join(map(str, shown))}"
-
-
-def project_page(name: str) -> ProjectPage:
-    """What the package index has of a project. Raises `InputError` when it has none, `UnreachableError` without a response."""
-    import requests
-    from pypi_simple import PYPI_SIMPLE_ENDPOINT, NoSuchProjectError, PyPISimple, UnsupportedRepoVersionError
-
-    configured = index_endpoint() or PYPI_SIMPLE_ENDPOINT
-    # Links on a page are relative to its address: a password in that would be in the cache, the lock and messages.
-    address = parse_address(configured)
-    if address is None:
-        raise InputError(
-            f"the package index {without_secrets(configured)!r} is not an address",
-            hint="check PIP_INDEX_URL, such as https://pypi.org/simple",
-        )
-    endpoint = f"{address.url}/"
-    try:
-        with index_session() as session, PyPISimple(endpoint, session=session) as client:
-            page = client.get_project_page(name, timeout=TIMEOUT)
-    except NoSuchProjectError as error:
-        raise InputError(f"the package index has no project {name!r}", hint="check the name in the recipe") from error
-    except requests.HTTPError as error:
-        raise _no_page(endpoint, f"the package index responds {error.response.status_code}") from error
-    except requests.RequestException as error:
-        if isinstance(error, requests.JSONDecodeError):
-            raise _no_page(endpoint, _NOT_AN_INDEX) from error
-        trouble = explain(error, endpoint)
-        raise _no_page(endpoint, f"the package index cannot be reached: {trouble.message}", trouble.hint) from error
-    except (ValueError, UnsupportedRepoVersionError) as error:
-        raise _no_page(endpoint, _NOT_AN_INDEX) from error
-    return page
-
-
-_NOT_AN_INDEX = "what responds as the package index is not one: its page is neither HTML nor JSON of PEP 691"
-
-
-def _no_page(endpoint: str, problem: str, hint: str | None = None) -> UnreachableError:
-    return UnreachableError(
-        problem,
-        details=[("index", host_of(endpoint))],
-        hint=hint or "check the network, or PIP_INDEX_URL; with everything in the cache, --offline works without it",
-    )
 
 
 def check_wheel(link: WheelLink, *, context: Context) -> WheelIndex:

@@ -301,6 +301,12 @@ def download(link: WheelLink, stream: IO[bytes], context: Context, *, why: str =
             hint=trouble.hint or "check the network and try again",
         ) from error
     if digest.hexdigest() != link.sha256:
+        if response.headers.get("Content-Type", "").lower().startswith("text/html"):
+            raise UnreachableError(
+                f"cannot read {link.filename}: a web page comes in its place",
+                details=[("from", urlsplit(link.url).hostname or "")],
+                hint="a login page of the network or a proxy may respond in the place of the package index: check the network, then try again",
+            )
         raise other_wheel(link, digest.hexdigest())
     stream.flush()
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from builder.base.installed import Libc
-from builder.base.wheel import local_link, project_page
+from builder.base.project_page import project_page
+from builder.base.wheel import local_link
 from builder.base.wheel_archive import WheelLink
 from builder.documents.reference import Platform
 from builder.util.context import Context
