@@ -173,7 +173,7 @@ KEYS: dict[str, tuple[dict[str, Any], str]] = {
     "a number for a config": ({"compilation-config": 3}, "`compilation-config.mode: VALUE`"),
     "a value and a key": ({"compilation-config": '{"mode": 3}', "compilation-config.backend": "x"}, "each key in a line"),
     "a key and a value": ({"hf-overrides.rope_theta": 1, "hf_overrides": "{}"}, "each key in a line"),
-    "capitals": ({"quantization": "FP8"}, "did you mean fp8?"),
+    "capitals": ({"quantization": "FP9"}, "did you mean fp8?"),
 }  # fmt: skip
 
 

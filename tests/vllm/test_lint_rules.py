@@ -175,6 +175,10 @@ WRONG: dict[str, tuple[str, dict[str, Any], str, str, str | None, str]] = {
     "a number below a key's limit": ("smoke", {"speculative-config.num_speculative_tokens": 0}, "out-of-range", "error", "speculative-config.num_speculative_tokens", "above 0"),
     "a word for a key's number": ("smoke", {"kv-transfer-config.kv_port": "http"}, "wrong-type", "error", "kv-transfer-config.kv_port", "a whole number, not 'http'"),
     "a key inside a key": ("smoke", {"compilation-config": '{"pass_config": {"enable_fusion": true}}'}, "unknown-key", "error", "compilation-config", "pass_config.enable_fusion"),
+    "a connector without its role": ("smoke", {"kv-transfer-config.kv_connector": "NixlConnector"}, "needs-flag", "error", "kv-transfer-config.kv_connector", "set kv-transfer-config.kv_role"),
+    "a switch of another backend": ("smoke", {"structured-outputs-config": '{"disable_any_whitespace": true, "backend": "outlines"}'}, "needs-flag", "error", "structured-outputs-config", "xgrammar or guidance"),
+    "a key that has another name now": ("smoke", {"compilation-config.level": 3}, "unknown-key", "error", "compilation-config.level", "write mode"),
+    "a key inside a key that has other names now": ("smoke", {"compilation-config": '{"pass_config": {"enable_noop": true}}'}, "unknown-key", "error", "compilation-config", "write pass_config.eliminate_noops"),
     "the model in the profile": ("smoke", {"model": "Qwen/Qwen3-8B"}, "model-in-profile", "error", "model", "entrypoint"),
     "deprecated": ("smoke", {"calculate-kv-scales": True}, "deprecated", "warning", "calculate-kv-scales", "Deprecated"),
     "the default": ("smoke", {"scheduling-policy": "fcfs"}, "equals-default", "warning", "scheduling-policy", "fcfs"),
@@ -251,6 +255,42 @@ def test_underscores_and_dotted_keys_are_understood(tmp_path: Path) -> None:
     assert {flag for rule, flag in said(found, "not-checked") if rule == "json-value"} == {
         "compilation-config.custom_ops"
     }
+
+
+# Values as people write them, and what the hint says to write.
+WRITTEN: tuple[tuple[str, Any, str], ...] = (
+    ("max-model-len", "1.5K", "write 1.5k"),
+    ("cudagraph-capture-sizes", "1,2,4", "write a list: [1, 2, 4]"),
+    ("cudagraph-capture-sizes", "[1, 2, 4]", "write a list: [1, 2, 4]"),
+    ("allowed-origins", ["*"], """write '["*"]'"""),
+    ("allowed-origins", ["a", "b"], """write '["a", "b"]'"""),
+    ("limit-mm-per-prompt", "image=2,video=1", "write `limit-mm-per-prompt.image: 2` and `limit-mm-per-prompt.video: 1`"),
+    ("compilation-config", "{'mode': 3, 'cache_dir': 'x',}", """write '{"mode": 3, "cache_dir": "x"}'"""),
+    ("hf-overrides", "{'a': True}", """write '{"a": true}'"""),
+    ("kv-transfer-config", '{"kv_connector": Nixl}', "not valid JSON from character 18 on"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("flag", "value", "hint"), WRITTEN)
+def test_a_value_as_people_write_it_gets_the_one_that_vllm_takes(
+    tmp_path: Path, flag: str, value: object, hint: str
+) -> None:
+    (found,) = [
+        each
+        for each in report(changed(tmp_path, "smoke", {flag: value})).findings
+        if (each.flag, each.level) == (flag, "error")
+    ]
+    assert hint in (found.hint or "")
+
+
+@pytest.mark.parametrize("version", ["0.20.0", "0.33.0"])
+def test_a_quantization_in_capitals_is_taken_as_the_release_takes_it(tmp_path: Path, version: str) -> None:
+    path = changed(tmp_path, "smoke", {"quantization": "FP8", "kv-cache-dtype": "auto"})
+    assert (
+        said(report(path, released(version)), "error")
+        & {("unknown-name", "quantization"), ("quantization", "quantization")}
+        == set()
+    )
 
 
 def test_dashes_in_keys_where_a_release_takes_them(tmp_path: Path) -> None:

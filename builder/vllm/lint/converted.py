@@ -45,6 +45,8 @@ def convert(flag: Flag, value: Any) -> Any:
 
 def kind_of(flag: Flag) -> str:
     """What a flag takes, in words."""
+    if flag.type == "json" and isinstance(flag.default, list):
+        return "a list as JSON"
     return {
         "int": "a whole number", "human_int": "a whole number such as 4029, 16k or 16K",
         "human_int_or_auto": "a whole number such as 4029, 16k or 16K, or auto", "float": "a number",

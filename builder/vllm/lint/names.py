@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import re
 from collections.abc import Iterator
 
 from builder.vllm.lint.context import Context, Entry
@@ -57,6 +58,8 @@ def _quantization(context: Context, entry: Entry, value: str) -> Iterator[Findin
             "unknown-name", "not-checked", "the quantization methods could not be read from the source", entry=entry
         )
         return
+    if _folds_quantization(context):
+        value = value.lower()
     if value not in names.quantization:
         yield _missing(context, entry, names.quantization)
         return
@@ -71,6 +74,15 @@ def _quantization(context: Context, entry: Entry, value: str) -> Iterator[Findin
             "quantization", "error", f"the checkpoint is quantized as {shape.quantization}, not {value}", entry=entry,
             hint=f"write {shape.quantization}, or leave the line out: vLLM reads it from the checkpoint",
         )  # fmt: skip
+
+
+def _folds_quantization(context: Context) -> bool:
+    """Whether this vLLM takes the name of a method in any letter case: a validator of its model config says so."""
+    text = context.package.source.text(f"{context.package.source.package}/config/model.py") or ""
+    return (
+        re.search(r'@field_validator\("quantization", mode="before"\)(?:.*\n){1,5}\s+return value\.lower\(\)', text)
+        is not None
+    )
 
 
 def overlays(context: Context) -> Iterator[Finding]:

@@ -78,10 +78,14 @@ REMOVED: Mapping[str, Removed] = {
         why="there is no fall-back unless the backend is auto",
     ),
     "guided-decoding-disable-any-whitespace": _moved(
-        _STRUCTURED, "structured-outputs-config.disable_any_whitespace: true"
+        _STRUCTURED,
+        "structured-outputs-config.disable_any_whitespace: true",
+        "structured-outputs-config.backend: xgrammar",
     ),
     "guided-decoding-disable-additional-properties": _moved(
-        _STRUCTURED, "structured-outputs-config.disable_additional_properties: true"
+        _STRUCTURED,
+        "structured-outputs-config.disable_additional_properties: true",
+        "structured-outputs-config.backend: guidance",
     ),
     "cuda-graph-sizes": Removed(
         "", "26016", ("max-cudagraph-capture-size: {value}",), several=("cudagraph-capture-sizes: {value}",)

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import difflib
 import json
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from builder.documents.profile import key_text
-from builder.vllm.flagvalues import human_int, shown
+from builder.vllm.flagvalues import shown
 from builder.vllm.lint import keyvalues
 from builder.vllm.lint.context import Context, Entry
 from builder.vllm.lint.converted import convert, kind_of
 from builder.vllm.lint.findings import Finding
+from builder.vllm.lint.keys_together import successors
 from builder.vllm.lint.limits import COMPARE, outside
 from builder.vllm.lint.near import near_name
 from builder.vllm.lint.removed import advice, replacement, source_of
 from builder.vllm.lint.variables import wants
+from builder.vllm.lint.written import as_taken, broken_json
 from builder.vllm.reader.flags import NOT_KNOWN, Flag
 from builder.vllm.reader.keys import Key
 
@@ -141,10 +142,11 @@ def _folded(flag: Flag, given: Mapping[str, Any]) -> Mapping[str, Any]:
 def _unknown_key(context: Context, entry: Entry, flag: Flag, key: str) -> Finding:
     above = key.rpartition(".")[0]
     beside = [each for each in flag.keys if each.rpartition(".")[0] == above]
+    new = successors(flag.name, key, flag.keys)
     near = difflib.get_close_matches(key.replace("-", "_"), beside, n=1, cutoff=0.8 if above else 0.6)
     return context.say(
         "unknown-key", "error", f"--{flag.name} has no key {key!r} in {context.vllm}", entry=entry,
-        hint=f"did you mean {near[0]}?" if near else f"keys: {', '.join(beside[:_SHOWN])}, ...",
+        hint=f"write {' and '.join(new)}, which took its place" if new else f"did you mean {near[0]}?" if near else f"keys: {', '.join(beside[:_SHOWN])}, ...",
     )  # fmt: skip
 
 
@@ -195,7 +197,9 @@ def _value(context: Context, entry: Entry, flag: Flag) -> Iterator[Finding]:
     several = list(value) if isinstance(value, tuple) else [value]
     problem = _count_problem(flag, len(several))
     if problem:
-        yield context.say("wrong-count", "error", f"--{flag.name} {problem}", entry=entry)
+        meant = as_taken(flag, value)
+        hint = f"write {meant}" if meant is not None else None
+        yield context.say("wrong-count", "error", f"--{flag.name} {problem}", entry=entry, hint=hint)
         return
     if flag.unread:
         yield _unread(context, entry, flag)
@@ -222,13 +226,13 @@ def _one(context: Context, entry: Entry, flag: Flag, value: Any) -> Iterator[Fin
         # What is one config of several keys is not taken from a number or a list.
         found = NOT_KNOWN
     if found is NOT_KNOWN:
-        meant = _meant(flag, value)
+        meant = as_taken(flag, value)
         yield context.say(
             "wrong-type",
             "error",
             f"--{flag.name} takes {kind_of(flag)}, not {shown(value)}",
             entry=entry,
-            hint=f"write {meant}" if meant is not None else _takes(flag),
+            hint=f"write {meant}" if meant is not None else broken_json(flag, value) or _takes(flag),
         )
         return
     if flag.choices is not None and found not in flag.choices:
@@ -270,34 +274,6 @@ def _not_among(
         rule, "error", f"{context.vllm} does not know {_json(value)} for --{name or entry.name}", entry=entry,
         hint=f"{hint}known: {', '.join(there)}", source=source,
     )  # fmt: skip
-
-
-def _meant(flag: Flag, value: Any) -> str | None:
-    """What a number that people write in another way is for vLLM, as text: `90%`, `32 k`, `32,768`, `16KiB`, `1e5`, `0x10`."""
-    if flag.type not in ("int", "float", "human_int", "human_int_or_auto"):
-        return None
-    text = str(value).strip()
-    if flag.type == "float" and (percent := re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*%", text)):
-        return f"{float(percent[1]) / 100:g}"
-    found = re.fullmatch(
-        r"([0-9]+(?:\.[0-9]+)?)\s*([kKmMgGtT]?)(?:i?[bB])?", re.sub(r"(?<=[0-9]),(?=[0-9]{3}\b)", "", text)
-    )
-    if found is None:
-        whole = re.fullmatch(r"0[xX][0-9a-fA-F]+|0[oO][0-7]+|[0-9]+(?:\.0+)?(?:[eE][+]?[0-9]+)?", text)
-        number = None if whole is None else int(text, 0) if text[1:2].lower() in ("x", "o") else _whole(float(text))
-        return None if number is None else str(number)
-    digits, unit = found.groups()
-    if flag.type == "float":
-        # Such flags count in the unit that their name has.
-        return digits if unit in ("", "g", "G") else None
-    if flag.type != "int" and unit:
-        return digits + unit if "." not in digits or unit.islower() else None
-    number = human_int(digits + unit) if unit else _whole(float(digits))
-    return None if number is None else str(number)
-
-
-def _whole(number: float) -> int | None:
-    return int(number) if number.is_integer() and abs(number) < 1 << 62 else None
 
 
 def _takes(flag: Flag) -> str:

@@ -11,7 +11,7 @@ from builder.documents.model_shape import ModelShape
 from builder.documents.profile import Profile, load_profile, read_profile
 from builder.documents.yamlfile import Document
 from builder.util.errors import InputError
-from builder.vllm.lint import effects, envelope, names, rules, variables
+from builder.vllm.lint import effects, envelope, keys_together, names, rules, variables
 from builder.vllm.lint.context import Context, Package
 from builder.vllm.lint.envelope import Serves
 from builder.vllm.lint.findings import LEVELS, Finding, count
@@ -31,6 +31,7 @@ RULES: tuple[Rule, ...] = (
     rules.deprecated,
     rules.defaults,
     effects.together,
+    keys_together.keys_together,
     effects.block_size,
     effects.batches,
     effects.hardware,
