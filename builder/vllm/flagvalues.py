@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -43,6 +44,20 @@ def _int(text: str) -> int | None:
         return int(text)
     except ValueError:
         return None
+
+
+def of_key(text: str) -> Any:
+    """The value of `--flag.key TEXT`: JSON, else a number such as `16k`, else the text (`FlexibleArgumentParser.parse_args`)."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        number = human_int(text)
+        return text if number is None else number
+
+
+def is_unset(value: object) -> bool:
+    """Whether a value stands for "not set", as `optional_type` of vLLM reads it."""
+    return value in ("", "None")
 
 
 def decimal(value: object) -> float | None:

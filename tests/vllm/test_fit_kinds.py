@@ -344,6 +344,44 @@ def test_a_wrong_speculative_config_is_refused(value: Any) -> None:
         fit(QWEN_27B, speculative_config=value)
 
 
+WITH_CONTEXT = QWEN_27B.model_copy(update={"context": 262_144})
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"max_num_seqs": "8", "kv_cache_dtype": "turboquant_k8v4"}, {"max_num_seqs": 8, "kv_cache_dtype": "turboquant_k8v4"}),
+        ({"quantization": "FP8"}, {"quantization": "fp8"}),
+        ({"kv_cache_memory_bytes": "None"}, {}),
+        ({"max_model_len": ""}, {"max_model_len": 262_144}),
+        ({"disable_prefix_caching": True}, {"enable_prefix_caching": False}),
+        (
+            {"speculative_config": '{"method": "mtp", "num-speculative-tokens": "2"}'},
+            {"speculative_config": '{"method": "mtp", "num_speculative_tokens": 2}'},
+        ),
+        (
+            {"speculative-config.method": "mtp", "speculative-config.num_speculative_tokens": "2"},
+            {"spec_method": "mtp", "spec_tokens": 2},
+        ),
+    ],
+)  # fmt: skip
+def test_spellings_that_vllm_takes_for_the_same_give_the_same(one: dict[str, Any], other: dict[str, Any]) -> None:
+    first, second = fit(WITH_CONTEXT, **one), fit(WITH_CONTEXT, **other)
+    assert first == second
+
+
+def test_a_context_that_is_left_to_vllm_is_what_the_cache_holds() -> None:
+    pinned = fit(WITH_CONTEXT, pool=5.0, max_model_len=262_144)
+    assert not pinned.fits
+    for left in ("auto", -1, "-1"):
+        found = fit(WITH_CONTEXT, pool=5.0, max_model_len=left)
+        assert found.fits
+        needed = found.cache.request_blocks(found.max_model_len)
+        assert needed <= found.held.blocks - 1 < found.cache.request_blocks(found.max_model_len + 1)
+        assert any("left to vLLM" in each for each in found.notes)
+    assert fit(WITH_CONTEXT, max_model_len="auto").max_model_len == 262_144
+
+
 # --- configs and headers --------------------------------------------------------------------------------------------
 
 

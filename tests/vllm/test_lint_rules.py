@@ -519,6 +519,13 @@ def test_no_name_is_near_to_one_of_the_opposite_sense(name: str) -> None:
         assert near is None or sense(near) * sense(word) >= 0
 
 
+@pytest.mark.parametrize("length", ["auto", -1])
+def test_a_context_that_is_left_to_vllm_fits(tmp_path: Path, length: object) -> None:
+    found = report(changed(tmp_path, "envelope-16k", {"max-model-len": length}))
+    assert not {rule for rule, _ in said(found, "error")} & {"does-not-fit", "envelope-context"}
+    assert found.serves[0].serves
+
+
 def test_a_fit_is_estimated_once_for_all_rules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[object] = []
 

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builder.vllm.lint.keyvalues import of_key, takes, with_numbers
+from builder.vllm.flagvalues import of_key
+from builder.vllm.lint.keyvalues import takes, with_numbers
 from builder.vllm.reader.keys import Keys
 from builder.vllm.reader.modules import Modules, class_bodies
 from builder.vllm.reader.source import from_files

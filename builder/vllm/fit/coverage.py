@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from builder.documents.model_shape import DTYPE_BYTES, ModelShape
+from builder.vllm.fit.drafts import SINGLE
 from builder.vllm.fit.gpus import Gpu
 
 MODELLED = frozenset(
@@ -34,6 +35,7 @@ MODELLED = frozenset(
         "pipeline-parallel-size",
         "quantization",
         "speculative-config",
+        *SINGLE,
         "tensor-parallel-size",
     ]
 )
@@ -254,7 +256,7 @@ def _effects(flags: Mapping[str, Any], shape: ModelShape, gpu: Gpu, *, from_head
             yield key, EFFECTS[name]
         elif gpu.unified and (name in MACHINE or name == "cpu-offload-gb"):
             yield key, "memory of the machine, which is the GPU's here"
-        elif name == "quantization" and str(value) != shape.quantization and not from_headers:
+        elif name == "quantization" and str(value).lower() != shape.quantization and not from_headers:
             yield key, "weights that are quantized while they are loaded"
         elif name == "dtype" and DTYPE_BYTES.get(str(value), DTYPE_BYTES[shape.dtype]) != DTYPE_BYTES[shape.dtype]:
             yield key, f"weights that are not {shape.dtype}"
@@ -266,8 +268,10 @@ def on_the_machine(flags: Mapping[str, Any]) -> list[str]:
 
 
 def _switch(name: str, value: Any) -> tuple[str, Any]:
-    """`no-x: true` as `x: false`."""
+    """`no-x: true` as `x: false`, and `disable-x` as later releases take it for `no-enable-x`."""
     positive = name.removeprefix("no-")
+    if name not in _KNOWN and name.startswith("disable-"):
+        positive = f"enable-{name.removeprefix('disable-')}"
     if positive != name and positive in _KNOWN:
         return positive, not value if isinstance(value, bool) else value
     return name, value

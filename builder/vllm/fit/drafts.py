@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from builder.documents.model_shape import DTYPE_BYTES, ModelShape
+from builder.documents.profile import key_text
 from builder.util.errors import InputError
 from builder.vllm.fit.weights import Part
+from builder.vllm.flagvalues import decimal, is_unset, of_key
 
 _EAGLE_VOCABULARY = 32_000
 _NO_WEIGHTS = frozenset({"ngram", "suffix", "ngram_gpu"})
@@ -33,6 +35,8 @@ class Draft:
 
 
 _EXAMPLE = 'write it such as {"method": "mtp", "num_speculative_tokens": 1}'
+# Flags of later releases that set one key.
+SINGLE = {"spec-method": "method", "spec-model": "model", "spec-tokens": "num_speculative_tokens"}
 NONE = Draft("", 0, 0, (), 0.0)
 
 
@@ -42,10 +46,11 @@ def draft_of(flags: Mapping[str, Any], shape: ModelShape, *, from_headers: bool)
     if not config:
         return NONE
     method = str(config.get("method") or ("draft_model" if config.get("model") else ""))
-    tokens = config.get("num_speculative_tokens", 1)
-    if not isinstance(tokens, int) or isinstance(tokens, bool) or tokens < 0:
+    tokens = _tokens(config.get("num_speculative_tokens", 1))
+    if tokens is None:
+        given = config["num_speculative_tokens"]
         raise InputError(
-            f"--speculative-config: num_speculative_tokens is {tokens!r}, not a number of at least 0", hint=_EXAMPLE
+            f"--speculative-config: num_speculative_tokens is {given!r}, not a number of at least 0", hint=_EXAMPLE
         )
     if method in _NO_WEIGHTS:
         return Draft(method, 0, tokens, (), 0.0)
@@ -61,6 +66,12 @@ def draft_of(flags: Mapping[str, Any], shape: ModelShape, *, from_headers: bool)
     )
 
 
+def _tokens(value: object) -> int | None:
+    """A number of tokens as pydantic takes it, texts and whole fractions included; None for anything else."""
+    number = decimal(value)
+    return int(number) if number is not None and number.is_integer() and number >= 0 else None
+
+
 def _config(flags: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     value = flags.get("speculative-config")
@@ -72,7 +83,11 @@ def _config(flags: Mapping[str, Any]) -> dict[str, Any]:
         if not isinstance(found, dict):
             raise InputError("--speculative-config is not a JSON object", hint=_EXAMPLE)
     prefix = "speculative-config."
-    return found | {name.removeprefix(prefix): inner for name, inner in flags.items() if name.startswith(prefix)}
+    keys = {
+        name.removeprefix(prefix): of_key(key_text(inner)) for name, inner in flags.items() if name.startswith(prefix)
+    }
+    single = {key: flags[flag] for flag, key in SINGLE.items() if flag in flags and not is_unset(flags[flag])}
+    return {name.replace("-", "_"): inner for name, inner in (found | keys | single).items()}
 
 
 def _layer(shape: ModelShape) -> int:

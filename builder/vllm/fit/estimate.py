@@ -20,6 +20,7 @@ from builder.vllm.fit.coverage import ONLY_MORE, not_modelled, on_the_machine
 from builder.vllm.fit.drafts import Draft, draft_of
 from builder.vllm.fit.gpus import Gpu
 from builder.vllm.fit.kv import CacheLayout, Capacity, capacity, layout
+from builder.vllm.fit.length import fitted, length_of, whole_number
 from builder.vllm.fit.parallel import Parallel, parallel_of, refusal, share, stages
 from builder.vllm.fit.weights import GIB, Part, offloaded, parts_of_run, parts_of_shape
 from builder.vllm.flagvalues import decimal, human_int, plain_flags, shown
@@ -180,8 +181,8 @@ def estimate(
     draft = draft_of(flags, shape, from_headers=weights is not None)
     if draft.note is not None:
         notes.append(draft.note)
-    length = _length(flags, shape)
-    seqs = _whole(flags, "max-num-seqs")
+    length = length_of(flags, shape)
+    seqs = whole_number(flags, "max-num-seqs")
     batched = _batched(flags, gpu, notes)
     whole = _layout(flags, shape, version, parallel.tensor, draft, batched)
     budget = gpu.gib * _utilization(flags, version)
@@ -207,7 +208,7 @@ def estimate(
         notes.append("the GPU shares the machine's memory; what the system and other programs hold is not counted")
     total_weights = sum(part.bytes for part in loaded) / GIB
     given = pool_gib is not None
-    set_bytes = _whole(flags, "kv-cache-memory-bytes")
+    set_bytes = whole_number(flags, "kv-cache-memory-bytes")
     given_bytes = pool_gib is None
     if pool_gib is None and set_bytes is not None:
         pool_gib, given = set_bytes / GIB, True
@@ -218,9 +219,10 @@ def estimate(
         low, high = (cache.blocks(int((pool + rounding) * GIB)) for rounding in (-_ROUNDING_GIB, _ROUNDING_GIB))
         if low != high:
             notes.append(f"a log prints two decimals: a pool of {pool:.2f} GiB is {low} to {high} blocks")
-    override = _whole(flags, "num-gpu-blocks-override")
+    override = whole_number(flags, "num-gpu-blocks-override")
     if override is not None:
         blocks, given = override, True
+    length = fitted(flags, cache, blocks, length, notes)
     if shape.vision_parameters and flags.get("language-model-only"):
         notes.append(
             "the vision tower is counted in spite of --language-model-only: the one published log shows that it is loaded"
@@ -271,33 +273,6 @@ def _offload(flags: Mapping[str, Any], gpu: Gpu) -> int:
     return 0 if gpu.unified or prefetch or flags.get("cpu-offload-params") else int(value * GIB)
 
 
-def _whole(flags: Mapping[str, Any], name: str) -> int | None:
-    """A flag's whole number. Raises `InputError` when it has another value."""
-    if name not in flags:
-        return None
-    value = human_int(flags[name])
-    if value is None or value < 1:
-        raise InputError(
-            f"--{name} is {shown(flags[name])}, not a whole number above 0",
-            hint="`builder profile lint PROFILE` says more",
-        )
-    return value
-
-
-def _length(flags: Mapping[str, Any], shape: ModelShape) -> int:
-    given = flags.get("max-model-len")
-    if given is not None and str(given).lower() not in ("-1", "auto"):
-        length = _whole(flags, "max-model-len")
-        assert length is not None  # noqa: S101  it is there
-        return length
-    if shape.context is None:
-        raise InputError(
-            "the profile has no max-model-len, and the model's shape no context",
-            hint="pin max-model-len in the profile",
-        )
-    return shape.context
-
-
 def _utilization(flags: Mapping[str, Any], version: Version) -> float:
     name = "gpu-memory-utilization" if "gpu-memory-utilization" in flags else "device-memory-utilization"
     if name in flags:
@@ -321,7 +296,7 @@ def _layout(
     batched: int,
 ) -> CacheLayout:
     caching = flags.get("enable-prefix-caching")
-    if flags.get("no-enable-prefix-caching") is True:
+    if any(flags.get(name) is True for name in ("no-enable-prefix-caching", "disable-prefix-caching")):
         caching = False
     names = ("mamba-ssm-cache-dtype", "mamba-cache-dtype")
     dtypes = [str(flags.get(name, "auto")) for name in names]
@@ -332,7 +307,7 @@ def _layout(
         shape,
         version,
         cache_dtype=str(flags.get("kv-cache-dtype", "auto")),
-        block_size=_whole(flags, "block-size"),
+        block_size=whole_number(flags, "block-size"),
         prefix_caching=caching if isinstance(caching, bool) else None,
         state_dtype=dtypes[0],
         conv_dtype=dtypes[1],
@@ -371,7 +346,7 @@ def _fullest(
 
 def _batched(flags: Mapping[str, Any], gpu: Gpu, notes: list[str]) -> int:
     """Tokens of a step: `--max-num-batched-tokens`, else what vLLM takes for the GPU."""
-    batched = _whole(flags, "max-num-batched-tokens")
+    batched = whole_number(flags, "max-num-batched-tokens")
     if batched is None:
         batched = 8192 if gpu.gib >= _LARGE_GPU_GIB and "a100" not in gpu.name else 2048
         notes.append(f"no --max-num-batched-tokens: vLLM's own {batched:,} for this GPU is assumed")

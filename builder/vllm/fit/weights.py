@@ -11,6 +11,7 @@ from packaging.version import Version
 
 from builder.documents.model_shape import DTYPE_BYTES, ModelShape
 from builder.vllm.fit.kv import TURBOQUANT
+from builder.vllm.flagvalues import human_int
 
 GIB = 1 << 30
 _BLOCK = 128
@@ -175,8 +176,8 @@ def parts_of_run(shape: ModelShape, version: Version, flags: Mapping[str, object
     if shape.rotary_positions and shape.rotary_size:
         count = shape.rotary_positions * shape.rotary_size * DTYPE_BYTES[shape.dtype]
         parts.append(Part(_ROTARY, shape.dtype, count, "replicated"))
-    seqs = flags.get("max-num-seqs")
-    if flags.get("kv-cache-dtype") in TURBOQUANT and version < _TQ_SHARED and isinstance(seqs, int):
+    seqs = human_int(flags.get("max-num-seqs"))
+    if flags.get("kv-cache-dtype") in TURBOQUANT and version < _TQ_SHARED and seqs is not None:
         heads, size = shape.attention.query_heads, shape.attention.head_size
         per_layer = seqs * heads * (_TQ_SPLITS * (size + 1) + size + 1) * 4
         parts.append(Part(_TQ_BUFFERS, "fp32", per_layer * shape.attention.layers))

@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 from builder.documents.profile import key_text
-from builder.vllm.flagvalues import decimal, human_int
+from builder.vllm.flagvalues import decimal, human_int, of_key
 from builder.vllm.lint import keyvalues
 from builder.vllm.lint.limits import outside
 from builder.vllm.reader.flags import NOT_KNOWN, Flag
@@ -58,7 +58,7 @@ def wanted(flag: Flag, key: str, value: Any) -> str | None:
     """What a flag, or a key of its JSON object, takes instead of a value that vLLM refuses; None when the value may pass."""
     if key:
         typed = flag.key(key)
-        given = keyvalues.of_key(key_text(value))
+        given = of_key(key_text(value))
         return keyvalues.wanted(typed) if typed is not None and keyvalues.takes(typed, given) is False else None
     found = convert(flag, value)
     if flag.choices is not None and found not in flag.choices:

@@ -53,7 +53,8 @@ def serves(context: Context, prompt: int, completion: int) -> Serves:
     fit = context.fit if isinstance(context.fit, Fit) else None
     length = context.number("max-model-len")
     if length is None or length < 1:
-        length = context.shape.context if context.shape is not None else None
+        known = context.shape.context if context.shape is not None else None
+        length = fit.max_model_len if fit is not None else known
     batched = context.number("max-num-batched-tokens")
     if length is None:
         reasons.append("its context is not known: it has no max-model-len")

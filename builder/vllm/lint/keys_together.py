@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from builder.documents.profile import key_text
-from builder.vllm.lint import keyvalues
+from builder.vllm.flagvalues import of_key
 from builder.vllm.lint.context import Context, Entry
 from builder.vllm.lint.converted import convert
 from builder.vllm.lint.findings import Finding
@@ -91,7 +91,7 @@ def _given(context: Context, flag: str) -> tuple[dict[str, Any], Entry | None]:
             continue
         last = entry
         if entry.inner:
-            found[entry.inner] = keyvalues.of_key(key_text(entry.value))
+            found[entry.inner] = of_key(key_text(entry.value))
         else:
             whole = convert(entry.flag, entry.value)
             found |= whole if isinstance(whole, dict) else {}

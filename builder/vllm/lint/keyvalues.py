@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -17,15 +16,6 @@ _WORDS = {
     "bool": "true or false", "int": "a whole number", "float": "a number", "str": "a text", "list": "a list", "dict": "a JSON object",
     "object": "a JSON object",
 }  # fmt: skip
-
-
-def of_key(text: str) -> Any:
-    """The value of `--flag.key TEXT`: JSON, else a number such as `16k`, else the text (`FlexibleArgumentParser.parse_args`)."""
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        number = human_int(text)
-        return text if number is None else number
 
 
 def with_numbers(text: str) -> str:

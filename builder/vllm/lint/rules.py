@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from builder.documents.profile import key_text
-from builder.vllm.flagvalues import shown
+from builder.vllm.flagvalues import of_key, shown
 from builder.vllm.lint import keyvalues
 from builder.vllm.lint.context import Context, Entry
 from builder.vllm.lint.converted import convert, kind_of
@@ -113,7 +113,7 @@ def _inner(context: Context, entry: Entry, flag: Flag) -> Iterator[Finding]:
         )
         return
     name, *below = entry.inner.split(".")
-    value: Any = keyvalues.of_key(key_text(entry.value))
+    value: Any = of_key(key_text(entry.value))
     for each in reversed(below):
         value = {each: value}
     yield from _keys(context, entry, flag, {name: value})
