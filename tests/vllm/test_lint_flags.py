@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from builder.documents.profile import Profile
 from builder.documents.yamlfile import Document
 from builder.vllm.lint.context import Context
+from builder.vllm.lint.keys_together import keys_together
 from builder.vllm.lint.keyvalues import takes
 from builder.vllm.lint.rules import known_flags, values
 from builder.vllm.lint.run import lint_file, read_package
@@ -160,7 +161,37 @@ VALUES: tuple[Any, ...] = (
     "7", "-1", "0.5", "4.5", "16k", "16K", "1.5K", "1.5k", " 3 ", "abc", "", "None", "true", "auto", "AUTO", "1_000", "1e3",
     "inf", "x y", "1,2", True, False, ("1", "2"), ("1", "x"), (), ("a",),
 )  # fmt: skip
-FORM = {"wrong-type", "bad-choice", "switch-with-value", "boolean-form", "needs-value", "wrong-count", "unknown-flag"}
+FORM = {
+    "wrong-type", "bad-choice", "switch-with-value", "boolean-form", "needs-value", "wrong-count", "unknown-flag", "needs-flag",
+    "unknown-key",
+}  # fmt: skip
+# Keys that need each other, and JSON as people write it.
+CONFIGS: tuple[tuple[str, Any], ...] = (
+    ("kv-transfer-config", '{"kv_connector": "NixlConnector"}'),
+    ("kv-transfer-config.kv_connector", "NixlConnector"),
+    ("kv-transfer-config", '{"kv_connector": "NixlConnector", "kv_role": "kv_both"}'),
+    ("kv-transfer-config", '{"kv_connector_extra_config": {"cpu_bytes_to_use": 80g}}'),
+    ("kv-transfer-config", '{"kv_connector_extra_config": {"cpu_bytes_to_use": 1.5G}}'),
+    ("ec-transfer-config", '{"ec_connector": "X"}'),
+    ("ec-transfer-config", '{"ec_connector": "X", "ec_role": "ec_both"}'),
+    ("structured-outputs-config.disable_any_whitespace", True),
+    ("structured-outputs-config.disable_any_whitespace", False),
+    ("structured-outputs-config", '{"disable_any_whitespace": true, "backend": "guidance"}'),
+    ("structured-outputs-config", '{"disable_any_whitespace": true, "backend": "outlines"}'),
+    ("structured-outputs-config", '{"disable_additional_properties": "yes", "backend": "xgrammar"}'),
+    ("structured-outputs-config", "{'backend': 'auto'}"),
+    ("structured-outputs-config", "null"),
+    ("profiler-config", '{"profiler": "torch"}'),
+    ("profiler-config", '{"profiler": "torch", "torch_profiler_dir": "/x"}'),
+    ("profiler-config", '{"profiler": "cuda", "torch_profiler_dir": "/x"}'),
+    ("profiler-config", '{"profiler": null, "torch_profiler_dir": ""}'),
+    ("kernel-config", '{"ir_op_priority": {"nothing": ["native"]}}'),
+    ("kernel-config", '{"moe_backend": "Deep-GEMM"}'),
+    ("attention-config.backend", "flash_attn"),
+    ("attention-config.backend", "auto"),
+    ("attention-config.backend", "flash"),
+    ("eplb-config.window_size", "1k"),
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("version", ["0.20.0", "0.33.0"])
@@ -181,6 +212,7 @@ def test_the_linter_and_the_parser_refuse_the_same_values(version: str) -> None:
         given = [value for value in VALUES if value != () or not flag.switch]
         cases += [(flag.name, value) for value in (*given, *(str(each) for each in flag.choices or ()))]
         cases += [(name, value) for name in names[1:] for value in (True, False, "x")]
+    cases += CONFIGS
     profiles = [
         Profile.model_construct(name="p", flags={name: value}, hardware=None, envelope=None) for name, value in cases
     ]
@@ -190,9 +222,9 @@ def test_the_linter_and_the_parser_refuse_the_same_values(version: str) -> None:
     differences = []
     for profile, line, complaint in zip(profiles, lines, complaints, strict=True):
         context = Context(profile, document, package)
-        found = [each for rule in (known_flags, values) for each in rule(context)]
+        found = [each for rule in (known_flags, values, keys_together) for each in rule(context)]
         refused = any(each.level == "error" and each.rule in FORM for each in found)
-        option = line[1].removeprefix("--").partition("=")[0].replace("_", "-")
+        option = line[1].removeprefix("--").partition("=")[0].partition(".")[0].replace("_", "-")
         if option not in lookup and any(each.startswith(option) for each in lookup):
             # The parser takes abbreviations, which the linter calls an error of their own.
             continue

@@ -18,7 +18,10 @@ from builder.vllm.lint.findings import Finding
 
 @dataclass(frozen=True)
 class _Needs:
-    """`key` of `flag` needs `other`, with one of `values` when there are any. `text` is what the file says where it refuses."""
+    """`key` of `flag`, with one of the values `when` if there are any, needs `other`, with one of `values` if there are any.
+
+    `text` is what the file says where it refuses.
+    """
 
     flag: str
     key: str
@@ -26,6 +29,7 @@ class _Needs:
     values: tuple[str, ...]
     file: str
     text: str
+    when: tuple[str, ...] = ()
 
 
 _NEEDS = (
@@ -38,6 +42,12 @@ _NEEDS = (
     _Needs(
         "structured-outputs-config", "disable_additional_properties", "backend", ("guidance",), "structured_outputs",
         "disable_additional_properties is only supported",
+    ),
+    _Needs(
+        "profiler-config", "profiler", "torch_profiler_dir", (), "profiler", "torch_profiler_dir must be set when profiler is", ("torch",),
+    ),
+    _Needs(
+        "profiler-config", "torch_profiler_dir", "profiler", ("torch",), "profiler", "torch_profiler_dir is only applicable when profiler",
     ),
 )  # fmt: skip
 # Keys that vLLM had, and those that took their place.
@@ -67,10 +77,12 @@ def keys_together(context: Context) -> Iterator[Finding]:
     for rule in _NEEDS:
         given, entry = _given(context, rule.flag)
         value = given.get(rule.key)
-        if entry is None or value is None or str(value).lower() in ("false", "0", "no", "off", "n", "f"):
+        if entry is None or value in (None, "") or str(value).lower() in ("false", "0", "no", "off", "n", "f"):
+            continue
+        if rule.when and value not in rule.when:
             continue
         other = given.get(rule.other)
-        if other is not None if not rule.values else other in rule.values:
+        if other in rule.values or (not rule.values and other not in (None, "")):
             continue
         path = f"{context.package.source.package}/config/{rule.file}.py"
         if rule.text not in (context.package.source.text(path) or ""):

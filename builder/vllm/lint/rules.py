@@ -159,7 +159,15 @@ def _refused_key(context: Context, entry: Entry, flag: Flag, key: Key, value: An
     return context.say(
         "out-of-range" if number and outside(limits, value) else "wrong-type", "error",
         f"--{flag.name}.{name} takes {keyvalues.wanted(key)}, not {_json(value)}", entry=entry, source=place,
+        hint=_as_text(entry, key, value),
     )  # fmt: skip
+
+
+def _as_text(entry: Entry, key: Key, value: Any) -> str | None:
+    """For a text that the parser reads as JSON (`revision: 123`): the same, as a text in JSON."""
+    scalar = isinstance(value, int | float) or value is None
+    texts = any(kind == "str" for kind, _ in key[1])
+    return f"write '{json.dumps(str(entry.value))}'" if entry.inner and scalar and texts else None
 
 
 def _json(value: Any) -> str:
