@@ -148,6 +148,31 @@ def test_a_base_in_docker_advises_no_option_that_the_command_lacks(tmp_path: Pat
         assert "--engine" not in done.err
 
 
+@pytest.mark.parametrize(
+    ("options", "code", "words"),
+    [
+        (["--load"], 2, "wheel base cannot be loaded"),
+        (["--engine", "docker"], 2, "no image to build on"),
+        (["--load", "--output", "oci-archive:x.tar"], 2, "--load goes with --output oci:DIR"),
+        (["--output", "oci-archive:images"], 2, "is not a file"),
+    ],
+)
+def test_what_cannot_be_built_is_refused_before_anything_is_resolved(
+    project: Path, options: list[str], code: int, words: str
+) -> None:
+    done = builder("build", "small", *options, cwd=project, env=NOBODY)
+    assert (done.code, words in done.err) == (code, True), done.err
+    assert not (project / "images/small.lock.yaml").exists()
+    assert not (project / "dist").exists()
+
+
+def test_loading_asks_for_docker_before_anything_is_resolved(project: Path) -> None:
+    recipe = project / "images/small.yaml"
+    recipe.write_text(re.sub("base: .*", "base: 127.0.0.1:9/a/b:c", recipe.read_text()))
+    done = builder("build", "small", "--load", cwd=project, env=NOBODY)
+    assert (done.code, "Docker does not respond" in done.err) == (5, True), done.err
+
+
 def test_make_run_wants_a_profile_before_it_sets_anything_up(tmp_path: Path) -> None:
     for name in ("Makefile", "pyproject.toml", "requirements.lock"):
         (tmp_path / name).write_bytes((ROOT / name).read_bytes())
