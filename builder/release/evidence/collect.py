@@ -68,6 +68,14 @@ def _provenance(lock: Lock, subject: Descriptor, platforms: list[str], repositor
     )
 
 
+def verdict_bytes(path: Path) -> bytes:
+    """The file of a verdict. Raises `InputError` when it cannot be read."""
+    try:
+        return read_regular(path, limit=_VERDICT_LIMIT)
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
 def read_verdicts(files: Sequence[Path], built: Built) -> list[Evidence]:
     """Verdicts from files, each with its outcome.
 
@@ -77,10 +85,7 @@ def read_verdicts(files: Sequence[Path], built: Built) -> list[Evidence]:
     subjects = {each.digest: each for each in (built.top, *(image.manifest for image in built.images.values()))}
     found = []
     for path in files:
-        try:
-            data = read_regular(path, limit=_VERDICT_LIMIT)
-        except OSError as error:
-            raise unreadable(path, error) from error
+        data = verdict_bytes(path)
         verdict = read_verdict(data)
         subject = next((subjects[each] for each in verdict.subjects if each in subjects), None)
         if verdict.outcome == "unreadable":
