@@ -65,16 +65,32 @@ def project_folder(cwd: Path | None = None) -> Path:
     """
     here = (cwd or Path.cwd()).resolve()
     for folder in (here, *here.parents):
-        if recipe_names(folder):
+        top = (folder / ".git").exists()
+        try:
+            found = bool(recipe_files(folder))
+        except OSError:
+            # What cannot be read in the repository may have the recipes: whoever lists them says so.
+            found = top or folder == here
+        if found:
             return folder
-        if (folder / ".git").exists():
+        if top:
             break
     return here
 
 
 def recipe_files(folder: Path) -> list[Path]:
-    """The files of the recipes in `folder/images`, by name: no locks, no folders, no links that lead nowhere."""
-    found = (path for suffix in ("*.yaml", "*.yml") for path in (folder / "images").glob(suffix))
+    """The files of the recipes in `folder/images`, by name: no locks, no folders, no links that lead nowhere.
+
+    Raises `OSError` when there is such a folder and it cannot be read.
+    """
+    images = folder / "images"
+    try:
+        # `Path.glob` finds nothing in a folder that cannot be read.
+        with os.scandir(images) as entries:
+            paths = [images / entry.name for entry in entries]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    found = (path for path in paths if path.suffix in (".yaml", ".yml") and not path.name.startswith("."))
     return sorted(path for path in found if not path.stem.endswith(".lock") and path.is_file())
 
 
