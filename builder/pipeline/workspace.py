@@ -38,6 +38,7 @@ def missing_lock(project: Project) -> InputError:
     """The error of a command that needs a lock and writes none."""
     return InputError(
         f"{project.show(project.lock_path)} does not exist",
+        details=project.elsewhere,
         hint=f"make it and commit it: builder lock {project.recipe}",
     )
 

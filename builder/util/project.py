@@ -50,6 +50,11 @@ class Project:
     def dist(self) -> Path:
         return self.root / "dist"
 
+    @property
+    def elsewhere(self) -> list[tuple[str, str]]:
+        """The detail of an error that names a file relative to the root, for who works in another folder."""
+        return [] if Path.cwd().resolve() == self.root else [("project", str(self.root))]
+
     def show(self, path: Path) -> str:
         """`path` as messages print it: relative to the root when it is inside, else as it is."""
         try:

@@ -305,6 +305,35 @@ def test_commands_that_only_look_write_no_lock(project: Path, command: str) -> N
     assert sorted(project.rglob("*")) == before
 
 
+def test_who_works_elsewhere_is_told_where_the_lock_would_be(project: Path, tmp_path: Path) -> None:
+    below = project / "below"
+    below.mkdir()
+    for folder, recipe in ((below, "small"), (tmp_path, "project/images/small.yaml")):
+        for command in (["run", recipe], ["drift", recipe]):
+            done = builder(*command, cwd=folder, env=NOBODY)
+            assert done.code == 2
+            assert done.err.startswith(f"error: images/small.lock.yaml does not exist\n  project  {project}\n"), (
+                done.err
+            )
+    assert str(project) not in builder("run", "small", cwd=project).err
+    made = builder("lock", "project/images/small.yaml", cwd=tmp_path)
+    assert made.code == 0, made.err
+    (project / "profiles/tiny.yaml").write_text("name: tiny\nflags: {max-model-len: 4096}\n")
+    stale = builder("run", "small", cwd=below)
+    assert (stale.code, f"  project  {project}\n" in stale.err) == (4, True), stale.err
+
+
+def test_a_suite_is_looked_for_in_the_project_and_no_policy_is_offered(project: Path) -> None:
+    missing = builder("gate", "lint", "none", cwd=project)
+    assert "name the file of a suite" in missing.err, missing.err
+    (project / "gates").mkdir()
+    (project / "gates/one.yaml").write_text("name: one\n")
+    (project / "gates/production.yaml").write_text("name: production\nsuites:\n  - name: one\n")
+    (project / "below").mkdir()
+    done = builder("gate", "lint", "zzz", cwd=project / "below")
+    assert f"  looked  {project}/gates/zzz.yaml\n  next    suites here: one\n" in done.err, done.err
+
+
 def test_quiet_leaves_warnings_and_errors(project: Path) -> None:
     (project / "profiles/tiny.yaml").write_text("name: tiny\nflags: {no-such-flag: 1}\n")
     for command in ("lock small", "build small --engine oci", "list", "verify oci:dist/small", "check small --offline"):
