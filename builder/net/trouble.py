@@ -26,6 +26,8 @@ _REASONS: Final = {
 _BUNDLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 _NO_PROXY = "NO_PROXY lists hosts that are reached without a proxy"
 _SHOWN = 80
+UNKNOWN: Final = "the connection failed"
+"""The reason of which nothing more is known."""
 
 
 class BadRedirectError(ValueError):
@@ -153,7 +155,7 @@ def _reason(chain: list[BaseException]) -> str:
         return "the address is not valid"
     if "DecodeError" in names or "ContentDecodingError" in names:
         return "the response cannot be decompressed"
-    return "the connection failed"
+    return UNKNOWN
 
 
 def _settings(chain: list[BaseException], host: str, proxy: Proxy | None) -> Trouble | None:
