@@ -45,7 +45,7 @@ HOMELESS = """
 import json
 import os
 from builder.cli.app import _have_home
-from builder.util.errors import InputError
+from builder.util.files import CacheError
 from builder.util.files import cache_dir
 for name in ("HOME", "BUILDER_CACHE_DIR", "XDG_CACHE_HOME"):
     os.environ.pop(name, None)
@@ -53,7 +53,7 @@ os.setuid(54321)
 _have_home()
 try:
     cache_dir()
-except InputError as error:
+except CacheError as error:
     print(error.message, error.hint)
 """
 
@@ -68,6 +68,19 @@ def test_a_user_without_a_home_is_told_to_name_a_cache(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "cannot make the cache folder /.cache/overlay-image-builder: Permission denied" in done.stdout
     assert "set BUILDER_CACHE_DIR to a writable folder" in done.stdout
+
+
+def test_a_cache_that_cannot_be_used_is_no_difference_and_is_a_finding(tmp_path: Path) -> None:
+    project = make_project(tmp_path, {})
+    assert builder("build", "small", cwd=project).code == 0
+    unusable = {"BUILDER_CACHE_DIR": "/dev/null", "DOCKER_HOST": "unix:///nowhere.sock"}
+    done = builder("verify", "dist/small", "--recipe", "small", cwd=project, env=unusable)
+    assert (done.code, "cannot make the cache folder" in done.err) == (2, True), done.err
+    assert "find out who changed it" not in done.err
+    doctor = builder("doctor", "--offline", "--json", cwd=project, env=unusable)
+    assert doctor.code == 2, doctor.err
+    found = {each["name"]: each for each in doctor.document["findings"]}
+    assert (found["cache"]["state"], found["Docker"]["state"]) == ("problem", "note")
 
 
 def test_what_is_no_file_in_images_is_no_recipe(tmp_path: Path) -> None:
