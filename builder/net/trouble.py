@@ -22,6 +22,8 @@ _REASONS: Final = {
     errno.EHOSTUNREACH: "there is no route to it",
     errno.ECONNRESET: "the connection was closed",
     errno.EPIPE: "the connection was closed",
+    errno.ENOENT: "its socket does not exist",
+    errno.EACCES: "this user may not use its socket",
 }
 _BUNDLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 _NO_PROXY = "NO_PROXY lists hosts that are reached without a proxy"

@@ -150,4 +150,10 @@ def rendered_base(workspace: Workspace) -> str:
             hint=f"build it here: `builder build {workspace.project.recipe} --engine docker`; or push the base to a "
             "registry, and name it there as the recipe's base",
         )
+    if base.wheel:
+        raise InputError(
+            "a wheel base has no image for a Dockerfile to begin with",
+            hint=f"`builder build {workspace.project.recipe}` makes an image of the package's files alone; or name a base such "
+            "as vllm/vllm-openai:v0.20.0",
+        )
     return docker_base(workspace)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -164,6 +165,23 @@ def test_what_cannot_be_built_is_refused_before_anything_is_resolved(
     assert (done.code, words in done.err) == (code, True), done.err
     assert not (project / "images/small.lock.yaml").exists()
     assert not (project / "dist").exists()
+
+
+def test_a_wheel_base_is_offered_nothing_that_needs_an_image(project: Path) -> None:
+    built = builder("build", "small", "--json", cwd=project, env=NOBODY)
+    assert list(built.document["next"]) == ["verify"], built.err
+    shutil.copytree(ROOT / "gates", project / "gates")
+    for command in (["run", "small"], ["smoke", "small"], ["gate", "small", "tiny", "--suite", "sample"]):
+        done = builder(*command, cwd=project, env=NOBODY)
+        assert (done.code, "a wheel base does not run" in done.err) == (2, True), done.err
+    rendered = builder("render", "small", "--output", "context", cwd=project)
+    assert (rendered.code, "--engine" in rendered.err) == (2, False), rendered.err
+
+
+def test_a_docker_that_does_not_respond_is_told_in_words(project: Path) -> None:
+    doctor = builder("doctor", "--offline", "--json", cwd=project, env=NOBODY)
+    (docker,) = (each["text"] for each in doctor.document["findings"] if each["name"] == "Docker")
+    assert docker == "does not respond: its socket does not exist"
 
 
 def test_loading_asks_for_docker_before_anything_is_resolved(project: Path) -> None:

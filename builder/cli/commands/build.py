@@ -65,8 +65,9 @@ def command(
     for line in overlay_lines(overlay.summary() for overlay in workspace.lock.overlays):
         console.out(f"  overlay {line}")
     following = next_commands(workspace, document, loaded=load)
-    console.out("next, with this very image:")
-    width = max(map(len, following))
+    if following:
+        console.out("next, with this very image:")
+    width = max(map(len, following), default=0)
     for what, line in following.items():
         console.out(f"  {what:<{width}}  {line}")
     document["next"] = following
@@ -88,8 +89,9 @@ def next_commands(workspace: Workspace, document: dict[str, Any], *, loaded: boo
         # Without a profile there are no flags to run with but the base's own.
         plain = f"docker run --gpus all -p 8000:8000 -v /PATH/TO/CHECKPOINT:/model:ro {image} /model"
         commands["run"] = run if profile else plain
-    where = "" if workspace.recipe.publish else " --to REGISTRY/REPOSITORY"
-    commands["push"] = f"builder publish {name}{where}"
+    if lock.base.parsed.kind in ("registry", "oci"):
+        where = "" if workspace.recipe.publish else " --to REGISTRY/REPOSITORY"
+        commands["push"] = f"builder publish {name}{where}"
     if document["engine"] == "docker":
         commands["verify"] = f"docker run --rm {image} verify"
     elif document["output"].startswith("oci:"):
