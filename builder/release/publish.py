@@ -69,6 +69,9 @@ class Published:
 
 def target_of(text: str) -> Reference:
     """A repository to push to. Raises `InputError` when a tag or a digest is given as well."""
+    host, colon, port = text.partition(":")
+    if colon and host and port.isdecimal() and ("." in host or host == "localhost"):
+        raise InputError(f"{text!r} names a registry and no repository", hint=f"write it as {text}/OWNER/NAME")
     target = Reference.parse(text)
     if not Reference.is_repository(text):
         raise InputError(f"{text!r} has a tag or a digest", hint="name the repository; the tags follow from the lock")
@@ -118,7 +121,8 @@ def prepare(workspace: Workspace, to: Sequence[str], options: PublishOptions) ->
 
 def _evidence(workspace: Workspace, built: Built) -> list[Evidence]:
     overlays = [read_overlay(workspace.project, each) for each in workspace.lock.overlays]
-    return make_evidence(workspace.lock, built, overlays, find_repository(workspace.project.root))
+    repository = find_repository(workspace.project.root, warn=workspace.context.console.warn)
+    return make_evidence(workspace.lock, built, overlays, repository)
 
 
 def _check_policies(recipe: Recipe, targets: Sequence[Reference], options: PublishOptions) -> None:
