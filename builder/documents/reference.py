@@ -109,6 +109,14 @@ class Reference:
         return Reference(self.registry, self.repository, self.tag, digest)
 
 
+def check_tag(tag: str) -> None:
+    """Raise `InputError` for what no image can be tagged with."""
+    if not _TAG.fullmatch(tag):
+        raise InputError(
+            f"{tag!r} is not a tag", hint="letters, digits, `_`, `.` and `-`, at most 128, such as 'production'"
+        )
+
+
 def _wheels(text: str) -> tuple[str, ...] | None:
     """The wheels that `NAME==VERSION+PATH.whl` names; None when it names none.
 

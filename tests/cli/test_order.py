@@ -39,6 +39,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["promote", NOBODY, "--to", "inputs-0123456789ab", "--require", "a", "--allow-unsigned", *SIGNED], 2, "never promoted"),
         (["publish", "small", "--to", NOBODY, "--verdict", "none.json", "--sign"], 2, "cannot read none.json"),
         (["publish", "small", "--to", NOBODY, "--verdict", "failed.json", "--tag", "x", "--sign"], 6, "x cannot move"),
+        (["publish", "small", "--to", "127.0.0.1:9"], 2, "names a registry and no repository"),
+        (["publish", "small", "--to", NOBODY, "--tag", "x y"], 2, "error: 'x y' is not a tag"),
+        (["promote", NOBODY, "--to", "x y", "--require", "a", "--allow-unsigned"], 2, "error: 'x y' is not a tag"),
+        (["publish", "images/small.lock.yaml", "--to", NOBODY], 2, "only locks are named"),
+        (["render", "images/small.lock.yaml", "--output", "x"], 2, "only locks are named"),
         (["publish", "small", "--sign"], 2, "where should small go?"),
     ],
 )  # fmt: skip

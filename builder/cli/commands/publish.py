@@ -67,18 +67,20 @@ def command(
     images/*.yaml can be given.
     """
     from builder.documents.recipe import load_recipe
-    from builder.documents.reference import Reference
+    from builder.documents.reference import check_tag
     from builder.release.publish import PublishOptions, check_publishable
     from builder.util.project import find_project
 
     for tag in tags:
-        Reference.parse(f"x/y:{tag}")
+        check_tag(tag)
     if key and not sign:
         raise InputError("--key goes with --sign")
     by_service = key is not None and "://" in key
     if sign and not by_service and no_evidence:
         raise InputError("--sign signs the evidence", hint="leave out --no-evidence, or sign the image with cosign")
-    names = [name for name in recipes if not name.endswith(".lock.yaml")]
+    names = [name for name in dict.fromkeys(recipes) if not name.endswith(".lock.yaml")]
+    if not names:
+        raise InputError("only locks are named", hint="name a recipe: builder publish RECIPE --to REGISTRY/REPOSITORY")
     if len(names) > 1 and (tags or verdicts):
         raise InputError("--tag and --verdict belong to one recipe", hint="publish that recipe alone")
     context = Context(console)

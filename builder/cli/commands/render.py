@@ -31,6 +31,8 @@ def command(recipes: tuple[str, ...], output: Path, bake: bool, context: Context
     then builds them all.
     """
     names = [name for name in recipes if not name.endswith(".lock.yaml")]
+    if not names:
+        raise InputError("only locks are named", hint="name a recipe: builder render RECIPE --output DIR")
     if bake:
         console.document(_bake(names, output, console=console, context=context))
         return

@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from builder.documents.policy import LoadedPolicy, Policy
-from builder.documents.reference import Reference
+from builder.documents.reference import Reference, check_tag
 from builder.documents.statement import SUMMARY_V1, parse_statement
 from builder.documents.yamlfile import parse_yaml
 from builder.oci.artifact import BUNDLE, IN_TOTO, VERDICT, Referrer, referrer
@@ -193,7 +193,7 @@ def promote(
 
 
 def _check_tag(tag: str) -> None:
-    Reference.parse(f"x/y:{tag}")
+    check_tag(tag)
     if _OWN_TAG.fullmatch(tag):
         raise InputError(
             f"the tag {tag!r} follows from digests, and is never promoted to", hint="name a tag such as 'production'"
