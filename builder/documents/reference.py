@@ -6,6 +6,7 @@ Source: OCI image spec 1.1 (platforms) and Docker's distribution reference gramm
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -156,7 +157,7 @@ _ARCHIVES = ("containers-storage", "dir", "docker-archive", "oci-archive", "ostr
 def _other_tools(kind: str, rest: str) -> str:
     """What to write instead of the ways in which skopeo, podman and browsers name images; empty for others."""
     if kind in _ARCHIVES:
-        return f"copy it into a layout, and name that: skopeo copy {kind}:{rest} oci:base"
+        return f"copy it into a layout, and name that: skopeo copy {shlex.quote(f'{kind}:{rest}')} oci:base"
     if kind == "docker-daemon":
         return f"write docker:{rest}"
     if kind in ("docker", "http", "https") and rest.startswith("//"):

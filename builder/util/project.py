@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,12 +27,13 @@ class Project:
 
     @property
     def recipe(self) -> str:
-        """The recipe as a command in the working folder takes it: `NAME` when it is `images/NAME.yaml`, else its file."""
+        """The recipe as a command in the working folder takes it, quoted for a shell: `NAME` when it is `images/NAME.yaml`,
+        else its file."""
         here = Path.cwd().resolve()
         inside = self.recipe_path.parent == self.root / "images" and self.recipe_path.suffix == ".yaml"
         if inside and here.is_relative_to(self.root):
-            return self.recipe_path.stem
-        return os.path.relpath(self.recipe_path, here)
+            return shlex.quote(self.recipe_path.stem)
+        return shlex.quote(os.path.relpath(self.recipe_path, here))
 
     @property
     def lock_path(self) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
@@ -339,6 +340,21 @@ def test_who_works_elsewhere_is_told_where_the_lock_would_be(project: Path, tmp_
     (project / "profiles/tiny.yaml").write_text("name: tiny\nflags: {max-model-len: 4096}\n")
     stale = builder("run", "small", cwd=below)
     assert (stale.code, f"  project  {project}\n" in stale.err) == (4, True), stale.err
+
+
+def test_a_command_with_a_space_in_a_name_can_be_pasted(project: Path, tmp_path: Path) -> None:
+    (project / "images/small.yaml").rename(project / "images/m x.yaml")
+    for folder in (project, tmp_path):
+        missing = builder("run", os.path.relpath(project / "images/m x.yaml", folder), cwd=folder)
+        (line,) = re.findall(r"commit it: builder (.*)\n", missing.err)
+        assert builder(*shlex.split(line), cwd=folder).code == 0, line
+        (project / "images/m x.lock.yaml").unlink()
+    checked = builder("check", "m x", cwd=project)
+    (line,) = re.findall(r"Next: builder (.*)\n", checked.out)
+    assert shlex.split(line) == ["lock", "m x"]
+    archive = tmp_path / "an archive.tar"
+    archive.write_bytes(b"")
+    assert f"oci-archive:'{archive}' oci:DIR" in builder("verify", str(archive), cwd=project).err
 
 
 def test_a_suite_is_looked_for_in_the_project_and_no_policy_is_offered(project: Path) -> None:

@@ -76,7 +76,7 @@ def command(
 
 def next_commands(workspace: Workspace, document: dict[str, Any], *, loaded: bool) -> dict[str, str]:
     """How to run, push and verify the image that was built: what -> a command line for the shell it was built from."""
-    name, lock = shlex.quote(workspace.project.recipe), workspace.lock
+    name, lock = workspace.project.recipe, workspace.lock
     in_docker = document["engine"] == "docker" or loaded
     image = f"{lock.name}:{document['tags'][0]}"
     commands: dict[str, str] = {}

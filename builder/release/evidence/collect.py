@@ -16,7 +16,8 @@ from builder.release.evidence.repository import Repository
 from builder.release.evidence.sbom import make_sbom
 from builder.release.evidence.sources import make_sources
 from builder.util.errors import MismatchError
-from builder.util.files import read_regular, unreadable, write_file
+from builder.util.files import read_regular, unreadable
+from builder.util.journal import write_files
 
 _VERDICT_LIMIT = 16 << 20
 
@@ -104,9 +105,10 @@ def read_verdicts(files: Sequence[Path], built: Built) -> list[Evidence]:
 
 
 def write_evidence(folder: Path, evidence: Sequence[Evidence]) -> None:
-    """Write evidence as files, in a folder per subject when there are several."""
+    """Write evidence as files, all or none, in a folder per subject when there are several."""
     subjects = {each.subject.digest for each in evidence}
+    files = {}
     for each in evidence:
         place = folder if len(subjects) == 1 else folder / each.subject.digest.removeprefix("sha256:")[:12]
-        place.mkdir(parents=True, exist_ok=True)
-        write_file(place / each.name, each.data)
+        files[place / each.name] = each.data
+    write_files(files)
