@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,7 +33,7 @@ class LayoutBase:
         if archive is not None:
             raise InputError(
                 f"{archive} is a file, and oci: names a folder",
-                hint=f"unpack it: skopeo copy oci-archive:{archive} oci:base, or with docker-archive: what docker save wrote",
+                hint=f"unpack it: skopeo copy oci-archive:{shlex.quote(str(archive))} oci:base, or with docker-archive: what docker save wrote",
             )
         if not self.folder.is_dir():
             raise InputError(

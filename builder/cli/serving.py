@@ -9,7 +9,6 @@ from pathlib import Path
 from builder.cli.console import Console
 from builder.cli.start_options import StartOptions
 from builder.documents.profile import load_profile, profile_path
-from builder.image.tags import image_tags
 from builder.oci.docker_cli import choose
 from builder.pipeline.workspace import open_workspace
 from builder.serve.configuration import configuration
@@ -18,6 +17,7 @@ from builder.serve.container import (
     cache_for,
     default_profile,
     free_port,
+    image_to_run,
     local_platform,
     locked_profile,
     model_source,
@@ -80,7 +80,7 @@ def open_recipe(
     locked = locked_profile(lock, profile or default_profile(lock))
     limit = startup_seconds(lock)
     container = Container(
-        image=start.image or f"{lock.name}:{image_tags(lock).immutable}",
+        image=image_to_run(lock, start.image),
         profile=locked,
         arguments=arguments,
         model=model_source(workspace.project, lock, start.model, context=workspace.context),

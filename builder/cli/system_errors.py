@@ -5,10 +5,11 @@ from __future__ import annotations
 import errno
 import shutil
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from builder.util.errors import InputError
-from builder.util.files import cache_dir, what_to_do
+from builder.util.files import CacheError, cache_dir, what_to_do
 
 # What the file system refuses and the user can mend; other errors of the system are ours.
 _MENDABLE = {
@@ -42,7 +43,9 @@ def _full(code: int | None) -> list[tuple[str, str]]:
     """Where there is no room, when the system does not say: of the places that are written to, those with the least."""
     if code not in (errno.ENOSPC, errno.EDQUOT):
         return []
-    places = {str(Path.cwd()), tempfile.gettempdir(), str(cache_dir())}
+    places = {str(Path.cwd()), tempfile.gettempdir()}
+    with suppress(CacheError):
+        places.add(str(cache_dir()))
     free = {place: shutil.disk_usage(place).free for place in places}
     least = sorted(free, key=lambda place: free[place])
     full = [place for place in least if free[place] < _ROOM] or least[:1]

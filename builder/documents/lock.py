@@ -426,7 +426,9 @@ def read_lock(path: Path) -> Lock:
     if data is None:
         if path.exists():
             raise InputError(f"{path.name} is not a lock", hint="a lock is a file of at most 16 MiB")
-        raise InputError(f"there is no lock {path.name}", hint="run `builder lock` first")
+        raise InputError(
+            f"there is no lock {path.name}", details=[("looked", str(path.absolute()))], hint="run `builder lock` first"
+        )
     return parse_lock(data, path.name)
 
 

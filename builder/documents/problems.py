@@ -81,6 +81,9 @@ def _message(location: Location, group: Sequence[Mapping[str, Any]]) -> tuple[Lo
         text = f"{str(other['input'])[:100]!r} is not of the form {other['ctx']['pattern']}"
         text += _NAMES.get(other["ctx"]["pattern"], "")
         return location, f"{subject}{text}"
+    if other["type"] == "string_too_long":
+        length = len(other["input"])
+        return location, f"{subject}must have at most {other['ctx']['max_length']} characters, has {length}"
     message = str(other["msg"]).removeprefix("Value error, ")
     if isinstance((other.get("ctx") or {}).get("error"), PlacedError):
         # It names what it is about.

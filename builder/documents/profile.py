@@ -299,7 +299,8 @@ def _read(path: Path, above: tuple[str, ...], named_at: str) -> ReadProfile:
     if not path.is_file():
         known = sorted(each.stem for each in path.parent.glob("*.yaml"))
         near = difflib.get_close_matches(path.stem, known, n=1)
-        hint = (f"did you mean {near[0]}? " if near else "") + f"profiles here: {', '.join(known) or 'none'}"
+        here = f"profiles here: {', '.join(known)}" if known else f"{path.parent} has no profiles"
+        hint = (f"did you mean {near[0]}? " if near else "") + here
         message = f"there is no profile {path.stem!r}"
         raise InputError(f"{named_at}: {message}" if named_at else message, details=[("looked", str(path))], hint=hint)
     document = read_yaml(path, name=f"profiles/{path.name}")

@@ -6,6 +6,7 @@ Source: OCI image spec 1.1 (platforms) and Docker's distribution reference gramm
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -109,6 +110,14 @@ class Reference:
         return Reference(self.registry, self.repository, self.tag, digest)
 
 
+def check_tag(tag: str) -> None:
+    """Raise `InputError` for what no image can be tagged with."""
+    if not _TAG.fullmatch(tag):
+        raise InputError(
+            f"{tag!r} is not a tag", hint="letters, digits, `_`, `.` and `-`, at most 128, such as 'production'"
+        )
+
+
 def _wheels(text: str) -> tuple[str, ...] | None:
     """The wheels that `NAME==VERSION+PATH.whl` names; None when it names none.
 
@@ -148,7 +157,7 @@ _ARCHIVES = ("containers-storage", "dir", "docker-archive", "oci-archive", "ostr
 def _other_tools(kind: str, rest: str) -> str:
     """What to write instead of the ways in which skopeo, podman and browsers name images; empty for others."""
     if kind in _ARCHIVES:
-        return f"copy it into a layout, and name that: skopeo copy {kind}:{rest} oci:base"
+        return f"copy it into a layout, and name that: skopeo copy {shlex.quote(f'{kind}:{rest}')} oci:base"
     if kind == "docker-daemon":
         return f"write docker:{rest}"
     if kind in ("docker", "http", "https") and rest.startswith("//"):

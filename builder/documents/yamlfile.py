@@ -79,7 +79,9 @@ def read_yaml(path: Path, *, name: str | None = None) -> Document:
     except OSError as error:
         raise unreadable(name, error) from error
     except UnicodeDecodeError as error:
-        raise InputError(f"{name} is not UTF-8 text: {error.reason} at byte {error.start}") from error
+        raise InputError(
+            f"{name} is not UTF-8 text: {error.reason} at byte {error.start}", hint="save it as UTF-8"
+        ) from error
     return parse_yaml(text, name)
 
 
@@ -143,6 +145,12 @@ def exact(text: str, name: str) -> Document:
             # The second half of a sentence.
             what = f"{error.context} {what}"
         raise _error(name, mark, what, "see the line that is named") from error
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise InputError(
+            f"{name}:{line}: the character U+{ord(text[error.position]):04X} is not allowed in YAML",
+            hint="remove it, or save the file as text",
+        ) from error
     except yaml.YAMLError as error:
         raise InputError(f"{name}: {error}", hint="this is not YAML text") from error
     except RecursionError as error:
@@ -264,7 +272,10 @@ def validate(model: type[Model], path: Path, *, name: str | None = None) -> Mode
 def validate_document(model: type[Model], document: Document) -> Model:
     """Turn a document into a model, or raise one `InputError` with every error's place."""
     if not isinstance(document.value, Mapping):
-        raise InputError(f"{document.name} is not a mapping of keys to values", hint="it begins with `name: ...`")
+        raise InputError(
+            f"{document.name} is not a mapping of keys to values",
+            hint=_LOCK_HINT if model.__name__ == "Lock" else "it begins with `name: ...`",
+        )
     try:
         return model.model_validate(document.value)
     except ValidationError as error:

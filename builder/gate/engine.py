@@ -23,6 +23,7 @@ from builder.gate.answers import Reply
 from builder.gate.control import Control
 from builder.gate.rows import Row
 from builder.gate.suite import Suite
+from builder.net.trouble import UNKNOWN, reason
 from builder.util.context import Context, Progress
 from builder.util.errors import InputError
 from builder.util.extras import install_hint
@@ -38,6 +39,8 @@ _GIVEN_UP = re.compile(rb'(?<!\\)"finish_reason"\s*:\s*(null|"abort"|"error")')
 CONTEXT = re.compile(r"context[ _]length|max(?:imum)?[ _]model[ _]len|context_length_exceeded", re.IGNORECASE)
 OF_THE_ROW = (400, 413, 415, 422)
 """Refusals of one request. Every other one (no key, no such address, a redirect) concerns all rows: the server is not usable."""
+_LATE = re.compile(r"attempt_timeout '?(\d+)'? exceeded\.?")
+_NO_COMPLETION = "Unexpected non-ChatCompletion response:"
 _KEY = "reply"
 _WHY = 300
 _FLUSHES = 50
@@ -295,11 +298,17 @@ def failure(error: BaseException) -> Reply:
 
 
 def _transport(error: BaseException, said: str) -> str:
-    """Why there is no response of the chat API: the client's own words, or those of what it stumbled over."""
+    """Why there is no response of the chat API, in words: what happened to the connection, or what the client stumbled over."""
     if isinstance(error, TypeError | ValueError | AttributeError | LookupError):
-        return f"not a response of the chat API ({type(error).__name__}: {said})"
-    cause = f" ({error.__cause__})" if error.__cause__ is not None and str(error.__cause__) else ""
-    return f"{type(error).__name__}: {said}{cause}"
+        return f"not a response of the chat API: a value is missing or has another type ({said})"
+    if late := _LATE.fullmatch(said):
+        return f"no response within {late[1]} s (the suite's attempt_seconds)"
+    if _NO_COMPLETION in said:
+        return f"not a response of the chat API:{said.partition(_NO_COMPLETION)[2]}"
+    known = reason(error)
+    if known != UNKNOWN:
+        return f"no response: {known}"
+    return f"no whole response: {error.__cause__ or said or 'the client gave up'}"
 
 
 def session(log_dir: Path) -> Path:

@@ -227,16 +227,31 @@ def suite_path(name: str, root: Path) -> Path:
     return Path(name) if name.endswith((".yaml", ".yml")) else root / "gates" / f"{name}.yaml"
 
 
+def _which(path: Path) -> str:
+    """What could have been meant: a suite beside it. A policy, which lists `suites:`, is none."""
+    import difflib
+
+    known = sorted(each.stem for each in path.parent.glob("*.yaml") if not _is_policy(each))
+    if not known:
+        return "name the file of a suite, or work in a project that has gates/"
+    near = difflib.get_close_matches(path.stem, known, n=1)
+    return (f"did you mean {near[0]}? " if near else "") + f"suites here: {', '.join(known)}"
+
+
+def _is_policy(path: Path) -> bool:
+    try:
+        return any(line.startswith(b"suites:") for line in read_regular(path, limit=_LIMIT).splitlines())
+    except (OSError, InputError):
+        return False
+
+
 def load_suite(name: str, root: Path) -> LoadedSuite:
     """Read a suite. Raises `InputError` with the place of each error, or when the file calls itself something else."""
     path = suite_path(name, root)
     if not path.exists():
-        known = sorted(each.stem for each in path.parent.glob("*.yaml"))
-        import difflib
-
-        near = difflib.get_close_matches(path.stem, known, n=1)
-        hint = (f"did you mean {near[0]}? " if near else "") + f"suites here: {', '.join(known) or 'none'}"
-        raise InputError(f"there is no suite {path.stem!r}", details=[("looked", str(path))], hint=hint)
+        raise InputError(
+            f"there is no suite {path.stem!r}", details=[("looked", str(path.absolute()))], hint=_which(path)
+        )
     shown = f"{path.parent.name}/{path.name}"
     try:
         data = read_regular(path, limit=_LIMIT, name=shown)

@@ -22,10 +22,14 @@ _REASONS: Final = {
     errno.EHOSTUNREACH: "there is no route to it",
     errno.ECONNRESET: "the connection was closed",
     errno.EPIPE: "the connection was closed",
+    errno.ENOENT: "its socket does not exist",
+    errno.EACCES: "this user may not use its socket",
 }
 _BUNDLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 _NO_PROXY = "NO_PROXY lists hosts that are reached without a proxy"
 _SHOWN = 80
+UNKNOWN: Final = "the connection failed"
+"""The reason of which nothing more is known."""
 
 
 class BadRedirectError(ValueError):
@@ -153,7 +157,7 @@ def _reason(chain: list[BaseException]) -> str:
         return "the address is not valid"
     if "DecodeError" in names or "ContentDecodingError" in names:
         return "the response cannot be decompressed"
-    return "the connection failed"
+    return UNKNOWN
 
 
 def _settings(chain: list[BaseException], host: str, proxy: Proxy | None) -> Trouble | None:

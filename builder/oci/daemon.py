@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from builder.documents.reference import Platform
-from builder.net.trouble import reason
+from builder.net.trouble import UNKNOWN, reason
 from builder.oci.archive import choose_manifest, write_archive
 from builder.oci.document import read_manifest
 from builder.oci.layout import Layout
@@ -41,9 +41,10 @@ def daemon(timeout: int = _TIMEOUT) -> Iterator[DockerClient]:
         if client is not None:
             client.close()
         denied = "Permission denied" in str(error)
+        known = reason(error)
         raise UnreachableError(
             "Docker does not respond",
-            details=[("where", where), ("why", str(error).split("\n")[0][:300])],
+            details=[("where", where), ("why", str(error).split("\n")[0][:300] if known == UNKNOWN else known)],
             hint="you may not use the socket: join the group docker, or use sudo"
             if denied
             else "start the daemon, or set DOCKER_HOST",

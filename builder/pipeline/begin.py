@@ -10,11 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
+from pydantic import TypeAdapter, ValidationError
 
 from builder.documents.profile import Profile
 from builder.documents.profile import json_schema as profile_schema
 from builder.documents.recipe import Recipe
 from builder.documents.recipe import json_schema as recipe_schema
+from builder.documents.values import Name
 from builder.documents.yamlfile import parse_yaml, validate, validate_document
 from builder.util.context import Context
 from builder.util.errors import InputError
@@ -27,6 +29,7 @@ from builder.util.project import Project
 DEFAULT_BASE = "vllm/vllm-openai:v0.32.0"
 """The newest release whose source and flags this version was tested with."""
 DEFAULT_PROFILE = "smoke"
+_ENDINGS = (".yaml", ".yml", ".lock")
 _SCHEMAS = ".schema"
 _IGNORED = "/dist/"
 _HUB = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[\w.-]+?)(?:@(?P<revision>[\w./-]+))?")
@@ -70,14 +73,15 @@ def begin(root: Path, wanted: Wanted, *, context: Context) -> Begun:
 
     Raises `InputError` when the recipe exists, or when something named does not.
     """
+    check_name(wanted.name)
     project = Project(root, root / "images" / f"{wanted.name}.yaml")
     if wanted.package != "vllm" and wanted.profile is None:
         profile = None
     else:
-        profile = _profile(root, wanted.profile or DEFAULT_PROFILE, wanted.name)
+        profile = _profile(root, DEFAULT_PROFILE if wanted.profile is None else wanted.profile, wanted.name)
     text = _recipe(root, wanted, profile[0] if profile else None)
     # Before anything is written: a name or a base that no recipe can have is an error here, not at the next command.
-    recipe = validate_document(Recipe, parse_yaml(text, project.show(project.recipe_path)))
+    recipe = _checked(text, project.show(project.recipe_path))
     files = {project.recipe_path: text.encode()}
     if profile is not None and profile[1] is not None:
         files[root / "profiles" / f"{profile[0]}.yaml"] = profile[1]
@@ -101,6 +105,42 @@ def begin(root: Path, wanted: Wanted, *, context: Context) -> Begun:
         tuple(project.show(path) for path in kept),
         tuple(_notes(recipe, wanted, ignoring if ignoring in kept else None)),
     )
+
+
+def check_name(name: str) -> None:
+    """Raise `InputError` for a name that no recipe can have, or whose file would be taken for a lock or another recipe's."""
+    stem = name
+    while stem.endswith(_ENDINGS):
+        stem = stem.rpartition(".")[0]
+    if _is_name(name) and stem == name:
+        return
+    like = f"such as {stem}" if stem and stem != name and _is_name(stem) else "such as my-model"
+    raise InputError(
+        f"{name!r} cannot be the name of a recipe",
+        hint=f"lower-case letters, digits, and `-`, `_` or `.` between them, without .yaml: {like}",
+    )
+
+
+def _is_name(text: str) -> bool:
+    try:
+        TypeAdapter(Name).validate_python(text)
+    except ValidationError:
+        return False
+    return True
+
+
+def _checked(text: str, name: str) -> Recipe:
+    """The recipe that is about to be written. Raises `InputError` without a place: the file does not exist yet."""
+    try:
+        return validate_document(Recipe, parse_yaml(text, name))
+    except InputError as error:
+        where = re.compile(rf"{re.escape(name)}(:\d+)*: ")
+        first, *rest = [where.sub("", each, count=1) for each in error.data["problems"]]
+        raise InputError(
+            f"no recipe can have this: {first}",
+            details=[("also", each) for each in rest],
+            hint="`builder help init` shows what each option takes",
+        ) from error
 
 
 def _notes(recipe: Recipe, wanted: Wanted, ignoring: Path | None) -> list[str]:
@@ -139,7 +179,7 @@ def _recipe(root: Path, wanted: Wanted, profile: str | None) -> str:
 def _checkpoint(root: Path, text: str) -> dict[str, str]:
     """A folder of this machine, or OWNER/NAME[@REVISION] of the Hub."""
     folder = Path(text).expanduser()
-    if folder.is_dir():
+    if text and folder.is_dir():
         path = folder.resolve()
         return {"path": str(path.relative_to(root)) if path.is_relative_to(root) else str(path)}
     match = _HUB.fullmatch(text)
@@ -165,7 +205,7 @@ def _profile(root: Path, text: str, recipe: str) -> tuple[str, bytes | None]:
                 )
             return profile.name, None
         return profile.name, data
-    if (root / "profiles" / f"{text}.yaml").is_file():
+    if _is_name(text) and (root / "profiles" / f"{text}.yaml").is_file():
         return text, None
     if text != DEFAULT_PROFILE:
         known = sorted({DEFAULT_PROFILE, *(each.stem for each in (root / "profiles").glob("*.yaml"))})

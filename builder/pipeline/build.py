@@ -8,6 +8,8 @@ from pathlib import Path
 from builder.base.oci_layout import LayoutBase
 from builder.base.open import open_locked
 from builder.documents.lock import Lock
+from builder.documents.recipe import Recipe
+from builder.documents.reference import BaseReference
 from builder.image.built import Built, put_together
 from builder.image.layer import make_layer
 from builder.image.manifest import make_index
@@ -19,6 +21,39 @@ from builder.pipeline.docker_base import base_name
 from builder.pipeline.plan import Plan
 from builder.pipeline.workspace import Workspace
 from builder.util.errors import InputError
+
+
+def check_engine(recipe: Recipe, engine: str | None, *, load: bool) -> None:
+    """Raise `InputError` when the recipe's image cannot be made by `engine`, or loaded into Docker.
+
+    `engine` is None when it is chosen later. Asked before anything is resolved or built.
+    """
+    base = BaseReference.parse(recipe.base)
+    if base.kind == "docker" and engine == "oci":
+        raise _layers_are_unknown()
+    if base.kind == "wheel" and load:
+        raise InputError(
+            "an image on a wheel base cannot be loaded into Docker",
+            hint="leave out --load, or name a base such as vllm/vllm-openai:v0.20.0",
+        )
+    if base.kind == "wheel" and engine == "docker":
+        raise _no_image_below()
+    if engine == "docker" and len(recipe.platforms) > 1:
+        raise InputError("the docker engine builds one platform", hint="use --engine oci for several platforms")
+
+
+def _layers_are_unknown() -> InputError:
+    return InputError(
+        "the oci engine cannot name the layers of a docker: base, which only the daemon has",
+        hint="use --engine docker without --output, --with-base and --load, or name the image in its registry as the base",
+    )
+
+
+def _no_image_below() -> InputError:
+    return InputError(
+        "a wheel base has no image to build on with Docker",
+        hint="use --engine oci, or a base such as vllm/vllm-openai:v0.20.0",
+    )
 
 
 def build_images(lock: Lock, plans: Sequence[Plan], *, meanwhile: Callable[[], object] | None = None) -> Built:
@@ -48,10 +83,7 @@ def write_oci(
     lock = workspace.lock
     kind = lock.base.parsed.kind
     if kind == "docker":
-        raise InputError(
-            "the oci engine cannot name the layers of a docker: base, which only the daemon has",
-            hint="use --engine docker, or name the image in its registry as the base",
-        )
+        raise _layers_are_unknown()
     blobs: dict[str, bytes] = {}
     for image in built.images.values():
         blobs |= image.own_blobs
@@ -103,10 +135,7 @@ def docker_base(workspace: Workspace) -> str:
         return base.parsed.target
     if base.parsed.kind == "oci":
         return base_name(workspace.lock)
-    raise InputError(
-        "a wheel base has no image to build on with Docker",
-        hint="use --engine oci, or a base such as vllm/vllm-openai:v0.20.0",
-    )
+    raise _no_image_below()
 
 
 def rendered_base(workspace: Workspace) -> str:
@@ -120,5 +149,11 @@ def rendered_base(workspace: Workspace) -> str:
             f"only this machine has the base {base.reference}: a context with it would build nowhere else",
             hint=f"build it here: `builder build {workspace.project.recipe} --engine docker`; or push the base to a "
             "registry, and name it there as the recipe's base",
+        )
+    if base.wheel:
+        raise InputError(
+            "a wheel base has no image for a Dockerfile to begin with",
+            hint=f"`builder build {workspace.project.recipe}` makes an image of the package's files alone; or name a base such "
+            "as vllm/vllm-openai:v0.20.0",
         )
     return docker_base(workspace)

@@ -42,6 +42,7 @@ def judge_of_recipe(project: Project, recipe: Recipe, *, context: Context) -> Ju
     if lock.recipe != recipe.digest:
         raise MismatchError(
             f"{project.show(project.lock_path)} is older than {project.show(project.recipe_path)}",
+            details=project.elsewhere,
             hint=f"run `builder lock {project.recipe}` and look at the difference before you commit it",
         )
     platform = Platform.parse(recipe.platforms[0])

@@ -95,7 +95,7 @@ def check_fresh(project: Project, recipe: Recipe, lock: Lock) -> None:
     if changed:
         raise MismatchError(
             f"{project.show(project.lock_path)} is older than what it locks",
-            details=[("changed", name) for name in changed],
+            details=[*(("changed", name) for name in changed), *project.elsewhere],
             hint=f"run `builder lock {project.recipe}` and look at the difference before you commit it",
         )
 

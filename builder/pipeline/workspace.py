@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from builder.documents.lock import Lock
@@ -37,17 +38,22 @@ def missing_lock(project: Project) -> InputError:
     """The error of a command that needs a lock and writes none."""
     return InputError(
         f"{project.show(project.lock_path)} does not exist",
+        details=project.elsewhere,
         hint=f"make it and commit it: builder lock {project.recipe}",
     )
 
 
-def open_workspace(name: str, *, context: Context, make: bool = True) -> Workspace:
+def open_workspace(
+    name: str, *, context: Context, make: bool = True, check: Callable[[Recipe], object] = lambda _recipe: None
+) -> Workspace:
     """Find a recipe and read its lock. A lock that is out of date is an error.
 
     When there is none, it is made and written; without `make`, that is an error too, with the command that makes it.
+    `check` gets the recipe before anything is resolved, and raises an error for one that the command cannot work on.
     """
     project = find_project(name)
     recipe = load_recipe(project.recipe_path)
+    check(recipe)
     if not make and not project.lock_path.is_file():
         raise missing_lock(project)
     lock = lock_or_make(project, recipe, context=context)

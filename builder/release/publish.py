@@ -9,8 +9,9 @@ from pathlib import Path
 
 from builder.base.model import Base
 from builder.base.open import open_locked
-from builder.documents.reference import Reference
-from builder.documents.verdict import read_verdict
+from builder.documents.recipe import Recipe
+from builder.documents.reference import BaseReference, Reference
+from builder.documents.verdict import Reading, read_verdict
 from builder.image.built import Built
 from builder.net.transport import load_http
 from builder.oci.artifact import OUTCOME, Evidence
@@ -18,7 +19,7 @@ from builder.oci.registry.client import Registry
 from builder.pipeline.build import build_images
 from builder.pipeline.locking.overlays import read_overlay
 from builder.pipeline.workspace import Workspace
-from builder.release.evidence.collect import make_evidence, read_verdicts, write_evidence
+from builder.release.evidence.collect import make_evidence, read_verdicts, verdict_bytes, write_evidence
 from builder.release.evidence.repository import find_repository
 from builder.release.push import Moved, push
 from builder.util.context import Context
@@ -68,29 +69,43 @@ class Published:
 
 def target_of(text: str) -> Reference:
     """A repository to push to. Raises `InputError` when a tag or a digest is given as well."""
+    host, colon, port = text.partition(":")
+    if colon and host and port.isdecimal() and ("." in host or host == "localhost"):
+        raise InputError(f"{text!r} names a registry and no repository", hint=f"write it as {text}/OWNER/NAME")
     target = Reference.parse(text)
     if not Reference.is_repository(text):
         raise InputError(f"{text!r} has a tag or a digest", hint="name the repository; the tags follow from the lock")
     return target
 
 
-def prepare(workspace: Workspace, to: Sequence[str], options: PublishOptions) -> Prepared:
-    """Build the image and its evidence, and find out where both go. Raises `InputError` for a base that has no registry."""
-    names = list(to) or ([workspace.recipe.publish] if workspace.recipe.publish else [])
+def check_publishable(recipe: Recipe, to: Sequence[str], options: PublishOptions) -> tuple[Reference, ...]:
+    """Where the recipe's image goes. Asks nobody, so that wrong input is reported before anything is resolved or built.
+
+    Raises `InputError` for a base that has no registry, a target, a tag or a file of a verdict that cannot be used, and
+    `GateError` when a tag would move to an image with a verdict that did not pass.
+    """
+    names = list(to) or ([recipe.publish] if recipe.publish else [])
     if not names:
         raise InputError(
-            f"where should {workspace.recipe.name} go?", hint="name a repository with --to, or 'publish' in the recipe"
+            f"where should {recipe.name} go?", hint="name a repository with --to, or 'publish' in the recipe"
         )
     targets = tuple(target_of(name) for name in names)
-    _check_policies(workspace, targets, options)
-    kind = workspace.lock.base.parsed.kind
+    _check_policies(recipe, targets, options)
+    kind = BaseReference.parse(recipe.base).kind
     if kind in ("wheel", "docker"):
         raise InputError(
             f"an image on a {kind}: base cannot be published", hint="use a base in a registry or an OCI layout"
         )
+    _judge([(path.name, read_verdict(verdict_bytes(path))) for path in options.verdicts], options)
+    return targets
+
+
+def prepare(workspace: Workspace, to: Sequence[str], options: PublishOptions) -> Prepared:
+    """Build the image and its evidence, and find out where both go. Raises what `check_publishable` raises, and
+    `MismatchError` for a verdict that is about another image."""
+    targets = check_publishable(workspace.recipe, to, options)
     built = build_images(workspace.lock, workspace.plans(), meanwhile=load_http)
     verdicts = read_verdicts(options.verdicts, built)
-    _judge(verdicts, options)
     for each in verdicts:
         if each.annotations[OUTCOME] == "unreadable":
             workspace.context.console.warn(f"{each.name} does not read as a verdict: {read_verdict(each.data).why}")
@@ -106,30 +121,31 @@ def prepare(workspace: Workspace, to: Sequence[str], options: PublishOptions) ->
 
 def _evidence(workspace: Workspace, built: Built) -> list[Evidence]:
     overlays = [read_overlay(workspace.project, each) for each in workspace.lock.overlays]
-    return make_evidence(workspace.lock, built, overlays, find_repository(workspace.project.root))
+    repository = find_repository(workspace.project.root, warn=workspace.context.console.warn)
+    return make_evidence(workspace.lock, built, overlays, repository)
 
 
-def _check_policies(workspace: Workspace, targets: Sequence[Reference], options: PublishOptions) -> None:
+def _check_policies(recipe: Recipe, targets: Sequence[Reference], options: PublishOptions) -> None:
     """Raise `InputError` for a tag that has a policy: such a tag moves when the image was judged, not when it is pushed."""
-    policies = workspace.recipe.policies
+    policies = recipe.policies
     for tag in options.tags:
         if tag in policies:
             raise InputError(
-                f"{workspace.recipe.name} has a policy for the tag {tag!r}: publishing does not move it",
+                f"{recipe.name} has a policy for the tag {tag!r}: publishing does not move it",
                 details=[("policy", policies[tag])],
                 hint=f"publish without --tag, then: builder promote {targets[0].name}@DIGEST --to {tag} "
                 f"--policy {policies[tag]}",
             )
 
 
-def _judge(verdicts: Sequence[Evidence], options: PublishOptions) -> None:
-    """Raise `GateError` when a tag would move to an image with a verdict that did not pass."""
-    bad = [each for each in verdicts if each.annotations[OUTCOME] not in ("passed", "warned")]
+def _judge(verdicts: Sequence[tuple[str, Reading]], options: PublishOptions) -> None:
+    """Raise `GateError` when a tag would move to an image with a verdict, by its file's name, that did not pass."""
+    bad = [(name, each) for name, each in verdicts if each.outcome not in ("passed", "warned")]
     if not bad or not options.tags or options.allow_failed:
         return
     raise GateError(
         f"{', '.join(options.tags)} cannot move to this image: {len(bad)} of {len(verdicts)} verdicts did not pass",
-        details=[(each.annotations[OUTCOME], f"{each.name} {read_verdict(each.data).why}".rstrip()) for each in bad],
+        details=[(each.outcome, f"{name} {each.why}".rstrip()) for name, each in bad],
         hint="publish without --tag to attach the verdicts, or with --allow-failed if you know better",
     )
 

@@ -14,6 +14,7 @@ from builder.checkpoint.artifact import pull, pulled_folder
 from builder.documents.lock import Lock
 from builder.documents.profile import Profile
 from builder.documents.record import MODEL_FOLDER
+from builder.image.tags import image_tags
 from builder.serve.model import Model, ModelImage, recipe_image
 from builder.util.context import Context
 from builder.util.errors import InputError
@@ -88,6 +89,16 @@ def default_profile(lock: Lock) -> str:
         return lock.default_profile
     names = ", ".join(profile.name for profile in lock.profiles)
     raise InputError("which profile?", hint=f"{lock.name} has no default; it has: {names or 'none'}")
+
+
+def image_to_run(lock: Lock, image: str | None, *, starting: bool = True) -> str:
+    """The image that was named, else the name that a build gives the lock's. Raises `InputError` when it is to start and cannot."""
+    if starting and image is None and lock.base.wheel:
+        raise InputError(
+            "an image on a wheel base does not run: it has the package's files and nothing else",
+            hint="give the recipe an image for a base, such as vllm/vllm-openai:v0.20.0; or run another one: --image REF",
+        )
+    return image or f"{lock.name}:{image_tags(lock).immutable}"
 
 
 def locked_profile(lock: Lock, name: str) -> Profile:

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from builder.util.errors import InputError, MismatchError
+from builder.util.errors import BuilderError, InputError, MismatchError
 
 _OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 _NOT_A_FILE = {errno.ELOOP, errno.ENXIO, errno.ENODEV, errno.ENAMETOOLONG}
@@ -34,6 +34,10 @@ _WHAT_TO_DO = {
     errno.EIO: "the disk or the network file system failed: see the system's log, and try another place",
     errno.EFBIG: "the file system, or the limit of `ulimit -f`, takes no file of that size: raise it, or try another place",
 }
+
+
+class CacheError(BuilderError):
+    """The cache cannot be used. No `InputError`: it says nothing of what is being read or verified."""
 
 
 def what_to_do(error: OSError) -> str:
@@ -106,7 +110,7 @@ def read_regular(path: Path, *, limit: int, name: str | None = None) -> bytes:
 def cache_dir(*parts: str) -> Path:
     """A folder of the cache, made when missing: `BUILDER_CACHE_DIR`, else `XDG_CACHE_HOME` or `~/.cache`.
 
-    Everything in it can be deleted at any time; nothing in it is trusted without its digest.
+    Everything in it can be deleted at any time; nothing in it is trusted without its digest. Raises `CacheError`.
     """
     own = os.environ.get("BUILDER_CACHE_DIR")
     if own:
@@ -118,7 +122,7 @@ def cache_dir(*parts: str) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(
+        raise CacheError(
             f"cannot make the cache folder {folder}: {error.strerror}",
             hint="set BUILDER_CACHE_DIR to a writable folder",
         ) from error

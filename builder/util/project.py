@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,12 +27,13 @@ class Project:
 
     @property
     def recipe(self) -> str:
-        """The recipe as a command in the working folder takes it: `NAME` when it is `images/NAME.yaml`, else its file."""
+        """The recipe as a command in the working folder takes it, quoted for a shell: `NAME` when it is `images/NAME.yaml`,
+        else its file."""
         here = Path.cwd().resolve()
         inside = self.recipe_path.parent == self.root / "images" and self.recipe_path.suffix == ".yaml"
         if inside and here.is_relative_to(self.root):
-            return self.recipe_path.stem
-        return os.path.relpath(self.recipe_path, here)
+            return shlex.quote(self.recipe_path.stem)
+        return shlex.quote(os.path.relpath(self.recipe_path, here))
 
     @property
     def lock_path(self) -> Path:
@@ -50,6 +52,11 @@ class Project:
     def dist(self) -> Path:
         return self.root / "dist"
 
+    @property
+    def elsewhere(self) -> list[tuple[str, str]]:
+        """The detail of an error that names a file relative to the root, for who works in another folder."""
+        return [] if Path.cwd().resolve() == self.root else [("project", str(self.root))]
+
     def show(self, path: Path) -> str:
         """`path` as messages print it: relative to the root when it is inside, else as it is."""
         try:
@@ -65,16 +72,32 @@ def project_folder(cwd: Path | None = None) -> Path:
     """
     here = (cwd or Path.cwd()).resolve()
     for folder in (here, *here.parents):
-        if recipe_names(folder):
+        top = (folder / ".git").exists()
+        try:
+            found = bool(recipe_files(folder))
+        except OSError:
+            # What cannot be read in the repository may have the recipes: whoever lists them says so.
+            found = top or folder == here
+        if found:
             return folder
-        if (folder / ".git").exists():
+        if top:
             break
     return here
 
 
 def recipe_files(folder: Path) -> list[Path]:
-    """The files of the recipes in `folder/images`, by name: no locks, no folders, no links that lead nowhere."""
-    found = (path for suffix in ("*.yaml", "*.yml") for path in (folder / "images").glob(suffix))
+    """The files of the recipes in `folder/images`, by name: no locks, no folders, no links that lead nowhere.
+
+    Raises `OSError` when there is such a folder and it cannot be read.
+    """
+    images = folder / "images"
+    try:
+        # `Path.glob` finds nothing in a folder that cannot be read.
+        with os.scandir(images) as entries:
+            paths = [images / entry.name for entry in entries]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    found = (path for path in paths if path.suffix in (".yaml", ".yml") and not path.name.startswith("."))
     return sorted(path for path in found if not path.stem.endswith(".lock") and path.is_file())
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -148,6 +150,48 @@ def test_a_base_in_docker_advises_no_option_that_the_command_lacks(tmp_path: Pat
         assert "--engine" not in done.err
 
 
+@pytest.mark.parametrize(
+    ("options", "code", "words"),
+    [
+        (["--load"], 2, "wheel base cannot be loaded"),
+        (["--engine", "docker"], 2, "no image to build on"),
+        (["--load", "--output", "oci-archive:x.tar"], 2, "--load goes with --output oci:DIR"),
+        (["--output", "oci-archive:images"], 2, "is not a file"),
+    ],
+)
+def test_what_cannot_be_built_is_refused_before_anything_is_resolved(
+    project: Path, options: list[str], code: int, words: str
+) -> None:
+    done = builder("build", "small", *options, cwd=project, env=NOBODY)
+    assert (done.code, words in done.err) == (code, True), done.err
+    assert not (project / "images/small.lock.yaml").exists()
+    assert not (project / "dist").exists()
+
+
+def test_a_wheel_base_is_offered_nothing_that_needs_an_image(project: Path) -> None:
+    built = builder("build", "small", "--json", cwd=project, env=NOBODY)
+    assert list(built.document["next"]) == ["verify"], built.err
+    shutil.copytree(ROOT / "gates", project / "gates")
+    for command in (["run", "small"], ["smoke", "small"], ["gate", "small", "tiny", "--suite", "sample"]):
+        done = builder(*command, cwd=project, env=NOBODY)
+        assert (done.code, "a wheel base does not run" in done.err) == (2, True), done.err
+    rendered = builder("render", "small", "--output", "context", cwd=project)
+    assert (rendered.code, "--engine" in rendered.err) == (2, False), rendered.err
+
+
+def test_a_docker_that_does_not_respond_is_told_in_words(project: Path) -> None:
+    doctor = builder("doctor", "--offline", "--json", cwd=project, env=NOBODY)
+    (docker,) = (each["text"] for each in doctor.document["findings"] if each["name"] == "Docker")
+    assert docker == "does not respond: its socket does not exist"
+
+
+def test_loading_asks_for_docker_before_anything_is_resolved(project: Path) -> None:
+    recipe = project / "images/small.yaml"
+    recipe.write_text(re.sub("base: .*", "base: 127.0.0.1:9/a/b:c", recipe.read_text()))
+    done = builder("build", "small", "--load", cwd=project, env=NOBODY)
+    assert (done.code, "Docker does not respond" in done.err) == (5, True), done.err
+
+
 def test_make_run_wants_a_profile_before_it_sets_anything_up(tmp_path: Path) -> None:
     for name in ("Makefile", "pyproject.toml", "requirements.lock"):
         (tmp_path / name).write_bytes((ROOT / name).read_bytes())
@@ -278,6 +322,50 @@ def test_commands_that_only_look_write_no_lock(project: Path, command: str) -> N
     assert done.code == (0 if command.startswith("check") else 2)
     assert "builder lock small" in done.out + done.err
     assert sorted(project.rglob("*")) == before
+
+
+def test_who_works_elsewhere_is_told_where_the_lock_would_be(project: Path, tmp_path: Path) -> None:
+    below = project / "below"
+    below.mkdir()
+    for folder, recipe in ((below, "small"), (tmp_path, "project/images/small.yaml")):
+        for command in (["run", recipe], ["drift", recipe]):
+            done = builder(*command, cwd=folder, env=NOBODY)
+            assert done.code == 2
+            assert done.err.startswith(f"error: images/small.lock.yaml does not exist\n  project  {project}\n"), (
+                done.err
+            )
+    assert str(project) not in builder("run", "small", cwd=project).err
+    made = builder("lock", "project/images/small.yaml", cwd=tmp_path)
+    assert made.code == 0, made.err
+    (project / "profiles/tiny.yaml").write_text("name: tiny\nflags: {max-model-len: 4096}\n")
+    stale = builder("run", "small", cwd=below)
+    assert (stale.code, f"  project  {project}\n" in stale.err) == (4, True), stale.err
+
+
+def test_a_command_with_a_space_in_a_name_can_be_pasted(project: Path, tmp_path: Path) -> None:
+    (project / "images/small.yaml").rename(project / "images/m x.yaml")
+    for folder in (project, tmp_path):
+        missing = builder("run", os.path.relpath(project / "images/m x.yaml", folder), cwd=folder)
+        (line,) = re.findall(r"commit it: builder (.*)\n", missing.err)
+        assert builder(*shlex.split(line), cwd=folder).code == 0, line
+        (project / "images/m x.lock.yaml").unlink()
+    checked = builder("check", "m x", cwd=project)
+    (line,) = re.findall(r"Next: builder (.*)\n", checked.out)
+    assert shlex.split(line) == ["lock", "m x"]
+    archive = tmp_path / "an archive.tar"
+    archive.write_bytes(b"")
+    assert f"oci-archive:'{archive}' oci:DIR" in builder("verify", str(archive), cwd=project).err
+
+
+def test_a_suite_is_looked_for_in_the_project_and_no_policy_is_offered(project: Path) -> None:
+    missing = builder("gate", "lint", "none", cwd=project)
+    assert "name the file of a suite" in missing.err, missing.err
+    (project / "gates").mkdir()
+    (project / "gates/one.yaml").write_text("name: one\n")
+    (project / "gates/production.yaml").write_text("name: production\nsuites:\n  - name: one\n")
+    (project / "below").mkdir()
+    done = builder("gate", "lint", "zzz", cwd=project / "below")
+    assert f"  looked  {project}/gates/zzz.yaml\n  next    suites here: one\n" in done.err, done.err
 
 
 def test_quiet_leaves_warnings_and_errors(project: Path) -> None:

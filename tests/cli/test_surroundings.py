@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 from builder.oci.docker_cli import choose
 from builder.util.errors import UnreachableError
 from tests.support.cli import builder
-from tests.support.services import require_root
+from tests.support.services import require, require_root
 from tests.support.smallwheel import make_project
 
 REPOSITORY = Path(__file__).parents[2]
@@ -41,9 +42,10 @@ def test_a_file_in_the_place_of_a_folder_is_named(tmp_path: Path) -> None:
 
 
 HOMELESS = """
+import json
 import os
 from builder.cli.app import _have_home
-from builder.util.errors import InputError
+from builder.util.files import CacheError
 from builder.util.files import cache_dir
 for name in ("HOME", "BUILDER_CACHE_DIR", "XDG_CACHE_HOME"):
     os.environ.pop(name, None)
@@ -51,7 +53,7 @@ os.setuid(54321)
 _have_home()
 try:
     cache_dir()
-except InputError as error:
+except CacheError as error:
     print(error.message, error.hint)
 """
 
@@ -66,6 +68,19 @@ def test_a_user_without_a_home_is_told_to_name_a_cache(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "cannot make the cache folder /.cache/overlay-image-builder: Permission denied" in done.stdout
     assert "set BUILDER_CACHE_DIR to a writable folder" in done.stdout
+
+
+def test_a_cache_that_cannot_be_used_is_no_difference_and_is_a_finding(tmp_path: Path) -> None:
+    project = make_project(tmp_path, {})
+    assert builder("build", "small", cwd=project).code == 0
+    unusable = {"BUILDER_CACHE_DIR": "/dev/null", "DOCKER_HOST": "unix:///nowhere.sock"}
+    done = builder("verify", "dist/small", "--recipe", "small", cwd=project, env=unusable)
+    assert (done.code, "cannot make the cache folder" in done.err) == (2, True), done.err
+    assert "find out who changed it" not in done.err
+    doctor = builder("doctor", "--offline", "--json", cwd=project, env=unusable)
+    assert doctor.code == 2, doctor.err
+    found = {each["name"]: each for each in doctor.document["findings"]}
+    assert (found["cache"]["state"], found["Docker"]["state"]) == ("problem", "note")
 
 
 def test_what_is_no_file_in_images_is_no_recipe(tmp_path: Path) -> None:
@@ -83,6 +98,51 @@ def test_what_is_no_file_in_images_is_no_recipe(tmp_path: Path) -> None:
     done = builder("check", "dangling", cwd=project)
     assert done.code == 2
     assert "recipes here: other\n" in done.err
+
+
+def obeying_modes(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run `builder` as a user whom the modes of files concern: root without its exemption from them."""
+    words = [sys.executable, "-m", "builder", *arguments]
+    if os.geteuid() == 0:
+        require("setpriv")
+        words = [
+            "setpriv",
+            "--bounding-set=-dac_override,-dac_read_search",
+            "--inh-caps=-dac_override,-dac_read_search",
+            *words,
+        ]
+    return subprocess.run(
+        words, cwd=cwd, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("mode", [0o000, 0o444, 0o111])
+def test_images_that_cannot_be_read_are_not_taken_for_none(tmp_path: Path, mode: int) -> None:
+    project = make_project(tmp_path, {})
+    (project / ".git").mkdir()
+    (project / "below").mkdir()
+    (project / "images").chmod(mode)
+    try:
+        for folder in (project, project / "below"):
+            done = obeying_modes("list", cwd=folder)
+            assert done.returncode == 2, done.stdout
+            assert done.stderr.startswith(f"error: Permission denied\n  where  {project}/images"), done.stderr
+    finally:
+        (project / "images").chmod(0o755)
+
+
+def test_a_file_that_cannot_be_read_is_named_beside_the_others(tmp_path: Path) -> None:
+    project = make_project(tmp_path, {})
+    images = project / "images"
+    (images / "other.yaml").write_bytes((images / "small.yaml").read_bytes())
+    (images / "other.yaml").chmod(0)
+    (images / "small.lock.yaml").write_text("")
+    (images / "small.lock.yaml").chmod(0)
+    done = obeying_modes("list", "--json", cwd=project)
+    assert done.returncode == 0, done.stderr
+    other, small = json.loads(done.stdout)["recipes"]
+    assert "cannot read other.yaml: Permission denied" in other["error"]
+    assert (small["lock"], "Permission denied" in small["changed"]) == ("unreadable", True)
 
 
 def test_an_encoding_that_lacks_characters_ends_no_command(tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict
 
+from builder.documents.lock import parse_lock
+from builder.documents.recipe import Recipe
 from builder.documents.yamlfile import parse_yaml, read_yaml, validate
 from builder.util.errors import InputError
 
@@ -51,6 +53,24 @@ def test_what_is_refused_names_its_place(text: str, place: str, what: str) -> No
     with pytest.raises(InputError, match=what) as caught:
         parse_yaml(text, "f")
     assert caught.value.message.startswith(f"{place}:")
+
+
+def test_a_character_that_yaml_does_not_take_is_named_with_its_line() -> None:
+    with pytest.raises(InputError) as caught:
+        parse_yaml("a: 1\nb: \0\n", "f")
+    assert caught.value.message == "f:2: the character U+0000 is not allowed in YAML"
+
+
+def test_a_text_that_is_too_long_is_told_with_its_length(tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_text(f"name: {'a' * 300}\nbase: x\n")
+    with pytest.raises(InputError, match="name: must have at most 100 characters, has 300"):
+        validate(Recipe, tmp_path / "x.yaml")
+
+
+def test_what_is_no_lock_is_not_told_how_a_recipe_begins() -> None:
+    with pytest.raises(InputError, match="is not a mapping") as caught:
+        parse_lock(b"hello", "x.lock.yaml")
+    assert "take an edited lock back from git" in (caught.value.hint or "")
 
 
 def test_deep_nesting_ends_in_an_error_not_a_crash() -> None:

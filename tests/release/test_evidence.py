@@ -220,6 +220,8 @@ def test_provenance_names_the_repository_that_the_recipe_is_in(hub: str, project
     shutil.copytree(project, root)
     git(root, "init", "-q")
     git(root, "remote", "add", "origin", "https://name:secret@git.example/team/recipes.git")
+    # A commit without the lock is not where the image is from.
+    assert builder("lock", "small", cwd=root).code == 0
     git(root, "add", ".")
     git(root, "-c", "user.name=N", "-c", "user.email=e@x", "commit", "-q", "-m", "first")
     commit = git(root, "rev-parse", "HEAD").decode().strip()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,29 @@ def test_nothing_outside_a_repository_or_before_the_first_commit(tmp_path: Path)
     assert find_repository(tmp_path) is None
     git(tmp_path, "init", "-q")
     assert find_repository(tmp_path) is None
+
+
+def test_what_the_commit_lacks_makes_it_dirty(repository: Path) -> None:
+    (repository / "dist").mkdir()
+    (repository / "dist/x").write_text("x")
+    assert find_repository(repository) == Repository(repository, head(repository), dirty=False, remote=None)
+    (repository / "images/a.lock.yaml").write_text("x")
+    assert find_repository(repository) == Repository(repository, head(repository), dirty=True, remote=None)
+
+
+def test_a_repository_whose_commit_cannot_be_told_is_a_warning(tmp_path: Path, repository: Path) -> None:
+    said: list[str] = []
+    assert find_repository(tmp_path / "project/images", warn=said.append) is not None
+    assert said == []
+    shutil.rmtree(repository / ".git/objects")
+    assert find_repository(repository, warn=said.append) is None
+    (repository / ".git/HEAD").write_text("garbage")
+    assert find_repository(repository, warn=said.append) is None
+    (tmp_path / "new").mkdir()
+    git(tmp_path / "new", "init", "-q")
+    assert find_repository(tmp_path / "new", warn=said.append) is None
+    assert all(each.startswith("the provenance names no commit of the project's repository: ") for each in said), said
+    assert (len(said), said[-1].endswith(": it has no commit yet")) == (3, True), said
 
 
 def test_the_environment_does_not_choose_the_repository(

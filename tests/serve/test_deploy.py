@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +180,33 @@ def test_files_in_the_way_are_kept(tmp_path: Path) -> None:
     assert (tmp_path / "compose.yaml").read_text() == "mine"
     assert deploy(*arguments, "--force").code == 0
     assert "services" in yaml.safe_load((tmp_path / "compose.yaml").read_text())
+
+
+def test_several_files_are_replaced_together_or_not_at_all(tmp_path: Path) -> None:
+    output = tmp_path / "new/units"
+    arguments = ("quadlet", "demo", "smoke", "envelope-16k", "--model", "/m", "--output", str(output))
+    first = deploy(*arguments, "--image", IMAGE, "--json").document["files"]
+    before = {name: Path(name).read_bytes() for name in first[:-1]}
+    assert len(before) == 2
+    Path(first[-1]).unlink()
+    Path(first[-1]).mkdir()
+    failed = deploy(*arguments, "--image", IMAGE.replace("ab", "cd"), "--force")
+    assert (failed.code, "nothing was written" in failed.err) == (2, True), failed.err
+    assert {name: Path(name).read_bytes() for name in first[:-1]} == before
+    assert len(list(output.iterdir())) == len(first)
+
+
+def test_a_link_that_leads_nowhere_is_in_the_way_and_a_refusal_leaves_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "compose.yaml").symlink_to(tmp_path / "none")
+    arguments = ("compose", "demo", "--image", IMAGE, "--output")
+    assert deploy(*arguments, str(tmp_path)).code == 2
+    assert (tmp_path / "compose.yaml").is_symlink()
+    limited = f'ulimit -f 0; exec "$@" compose demo --image {IMAGE} --output {tmp_path}/new/folder'
+    done = subprocess.run(
+        ["bash", "-c", limited, "x", sys.executable, "-m", "builder", "deploy"], cwd=ROOT, capture_output=True, text=True, check=False
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize(

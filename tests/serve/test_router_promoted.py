@@ -131,8 +131,8 @@ def test_a_registry_that_does_not_respond_leaves_the_file(scene: Scene, tmp_path
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        (None, "has no router's files"),
-        ("[]", "has no router's files"),
+        (None, "  envelope.json  No such file or directory\n"),
+        ("[]", "it is not what deploying a router writes"),
         ('{"backends": [{"name": "short-1"}]}', "has an image that is known"),
     ],
 )

@@ -9,9 +9,10 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -23,12 +24,13 @@ from builder.documents.verdict import Verdict
 from builder.serve.container import free_port
 from builder.serve.smoke.checks.determinism import normal
 from builder.serve.smoke.checks.log import check_fatal, check_figures, expectation_for
-from builder.serve.smoke.client import Server
+from builder.serve.smoke.client import Server, UnansweredError
 from builder.serve.smoke.gpu import Gpu, parse, short_name
 from builder.serve.smoke.result import SmokeResult, failed, page
 from builder.serve.smoke.subject import check_serves, without_keys
 from builder.serve.startup_log import StartupLog, read_startup_log
 from builder.util.errors import InputError
+from tests.support.chatserver import ChatServer, chatting
 from tests.support.cli import builder
 
 PROGRAM = Path(__file__).parents[1] / "support/standin_vllm.py"
@@ -91,7 +93,7 @@ def test_a_log_beside_the_server_and_another_prompt(tmp_path: Path) -> None:
         assert "the answer is not the expected one" in wrong.err
     gone = builder("smoke", url, "--limit", "0.5", cwd=tmp_path)
     assert gone.code == 6
-    assert "no response (ConnectionError)" in gone.err
+    assert "no response: the connection was refused" in gone.err
 
 
 def test_the_key_is_sent_and_never_shown(tmp_path: Path) -> None:
@@ -236,3 +238,22 @@ def test_a_container_is_only_named_for_the_address_that_it_serves(url: str, mode
 def test_keys_of_a_command_are_shown_nowhere() -> None:
     command = ("smoke", "--api-key", "one", "two", "--port", "8000", "--api-key=three")
     assert without_keys(command) == ("smoke", "--api-key", "***", "***", "--port", "8000", "--api-key=***")
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        ("<html>", "it is not JSON"),
+        ("{}", "it has no 'choices'"),
+        ('{"choices": []}', "it has no choices"),
+        ('{"choices": ["x"]}', "a value has another type"),
+        ('"x"', "a value has another type"),
+    ],
+)
+def test_what_is_no_completion_is_told_in_words(body: str, why: str) -> None:
+    def respond(_server: ChatServer, _body: Mapping[str, Any], handler: Any) -> None:
+        handler.say(200, body.encode(), Content_Type="application/json")
+
+    with chatting(respond) as server, pytest.raises(UnansweredError) as caught:
+        Server(server.url).chat([{"role": "user", "content": "x"}], max_tokens=1, thinking=False)
+    assert str(caught.value) == f"not a chat completion, {why}: {body}"

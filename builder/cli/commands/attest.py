@@ -29,14 +29,18 @@ def command(
     DOC must name the digest that --image resolves to. With --key or --keyless it is stored in a signed envelope (DSSE in a
     Sigstore bundle), as cosign stores one; without, it is stored as it is, and is called "unsigned" everywhere.
     """
+    from builder.documents.reference import Reference
     from builder.release.attest.signing import signing_of
-    from builder.release.attest.store import attest
+    from builder.release.attest.store import attest, check_document
     from builder.util.files import read_regular, unreadable
 
     try:
         data = read_regular(document, limit=_LIMIT)
     except OSError as error:
         raise unreadable(document, error) from error
+    # What this machine can judge is judged before an identity or a registry is asked.
+    Reference.parse(image)
+    check_document(data, document.name)
     context = Context(console)
     signing = signing_of(key, keyless=keyless, config=trust_config, context=context)
     done = attest(data, document.name, image, signing=signing, context=context)

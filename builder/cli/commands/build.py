@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from builder.util.context import Context
 from builder.util.errors import InputError, UnreachableError
 
 if TYPE_CHECKING:
+    from builder.documents.recipe import Recipe
     from builder.image.built import Built
     from builder.oci.artifact import Referrer
     from builder.pipeline.plan import Plan
@@ -40,25 +42,32 @@ def command(
 ) -> None:
     """Make RECIPE's image from its lock. The same lock gives the same digest on any machine."""
     from builder.documents.lock import overlay_lines
+    from builder.oci.layout import check_target
     from builder.pipeline.workspace import open_workspace
 
     kind, target = _target(output)
     if engine == "docker" and (output or with_base or load):
         raise InputError("--output, --with-base and --load belong to the oci engine", hint="leave out --engine docker")
-    workspace = open_workspace(recipe, context=context)
+    _check_target(kind, target, load=load)
+    if output or with_base or load:
+        engine = "oci"
+    workspace = open_workspace(recipe, context=context, check=partial(_check, engine=engine, load=load))
     if engine is None:
-        engine = _choose(workspace, explicit=bool(output or with_base or load), console=console)
+        engine = _choose(workspace, console=console)
+    folder = target or workspace.project.dist / workspace.lock.name
+    if engine == "oci" and kind == "oci":
+        check_target(folder)
     plans = workspace.plans()
     if engine == "docker":
         document = _docker(workspace, plans, console)
     else:
-        folder = target or workspace.project.dist / workspace.lock.name
         document = _oci(workspace, plans, kind, folder, with_base=with_base, load=load, console=console)
     for line in overlay_lines(overlay.summary() for overlay in workspace.lock.overlays):
         console.out(f"  overlay {line}")
     following = next_commands(workspace, document, loaded=load)
-    console.out("next, with this very image:")
-    width = max(map(len, following))
+    if following:
+        console.out("next, with this very image:")
+    width = max(map(len, following), default=0)
     for what, line in following.items():
         console.out(f"  {what:<{width}}  {line}")
     document["next"] = following
@@ -67,7 +76,7 @@ def command(
 
 def next_commands(workspace: Workspace, document: dict[str, Any], *, loaded: bool) -> dict[str, str]:
     """How to run, push and verify the image that was built: what -> a command line for the shell it was built from."""
-    name, lock = shlex.quote(workspace.project.recipe), workspace.lock
+    name, lock = workspace.project.recipe, workspace.lock
     in_docker = document["engine"] == "docker" or loaded
     image = f"{lock.name}:{document['tags'][0]}"
     commands: dict[str, str] = {}
@@ -80,8 +89,9 @@ def next_commands(workspace: Workspace, document: dict[str, Any], *, loaded: boo
         # Without a profile there are no flags to run with but the base's own.
         plain = f"docker run --gpus all -p 8000:8000 -v /PATH/TO/CHECKPOINT:/model:ro {image} /model"
         commands["run"] = run if profile else plain
-    where = "" if workspace.recipe.publish else " --to REGISTRY/REPOSITORY"
-    commands["push"] = f"builder publish {name}{where}"
+    if lock.base.parsed.kind in ("registry", "oci"):
+        where = "" if workspace.recipe.publish else " --to REGISTRY/REPOSITORY"
+        commands["push"] = f"builder publish {name}{where}"
     if document["engine"] == "docker":
         commands["verify"] = f"docker run --rm {image} verify"
     elif document["output"].startswith("oci:"):
@@ -98,10 +108,31 @@ def _target(output: str | None) -> tuple[str, Path | None]:
     return kind, Path(rest)
 
 
-def _choose(workspace: Workspace, *, explicit: bool, console: Console) -> str:
+def _check_target(kind: str, target: Path | None, *, load: bool) -> None:
+    """Raise `InputError` when the output cannot be what it is asked to be."""
+    if kind != "oci-archive" or target is None:
+        return
+    if load:
+        raise InputError("--load goes with --output oci:DIR", hint="or load the archive yourself: docker load -i FILE")
+    if target.exists() and not target.is_file():
+        raise InputError(f"{target} is not a file", hint="name a file for the archive")
+
+
+def _check(recipe: Recipe, *, engine: str | None, load: bool) -> None:
+    """Raise the error of what cannot work, before minutes of work."""
+    from builder.oci.daemon import daemon
+    from builder.pipeline.build import check_engine
+
+    check_engine(recipe, engine, load=load)
+    if load:
+        with daemon():
+            pass
+
+
+def _choose(workspace: Workspace, *, console: Console) -> str:
     from builder.oci.daemon import responds
 
-    if explicit or workspace.lock.base.wheel or len(workspace.recipe.platforms) > 1 or not responds():
+    if workspace.lock.base.wheel or len(workspace.recipe.platforms) > 1 or not responds():
         return "oci"
     console.detail("a Docker daemon responds: using the docker engine")
     return "docker"
@@ -146,7 +177,7 @@ def _oci(
         )
     document = _document(workspace, built, plans, written, complete)
     if load:
-        document["docker"] = _load(workspace, built, kind, target, console)
+        document["docker"] = _load(workspace, built, target, console)
     return document
 
 
@@ -191,8 +222,6 @@ def _archive(workspace: Workspace, built: Built, target: Path, *, with_base: boo
     from builder.pipeline.build import write_oci
     from builder.util.holding import scratch
 
-    if target.exists() and not target.is_file():
-        raise InputError(f"{target} is not a file", hint="name a file for the archive")
     platform = Platform.parse(next(iter(built.images)))
     with scratch(_existing_parent(target), ".builder-") as folder:
         layout = Layout(folder / "layout")
@@ -207,15 +236,11 @@ def _existing_parent(path: Path) -> Path:
     return path.parent
 
 
-def _load(workspace: Workspace, built: Built, kind: str, target: Path, console: Console) -> dict[str, Any]:
+def _load(workspace: Workspace, built: Built, target: Path, console: Console) -> dict[str, Any]:
     from builder.documents.reference import Platform
     from builder.oci.daemon import load
     from builder.oci.layout import Layout
 
-    if workspace.lock.base.wheel:
-        raise InputError("an image on a wheel base cannot be loaded into Docker", hint="use a base image")
-    if kind != "oci":
-        raise InputError("--load goes with --output oci:DIR", hint="or load the archive yourself: docker load -i FILE")
     names = [f"{workspace.lock.name}:{tag}" for tag in built.tags.all]
     platform = Platform.parse(next(iter(built.images)))
     found = load(
@@ -234,8 +259,6 @@ def _docker(workspace: Workspace, plans: list[Plan], console: Console) -> dict[s
     from builder.pipeline.build import docker_base
     from builder.pipeline.docker_base import ensure_base
 
-    if len(plans) > 1:
-        raise InputError("the docker engine builds one platform", hint="use --engine oci for several platforms")
     plan = plans[0]
     try:
         ensure_base(workspace.project, workspace.lock, plan, context=workspace.context)

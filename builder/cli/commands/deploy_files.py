@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -14,7 +16,6 @@ from builder.cli.commands.names import profile_names, recipe_names
 from builder.cli.console import Console
 from builder.util.context import Context
 from builder.util.errors import InputError
-from builder.util.files import write_file
 
 if TYPE_CHECKING:
     from builder.documents.lock import Lock
@@ -239,12 +240,31 @@ def write(documents: Mapping[str, Any], output: str, force: bool, console: Conso
         console.document({"documents": documents})
         return
     folder = Path(output)
-    taken = [str(folder / name) for name in texts if (folder / name).exists()]
-    if taken and not force:
-        raise InputError(
-            "files are in the way", details=[("file", path) for path in taken], hint="--force replaces them"
-        )
-    for name, text in texts.items():
-        write_file(folder / name, text.encode())
+    _write_all({folder / name: text.encode() for name, text in texts.items()}, folder, force, console)
+    for name in texts:
         console.out(f"wrote {folder / name}")
     console.document({"files": [str(folder / name) for name in texts], "documents": documents})
+
+
+def _write_all(files: Mapping[Path, bytes], folder: Path, force: bool, console: Console) -> None:
+    """Write all files or none. Raises `InputError` when one is in the way and is not to be replaced."""
+    from builder.util.holding import holding
+    from builder.util.journal import finish, write_files
+
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with holding(folder, waiting=lambda who: console.say(f"waiting for {who}, which writes to {folder}")):
+            finish(folder, say=console.say)
+            taken = [str(path) for path in files if os.path.lexists(path)]
+            if taken and not force:
+                raise InputError(
+                    "files are in the way", details=[("file", path) for path in taken], hint="--force replaces them"
+                )
+            write_files(files, root=folder)
+    except BaseException:
+        for each in missing:
+            # One that is not empty is somebody else's by now.
+            with suppress(OSError):
+                each.rmdir()
+        raise

@@ -24,12 +24,15 @@ def command(ctx: click.Context, recipe: str, markdown: bool, console: Console) -
     from builder.cli.show import drift as show
     from builder.documents.lock import read_lock
     from builder.documents.recipe import load_recipe
+    from builder.pipeline.workspace import missing_lock
     from builder.upkeep.drift.overlays import overlay_drift
     from builder.upkeep.drift.surroundings import base_drift, checkpoint_drift
     from builder.util.project import find_project
 
     project = find_project(recipe)
     loaded = load_recipe(project.recipe_path)
+    if not project.lock_path.exists():
+        raise missing_lock(project)
     lock = read_lock(project.lock_path)
     findings = []
     with console.progress("asking upstream", total=len(lock.overlays) + 2, unit="pins") as bar:

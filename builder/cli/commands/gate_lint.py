@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 from builder.cli.app import common_options
@@ -17,8 +15,9 @@ def command(suite: str, console: Console) -> None:
     """Check SUITE and its rows, and print what each threshold can show with that many rows."""
     from builder.gate.lint import lint
     from builder.gate.suite import load_suite
+    from builder.util.project import project_folder
 
-    loaded = load_suite(suite, Path.cwd())
+    loaded = load_suite(suite, project_folder())
     found = lint(loaded)
     for field, labels in found.labels.items():
         listed = list(labels.items())

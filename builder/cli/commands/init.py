@@ -45,9 +45,10 @@ def command(
     """
     from builder.cli.pulls import named_pull
     from builder.documents.pull import is_repository
-    from builder.pipeline.begin import DEFAULT_BASE, Wanted, begin
+    from builder.pipeline.begin import DEFAULT_BASE, Wanted, begin, check_name
     from builder.util.project import project_folder
 
+    check_name(name)
     if not is_repository(repository):
         raise InputError(f"--repository {repository!r} is not OWNER/REPOSITORY", hint="such as vllm-project/vllm")
     if not pulls and not files:
@@ -56,7 +57,7 @@ def command(
         name=name,
         pulls=[named_pull(pull, repository=repository) for pull in pulls],
         files=files,
-        base=base or DEFAULT_BASE,
+        base=DEFAULT_BASE if base is None else base,
         package=package,
         checkpoint=checkpoint,
         profile=profile,

@@ -44,8 +44,8 @@ def _row(project: Project) -> dict[str, Any]:
     name = project.recipe_path.stem
     try:
         recipe = load_recipe(project.recipe_path)
-    except BuilderError as error:
-        return {"recipe": name, "base": "-", "overlays": "-", "lock": "-", "image": "-", "error": error.message}
+    except (BuilderError, OSError) as error:
+        return {"recipe": name, "base": "-", "overlays": "-", "lock": "-", "image": "-", "error": _why(error)}
     lock, state, changed = _lock(project, recipe)
     return {
         "recipe": name,
@@ -57,6 +57,10 @@ def _row(project: Project) -> dict[str, Any]:
     }
 
 
+def _why(error: BuilderError | OSError) -> str:
+    return error.message if isinstance(error, BuilderError) else f"{error.filename}: {error.strerror}"
+
+
 def _lock(project: Project, recipe: Recipe) -> tuple[Lock | None, str, str]:
     from builder.documents.lock import read_lock
     from builder.pipeline.plan import check_fresh
@@ -65,10 +69,12 @@ def _lock(project: Project, recipe: Recipe) -> tuple[Lock | None, str, str]:
         return None, "missing", ""
     try:
         lock = read_lock(project.lock_path)
-    except BuilderError as error:
-        return None, "unreadable", error.message
+    except (BuilderError, OSError) as error:
+        return None, "unreadable", _why(error)
     try:
         check_fresh(project, recipe, lock)
+    except OSError as error:
+        return lock, "unknown", _why(error)
     except BuilderError as error:
         texts = [text for label, text in error.details if label == "changed"] or [error.message]
         return lock, "stale", f"the lock is older than {', '.join(texts)}: builder lock {project.recipe}"
@@ -80,11 +86,11 @@ def _image(folder: Path, lock: Lock | None) -> str:
     from builder.image.tags import image_tags
     from builder.oci.layout import REF_NAME, Layout
 
-    if not (folder / "index.json").is_file():
-        return "not built"
     try:
+        if not (folder / "index.json").is_file():
+            return "not built"
         named = {each.annotations.get(REF_NAME): each.digest for each in Layout(folder).entries()}
-    except BuilderError:
+    except (BuilderError, OSError):
         return "unreadable"
     digest = named.get(image_tags(lock).immutable) if lock is not None else None
     if digest is not None:

@@ -127,7 +127,10 @@ def _read(
         # Somebody else's YAML: with dates and anchors, which our own reader refuses.
         document = yaml.safe_load(read_regular(file, limit=_LIMIT).decode())
     except OSError as error:
-        raise unreadable(file, error) from error
+        found = unreadable(file, error)
+        if " " in str(file):
+            found.hint = f"{found.hint}; a command line is given with --from-command"
+        raise found from error
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(
             f"{file} is not YAML: {str(error).splitlines()[0]}",

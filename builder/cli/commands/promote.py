@@ -54,16 +54,16 @@ def command(
     with the reason for each requirement. Exit code 4: somebody else moved the tag.
     """
     from builder.release.attest.signing import signing_of
-    from builder.release.promote.run import Order, promote
+    from builder.release.promote.run import Order, check_order, promote
 
     if dry_run and record:
         raise InputError("--dry-run and --record exclude each other")
     context = Context(console)
     loaded, known = _policy(policy, names, signers, trust_config, allow_unsigned=allow_unsigned)
+    order = Order(reference, tag, loaded, known)
+    check_order(order)
     signing = signing_of(key, keyless=keyless, config=trust_config, context=context) if not dry_run else None
-    done = promote(
-        Order(reference, tag, loaded, known), signing=signing, dry_run=dry_run, record=record, context=context
-    )
+    done = promote(order, signing=signing, dry_run=dry_run, record=record, context=context)
     console.out(done.image)
     for each in done.findings:
         for line in each.lines():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from builder.util.errors import BuilderError, InputError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from builder.documents.recipe import Recipe
     from builder.release.publish import Prepared, Published, PublishOptions, Seal
 
 
@@ -64,26 +66,36 @@ def command(
     Tags are set last, when the image and its evidence are there. Locks among the RECIPEs are passed over, so that
     images/*.yaml can be given.
     """
-    from builder.documents.reference import Reference
-    from builder.release.publish import PublishOptions
+    from builder.documents.recipe import load_recipe
+    from builder.documents.reference import check_tag
+    from builder.release.publish import PublishOptions, check_publishable
+    from builder.util.project import find_project
 
     for tag in tags:
-        Reference.parse(f"x/y:{tag}")
+        check_tag(tag)
     if key and not sign:
         raise InputError("--key goes with --sign")
     by_service = key is not None and "://" in key
     if sign and not by_service and no_evidence:
         raise InputError("--sign signs the evidence", hint="leave out --no-evidence, or sign the image with cosign")
-    names = [name for name in recipes if not name.endswith(".lock.yaml")]
+    names = [name for name in dict.fromkeys(recipes) if not name.endswith(".lock.yaml")]
+    if not names:
+        raise InputError("only locks are named", hint="name a recipe: builder publish RECIPE --to REGISTRY/REPOSITORY")
     if len(names) > 1 and (tags or verdicts):
         raise InputError("--tag and --verdict belong to one recipe", hint="publish that recipe alone")
     context = Context(console)
     options = PublishOptions(
         move=move, tags=tags, evidence=not no_evidence, evidence_folder=folder, verdicts=verdicts,
         allow_failed=allow_failed,
+    )  # fmt: skip
+    if len(names) == 1:
+        # Before an identity is asked for.
+        check_publishable(load_recipe(find_project(names[0]).recipe_path), to, options)
+    options = replace(
+        options,
         sign=_signer(key, context) if key is not None and by_service else None,
         seal=_seal(key, trust_config, context) if sign and not by_service else None,
-    )  # fmt: skip
+    )
     if len(names) == 1:
         done = _one(names[0], to, options, console)
         for each in done:
@@ -109,9 +121,12 @@ def _seal(key: str | None, trust_config: Path | None, context: Context) -> Seal:
 
 def _prepare(name: str, to: tuple[str, ...], options: PublishOptions, console: Console) -> Prepared:
     from builder.pipeline.workspace import open_workspace
-    from builder.release.publish import prepare
+    from builder.release.publish import check_publishable, prepare
 
-    return prepare(open_workspace(name, context=Context(console)), to, options)
+    def check(recipe: Recipe) -> None:
+        check_publishable(recipe, to, options)
+
+    return prepare(open_workspace(name, context=Context(console), check=check), to, options)
 
 
 def _one(name: str, to: tuple[str, ...], options: PublishOptions, console: Console) -> list[Published]:
@@ -122,8 +137,6 @@ def _one(name: str, to: tuple[str, ...], options: PublishOptions, console: Conso
 
 def _many(names: list[str], to: tuple[str, ...], options: PublishOptions, jobs: int, console: Console) -> None:
     """Several recipes. All are built before anything is pushed, one after another, so that a base is read once."""
-    from dataclasses import replace
-
     from builder.release.publish import publish
 
     failures: dict[str, BuilderError] = {}

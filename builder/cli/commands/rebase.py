@@ -62,7 +62,9 @@ def command(
                 write(workspace.project, written)
             for name in changes:
                 console.out(f"{'wrote' if writing else 'would write'} {name}")
-            if not writing:
+            if not changes:
+                console.out("recipe and lock stay as they are")
+            elif not writing:
                 console.out("`--write` writes them.")
     console.document({"name": workspace.lock.name, "from": workspace.lock.base.reference, "bases": documents})
     if not clean:

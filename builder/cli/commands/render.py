@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,8 @@ def command(recipes: tuple[str, ...], output: Path, bake: bool, context: Context
     then builds them all.
     """
     names = [name for name in recipes if not name.endswith(".lock.yaml")]
+    if not names:
+        raise InputError("only locks are named", hint="name a recipe: builder render RECIPE --output DIR")
     if bake:
         console.document(_bake(names, output, console=console, context=context))
         return
@@ -70,7 +73,7 @@ def _context(name: str, output: Path, *, console: Console, context: Context) -> 
         target = workspace.lock.name if len(plans) == 1 else f"{workspace.lock.name}-{suffix}"
         # A target's name may have no dots.
         targets.append(Target(target.replace(".", "_"), str(folder), own, str(plan.platform)))
-        console.out(f"rendered {folder}; build it with: docker build {folder}")
+        console.out(f"rendered {folder}; build it with: docker build {shlex.quote(str(folder))}")
     overlays = [overlay.summary() for overlay in workspace.lock.overlays]
     for line in overlay_lines(overlays):
         console.out(f"  overlay {line}")
@@ -95,5 +98,5 @@ def _bake(names: list[str], output: Path, *, console: Console, context: Context)
         documents.append(document)
         targets += [replace(each, context=str(Path(each.context).relative_to(output))) for each in found]
     write_file(path, json.dumps(bake_file(targets), indent=2).encode() + b"\n")
-    console.out(f"wrote {path}; build everything with: docker buildx bake --file {path}")
+    console.out(f"wrote {path}; build everything with: docker buildx bake --file {shlex.quote(str(path))}")
     return {"bake": str(path), "recipes": documents}

@@ -59,12 +59,12 @@ def command(
 
     Compiled kernels are kept in a volume that belongs to this stack of overlays: a changed overlay begins with an empty one.
     """
-    from builder.image.tags import image_tags
     from builder.pipeline.workspace import open_workspace
     from builder.serve.container import (
         Container,
         cache_for,
         default_profile,
+        image_to_run,
         locked_profile,
         model_source,
         startup_seconds,
@@ -74,7 +74,7 @@ def command(
     workspace = open_workspace(recipe, context=Context(console), make=False)
     lock = workspace.lock
     container = Container(
-        image=image or f"{lock.name}:{image_tags(lock).immutable}",
+        image=image_to_run(lock, image, starting=not printing),
         profile=locked_profile(lock, profile or default_profile(lock)),
         arguments=arguments,
         model=model_source(workspace.project, lock, model, context=workspace.context, reading=not printing),

@@ -34,6 +34,12 @@ def command(
     from builder.util.files import write_file
 
     path = Path(verdict)
+    if not path.is_file() and (verdict.endswith(".json") or path.is_dir()):
+        raise InputError(
+            f"there is no file {verdict}", hint="name the file of a verdict, a published image, or a layout: oci:DIR"
+        )
+    if html is not None and not path.is_file():
+        raise InputError("--html belongs to a FILE", hint="the rows that the page shows are beside the file")
     whose = trust(signers, config=trust_config)
     found = [in_file(path, whose)] if path.is_file() else attached(verdict, whose, context=Context(console))
     if not found:
@@ -41,8 +47,6 @@ def command(
             f"no verdict is attached to {verdict}", hint="a gate makes one: builder gate RECIPE PROFILE --suite NAME"
         )
     if html is not None:
-        if not path.is_file():
-            raise InputError("--html belongs to a FILE", hint="the rows that the page shows are beside the file")
         write_file(
             html,
             page(

@@ -209,12 +209,12 @@ def _say(reference: str, done: Verified, console: Console, *, quick: bool) -> No
 
 
 def _open(text: str, known: Trust, *, context: Context) -> Reader:
-    from builder.release.verify.reader import open_reader
+    from builder.release.verify.reader import no_layout, open_reader
 
     if not text.startswith(_KINDS) and (Path(text) / "index.json").is_file():
         text = f"oci:{text}"
-    if text.startswith(("/", "./", "../", "~")) and not Path(text).is_dir():
-        raise InputError(f"there is no folder {text}", hint="name an OCI layout, or an image in a registry")
+    if Path(text).is_file() or (text.startswith(("/", "./", "../", "~")) and not Path(text).is_dir()):
+        raise no_layout(text)
     # Of the others, `open_reader` says that they cannot be verified.
     if context.offline and not text.startswith(_KINDS):
         raise InputError(f"--offline: {text} is in a registry", hint="name an OCI layout: oci:DIR or oci:DIR:TAG")

@@ -15,7 +15,7 @@ from builder.oci.docker_cli import candidates, inspect
 from builder.patch import gnupatch
 from builder.pipeline.doctor.model import Finding
 from builder.util.errors import EXIT_INPUT, BuilderError, UnreachableError
-from builder.util.files import cache_dir
+from builder.util.files import CacheError, cache_dir
 from builder.util.process import run
 
 _PYTHON = ((3, 11), (3, 13))
@@ -119,7 +119,11 @@ def _gpu() -> Finding:
 
 
 def _disks(folder: Path) -> Iterator[Finding]:
-    places = {"this folder": folder, "the cache": cache_dir(), "temporary files": Path(tempfile.gettempdir())}
+    places = {"this folder": folder, "temporary files": Path(tempfile.gettempdir())}
+    try:
+        places["the cache"] = cache_dir("content").parent
+    except CacheError as error:
+        yield Finding("cache", "problem", error.message, error.hint or "", EXIT_INPUT)
     for name, path in places.items():
         free = shutil.disk_usage(path).free
         text = f"{name}: {free / (1 << 30):,.1f} GiB free at {path}"

@@ -206,7 +206,8 @@ def lock_or_make(project: Project, recipe: Recipe, *, context: Context) -> Lock:
     with writing(project, context=context):
         if project.lock_path.is_file():
             return read_lock(project.lock_path)
-        context.console.say(f"{project.show(project.lock_path)} does not exist yet: making it")
+        where = f" in {project.root}" if project.elsewhere else ""
+        context.console.say(f"{project.show(project.lock_path)} does not exist yet{where}: making it")
         made = make_lock(project, recipe, None, context=context)
         made.write(project)
     return made.lock

@@ -62,6 +62,13 @@ def statement_of(data: bytes, name: str, digest: str) -> Statement:
     return statement
 
 
+def check_document(data: bytes, name: str) -> None:
+    """Raise `InputError` for a document that is about no image at all, whatever a registry has."""
+    document = json_object(data, name=name)
+    if document.get("bomFormat") != "CycloneDX":
+        statement_of(data, name, "")
+
+
 def _of_sbom(document: dict[str, Any], name: str, digest: str) -> Statement:
     component = (document.get("metadata") or {}).get("component") or {}
     hashes = [each.get("content") for each in component.get("hashes") or [] if isinstance(each, dict)]

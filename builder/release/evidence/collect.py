@@ -16,7 +16,8 @@ from builder.release.evidence.repository import Repository
 from builder.release.evidence.sbom import make_sbom
 from builder.release.evidence.sources import make_sources
 from builder.util.errors import MismatchError
-from builder.util.files import read_regular, unreadable, write_file
+from builder.util.files import read_regular, unreadable
+from builder.util.journal import write_files
 
 _VERDICT_LIMIT = 16 << 20
 
@@ -68,6 +69,14 @@ def _provenance(lock: Lock, subject: Descriptor, platforms: list[str], repositor
     )
 
 
+def verdict_bytes(path: Path) -> bytes:
+    """The file of a verdict. Raises `InputError` when it cannot be read."""
+    try:
+        return read_regular(path, limit=_VERDICT_LIMIT)
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
 def read_verdicts(files: Sequence[Path], built: Built) -> list[Evidence]:
     """Verdicts from files, each with its outcome.
 
@@ -77,10 +86,7 @@ def read_verdicts(files: Sequence[Path], built: Built) -> list[Evidence]:
     subjects = {each.digest: each for each in (built.top, *(image.manifest for image in built.images.values()))}
     found = []
     for path in files:
-        try:
-            data = read_regular(path, limit=_VERDICT_LIMIT)
-        except OSError as error:
-            raise unreadable(path, error) from error
+        data = verdict_bytes(path)
         verdict = read_verdict(data)
         subject = next((subjects[each] for each in verdict.subjects if each in subjects), None)
         if verdict.outcome == "unreadable":
@@ -99,9 +105,10 @@ def read_verdicts(files: Sequence[Path], built: Built) -> list[Evidence]:
 
 
 def write_evidence(folder: Path, evidence: Sequence[Evidence]) -> None:
-    """Write evidence as files, in a folder per subject when there are several."""
+    """Write evidence as files, all or none, in a folder per subject when there are several."""
     subjects = {each.subject.digest for each in evidence}
+    files = {}
     for each in evidence:
         place = folder if len(subjects) == 1 else folder / each.subject.digest.removeprefix("sha256:")[:12]
-        place.mkdir(parents=True, exist_ok=True)
-        write_file(place / each.name, each.data)
+        files[place / each.name] = each.data
+    write_files(files)

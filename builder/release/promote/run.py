@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from builder.documents.policy import LoadedPolicy, Policy
-from builder.documents.reference import Reference
+from builder.documents.reference import Reference, check_tag
 from builder.documents.statement import SUMMARY_V1, parse_statement
 from builder.documents.yamlfile import parse_yaml
 from builder.oci.artifact import BUNDLE, IN_TOTO, VERDICT, Referrer, referrer
@@ -89,7 +89,7 @@ def wanted_of(loaded: LoadedPolicy) -> Wanted:
         digest = each.sha256 or found
         if digest is None:
             raise InputError(
-                f"there is no suite {each.name!r}", details=[("looked", str(path))],
+                f"there is no suite {each.name!r}", details=[("looked", str(path.absolute()))],
                 hint="work in the project that has its file, or pin its sha256 in the policy",
             )  # fmt: skip
         if found not in (None, digest):
@@ -148,6 +148,13 @@ def _signer(text: str) -> dict[str, str]:
     return {"identity": identity, "issuer": issuer} if identity and "://" in issuer else {"key": text}
 
 
+def check_order(order: Order) -> Wanted:
+    """What the order asks for, without asking anybody. Raises `InputError` for a reference, a tag or a suite that cannot be used."""
+    Reference.parse(order.reference)
+    _check_tag(order.tag)
+    return wanted_of(order.loaded)
+
+
 def promote(
     order: Order, *, signing: Signing | None, dry_run: bool = False, record: bool = False, context: Context
 ) -> Promoted:
@@ -156,8 +163,7 @@ def promote(
     Raises `GateError` when it is not, with one detail for each requirement; with `record`, a FAILED summary is attached first.
     Raises `MismatchError` when somebody else moves the tag meanwhile, `UnreachableError` when the registry does not respond.
     """
-    _check_tag(order.tag)
-    wanted = wanted_of(order.loaded)
+    wanted = check_order(order)
     reader = RegistryReader(order.reference, context=context, trust=order.trust)
     target = Reference.parse(order.reference)
     registry, top = reader.registry, reader.top
@@ -187,7 +193,7 @@ def promote(
 
 
 def _check_tag(tag: str) -> None:
-    Reference.parse(f"x/y:{tag}")
+    check_tag(tag)
     if _OWN_TAG.fullmatch(tag):
         raise InputError(
             f"the tag {tag!r} follows from digests, and is never promoted to", hint="name a tag such as 'production'"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -211,7 +212,17 @@ def open_reader(text: str, *, context: Context, trust: Trust = NOBODY) -> Reader
         name = f"sha256:{name}"
     if colon and Path(folder).is_dir():
         return LayoutReader(Path(folder), name, trust)
-    raise InputError(f"there is no folder {rest}", hint="name an OCI layout: oci:DIR or oci:DIR:TAG")
+    raise no_layout(rest)
+
+
+def no_layout(text: str) -> InputError:
+    """The error for a path that is not a folder."""
+    if not Path(text).is_file():
+        return InputError(f"there is no folder {text}", hint="name an OCI layout: oci:DIR or oci:DIR:TAG")
+    return InputError(
+        f"{text} is a file, not the folder of an OCI layout",
+        hint=f"unpack an archive into one: skopeo copy oci-archive:{shlex.quote(text)} oci:DIR",
+    )
 
 
 def read_json(reader: Reader, descriptor: Descriptor) -> dict[str, Any]:

@@ -81,9 +81,10 @@ def deployed(folder: Path) -> dict[str, str]:
         document = json.loads(path.read_bytes())
         return {each["name"]: each["image"] for each in document["backends"] if each.get("image")}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        why = error.strerror if isinstance(error, OSError) else None
         raise InputError(
             f"{folder} has no router's files",
-            details=[("envelope.json", str(error))],
+            details=[("envelope.json", why or "it is not what deploying a router writes")],
             hint="name the folder that the router was deployed to",
         ) from error
 

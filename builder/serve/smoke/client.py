@@ -11,6 +11,7 @@ from typing import Any
 import requests
 
 from builder.net.address import parse_address
+from builder.net.trouble import reason
 from builder.util.errors import InputError
 from builder.util.redact import without_secrets
 
@@ -68,7 +69,7 @@ class Server:
             if answer.status_code == requests.codes.not_found:
                 answer = self._get("/v1/models")
         except requests.RequestException as error:
-            return f"no response ({type(error).__name__})"
+            return f"no response: {reason(error)}"
         return None if answer.ok else f"status {answer.status_code}"
 
     def version(self) -> str | None:
@@ -89,7 +90,7 @@ class Server:
                 length = first.get("max_model_len")
                 self.max_model_len = length if isinstance(length, int) else None
             except requests.RequestException as error:
-                raise UnansweredError(f"no list of models: {type(error).__name__}") from error
+                raise UnansweredError(f"no list of models: {reason(error)}") from error
             except (ValueError, LookupError, TypeError, AttributeError) as error:
                 raise UnansweredError(
                     f"no list of models: status {answer.status_code}, {answer.text[:_MESSAGE]}"
@@ -132,7 +133,7 @@ class Server:
                 timeout=(_QUICK_SECONDS, self._answer_seconds),
             )  # fmt: skip
         except requests.RequestException as error:
-            raise UnansweredError(f"no response: {type(error).__name__}: {str(error)[:_MESSAGE]}") from error
+            raise UnansweredError(f"no response: {reason(error)}") from error
 
 
 def _read_answer(answer: requests.Response, seconds: float) -> Completion:
@@ -155,7 +156,16 @@ def _read_answer(answer: requests.Response, seconds: float) -> Completion:
             seconds=seconds,
         )
     except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise UnansweredError(f"not a chat completion ({error!r}): {answer.text[:_MESSAGE]}") from error
+        raise UnansweredError(f"not a chat completion, {_lacks(error)}: {answer.text[:_MESSAGE]}") from error
+
+
+def _lacks(error: Exception) -> str:
+    """What of a completion is missing, in words."""
+    if isinstance(error, KeyError):
+        return f"it has no {error.args[0]!r}"
+    if isinstance(error, IndexError):
+        return "it has no choices"
+    return "it is not JSON" if isinstance(error, ValueError) else "a value has another type"
 
 
 def _text(value: object) -> str:

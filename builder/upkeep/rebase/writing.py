@@ -35,7 +35,8 @@ class RebasedFiles:
 
     def changes(self, project: Project) -> list[str]:
         """The files that `write` would change, the recipe first."""
-        return [project.show(project.recipe_path), *self.made.changes(project)]
+        same = project.recipe_path.read_bytes() == self.recipe.encode()
+        return [*([] if same else [project.show(project.recipe_path)]), *self.made.changes(project)]
 
     def as_json(self, project: Project) -> dict[str, Any]:
         lock = self.made.lock
