@@ -37,6 +37,7 @@ class Lines:
 
     def __init__(self, data: bytes, where: str, *, fetched: bool) -> None:
         self.where = where
+        self.fetched = fetched
         lines = data.split(b"\n")
         self.complete = lines[-1] == b""
         self.all = tuple(lines[:-1] if self.complete else lines)

@@ -240,6 +240,12 @@ def _check_unused(overlay: Overlay, used: set[str]) -> None:
 
 def _check_kind(overlay: Overlay, change: FileChange) -> None:
     where = f"{overlay.where}, line {change.diff_line}"
+    if change.unsaid:
+        raise InputError(
+            f"overlay {overlay.id} names {change.path} as changed, and does not have the change",
+            details=[("where", where), ("why", change.unsaid)],
+            hint="make the diff with `git diff`, or with `diff -Naur`; if the change of this file does not matter, remove the line",
+        )
     if change.binary:
         raise InputError(
             f"overlay {overlay.id} has a binary change of {change.path}",
