@@ -128,8 +128,16 @@ class Between:
 
     def _check_encoding(self, line: bytes, at: int) -> None:
         if _ENCODED.fullmatch(line):
+            mails = sum(
+                _GIT.fullmatch(each) is not None or _MAIL.fullmatch(each) is not None for each in self._lines.all
+            )
             raise self._lines.fail(
-                "the diff is encoded for a mail", line=at, hint="decode it: `git mailinfo message FIX.diff < MAIL`"
+                "the diff is encoded for a mail",
+                line=at,
+                hint="decode it: `git mailinfo message FIX.diff < MAIL`"
+                if mails < 2
+                else "split the mails (`mkdir MAILS; git mailsplit -oMAILS MBOX`), decode each (`git mailinfo message 1.diff < MAILS/0001`),\n"
+                "and put the diffs into one file, in this order",
             )
         if _COLORED.match(line):
             raise self._lines.fail(
@@ -183,6 +191,6 @@ class Between:
         before = self._lines.before_all(self._lines.at)
         if before:
             raise fail(
-                f"the lines of a diff have {before.decode()!r} before them",
+                f"the lines of a diff have {before.decode('utf-8', 'replace')!r} before them",
                 hint=f"take it off with `cut -b {len(before) + 1}- FIX.diff`; of text that is no part of the change, remove them",
             )

@@ -278,6 +278,15 @@ class Parser:
                 old, new = self._moved(names, source, target)
                 if shown is not None and shown != (old, new):
                     raise self._fail("the paths of the `---` and `+++` lines are other ones", line=start)
+                whole = hunks or binary or marks.get(b"similarity index ", b"100%").lstrip(b"0") == b"100%"
+                if not whole and (b"index " not in marks or self._lines.peek() is None):
+                    raise self._fail(
+                        f"the {verb} changes the file too, and no hunk follows: the diff is truncated",
+                        line=start,
+                        hint=None
+                        if self._lines.fetched
+                        else "make it again, without `--ignore-all-space` and the like",
+                    )
                 kind = "rename" if verb == "rename" else "copy"
                 return FileChange(kind, old, new, hunks, old_mode, new_mode, line, binary)  # type: ignore[arg-type]
         added, deleted = b"new file mode " in marks, b"deleted file mode " in marks

@@ -86,7 +86,13 @@ def _settles(overlay: Overlay, selection: Selection, steps: Sequence[Step], inde
 def _all_there(name: str, failures: Sequence[HunkFailure], total: int) -> str:
     owners = Counter(failure.supplied_by for failure in failures)
     if list(owners) == [None]:
-        return f"all of it ({_of(total, total)}) is already in the base: merged upstream in this base; drop {name}"
+        said = f"all of it ({_of(total, total)}) is already in the base: merged upstream in this base; drop {name}"
+        # A diff from the new files to the old ones looks the same. One of a pull request is never that.
+        return (
+            said
+            if "#" in name
+            else f"{said};\nif it was made from the new files to the old ones, make it the other way round"
+        )
     if len(owners) == 1:
         return f"{_of(total, total)} of {name} are already supplied by {next(iter(owners))}; drop {name}"
     parts = [f"{count} {f'by {owner}' if owner else 'in the base'}" for owner, count in owners.items()]

@@ -45,6 +45,8 @@ def explain(
     if moving is not None:
         details.append(("why", f"{overlay.where}, line {moving.diff_line}: {said_of(moving)}"))
         hint = "make the diff with `git diff --no-renames`: it says the same, and has no such order"
+    elif _newest_first(overlay, selection, before, steps, later):
+        hint = "its commits are newest first, and apply the other way round: make it with `git log --patch --reverse`, or with\n`git format-patch`"
     else:
         hint = advice(overlay, selection, failures, total, before, steps)
     return StackError(
@@ -55,6 +57,16 @@ def explain(
         hint=f"{hint}\nnothing was written",
         data={"failures": [asdict(failure) for failure in failures], "hunks": total, "patch_output": said},
     )
+
+
+def _newest_first(
+    overlay: Overlay, selection: Selection, before: Tree, steps: Sequence[Step], later: Sequence[Overlay]
+) -> bool:
+    """Whether all commits of a series apply from the last to the first, which is how `git log` prints them."""
+    changes = tuple(sorted(selection.changes, key=lambda change: -change.commit))
+    if changes == selection.changes:
+        return False
+    return not find_failures(replace(selection, changes=changes), before, steps, later, overlay.headings)
 
 
 def find_failures(
