@@ -20,9 +20,19 @@ _BELOW_INDEX = re.compile(rb"={60,}\r?")
 _P4 = re.compile(rb"==== (//\S+?)#\d+ - .+ ====\r?")
 _HG_COMMAND = re.compile(rb"diff (?:-r [0-9a-f]{12,40} ){1,2}(\S.*?)\r?")
 
+# What git says of a submodule (`--submodule=log`), and of a file in the middle of a merge.
+_SUBMODULE = re.compile(
+    rb"Submodule (\S.*?) [0-9a-f]{7,64}\.{2,3}[0-9a-f]{7,64}\b.*|Submodule (\S.*?) \d+\.\.\.[0-9a-f]+ .*"
+)
+_UNMERGED = re.compile(rb"\* Unmerged path (.+?)\r?")
+# GNU diff speaks the user's language: of a binary file, a sentence with both names.
+_BOTH = re.compile(rb"(?:.*[ \t])?a/(\S+) .*\bb/\1(?:[ .,;:].*)?")
+
 _NO_SECTION = "no `---` and `+++` lines follow this line: the file is empty or binary, or the change is in another form"
 _TYPE = "the file is of another kind in one of the two trees"
 _BINARY = "a binary file, which is not in the diff"
+_SUBMODULE_LOG = "a submodule, whose files are not in the diff"
+_CONFLICT = "a merge has left it open: it has a conflict"
 _MOVED = "a rename, which only Bazaar reads"
 
 
@@ -58,6 +68,10 @@ class Announced:
         if match := _HG_BINARY.fullmatch(line):
             self._pending.clear()
             self.unsaid.append(Unsaid(b"a/" + match[1], at, _BINARY))
+        elif match := _SUBMODULE.fullmatch(line):
+            self.unsaid.append(Unsaid(b"a/" + (match[1] or match[2]), at, _SUBMODULE_LOG))
+        elif match := _UNMERGED.fullmatch(line):
+            self.unsaid.append(Unsaid(b"a/" + match[1], at, _CONFLICT))
         elif match := _TYPES.fullmatch(line):
             self.unsaid.append(Unsaid(match[2], at, _TYPE))
         elif _SVN_BINARY.fullmatch(line) and self._pending:
@@ -79,6 +93,8 @@ class Announced:
             name = _compared(line)
             if name is not None:
                 self._announce("diff", name, at)
+        elif b" b/" in line and (match := _BOTH.fullmatch(line)):
+            self._announce("both", b"b/" + match[1], at)
 
     def _announce(self, kind: str, name: bytes, at: int) -> None:
         # CVS prints a command below its `Index:` line; all else begins another file.

@@ -33,7 +33,7 @@ _PAGE = re.compile(rb"[ \t]*<(?:!doctype html|html)\b", re.IGNORECASE)
 _PAGE_ENDS = re.compile(rb"</html>", re.IGNORECASE)
 _ERROR = re.compile(
     rb'[ \t]*(?:\{[ \t]*"(?:message|error|errors|documentation_url)"[ \t]*:|<(?:p|h[1-6])>)?.*Sorry, (?:this|the) diff .*'
-    rb'|\{[ \t]*"(?:message|error|errors)"[ \t]*:.*|(?:404: Not Found|429 Too Many Requests|5\d\d [A-Z][A-Za-z ]+)\r?'
+    rb'|\{[ \t]*"(?:message|error|errors)"[ \t]*:.*|(?:404: Not Found|429 Too Many Requests|50[0-4] (?:Internal Server Error|Not Implemented|Bad Gateway|Service (?:Temporarily )?Unavailable|Gateway Time-?out))\r?'
 )
 _OTHER_FORMS = {
     b"*** Begin Patch": "the format of `apply_patch`, which no other program reads",

@@ -250,6 +250,12 @@ def _check_kind(overlay: Overlay, change: FileChange) -> None:
             details=[("where", where), ("why", change.unsaid)],
             hint="make the diff with `git diff`, or with `diff -Naur`; if the change of this file does not matter, remove the line",
         )
+    if any(b"+<<<<<<< " in hunk.body and b"+>>>>>>> " in hunk.body for hunk in change.hunks):
+        raise InputError(
+            f"overlay {overlay.id} adds the marks of a merge conflict to {change.path}",
+            details=[("where", where)],
+            hint="resolve the conflict where the diff was made, and make the diff again",
+        )
     if change.binary:
         raise InputError(
             f"overlay {overlay.id} has a binary change of {change.path}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 
 from builder.patch.hunkreader import DiffError
@@ -29,6 +30,7 @@ _TAG = re.compile(
 _JSON = re.compile(rb'\[?\s*\{\s*"')
 # What GitHub's pages and its API say in place of a large diff.
 _TOO_LARGE = re.compile(rb"Sorry, th(?:is|e) diff|diff exceeded the maximum|\"too_large\"")
+_BASE64 = re.compile(rb"[A-Za-z0-9+/\r\n]{40,}={0,2}")
 _SHOWN = 80
 
 
@@ -74,6 +76,13 @@ def _is_escaped(data: bytes) -> bool:
     return not any(_BARE.search(line if line[:1] in (b" ", b"+", b"-") else _TAG.sub(b"", line)) for line in lines)
 
 
+def _decoded(text: bytes) -> bytes:
+    try:
+        return base64.b64decode(text)
+    except ValueError:
+        return b""
+
+
 def no_diff(data: bytes, where: str, *, fetched: bool) -> DiffError:
     """The error for text in which no file section is."""
     text = data.strip()
@@ -93,6 +102,8 @@ def no_diff(data: bytes, where: str, *, fetched: bool) -> DiffError:
         what = f"{where} has no diff in it"
     first = text.split(b"\n", 1)[0].decode("utf-8", "replace")
     shown = first[:_SHOWN] + ("..." if len(first) > _SHOWN else "")
+    if _BASE64.fullmatch(text) and b"\n+++ " in _decoded(text):
+        return DiffError(f"{where} is a diff in base64", hint="decode it: base64 --decode FILE > FIX.diff")
     hint = "a unified diff has lines `--- a/FILE` and `+++ b/FILE`"
     if _TOO_LARGE.search(data):
         hint = "GitHub does not show a diff this large: list the pull request with `pull:`, which asks git then, or make it with\n`git diff`"

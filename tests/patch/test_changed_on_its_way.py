@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import subprocess
 import tarfile
@@ -33,6 +34,8 @@ CHANGED = {
     "UTF-32": PLAIN.decode().encode("utf-32"),
     "old Mac": PLAIN.replace(b"\n", b"\r"),
     "7z archive": b"7z\xbc\xaf\x27\x1c\x00\x04",
+    "in base64": base64.encodebytes(PLAIN),
+    "marks of a merge conflict": b"--- /dev/null\n+++ b/vllm/n.json\n@@ -0,0 +1,5 @@\n+<<<<<<< HEAD\n+{}\n+=======\n+[]\n+>>>>>>> x\n",
     "is JSON": b'[{"sha": "x", "patch": "@@ -1 +1 @@"}]\n',
     "control character": PLAIN.replace(b"a/vllm/a.py", b'"a/vllm/a\\tb.py"').replace(
         b"b/vllm/a.py", b'"b/vllm/a\\tb.py"'
@@ -141,3 +144,9 @@ def test_older_times_behind_a_name_end_it_with_blanks_too(stamp: bytes) -> None:
     assert stamps.split(b"a/vllm/a.py  " + stamp) == (b"a/vllm/a.py", stamp)
     diff = PLAIN.replace(b"a.py\n", b"a.py " + stamp + b"\n")
     assert applied(diff, BASE) == {**BASE, NAME: AFTER}
+
+
+def test_the_same_diff_twice_in_one_file_is_told_so() -> None:
+    error = refused(PLAIN + OTHER + PLAIN, BASE)
+    assert error.exit_code == 3
+    assert "twice in the same way, at lines 1 and 23" in str(error.hint)

@@ -25,6 +25,9 @@ NAMED = {
     "is empty or binary": b"Index: a/%b/__init__.py\n" + LINES,
     "the diff": b"Index: a/%b/x.png\n" + LINES + b"Cannot display: file marked as a binary type.\nsvn:mime-type = x\n",
     "in another form": b"diff -rNe a/%b/b.py b/%b/b.py\n10c\nx10 = 1\n.\n",
+    "a submodule": b"Submodule %b/third 1234567..89abcde:\n  > a commit\n",
+    "a merge has left it open": b"* Unmerged path %b/b.py\n",
+    "follow": "Binärdateien a/%b/x.bin und b/%b/x.bin sind verschieden.\n".encode(),
     "Bazaar": b"=== renamed file 'a/%b/b.py' => 'a/%b/c.py'\n",
     "follow this line": b"=== added file 'a/%b/c.py'\n",
 }

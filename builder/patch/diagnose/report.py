@@ -45,6 +45,9 @@ def explain(
     if moving is not None:
         details.append(("why", f"{overlay.where}, line {moving.diff_line}: {said_of(moving)}"))
         hint = "make the diff with `git diff --no-renames`: it says the same, and has no such order"
+    elif (doubled := _doubled(selection, failures)) is not None:
+        first, second = doubled
+        hint = f"it changes {first.path} twice in the same way, at lines {first.diff_line} and {second.diff_line} of {overlay.where}: remove one"
     elif _newest_first(overlay, selection, before, steps, later):
         hint = "its commits are newest first, and apply the other way round: make it with `git log --patch --reverse`, or with\n`git format-patch`"
     else:
@@ -57,6 +60,20 @@ def explain(
         hint=f"{hint}\nnothing was written",
         data={"failures": [asdict(failure) for failure in failures], "hunks": total, "patch_output": said},
     )
+
+
+def _doubled(selection: Selection, failures: Sequence[HunkFailure]) -> tuple[FileChange, FileChange] | None:
+    """Two sections of a diff that are the same, of which the second cannot apply: as when a file was put together twice."""
+    failed = {failure.diff_line for failure in failures}
+    seen: dict[tuple[object, ...], FileChange] = {}
+    for change in selection.changes:
+        bodies = tuple((hunk.old_start, hunk.body) for hunk in change.hunks)
+        first = seen.setdefault((change.kind, change.old_path, change.new_path, bodies), change)
+        if first is not change and not failed.isdisjoint(
+            {change.diff_line, *(hunk.diff_line for hunk in change.hunks)}
+        ):
+            return first, change
+    return None
 
 
 def _newest_first(
