@@ -45,6 +45,8 @@ def explain(
     if moving is not None:
         details.append(("why", f"{overlay.where}, line {moving.diff_line}: {said_of(moving)}"))
         hint = "make the diff with `git diff --no-renames`: it says the same, and has no such order"
+    elif not failures:
+        hint = "make the diff as one, with `git diff --no-renames` between the first files and the last ones"
     elif (doubled := _doubled(selection, failures)) is not None:
         first, second = doubled
         hint = f"it changes {first.path} twice in the same way, at lines {first.diff_line} and {second.diff_line} of {overlay.where}: remove one"
