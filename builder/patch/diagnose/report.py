@@ -242,6 +242,13 @@ def _missing(
     path = change.old_path or change.path
     remover = next((step.overlay.id for step in steps if path in step.before and path not in step.after), None)
     verb = "deletes" if change.kind == "delete" else "changes"
+    moved_to = next(
+        (c.path for step in steps for c in step.selection.changes if c.kind == "rename" and c.old_path == path), None
+    )
+    if remover is not None and moved_to is not None:
+        return replace(
+            whole, cause="missing-file", explanation=f"the diff {verb} {path}, which {remover} moved to {moved_to}"
+        )
     if change.kind == "delete":
         if remover is not None:
             return replace(
