@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 
+from builder.patch.announced import Announced
 from builder.patch.hunkreader import DiffError, Lines
 
 # RFC 2045, section 6: `=` and non-ASCII characters of such a mail are others than those of the diff.
@@ -27,6 +28,20 @@ _FIELD = re.compile(rb"(?:From|Subject|Date|Received|Return-Path|Delivered-To|Me
 # GNU diff without `-N`: what one of the trees does not have. What Python and editors leave beside a file does not matter.
 _ONLY = re.compile(rb"Only in (.+?): (.+)")
 _LEFT_BESIDE = re.compile(rb"__pycache__|\..*|.*(?:\.pyc|\.orig|\.rej|\.bak|\.swp|\.old|~)")
+# What other programs and servers print in place of a diff.
+_PAGE = re.compile(rb"[ \t]*<(?:!doctype html|html)\b", re.IGNORECASE)
+_PAGE_ENDS = re.compile(rb"</html>", re.IGNORECASE)
+_ERROR = re.compile(
+    rb'[ \t]*(?:\{[ \t]*"(?:message|error|errors|documentation_url)"[ \t]*:|<(?:p|h[1-6])>)?.*Sorry, (?:this|the) diff .*'
+    rb'|\{[ \t]*"(?:message|error|errors)"[ \t]*:.*|(?:404: Not Found|429 Too Many Requests|50[0-4] (?:Internal Server Error|Not Implemented|Bad Gateway|Service (?:Temporarily )?Unavailable|Gateway Time-?out))\r?'
+)
+_OTHER_FORMS = {
+    b"*** Begin Patch": "the format of `apply_patch`, which no other program reads",
+    b"*** Update File: ": "the format of `apply_patch`, which no other program reads",
+    b"*** Add File: ": "the format of `apply_patch`, which no other program reads",
+    b"*** Delete File: ": "the format of `apply_patch`, which no other program reads",
+    b"<<<<<<< SEARCH": "blocks to search and replace, not a diff",
+}
 _IN_SECTION = (b"--- ", b"index ", b"old mode ", b"new ", b"deleted ", b"similarity ", b"dissimilarity ", b"rename ", b"copy ", b"Binary files ", b"GIT binary patch")  # fmt: skip
 
 
@@ -36,8 +51,12 @@ class Between:
     def __init__(self, lines: Lines) -> None:
         self._lines = lines
         self.commits = 0
+        self.announced = Announced()
         # The names that are in one of the two trees only, as the diff has them.
         self.absent: list[bytes] = []
+        # The line that begins a web page, until a file section comes or the page ends.
+        self._page: int | None = None
+        self._error: DiffError | None = None
         # The first section of a mail that has no `---` line before it.
         self._unseparated: int | None = None
 
@@ -49,15 +68,28 @@ class Between:
             self._commit(by_git=git is not None, mail=git is None or git[1] is not None)
             return
         self._check(line)
+        self.announced.see(self._lines.all, self._lines.at)
         if (only := _ONLY.fullmatch(line)) is not None and not _LEFT_BESIDE.fullmatch(only[2]):
             self.absent.append(only[1].rstrip(b"/") + b"/" + only[2])
         self._lines.at += 1
+
+    def section(self) -> None:
+        """A file section begins."""
+        self.announced.section(b"\n".join(self._lines.all[self._lines.at : self._lines.at + 2]))
+        self._page = None
+
+    def end(self, *, any_section: bool) -> None:
+        """The diff has ended. Raises `DiffError` for a server's error beside file sections."""
+        self.announced.end()
+        if any_section and self._error is not None:
+            raise self._error
 
     def _commit(self, *, by_git: bool, mail: bool) -> None:
         """Go on at the first `diff --git` line of a commit: above it is nothing but text, whatever that looks like.
 
         A commit without such a line is read line by line, as any text is.
         """
+        self.announced.end()
         lines, begin = self._lines.all, self._lines.at + 1
         self._lines.at = begin
         self.commits += 1
@@ -96,8 +128,16 @@ class Between:
 
     def _check_encoding(self, line: bytes, at: int) -> None:
         if _ENCODED.fullmatch(line):
+            mails = sum(
+                _GIT.fullmatch(each) is not None or _MAIL.fullmatch(each) is not None for each in self._lines.all
+            )
             raise self._lines.fail(
-                "the diff is encoded for a mail", line=at, hint="decode it: `git mailinfo message FIX.diff < MAIL`"
+                "the diff is encoded for a mail",
+                line=at,
+                hint="decode it: `git mailinfo message FIX.diff < MAIL`"
+                if mails < 2
+                else "split the mails (`mkdir MAILS; git mailsplit -oMAILS MBOX`), decode each (`git mailinfo message 1.diff < MAILS/0001`),\n"
+                "and put the diffs into one file, in this order",
             )
         if _COLORED.match(line):
             raise self._lines.fail(
@@ -124,7 +164,20 @@ class Between:
             raise fail("a merge commit's combined diff", hint="take the diff between the merge base and the head")
         if _MARK.fullmatch(line):
             raise fail("this line belongs to a file section, and no `diff --git` line is before it")
+        self._check_page(line)
         self._check_form(line, self._lines.peek(1) or b"", self._lines.peek(2) or b"")
+
+    def _check_page(self, line: bytes) -> None:
+        """Keep in mind a server's error, or a whole page: in the place of another diff, as when several were fetched into one file."""
+        if self._page is None and _PAGE.match(line):
+            self._page = self._lines.at
+        whole = self._page is not None and _PAGE_ENDS.search(line)
+        if self._error is None and (whole or _ERROR.fullmatch(line)):
+            self._error = self._lines.fail(
+                "a server's error or page is in the place of a diff",
+                line=self._page if whole else self._lines.at,
+                hint="put the diff that belongs here in their place; if none does, remove these lines",
+            )
 
     def _check_form(self, line: bytes, second: bytes, third: bytes) -> None:
         fail = self._lines.fail
@@ -132,9 +185,12 @@ class Between:
             raise fail("a context diff", hint="make it with `diff -u`: only unified diffs are taken")
         if _NORMAL.fullmatch(line) and second[:2] in (b"< ", b"> ", b"<", b">"):
             raise fail("a diff without context", hint="make it with `diff -u`: only unified diffs are taken")
+        for start, what in _OTHER_FORMS.items():
+            if line.startswith(start):
+                raise fail(what, hint="make a diff of it: apply it where it was made, and take `git diff`")
         before = self._lines.before_all(self._lines.at)
         if before:
             raise fail(
-                f"the lines of a diff have {before.decode()!r} before them",
+                f"the lines of a diff have {before.decode('utf-8', 'replace')!r} before them",
                 hint=f"take it off with `cut -b {len(before) + 1}- FIX.diff`; of text that is no part of the change, remove them",
             )

@@ -16,7 +16,10 @@ _HUNK = re.compile(rb"@@ -(\d{1,9})(?:,(\d{1,9}))? \+(\d{1,9})(?:,(\d{1,9}))? @@
 _OTHER = re.compile(rb"[^ +-]")
 _UNCLEAR = (b"\\", b"\0")
 # What editors, mailers and pages put before each line of a text.
-_BEFORE = re.compile(rb"([ \t>|*#:]+)--- \S")
+_BEFORE = re.compile(rb"(?![+@\\-])(.{1,40}?)(?:--- \S|\+\+\+ \S|@@ -\d)")
+_NUMBER = re.compile(rb" *\d+")
+# How `git diff --word-diff` shows what is removed and added; its porcelain form ends lines with `~`.
+_WORDS = re.compile(rb"\[-.+?-\]|\{\+.+?\+\}")
 _INDENTED = re.compile(rb"[ \t]+diff --git ")
 # How many lines of context diffs end with.
 _LOST = 3
@@ -37,6 +40,7 @@ class Lines:
 
     def __init__(self, data: bytes, where: str, *, fetched: bool) -> None:
         self.where = where
+        self.fetched = fetched
         lines = data.split(b"\n")
         self.complete = lines[-1] == b""
         self.all = tuple(lines[:-1] if self.complete else lines)
@@ -76,10 +80,14 @@ class Lines:
     def before_all(self, at: int) -> bytes:
         """What is before the header lines of another file, and before its first hunk; empty when nothing is, or no file."""
         lines = self.all[at : at + 3]
-        match = _BEFORE.match(lines[0]) if len(lines) == 3 else None
-        if match is None or not lines[1].startswith(match[1] + b"+++ ") or not lines[2].startswith(match[1] + b"@@ -"):
+        if len(lines) < 3 or b"--- " not in lines[0][1:] or b"+++ " not in lines[1] or b"@@ -" not in lines[2]:
             return b""
-        return match[1]
+        found = [match for line in lines if (match := _BEFORE.match(line)) is not None]
+        texts = [match[0][len(match[1]) :][:3] for match in found]
+        # The numbers of lines may be before them.
+        if texts != [b"---", b"+++", b"@@ "] or len({_NUMBER.sub(b"0", match[1]) for match in found}) > 1:
+            return b""
+        return found[0][1]
 
 
 def _first_bytes(lines: tuple[bytes, ...]) -> bytes:
@@ -115,11 +123,16 @@ class HunkReader:
             sorted_already = sorted_already and not (hunks and overlap(hunks[-1], hunk))
             hunks.append(hunk)
         if not hunks:
+            if (self._lines.peek() or b"").startswith(b"@@"):
+                raise self._without_numbers()
             raise self._lines.fail(
                 "no hunk follows the `---` and `+++` lines",
                 hint="only unified diffs are taken, no ed scripts and no context diffs",
             )
         return tuple(hunks) if sorted_already else self._sorted(hunks)
+
+    def _without_numbers(self) -> DiffError:
+        return self._lines.fail("this is not a hunk header: those have line numbers, `@@ -LINE,COUNT +LINE,COUNT @@`")
 
     def at_hunk(self) -> bool:
         """Whether a hunk comes next; blank lines between two hunks are an editor's, and nothing."""
@@ -146,7 +159,7 @@ class HunkReader:
         start = self._lines.at
         match = _HUNK.fullmatch(self._lines.header_text(header))
         if match is None:
-            raise self._lines.fail("this is not a hunk header")
+            raise self._without_numbers()
         old_start, new_start = int(match[1]), int(match[3])
         old_count = int(match[2]) if match[2] is not None else 1
         new_count = int(match[4]) if match[4] is not None else 1
@@ -168,7 +181,7 @@ class HunkReader:
             self._lines.at += 1
             old_count, new_count = old_count + 1, new_count + 1
         if not any(line[:1] in b"+-" for line in body.lines):
-            raise self._lines.fail("the hunk changes nothing", line=start)
+            raise self._worded(start) or self._lines.fail("the hunk changes nothing", line=start)
         return Hunk(
             old_start, old_count, new_start, new_count, tuple(body.lines), body.old_ended, body.new_ended, start + 1,
             heading=match[5] or b"", header=self._header(start, old_count, new_count) if surplus else "",
@@ -310,6 +323,8 @@ class HunkReader:
 
         `short` is what was read of a hunk that lacks lines.
         """
+        if (worded := self._worded(start)) is not None:
+            return worded
         lines = self._extent(start + 1)
         old = sum(line[:1] in (b" ", b"-", b"") for line in lines)
         new = sum(line[:1] in (b" ", b"+", b"") for line in lines)
@@ -323,6 +338,19 @@ class HunkReader:
             more = f"; if blank lines were lost at its end, put {lost} with one blank each there" if lost else ""
             error.hint = f"if these are all lines of the hunk, its header is `{self._header(start, old, new)}`{more}; else {error.hint}"
         return error
+
+    def _worded(self, start: int) -> DiffError | None:
+        """The error for a hunk that shows changed words and not lines; None for one that does not."""
+        for line in self._lines.all[start + 1 :]:
+            if line.startswith((b"diff --git ", b"@@ -", b"--- ")):
+                return None
+            if line == b"~" or (line[:1] not in (b"+", b"-") and _WORDS.search(line)):
+                return self._lines.fail(
+                    "made with `--word-diff`: it shows words, and not the lines that change",
+                    line=start,
+                    hint="make it with `git diff --word-diff=none`",
+                )
+        return None
 
     def _header(self, start: int, old: int, new: int) -> str:
         match = _HUNK.fullmatch(self._lines.all[start])

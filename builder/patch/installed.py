@@ -22,6 +22,7 @@ NATIVE_ENDINGS = (
     ".cxx",
     ".h",
     ".hh",
+    ".hip",
     ".hpp",
     ".inl",
     ".pyx",

@@ -137,6 +137,8 @@ class FileChange:
     """The file's name as the diff has it, with all folders: the old side's, or that of a new file."""
     commit: int = field(default=0, compare=False)
     """Which commit of a series the section is of, from 1; 0 where the diff names none."""
+    unsaid: str = field(default="", compare=False)
+    """Why the change is not in the diff, when a line names the file as changed and nothing more."""
     carried_out: str = ""
     """For the deletion of a file that the diff moves out of the package: where to. Its hunks are those of the move."""
 

@@ -13,6 +13,7 @@ from functools import lru_cache
 
 from builder.patch import stamps
 from builder.patch.between import Between
+from builder.patch.ending import check_end
 from builder.patch.hunkreader import DiffError, HunkReader, Lines
 from builder.patch.model import ChangeKind, FileChange, Hunk
 from builder.patch.names import beside, moved, plain_name
@@ -24,7 +25,12 @@ __all__ = ["DiffError", "Parser"]
 # git's name for the content of an empty file: the SHA-1 of `blob 0` and a zero byte.
 _EMPTY_BLOB = b"e69de29bb2d1d6434b8b29ae775ad8c2e48c5391"
 _REGULAR = ("100644", "100755")
-_BINARY = re.compile(rb"Binary files (.+) differ\r?")
+# What `diff` says of two files that it does not print; with `-q` of any two.
+_DIFFER = re.compile(rb"(Binary files|Files|Symbolic links) (.+) differ\r?")
+_ONLY_DIFFER = {
+    b"Files": "made with `diff --brief`, which says only that the file differs",
+    b"Symbolic links": "a symbolic link, which is not in the diff",
+}
 # Of a `GIT binary patch` (apply.c, `parse_binary_hunk`): a line of data has its length as a letter, and base 85.
 _BINARY_DATA = re.compile(rb"(?:literal|delta) \d+|[A-Za-z][0-9A-Za-z!#$%&()*+;<=>?@^_`{|}~-]+")
 _DEV_NULL = b"/dev/null"
@@ -33,6 +39,9 @@ _EXTENDED = (
     b"old mode ", b"new mode ", b"deleted file mode ", b"new file mode ", b"copy from ", b"copy to ", b"rename from ",
     b"rename to ", b"similarity index ", b"dissimilarity index ", b"index ",
 )  # fmt: skip
+
+
+_NOTHING = re.compile(r"/(?:\.?/)+")
 
 
 class Parser:
@@ -47,24 +56,46 @@ class Parser:
         # Of the section that is being read: whether a name has too few folders, and the names as they are.
         self._outside = False
         self._named: dict[str, bytes] = {}
+        # Whether a section has an `index` line, and whether the last one has; and whether it is the diff's end.
+        self._indexed = self._last_indexed = self._ends_in_section = False
 
     def _fail(self, what: str, *, line: int | None = None, hint: str | None = None) -> DiffError:
         return self._lines.fail(what, line=line, hint=hint)
 
     def changes(self) -> Iterable[FileChange]:
         """The file changes in order. Text between them (mail headers, commit messages, signatures) is passed over."""
+        last: FileChange | None = None
         while (line := self._lines.peek()) is not None:
             if line.startswith(b"diff --git "):
-                yield self._git_change()
+                self._between.section()
+                last = self._git_change()
             elif self._lines.at_plain_header():
-                yield self._plain_change()
-            elif (binary := _BINARY.fullmatch(line)) is not None:
-                yield self._plain_binary(binary[1])
+                self._between.section()
+                last = self._plain_change()
+            elif (differ := _DIFFER.fullmatch(line)) is not None:
+                self._between.section()
+                last = self._plain_binary(differ[2], _ONLY_DIFFER.get(differ[1], ""))
             else:
                 self._between.pass_over()
+                yield from self._unsaid()
                 continue
-            if not self._lines.complete and self._lines.peek() is None:
-                raise self._fail("the diff's last line has no newline: it is truncated", line=len(self._lines.all) - 1)
+            self._ends_in_section = self._lines.peek() is None
+            yield last
+        if last is not None:
+            headless = last.kind == "add" and not last.hunks and self._indexed and not self._last_indexed
+            check_end(self._lines, in_section=self._ends_in_section, hunks=bool(last.hunks), headless=headless)
+        self._between.end(any_section=last is not None)
+        yield from self._unsaid()
+
+    def _unsaid(self) -> Iterator[FileChange]:
+        """The files that are named as changed between the sections, without their change."""
+        found = self._between.announced.unsaid
+        while found:
+            each = found.pop(0)
+            self._outside, self._named = False, {}
+            path = self._stripped(each.name)
+            change = FileChange("modify", path, path, diff_line=each.line + 1, binary=True, unsaid=each.why)
+            yield self._checked(change, each.line)
 
     def absent(self) -> tuple[str, ...]:
         """The files and folders, as they are in the package, that the diff says one of its trees does not have."""
@@ -84,6 +115,8 @@ class Parser:
                 raise self._fail(f"{prefix.decode().strip()!r} is repeated")
             marks[prefix] = self._lines.header_text(line)[len(prefix) :]
             self._lines.at += 1
+        self._last_indexed = b"index " in marks
+        self._indexed = self._indexed or self._last_indexed
         binary = self._skip_binary()
         hunks: tuple[Hunk, ...] = ()
         shown: tuple[str | None, str | None] | None = None
@@ -137,7 +170,15 @@ class Parser:
 
     def _side(self, text: bytes) -> str | None:
         name = self._name(text)
+        if b"\\" in name and b"/" not in (name[2:] if name[:2] in (b"a/", b"b/") else name):
+            raise self._backslashes(name)
         return self._stripped(name) if name != _DEV_NULL else None
+
+    def _backslashes(self, name: bytes) -> DiffError:
+        return self._fail(
+            f"the name {name.decode('utf-8', 'replace')} has backslashes, as Windows writes them",
+            hint="write them as slashes: sed -i -E '/^(diff|---|[+]{3}|rename|copy|Index:) /s#\\\\+#/#g' FIX.diff",
+        )
 
     def _name(self, text: bytes) -> bytes:
         """The name in a `---` or `+++` line, as the diff has it."""
@@ -177,6 +218,8 @@ class Parser:
             whole = path if absolute else whole
             checked = check_path(whole.lstrip("/").encode("utf-8", "surrogateescape"), self._fail)
             return f"/{checked}" if whole.startswith("/") else checked
+        # As GNU patch and git read names: several slashes, and a folder `.`, are nothing.
+        left = _NOTHING.sub("/", f"/{left}")[1:]
         checked = check_path(left.encode("utf-8", "surrogateescape"), self._fail)
         return f"{self._under}/{checked}" if self._under else checked
 
@@ -194,8 +237,8 @@ class Parser:
             return True
         return False
 
-    def _plain_binary(self, names: bytes) -> FileChange:
-        """What `diff -r` says of two binary files: that they differ."""
+    def _plain_binary(self, names: bytes, unsaid: str) -> FileChange:
+        """What `diff -r` says of two binary files: that they differ; `unsaid` is why it says no more of others."""
         self._outside, self._named = False, {}
         start = self._lines.at
         parts = names.split(b" and ")
@@ -208,8 +251,9 @@ class Parser:
         self._lines.at += 1
         if old is None or new is None:
             kind: ChangeKind = "add" if old is None else "delete"
-            return self._checked(FileChange(kind, old, new, diff_line=start + 1, binary=True), start)
-        return self._checked(FileChange("modify", new, new, diff_line=start + 1, binary=True), start)
+            return self._checked(FileChange(kind, old, new, diff_line=start + 1, binary=True, unsaid=unsaid), start)
+        change = FileChange("modify", new, new, diff_line=start + 1, binary=True, unsaid=unsaid)
+        return self._checked(change, start)
 
     def _assemble(
         self,
@@ -234,6 +278,15 @@ class Parser:
                 old, new = self._moved(names, source, target)
                 if shown is not None and shown != (old, new):
                     raise self._fail("the paths of the `---` and `+++` lines are other ones", line=start)
+                whole = hunks or binary or marks.get(b"similarity index ", b"100%").lstrip(b"0") == b"100%"
+                if not whole and (b"index " not in marks or self._lines.peek() is None):
+                    raise self._fail(
+                        f"the {verb} changes the file too, and no hunk follows: the diff is truncated",
+                        line=start,
+                        hint=None
+                        if self._lines.fetched
+                        else "make it again, without `--ignore-all-space` and the like",
+                    )
                 kind = "rename" if verb == "rename" else "copy"
                 return FileChange(kind, old, new, hunks, old_mode, new_mode, line, binary)  # type: ignore[arg-type]
         added, deleted = b"new file mode " in marks, b"deleted file mode " in marks

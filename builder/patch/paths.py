@@ -31,7 +31,9 @@ def check_path(name: bytes, fail: Fail) -> str:
     if any(part.lower() == ".git" for part in parts):
         raise fail(f"{path!r} reaches into a .git folder")
     if _CONTROL.search(path):
-        raise fail(f"{path!r} has a control character")
+        control = fail(f"{path!r} has a control character")
+        control.hint = "no file of such a name is taken: take it out of the diff, or rename it"
+        raise control
     return path
 
 

@@ -10,7 +10,7 @@ from builder.patch.hunks import Text, old_index
 from builder.patch.model import AppliedHunk, FileChange, Hunk, Overlay
 from builder.patch.placement import Places, resolve
 from builder.patch.select import Selection
-from builder.patch.sequence import in_sequence, source_as_it_was, spelled_out
+from builder.patch.sequence import in_sequence, never_filled, source_as_it_was, spelled_out
 from builder.patch.tree import Step, Tree, change_at, change_in
 from builder.util.process import Finished
 
@@ -59,7 +59,8 @@ def planned(overlay: Overlay, selection: Selection, before: Tree, steps: Sequenc
         changes += parts
         places.append(found)
     spots = {change.diff_line: found.spots for change, found in zip(selection.changes, places, strict=True)}
-    return Plan(changes, tree, places, spots, sections)
+    given_changes, given_sections = never_filled(changes, sections, before)
+    return Plan(given_changes, tree, places, spots, given_sections)
 
 
 def whole(change: FileChange, tree: Tree) -> FileChange:

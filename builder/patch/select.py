@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -21,7 +22,10 @@ _UNDELIVERABLE_NAMES = (
     "pyproject.toml",
     "MANIFEST.in",
     "use_existing_torch.py",
+    "Cargo.toml",
+    "Cargo.lock",
 )
+_REQUIREMENTS = re.compile(r"requirements[\w.-]*\.txt")
 TEST_FOLDERS = ("tests", "benchmarks", "docs", "examples", "tools", ".github", ".buildkite")
 
 
@@ -160,7 +164,7 @@ class _Sides:
             return "" if known else "the installed package does not have it as text"
         if (
             parts[0] in _UNDELIVERABLE_FOLDERS
-            or (len(parts) == 1 and parts[0] in _UNDELIVERABLE_NAMES)
+            or (len(parts) == 1 and (parts[0] in _UNDELIVERABLE_NAMES or _REQUIREMENTS.fullmatch(parts[0])))
             or parts[-1] == "CMakeLists.txt"
             or path.endswith(NATIVE_ENDINGS)
         ):
@@ -240,6 +244,18 @@ def _check_unused(overlay: Overlay, used: set[str]) -> None:
 
 def _check_kind(overlay: Overlay, change: FileChange) -> None:
     where = f"{overlay.where}, line {change.diff_line}"
+    if change.unsaid:
+        raise InputError(
+            f"overlay {overlay.id} names {change.path} as changed, and does not have the change",
+            details=[("where", where), ("why", change.unsaid)],
+            hint="make the diff with `git diff`, or with `diff -Naur`; if the change of this file does not matter, remove the line",
+        )
+    if any(b"+<<<<<<< " in hunk.body and b"+>>>>>>> " in hunk.body for hunk in change.hunks):
+        raise InputError(
+            f"overlay {overlay.id} adds the marks of a merge conflict to {change.path}",
+            details=[("where", where)],
+            hint="resolve the conflict where the diff was made, and make the diff again",
+        )
     if change.binary:
         raise InputError(
             f"overlay {overlay.id} has a binary change of {change.path}",

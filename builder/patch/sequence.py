@@ -68,6 +68,38 @@ def spelled_out(change: FileChange, source: Content) -> tuple[FileChange, ...]:
     return tuple(parts)
 
 
+def never_filled(
+    changes: Sequence[FileChange], sections: Sequence[int], before: Mapping[str, Content]
+) -> tuple[Sequence[FileChange], Sequence[int]]:
+    """The changes without those of a file that is empty before them and gone after them, and the numbers of what is left.
+
+    GNU patch looks for a file that it deletes as it was before the diff: one that was empty then is "already empty", though
+    an earlier section has filled it.
+    """
+    gone = {
+        change.old_path: number
+        for number, change in enumerate(changes)
+        if change.kind == "delete" and change.hunks and _is_empty(before.get(change.old_path or ""))
+    }
+    made = {change.path for change in changes if change.kind in ("add", *_MOVES)}
+    gone = {path: number for path, number in gone.items() if path not in made}
+    if not gone:
+        return changes, sections
+    left_out = [
+        n for n, change in enumerate(changes) if change.kind in ("modify", "mode") and n < gone.get(change.path, 0)
+    ]
+    kept = [
+        replace(change, hunks=()) if gone.get(change.old_path) == number else change
+        for number, change in enumerate(changes)
+        if number not in left_out
+    ]
+    return kept, [-1 if n in left_out else n - sum(each < n for each in left_out) for n in sections]
+
+
+def _is_empty(content: Content | None) -> bool:
+    return content is not None and not content.text.lines
+
+
 def _whole(content: Content, sign: bytes) -> tuple[Hunk, ...]:
     text = content.text
     if not text.lines:

@@ -15,7 +15,7 @@ from pathlib import PurePosixPath
 from builder.base.model import BaseFile, PackageTree
 from builder.base.together import packages_beside
 from builder.patch import gnupatch
-from builder.patch.diagnose.names import explained
+from builder.patch.diagnose.names import check_left_out, explained
 from builder.patch.diagnose.report import explain
 from builder.patch.diff import patch_input
 from builder.patch.installed import Installed
@@ -81,11 +81,14 @@ def _others(overlays: Sequence[Overlay], names: Collection[str], tree: PackageTr
 def _select(
     overlay: Overlay, package: str, installed: Installed, others: Collection[str], tree: PackageTree
 ) -> Selection:
+    packages = overlay.packages or (package,)
     try:
-        return select(overlay, package, installed, others)
+        selection = select(overlay, package, installed, others)
     except NothingEntersError as error:
-        packages = overlay.packages or (package,)
         raise explained(error, overlay, packages, installed, tree, strip=overlay.strip) from error
+    if selection.dropped:
+        check_left_out(overlay, packages, installed, tree)
+    return selection
 
 
 def read_base(overlays: Sequence[Overlay], selections: Sequence[Selection], tree: PackageTree) -> Tree:

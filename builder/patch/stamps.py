@@ -12,11 +12,15 @@ from typing import Literal
 
 _ISO = re.compile(rb"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)(\.\d+)?(?: ([+-])(\d\d):?(\d\d))?")
 _C = re.compile(rb"[A-Z][a-z]{2} ([A-Z][a-z]{2}) +(\d{1,2}) (\d\d:\d\d:\d\d) (\d{4})(?: ([+-]\d{4}))?")
+# What older tools write: `2026/01/02 03:04:05`, and CVS `2 Jan 2026 03:04:05 -0000 1.4`.
+_OLDER = rb"\d{4}/\d\d/\d\d \d\d:\d\d:\d\d(?:\.\d+)?(?: [+-]\d{4})?|\d{1,2} [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d(?: [+-]\d{4})?(?: +[\d.]+)?"
 _NOT_THERE = (b"(nonexistent)", b"(revision 0)")
 _THERE = re.compile(rb"\(revision [1-9]\d*\)")
 _SUBVERSION = rb"\((?:nonexistent|working copy|revision \d+)\)"
 # Blanks in place of the tab: only before what is a time without doubt.
-_BLANKS = re.compile(rb"(.*?\S) +(" + _ISO.pattern + rb"|" + _C.pattern + rb"|" + _SUBVERSION + rb") *")
+_BLANKS = re.compile(
+    rb"(.*?\S) +(" + _ISO.pattern + rb"|" + _C.pattern + rb"|" + _SUBVERSION + rb"|" + _OLDER + rb") *"
+)
 
 
 def split(text: bytes) -> tuple[bytes, bytes]:

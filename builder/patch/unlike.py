@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 
 from builder.patch.hunkreader import DiffError
@@ -13,7 +14,11 @@ _PACKED = {
     b"\xfd7zXZ\x00": ("compressed with xz", "unxz"),
     b"\x28\xb5\x2f\xfd": ("compressed with zstd", "unzstd"),
     b"PK\x03\x04": ("a zip archive", "unzip"),
+    b"7z\xbc\xaf\x27\x1c": ("a 7z archive", "7z x"),
+    b"Rar!\x1a\x07": ("a RAR archive", "unrar x"),
+    b"\x04\x22\x4d\x18": ("compressed with lz4", "unlz4"),
 }
+_UTF32 = (b"\xff\xfe\0\0", b"\0\0\xfe\xff")
 _UTF16 = {b"\xff\xfe": "UTF-16LE", b"\xfe\xff": "UTF-16BE"}
 # What a page has in place of characters (HTML standard, "serializing": `&`, `<`, `>`; programs escape quotes too).
 _ENTITY = re.compile(rb"&(?:lt|gt|amp|quot|#39|#x27|#34);")
@@ -22,6 +27,10 @@ _TAG = re.compile(
     rb"</?(?:!doctype|html|head|title|meta|link|style|script|body|main|div|span|table|tbody|tr|td|th|pre|code|p|br|a|b|i)(?:\s[^<>]*)?/?>",
     re.IGNORECASE,
 )
+_JSON = re.compile(rb'\[?\s*\{\s*"')
+# What GitHub's pages and its API say in place of a large diff.
+_TOO_LARGE = re.compile(rb"Sorry, th(?:is|e) diff|diff exceeded the maximum|\"too_large\"")
+_BASE64 = re.compile(rb"[A-Za-z0-9+/\r\n]{40,}={0,2}")
 _SHOWN = 80
 
 
@@ -30,6 +39,16 @@ def check_text(data: bytes, where: str, *, fetched: bool) -> None:
     for start, (what, tool) in _PACKED.items():
         if data.startswith(start):
             raise DiffError(f"{where} is {what}, not a diff", hint=f"unpack it with `{tool}`, and name the diff inside")
+    if data[257:262] == b"ustar":
+        raise DiffError(
+            f"{where} is a tar archive, not a diff", hint="unpack it with `tar -x`, and name the diff inside"
+        )
+    if data.startswith(_UTF32):
+        raise DiffError(f"{where} is UTF-32 text", hint="convert it: iconv -f UTF-32 -t UTF-8 FILE")
+    if b"\n" not in data and data.count(b"\r") > 1:
+        raise DiffError(
+            f"{where} has the line endings of an old Mac", hint="convert it: tr '\\r' '\\n' < FILE > FIX.diff"
+        )
     name = _UTF16.get(data[:2])
     if name is None and len(data) > 3 and (start := data[:400]).count(0) * 3 > len(start):
         name = "UTF-16LE" if start[1::2].count(0) > start[::2].count(0) else "UTF-16BE"
@@ -57,6 +76,13 @@ def _is_escaped(data: bytes) -> bool:
     return not any(_BARE.search(line if line[:1] in (b" ", b"+", b"-") else _TAG.sub(b"", line)) for line in lines)
 
 
+def _decoded(text: bytes) -> bytes:
+    try:
+        return base64.b64decode(text)
+    except ValueError:
+        return b""
+
+
 def no_diff(data: bytes, where: str, *, fetched: bool) -> DiffError:
     """The error for text in which no file section is."""
     text = data.strip()
@@ -68,7 +94,7 @@ def no_diff(data: bytes, where: str, *, fetched: bool) -> DiffError:
             if fetched
             else "save the diff itself, not its page",
         )
-    if start.startswith(b'{"') or (start.startswith(b"{") and start[1:].lstrip().startswith(b'"')):
+    if _JSON.match(start):
         what = f"{where} is JSON, not a diff"
     elif start.startswith(b"version https://git-lfs"):
         what = f"{where} is a pointer of Git LFS, not a diff"
@@ -76,6 +102,11 @@ def no_diff(data: bytes, where: str, *, fetched: bool) -> DiffError:
         what = f"{where} has no diff in it"
     first = text.split(b"\n", 1)[0].decode("utf-8", "replace")
     shown = first[:_SHOWN] + ("..." if len(first) > _SHOWN else "")
-    error = DiffError(what, hint="a unified diff has lines `--- a/FILE` and `+++ b/FILE`")
+    if _BASE64.fullmatch(text) and b"\n+++ " in _decoded(text):
+        return DiffError(f"{where} is a diff in base64", hint="decode it: base64 --decode FILE > FIX.diff")
+    hint = "a unified diff has lines `--- a/FILE` and `+++ b/FILE`"
+    if _TOO_LARGE.search(data):
+        hint = "GitHub does not show a diff this large: list the pull request with `pull:`, which asks git then, or make it with\n`git diff`"
+    error = DiffError(what, hint=hint)
     error.details = (("begins", shown),)
     return error

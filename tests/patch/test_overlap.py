@@ -8,9 +8,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from builder.patch.model import Overlay
+from builder.patch.stack import apply_stack
+from builder.patch.tree import StackError
 from tests.support.cli import Ran, builder
 from tests.support.smallwheel import FILES, make_project, make_wheel
-from tests.support.trees import git_diff
+from tests.support.trees import DictTree, git_diff, overlay
 
 Files = dict[str, bytes]
 CONFIG = "vllm/config.py"
@@ -177,3 +180,35 @@ def test_the_wrong_order_is_told_from_an_overlap(stack: Stack) -> None:
     said = refused(stack.check("b", "a"))
     assert "wrong order" in said
     assert stack.check("a", "b").code == 0
+
+
+def test_a_file_that_an_earlier_overlay_takes_away_is_not_one_of_another_version(tmp_path: Path) -> None:
+    lines = b"".join(b"x%d = %d\n" % (n, n) for n in range(1, 31))
+    base = {"vllm/p.py": lines, "vllm/q.py": b"q = 1\n"}
+    after = {
+        "edit": {**base, "vllm/p.py": lines.replace(b"x10 = 10", b"x10 = 0")},
+        "delete": {"vllm/q.py": b"q = 1\n"},
+        "move": {"vllm/q.py": b"q = 1\n", "vllm/r.py": lines},
+    }
+    made = {name: overlay(name, git_diff(tmp_path / name, base, tree, "-M")) for name, tree in after.items()}
+
+    def advised(first: str, second: str) -> tuple[str, str]:
+        with pytest.raises(StackError) as caught:
+            apply_stack([made[first], made[second]], DictTree(base))
+        return caught.value.failures[0].explanation, str(caught.value.hint)
+
+    why, hint = advised("move", "edit")
+    assert why.endswith("which move moved to vllm/r.py")
+    assert "put edit before move in the recipe" in hint
+    applied = apply_stack([made["edit"], made["move"]], DictTree(base))
+    assert {file.path for file in applied.files} == {"vllm/p.py", "vllm/r.py"}
+    assert "drop one of them" in advised("delete", "edit")[1]
+    # The file is elsewhere: that is no deletion.
+    assert "drop one of them" in advised("move", "delete")[1]
+    assert "drop delete" in apply_twice(made["delete"], base)
+
+
+def apply_twice(one: Overlay, base: dict[str, bytes]) -> str:
+    with pytest.raises(StackError) as caught:
+        apply_stack([one, one], DictTree(base))
+    return str(caught.value.hint)

@@ -276,8 +276,8 @@ GIT = b"diff --git a/vllm/a.py b/vllm/a.py\n" + PLAIN
 def rename(old: bytes, new: bytes, hunk: bytes = b"") -> bytes:
     names = b"--- a/" + old + b"\n+++ b/" + new + b"\n" + hunk if hunk else b""
     return (
-        b"diff --git a/" + old + b" b/" + new + b"\nsimilarity index 90%\nrename from " + old + b"\nrename to " + new
-        + b"\n" + names
+        b"diff --git a/" + old + b" b/" + new + b"\nsimilarity index " + (b"90%" if hunk else b"100%")
+        + b"\nrename from " + old + b"\nrename to " + new + b"\n" + names
     )  # fmt: skip
 
 

@@ -125,7 +125,8 @@ def test_a_renames_marks_have_no_prefix_whatever_the_other_names_have(
         + b"\nsimilarity index 90%\nrename from vllm/a.py\nrename to vllm/c d.py\n"
     )
     rest = {path: data for path, data in BASE.items() if path != NAME}
-    assert applied(head, BASE, **options) == {**rest, "vllm/c d.py": TEXT}
+    whole = head.replace(b" 90%", b" 100%")
+    assert applied(whole, BASE, **options) == {**rest, "vllm/c d.py": TEXT}
     assert applied(head + sides(*names, HUNK), BASE, **options) == {**rest, "vllm/c d.py": AFTER}
 
 

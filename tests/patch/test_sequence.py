@@ -91,3 +91,26 @@ def test_a_copy_that_fits_only_the_file_as_it_was_is_gits(tmp_path: Path) -> Non
             assert applied(diff, moved) == {path: b"# one\n" + data for path, data in after.items()}
         else:
             assert "before or after that is not said" in dict(refused(diff, {A: LINES}).details)["why"]
+
+
+@pytest.mark.parametrize("last", ["delete", "rename", "move out"])
+def test_an_empty_file_that_a_series_fills_and_takes_away_is_gone(last: str, tmp_path: Path) -> None:
+    """GNU patch takes it for empty still, and skips the part that deletes it."""
+    name, target = "vllm/x/__init__.py", {"rename": "vllm/x/y.py", "move out": "tests/y.py"}.get(last)
+    before = {name: b"", "vllm/b.py": b"b = 1\n"}
+    git_diff(tmp_path, before, {**before, name: b"x = 1\n"})
+    folder = tmp_path / "repository"
+    git(folder, "commit", "-qm", "fill")
+    if target is None:
+        git(folder, "rm", "-q", name)
+    else:
+        (folder / target).parent.mkdir(exist_ok=True)
+        git(folder, "mv", name, target)
+    (folder / "vllm/b.py").write_bytes(b"b = 2\n")
+    git(folder, "commit", "-qam", "take away")
+    series = git(folder, "format-patch", "-2", "--stdout", "--find-renames")
+    result = apply_stack([overlay("x.patch", series)], DictTree(before))
+    after: dict[str, bytes | None] = {"vllm/b.py": b"b = 2\n", name: None}
+    if last == "rename":
+        after["vllm/x/y.py"] = b"x = 1\n"
+    assert {file.path: file.after for file in result.files} == after

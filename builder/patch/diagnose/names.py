@@ -10,7 +10,8 @@ from builder.patch.installed import Installed, Meant, existing_names, find_meant
 from builder.patch.locate import locate_all
 from builder.patch.model import FileChange, Overlay
 from builder.patch.names import moved
-from builder.patch.select import NothingEntersError, below
+from builder.patch.select import TEST_FOLDERS, NothingEntersError, below
+from builder.util.errors import InputError
 
 # How many ways to read the names are told apart by their files' content.
 _TOLD_APART = 20
@@ -97,6 +98,37 @@ def explained(
             "meant": [{"strip": w.strip, "under": w.under, "found": w.found, "total": w.total} for w in ways],
         },
     )
+
+
+def check_left_out(overlay: Overlay, packages: Sequence[str], installed: Installed, tree: PackageTree) -> None:
+    """Raise `InputError` for a file outside the packages whose lines are in a file of the package with the rest of its name.
+
+    A diff that was put together of several can have names of two kinds. Those of the other kind would be left out.
+    """
+    for change in overlay.diff.changes:
+        if (
+            not change.hunks
+            or change.old_path is None
+            or change.old_path.partition("/")[0] in (*packages, *TEST_FOLDERS)
+        ):
+            continue
+        for way in find_meant([change.named], installed):
+            path = moved(change.named, way.strip, way.under)
+            # With the package's name in it, or from the package's folder: not any file that ends alike.
+            near = not way.under or (way.under in packages and way.strip <= max(1, overlay.strip))
+            if path is None or not near or not _fits([change], way, tree):
+                continue
+            raise InputError(
+                f"overlay {overlay.id} has names of two kinds: {change.named} is {path}, and would be left out",
+                details=[
+                    ("where", f"{overlay.where}, line {change.diff_line}"),
+                    ("why", f"its lines are in {path} of the base"),
+                ],
+                hint="give its part of the diff as an overlay of its own, with\n"
+                + "\n".join(f"  {line}" for line in way.lines)
+                + "\nor write the names of all files alike; if it is for another file, take it out of the diff",
+                data={"overlay": overlay.id, "left_out": change.named, "meant": path},
+            )
 
 
 def _example(change: FileChange, way: Meant) -> str:

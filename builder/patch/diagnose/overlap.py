@@ -41,6 +41,9 @@ def advice(
     if causes["blocked"]:
         return "the overlays are in the wrong order: see which one must come first, and move it up in the recipe"
     if causes["missing-file"] and causes["missing-file"] == len(failures):
+        taken = _taken_away(overlay, selection, before, steps)
+        if taken is not None:
+            return taken
         return f"{overlay.id} is made for another version of the package: it changes files that this base does not have"
     if causes["blanks"] == len(failures):
         return (
@@ -49,6 +52,22 @@ def advice(
         )
     said = f"{_said(failures)}\n" if present else ""
     return f"{said}{overlay.id} is made for other lines than this base and the overlays before it have: rebase it, or use the base it was made for"
+
+
+def _taken_away(overlay: Overlay, selection: Selection, before: Tree, steps: Sequence[Step]) -> str | None:
+    """What to do about the first earlier overlay that deletes or moves a file which this one changes; None without one."""
+    gone = [
+        change.old_path for change in selection.changes if change.old_path is not None and change.old_path not in before
+    ]
+    for index, step in enumerate(steps):
+        if not any(path in step.before and path not in step.after for path in gone):
+            continue
+        name = step.overlay.id
+        said = f"{name} takes away a file that {overlay.id} changes: "
+        if _settles(overlay, selection, steps, index):
+            return f"{said}put {overlay.id} before {name} in the recipe"
+        return f"{said}drop one of them, or make {overlay.id} again for the files after {name}"
+    return None
 
 
 def _of(count: int, total: int) -> str:
@@ -86,7 +105,13 @@ def _settles(overlay: Overlay, selection: Selection, steps: Sequence[Step], inde
 def _all_there(name: str, failures: Sequence[HunkFailure], total: int) -> str:
     owners = Counter(failure.supplied_by for failure in failures)
     if list(owners) == [None]:
-        return f"all of it ({_of(total, total)}) is already in the base: merged upstream in this base; drop {name}"
+        said = f"all of it ({_of(total, total)}) is already in the base: merged upstream in this base; drop {name}"
+        # A diff from the new files to the old ones looks the same. One of a pull request is never that.
+        return (
+            said
+            if "#" in name
+            else f"{said};\nif it was made from the new files to the old ones, make it the other way round"
+        )
     if len(owners) == 1:
         return f"{_of(total, total)} of {name} are already supplied by {next(iter(owners))}; drop {name}"
     parts = [f"{count} {f'by {owner}' if owner else 'in the base'}" for owner, count in owners.items()]

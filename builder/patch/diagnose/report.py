@@ -45,6 +45,13 @@ def explain(
     if moving is not None:
         details.append(("why", f"{overlay.where}, line {moving.diff_line}: {said_of(moving)}"))
         hint = "make the diff with `git diff --no-renames`: it says the same, and has no such order"
+    elif not failures:
+        hint = "make the diff as one, with `git diff --no-renames` between the first files and the last ones"
+    elif (doubled := _doubled(selection, failures)) is not None:
+        first, second = doubled
+        hint = f"it changes {first.path} twice in the same way, at lines {first.diff_line} and {second.diff_line} of {overlay.where}: remove one"
+    elif _newest_first(overlay, selection, before, steps, later):
+        hint = "its commits are newest first, and apply the other way round: make it with `git log --patch --reverse`, or with\n`git format-patch`"
     else:
         hint = advice(overlay, selection, failures, total, before, steps)
     return StackError(
@@ -55,6 +62,30 @@ def explain(
         hint=f"{hint}\nnothing was written",
         data={"failures": [asdict(failure) for failure in failures], "hunks": total, "patch_output": said},
     )
+
+
+def _doubled(selection: Selection, failures: Sequence[HunkFailure]) -> tuple[FileChange, FileChange] | None:
+    """Two sections of a diff that are the same, of which the second cannot apply: as when a file was put together twice."""
+    failed = {failure.diff_line for failure in failures}
+    seen: dict[tuple[object, ...], FileChange] = {}
+    for change in selection.changes:
+        bodies = tuple((hunk.old_start, hunk.body) for hunk in change.hunks)
+        first = seen.setdefault((change.kind, change.old_path, change.new_path, bodies), change)
+        if first is not change and not failed.isdisjoint(
+            {change.diff_line, *(hunk.diff_line for hunk in change.hunks)}
+        ):
+            return first, change
+    return None
+
+
+def _newest_first(
+    overlay: Overlay, selection: Selection, before: Tree, steps: Sequence[Step], later: Sequence[Overlay]
+) -> bool:
+    """Whether all commits of a series apply from the last to the first, which is how `git log` prints them."""
+    changes = tuple(sorted(selection.changes, key=lambda change: -change.commit))
+    if changes == selection.changes:
+        return False
+    return not find_failures(replace(selection, changes=changes), before, steps, later, overlay.headings)
 
 
 def find_failures(
@@ -211,6 +242,13 @@ def _missing(
     path = change.old_path or change.path
     remover = next((step.overlay.id for step in steps if path in step.before and path not in step.after), None)
     verb = "deletes" if change.kind == "delete" else "changes"
+    moved_to = next(
+        (c.path for step in steps for c in step.selection.changes if c.kind == "rename" and c.old_path == path), None
+    )
+    if remover is not None and moved_to is not None:
+        return replace(
+            whole, cause="missing-file", explanation=f"the diff {verb} {path}, which {remover} moved to {moved_to}"
+        )
     if change.kind == "delete":
         if remover is not None:
             return replace(
