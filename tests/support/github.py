@@ -141,6 +141,16 @@ class GitHub:
             self.tag(tag)
         return pull.merge_commit
 
+    def revert(self, commit: str, message: str | None = None) -> str:
+        """Take a commit of main back, as git does or as one commit with another message; the revert."""
+        git(self.work, "checkout", "-q", "main")
+        merge = len(git(self.work, "log", "-1", "--format=%P", commit).split()) > 1
+        git(self.work, "revert", "--no-edit", *(["-m", "1"] if merge else []), commit)
+        if message is not None:
+            git(self.work, "commit", "-q", "--amend", "-m", message)
+        self.publish("main")
+        return git(self.work, "rev-parse", "HEAD").decode().strip()
+
     def tag(self, name: str) -> None:
         """Tag main."""
         git(self.work, "tag", name, "main")
