@@ -14,6 +14,7 @@ from builder.patch.syntax import syntax_problem
 from builder.patch.tree import Content, StackError, Step, Tree
 from builder.patch.unified import unified_diff
 from builder.upkeep.rebase.moves import FindMoves
+from builder.upkeep.rebase.second import doubts
 from builder.upkeep.rebase.threeway import Conflict, Merged, Sides, merge_overlay
 
 Verdict = Literal["applies", "already in", "merges", "conflict"]
@@ -133,7 +134,7 @@ def _carried_by(steps: Sequence[Step], index: int, current: Tree, new: _Base) ->
         paths |= _touched(last)
         sides = new.sides(steps[index].before, last.after, current, last.overlay.id)
         merged = merge_overlay(sides, paths)
-        if not merged.conflicts and merged.tree == current:
+        if not merged.conflicts and merged.tree == current and not doubts(merged):
             return last.overlay.id
     return None
 
@@ -146,7 +147,7 @@ def _judge(
     sides = new.sides(step.before, step.after, current, overlay.id, selection.changes)
     merged = merge_overlay(sides, _touched(step))
     # Before all else: a hunk that only adds lines can fit a second time where its lines are already.
-    if not merged.conflicts and merged.tree == current:
+    if not merged.conflicts and merged.tree == current and not doubts(merged):
         return OverlayJudgement(overlay.id, "already in", total, present=total), current
     try:
         after, hunks = apply_overlay(overlay, selection, current, done, later)
@@ -181,8 +182,9 @@ def _three_way(
     step: Step, current: Tree, merged: Merged, total: int, present: int, python: str
 ) -> tuple[OverlayJudgement, Tree]:
     overlay = step.overlay
-    if merged.conflicts:
-        return OverlayJudgement(overlay.id, "conflict", total, present=present, conflicts=merged.conflicts), current
+    conflicts = merged.conflicts or doubts(merged)
+    if conflicts:
+        return OverlayJudgement(overlay.id, "conflict", total, present=present, conflicts=conflicts), current
     problem = _syntax(current, merged.tree, python)
     if problem:
         return _broken(overlay.id, total, problem), current
