@@ -229,7 +229,8 @@ def _handler(server: GitHub) -> type[BaseHTTPRequestHandler]:
             if fault is not None:
                 self._spoil(fault)
                 return
-            parts = urlsplit(self.path)
+            # GitHub Enterprise Server has its API below its own address.
+            parts = urlsplit(self.path.removeprefix("/api/v3"))
             if server.old_name and server.old_name in parts.path:
                 self._send(301, b"", {"Location": server.url + self.path.replace(server.old_name, REPOSITORY)})
                 return
