@@ -88,7 +88,7 @@ def judge_stack(
     found = find_moves(missing) if missing and find_moves is not None else None
     moved = dict(found or {})
     stock |= _read(tree, moved.values())
-    deleted = {path for path in missing if path.endswith(".py")} - moved.keys() if found is not None else set()
+    deleted = missing.keys() - moved.keys() if found is not None else set()
     new = _Base(base, tree.python, moved, deleted)
     current = stock
     done: list[Step] = []
