@@ -91,6 +91,28 @@ def test_a_pull_request_for_another_branch_is_compared_with_that_branch(world: W
     assert "whether the change is another is not known" in finding["detail"]
 
 
+@pytest.mark.parametrize("renamed", [False, True], ids=["the branch is gone", "the default branch has another name"])
+def test_git_alone_goes_on_without_the_branch_that_the_lock_names(world: World, renamed: bool) -> None:
+    """After a stacked pull request's branch was merged and deleted, or main was renamed. The default branch is a guess."""
+    hub = world.hub
+    if renamed:
+        git(hub.bare, "branch", "-m", "main", "trunk")
+        git(hub.bare, "symbolic-ref", "HEAD", "refs/heads/trunk")
+    else:
+        hub.rewrite("below", "main")
+        hub.publish("below")
+        hub.pulls[39931].base = "below"
+        assert world.run("lock", "small", "--update").code == 0
+        git(hub.bare, "update-ref", "-d", "refs/heads/below")
+    hub.faults = {"/repos/": [Fault(403)], ".diff": [Fault(403)]}
+    code, finding = world.drift()
+    assert (code, finding["cause"]) == (0, "unchanged"), finding
+    done = world.run("lock", "small", "--update", "--json")
+    assert done.code == 0, done.err
+    assert done.document["overlays"][0]["base_branch"] is None
+    assert "does not exist: its diff is taken against the default branch" in done.err
+
+
 @pytest.mark.parametrize("branch", ["release", "main"])
 def test_the_same_head_with_another_merge_base(world: World, branch: str) -> None:
     """A branch has the first of two commits already: another branch than the one it was for, or the same one."""
