@@ -38,6 +38,13 @@ def test_what_only_one_of_them_merges_is_a_conflict_with_its_sides() -> None:
         assert marker in one.conflicts[0].shown
 
 
+def test_what_fits_once_more_beside_its_own_result_is_not_applied_again() -> None:
+    """The base has all of the change and one line more. GNU patch and `git merge-file` put it in a second time."""
+    one = judged("abcdebc", "abcdebfcdebc", "aabcdebfcdebc")
+    assert one.verdict == "conflict"
+    assert "to different places" in one.conflicts[0].why
+
+
 def test_what_both_merge_alike_is_merged() -> None:
     one = judged("abcdefghij", "abXcdefghij", "abcdefghiYj")
     assert one.verdict in ("applies", "merges")

@@ -158,8 +158,9 @@ def _judge(
         if all_there and _touched(step).isdisjoint(new.moved):
             return OverlayJudgement(overlay.id, "already in", total, present=total), current
         return _three_way(step, current, merged, total, present, new.python)
-    if merged.conflicts or merged.tree != after:
+    if merged.conflicts or merged.tree != after or doubts(merged):
         # It fits somewhere, and git, which has seen both bases, puts it elsewhere: into another block with the same lines.
+        # Or git sees in one of two ways that the base has it: lines that are only added can fit once more beside their own.
         return _three_way(step, current, merged, total, 0, new.python)
     problem = _syntax(current, after, new.python)
     if problem:
