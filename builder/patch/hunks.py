@@ -6,6 +6,7 @@ does not fit. The lines of one version of a file are split and indexed once, how
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from builder.patch.model import Hunk
 
 # Above this many candidates, one search through the bytes is faster than a comparison for each.
 _MANY = 200
+# The markers of a hunk that takes the file's first lines away.
+_REMOVED_FIRST = re.compile(rb"-+(?: |$)")
 
 
 @dataclass(frozen=True)
@@ -133,8 +136,17 @@ def found_at(text: Text, hunk: Hunk) -> list[int]:
 
 
 def result_at(text: Text, hunk: Hunk) -> list[int]:
-    """All places (from 0) of the lines that a hunk leaves."""
-    return places(text, hunk.new, missing_newline=hunk.new_missing_newline)
+    """All places (from 0) of the lines that a hunk leaves.
+
+    Where it takes lines away at the file's end or beginning, no context tells that they are gone: what it leaves is in the
+    file before it too. So its result is only at that end, or at that beginning.
+    """
+    found = places(text, hunk.new, missing_newline=hunk.new_missing_newline)
+    if hunk.markers.endswith(b"-"):
+        found = [at for at in found if at + len(hunk.new) == len(text.lines)]
+    if _REMOVED_FIRST.match(hunk.markers):
+        found = [at for at in found if at == 0]
+    return found
 
 
 def context(hunk: Hunk) -> tuple[int, int]:

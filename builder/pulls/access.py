@@ -19,6 +19,7 @@ _KNOWN_ORIGINS = frozenset(
 )
 GIT_SERVICE = "/info/refs?service=git-upload-pack"
 """What git asks a repository's address for first."""
+_MOST_TOLD = 200
 _UNAVAILABLE = (401, 403, 404, 406, 410, 422)
 
 
@@ -35,7 +36,10 @@ def github_url() -> str:
 
 
 def api_url() -> str:
-    """Where the API is; `BUILDER_GITHUB_API_URL` sets it. Raises `InputError` when it is not an address."""
+    """Where the API is: that of `github_url()`, unless `BUILDER_GITHUB_API_URL` sets it.
+
+    Raises `InputError` when it is not an address.
+    """
     return _api().url
 
 
@@ -45,7 +49,24 @@ def _github() -> Address:
 
 
 def _api() -> Address:
-    return _address("BUILDER_GITHUB_API_URL", "https://api.github.com", ("https", "http"))
+    return _address("BUILDER_GITHUB_API_URL", _api_of(_github().url), ("https", "http"))
+
+
+def _api_of(url: str) -> str:
+    """The API of the GitHub at `url`: another one has other pull requests under the same numbers, and its own tokens.
+
+    GitHub Enterprise Server has it below its own address, GitHub Enterprise Cloud with data residency at a host of its own
+    (docs.github.com, "Getting started with the REST API").
+    """
+    scheme, host, _ = origin(url)
+    if scheme not in ("http", "https"):
+        host = host_of(url)
+    # A folder has no API; what is in it is taken for a mirror.
+    if scheme == "file" or host in ("github.com", "www.github.com", "ssh.github.com"):
+        return "https://api.github.com"
+    if host.endswith(".ghe.com"):
+        return f"https://api.{host}"
+    return f"{url if scheme in ('http', 'https') else f'https://{host}'}/api/v3"
 
 
 def _address(variable: str, usual: str, schemes: tuple[str, ...]) -> Address:
@@ -175,20 +196,38 @@ def _expect(response: Response, url: str, context: Context) -> None:
     if status == 200:
         return
     asked = _asked_wait(response, context.limits.clock.wall())
-    message = f"{host_of(url)} responds {status} for {urlsplit(url).path}"
+    message = f"{host_of(url)} responds {status} for {urlsplit(url).path}{_told(response)}"
     if status in _UNAVAILABLE and not _passes(response):
-        refused: RefusedError = NotAvailableError(message, hint=_hint(status))
+        refused: RefusedError = NotAvailableError(message, hint=_hint(response))
     else:
-        refused = RefusedError(f"{message}{f', and asks to wait {asked:.0f} s' if asked else ''}", hint=_hint(status))
+        refused = RefusedError(f"{message}{f', and asks to wait {asked:.0f} s' if asked else ''}", hint=_hint(response))
     refused.status = status
     raise refused
 
 
-def _hint(status: int) -> str:
+def _told(response: Response) -> str:
+    """What the API gives as its reason, in one short line."""
+    try:
+        document = response.json()
+    except ValueError:
+        return ""
+    message = document.get("message") if isinstance(document, dict) else None
+    if not isinstance(message, str) or not message.strip():
+        return ""
+    text = redacted(" ".join(message.split()))[:_MOST_TOLD]
+    return f": {''.join(each if each.isprintable() else '?' for each in text)}"
+
+
+def _hint(response: Response) -> str:
+    token = github_token() is not None
+    if response.status == 403 and token and not _passes(response):
+        if response.headers.get("X-GitHub-SSO", "").startswith("required"):
+            return "authorize GITHUB_TOKEN for the organization's single sign-on, in GitHub's settings of the token"
+        return "GITHUB_TOKEN may not read this: check the repositories and permissions that it is for"
     return {
-        401: "GITHUB_TOKEN is not valid" if github_token() else "set GITHUB_TOKEN: a login is needed",
-        403: "set GITHUB_TOKEN, or wait until the rate limit is over",
-        404: "check the number; a private repository needs GITHUB_TOKEN",
+        401: "GITHUB_TOKEN is not valid, or has expired" if token else "set GITHUB_TOKEN: a login is needed",
+        403: f"{'' if token else 'set GITHUB_TOKEN, or '}wait until the rate limit is over",
+        404: f"check the number{', and that GITHUB_TOKEN may read the repository' if token else '; a private repository needs GITHUB_TOKEN'}",
         406: "the diff is too large for GitHub's API; git is asked instead",
-        429: "set GITHUB_TOKEN, or wait a few minutes",
-    }.get(status, "wait and try again")
+        429: f"{'' if token else 'set GITHUB_TOKEN, or '}wait a few minutes",
+    }.get(response.status, "wait and try again")

@@ -5,9 +5,11 @@ Commits are fetched first, trees and files only as far as the diff needs them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
-from builder.pulls.gitremote import GitRemote
+from builder.pulls.gitremote import GitRemote, NoCommitError
 from builder.util.context import Context
 
 _DIFF_OPTIONS = (
@@ -30,6 +32,8 @@ class GitPull:
     head: str
     merge_base: str
     diff: bytes = field(repr=False)
+    base_branch: str | None = None
+    """The branch that the merge base was found on; None for the default branch, and when nothing was to be found."""
 
 
 def fetch_by_git(
@@ -38,20 +42,30 @@ def fetch_by_git(
 ) -> GitPull:  # fmt: skip
     """Fetch a pull request. With `head` and `merge_base`, exactly these commits; else its current state.
 
-    `base_branch` is the branch that it is for; the repository's default branch when it is not known.
+    `base_branch` is the branch that it is for; the repository's default branch when it is not known, or does not exist any
+    more: GitHub then has renamed it, or made the pull request one for another branch.
     Raises `UnreachableError` when the repository or the commits cannot be had.
     """
     remote = GitRemote(repository, context=context)
     if head is None:
         remote.fetch(f"+refs/pull/{number}/head:refs/pull/{number}")
         head = remote.local("rev-parse", f"refs/pull/{number}").strip()
+    found_on = None
     if merge_base is None:
-        base = remote.fetch_branch(base_branch, *([] if remote.has(head) else [head]))
+        base, found_on = _base(remote, base_branch, [] if remote.has(head) else [head])
         merge_base = _fork_point(remote, head, base)
     missing = [commit for commit in (head, merge_base) if not remote.has(commit)]
     if missing:
         remote.fetch(*missing)
-    return GitPull(head, merge_base, remote.diff(merge_base, head, *_DIFF_OPTIONS))
+    return GitPull(head, merge_base, remote.diff(merge_base, head, *_DIFF_OPTIONS), found_on)
+
+
+def _base(remote: GitRemote, branch: str | None, more: Sequence[str]) -> tuple[str, str | None]:
+    """Fetch the base branch and `more`: its name here, and its name there when it is not the default one."""
+    if branch is not None:
+        with suppress(NoCommitError):
+            return remote.fetch_branch(branch, *more), branch
+    return remote.fetch_branch(None, *more), None
 
 
 def _fork_point(remote: GitRemote, head: str, base: str) -> str:

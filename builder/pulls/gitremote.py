@@ -13,7 +13,15 @@ import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
-from builder.pulls.access import GIT_SERVICE, NotAvailableError, final_address, git_header, github_url, redacted
+from builder.pulls.access import (
+    GIT_SERVICE,
+    NotAvailableError,
+    final_address,
+    git_header,
+    github_token,
+    github_url,
+    redacted,
+)
 from builder.pulls.gitcopy import alone, bare_copy, check_version, environment
 from builder.util.context import Context
 from builder.util.errors import UnreachableError
@@ -46,8 +54,14 @@ class GitError(UnreachableError):
         super().__init__(
             f"git cannot fetch from {repository}",
             details=[("from", redacted(address_of(repository))), ("message", output[-600:])],
-            hint="check the network, the repository and the number; a private repository needs GITHUB_TOKEN",
+            hint=f"check the network, the repository and the number{_login()}",
         )
+
+
+def _login() -> str:
+    if github_token() is None:
+        return "; a private repository needs GITHUB_TOKEN"
+    return ", and that GITHUB_TOKEN is valid and may read the repository"
 
 
 class NoRepositoryError(GitError):

@@ -4,16 +4,30 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from builder.pulls.gitremote import GitRemote, NoCommitError, NoRepositoryError
+from builder.pulls.reverts import BASE, SEARCH, Commit, Standing, parse_log
 from builder.util.context import Context
 
 if TYPE_CHECKING:
     from packaging.version import Version
 
 _TAGS = "refs/tags/"
+
+
+@dataclass(frozen=True)
+class Landing:
+    """Where a merged pull request is to be had: in the version tag `release`, the lowest that has it.
+
+    `reverted` is the commit that took it back on the base branch; `until` is the lowest later version without it.
+    """
+
+    release: str | None = None
+    reverted: str | None = None
+    until: str | None = None
 
 
 class History:
@@ -72,7 +86,7 @@ class History:
         remote = self._remote
         if not remote.has(head):
             remote.fetch(f"+refs/pull/{self._number}/head:refs/pull/{self._number}")
-        base = self._base()
+        base = self._base
         if base is None:
             return None
         if remote.is_ancestor(head, base):
@@ -89,29 +103,58 @@ class History:
         return later[-1] if later else None
 
     def first_release(self, commit: str | None) -> str | None:
-        """The lowest version tag that has `commit`, or a cherry-pick of it: the same subject, which names the number.
+        """The lowest version tag that has `commit`: `landing` tells more."""
+        return self.landing(commit).release
 
-        Without `commit`, a squash is looked for by the title.
+    def landing(self, commit: str | None) -> Landing:
+        """Which versions have `commit`, or a cherry-pick of it: the same subject, which names the number.
+
+        A version that has a revert of it too does not have it. Without `commit`, a squash is looked for by the title.
         """
         remote = self._remote
         versions = self._version_tags()
-        if not versions:
-            return None
+        base = self._base
         if commit is not None and not remote.has(commit):
             try:
                 remote.fetch(commit)
             except NoCommitError:
                 commit = None
-        commits = [commit] if commit is not None else []
         subject = f"{self._title} (#{self._number})" if self._title else ""
         if commit is not None:
-            subject = remote.local("log", "--max-count=1", "--format=%s", commit).strip()
-        if re.search(rf"#{self._number}\b", subject):
-            commits += self._named({subject}, "--tags")
-        found = {tag for each in commits for tag in remote.local("tag", "--contains", each).split() if tag in versions}
-        final = [tag for tag in found if not versions[tag].is_prerelease]
-        return min(final or found, key=versions.__getitem__, default=None)
+            subject = self._subject(commit)
+        where = [*(["--tags"] if versions else []), *([base] if base else [])]
+        commits = [Commit(commit, subject)] if commit is not None else []
+        if where and re.search(rf"#{self._number}\b", subject):
+            commits += [Commit(each, subject) for each in self._named({subject}, *where) if each != commit]
+        if base and commit is not None:
+            commits += self._merges_of(commit, base)
+        if not commits:
+            return Landing()
+        listed = remote.local("log", *where, *SEARCH, "--format=%H%n%s%n%b%x00") if where else ""
+        search = Standing(remote, self._repository, self._number, base, versions.keys(), parse_log(listed))
+        has, stands = search.places(commits), search.standing(commits)
+        final = [tag for tag in stands - {BASE} if not versions[tag].is_prerelease]
+        release = min(final or stands - {BASE}, key=versions.__getitem__, default=None)
+        since = versions[release] if release is not None else None
+        later = [tag for tag in has - stands - {BASE} if since is not None and versions[tag] > since]
+        back = search.reverts(commits) if BASE in has - stands else []
+        reverted = next((each.id for each in back if BASE in search.standing([each])), None)
+        return Landing(release, reverted, min(later, key=versions.__getitem__, default=None))
 
+    def _subject(self, commit: str) -> str:
+        return self._remote.local("log", "--max-count=1", "--format=%s", commit).strip()
+
+    def _merges_of(self, head: str, base: str) -> list[Commit]:
+        """The merge commits that brought `head` to the branch: a revert names them, and not the head."""
+        lines = self._remote.local("log", "--merges", "--format=%H %P%x09%s", base, f"^{head}").splitlines()
+        found = []
+        for commits, _, subject in (line.partition("\t") for line in lines):
+            commit, _, *others = commits.split(" ")
+            if head in others:
+                found.append(Commit(commit, subject))
+        return found
+
+    @cached_property
     def _base(self) -> str | None:
         """Our name of the base branch. The default branch when that one is gone; None when there is neither."""
         for branch in dict.fromkeys((self._base_branch, None)):
@@ -142,9 +185,9 @@ class History:
             remote.fetch(*(f"+{name}:{name}" for name in new))
         return versions
 
-    def _named(self, subjects: Collection[str], where: str) -> list[str]:
+    def _named(self, subjects: Collection[str], *where: str) -> list[str]:
         """Commits that have one of the subjects, newest first."""
         mark = f"#{self._number}"
-        lines = self._remote.local("log", where, "--fixed-strings", f"--grep={mark}", "--format=%H %s").splitlines()
+        lines = self._remote.local("log", *where, "--fixed-strings", f"--grep={mark}", "--format=%H %s").splitlines()
         found = (line.split(" ", 1) for line in lines)
         return [commit for commit, subject in found if subject in subjects]

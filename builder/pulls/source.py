@@ -25,7 +25,7 @@ class NothingChangedError(DiffError):
 @dataclass(frozen=True)
 class FetchedPull:
     """A pull request at fixed commits. What only the API knows (title, author, state) is None when git alone was asked;
-    `base_branch` is, too, when the caller does not know it either: then the merge base is the default branch's."""
+    `base_branch` is, too, when the caller does not know it either or it is gone: then the merge base is the default branch's."""
 
     diff: bytes = field(repr=False)
     head: str
@@ -103,6 +103,11 @@ def fetch_pull(
             raise neither(name, trouble, error) from error
         raise
     _check_git(pull, name, expected, recipe)
+    if base is None and branch is not None and pull.base_branch is None:
+        context.console.warn(
+            f"{name}: the branch {branch} does not exist: its diff is taken against the default branch"
+        )
+        common["base_branch"] = None
     return FetchedPull(pull.diff, pull.head, pull.merge_base, via="git", **common)  # type: ignore[arg-type]
 
 

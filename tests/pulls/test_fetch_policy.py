@@ -117,6 +117,38 @@ def test_the_token_is_for_the_same_host_by_the_same_protocol(monkeypatch: pytest
         assert (authorization(url) is not None) is ours, url
 
 
+def test_the_api_of_another_github_is_its_own(hub: GitHub, tmp_path: Path) -> None:
+    """That of github.com has other pull requests under the same names, and is not to see another one's token."""
+    place = Place(hub, tmp_path)
+    del place.env["BUILDER_GITHUB_API_URL"]
+    done = place.lock("--json", GITHUB_TOKEN=TOKEN)
+    assert done.code == 0, done.err
+    assert done.document["overlays"][0]["rendering"]["via"] == "compare"
+    assert [path for _, path, _ in hub.seen if path.startswith("/api/v3/repos/")]
+
+
+@pytest.mark.parametrize(
+    ("url", "api"),
+    [
+        (None, "https://api.github.com"),
+        ("https://github.com/", "https://api.github.com"),
+        ("ssh://git@github.com", "https://api.github.com"),
+        ("https://bot:pw@github.example.com:8443", "https://github.example.com:8443/api/v3"),
+        ("ssh://git@github.example.com:2222", "https://github.example.com/api/v3"),
+        ("https://octo.ghe.com", "https://api.octo.ghe.com"),
+        ("file:///srv/mirrors", "https://api.github.com"),
+    ],
+)
+def test_where_the_api_is_follows_from_the_address(monkeypatch: pytest.MonkeyPatch, url: str | None, api: str) -> None:
+    monkeypatch.delenv("BUILDER_GITHUB_API_URL", raising=False)
+    monkeypatch.delenv("BUILDER_GITHUB_URL", raising=False)
+    if url is not None:
+        monkeypatch.setenv("BUILDER_GITHUB_URL", url)
+    assert access.api_url() == api
+    monkeypatch.setenv("BUILDER_GITHUB_API_URL", "https://elsewhere.example")
+    assert access.api_url() == "https://elsewhere.example"
+
+
 def test_a_repository_that_was_renamed_is_followed(hub: GitHub, tmp_path: Path) -> None:
     hub.old_name = "vllm-before/vllm"
     by_api = Place(hub, tmp_path / "api", name="vllm-before/vllm#39931")
@@ -380,6 +412,28 @@ def test_what_the_api_says_of_token_and_limits_is_the_hint(
     for done in (place.lock("--update"), place.run("drift", "small")):
         assert done.code == 5
         assert hint in done.err
+
+
+@pytest.mark.parametrize(
+    ("fault", "hint"),
+    [
+        (Fault(403, b'{"message": "Resource protected by organization SAML enforcement."}', {"X-GitHub-SSO": "required; url=https://github.com/x"}), "single sign-on"),
+        (Fault(403, b'{"message": "Resource not accessible by personal access token"}'), "may not read this"),
+        (Fault(404, b'{"message": "Not Found"}'), "that GITHUB_TOKEN is valid and may read the repository"),
+        (Fault(403, b'{"message": "API rate limit exceeded for user ID 1."}', {"X-RateLimit-Remaining": "0", "Retry-After": "3600"}), "wait until the rate limit is over"),
+    ],
+    ids=["sign-on", "scope", "private", "limit"],
+)  # fmt: skip
+def test_with_a_token_no_hint_asks_for_one_and_the_apis_reason_is_shown(
+    hub: GitHub, tmp_path: Path, fault: Fault, hint: str
+) -> None:
+    hub.faults = {"/repos/": [fault], ".git/": [Fault(404)]}
+    done = Place(hub, tmp_path).lock(GITHUB_TOKEN=TOKEN)
+    assert done.code == 5
+    assert hint in done.err
+    assert json.loads(fault.body)["message"] in done.err
+    assert "set GITHUB_TOKEN" not in done.err
+    assert "needs GITHUB_TOKEN" not in done.err
 
 
 def test_a_token_that_the_api_refuses_is_named(hub: GitHub, tmp_path: Path) -> None:

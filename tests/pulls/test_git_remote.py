@@ -17,7 +17,7 @@ import pytest
 from builder.cli.console import Console
 from builder.pulls.gitfetch import fetch_by_git
 from builder.pulls.gitremote import GitRemote
-from builder.pulls.history import History
+from builder.pulls.history import History, Landing
 from builder.util.context import Context
 from builder.util.errors import UnreachableError
 from builder.util.limits import Limits
@@ -238,6 +238,43 @@ def test_a_cherry_pick_of_the_squash_is_a_release_of_it(hub: GitHub) -> None:
     git(hub.work, "cherry-pick", commit)
     push_tag(hub, "v0.1.1", "releases")
     assert history().first_release(commit) == "v0.1.1"
+
+
+BACK = {
+    "by git": (None, True),
+    "by GitHub's button": (f'Revert "{TITLE} (#39931)" (#40001)\n\nReverts vllm-project/vllm#39931', True),
+    "by its number alone": ("[Bugfix] Back to what it was (#40001)\n\nReverts #39931\n", True),
+    "of the same title": (f'Revert "{TITLE} (#39931)" (#40001)', True),
+    "of another repository's number": ("Revert it (#40001)\n\nReverts ROCm/vllm#39931", False),
+    "of another number": ("Back (#40001)\n\nReverts #399310", False),
+    "of another title": ('Revert "Something else (#39930)" (#40001)', False),
+}
+
+
+@pytest.mark.parametrize("name", BACK)
+def test_a_version_that_has_the_revert_too_does_not_have_it(hub: GitHub, name: str) -> None:
+    message, counts = BACK[name]
+    commit = hub.merge(39931, squash=True, tag="v0.1.0")
+    back = hub.revert(commit, message)
+    hub.tag("v0.2.0")
+    expected = Landing("v0.1.0", back, "v0.2.0") if counts else Landing("v0.1.0")
+    assert history().landing(commit) == expected
+    again = hub.revert(back, f'Reapply "{TITLE} (#39931)" (#40002)' if name == "of the same title" else None)
+    hub.tag("v0.3.0")
+    assert history().landing(commit) == Landing("v0.1.0", None, "v0.2.0" if counts else None)
+    hub.revert(again)
+    assert history().landing(commit).reverted == (back if counts else None)
+
+
+def test_a_revert_on_a_branch_of_releases_counts_there(hub: GitHub) -> None:
+    """main keeps it, and the release that was cut does not."""
+    commit = hub.merge(39931, squash=True, tag="v0.1.0rc1")
+    back = hub.revert(commit)
+    push_tag(hub, "v0.1.0", back)
+    git(hub.work, "reset", "-q", "--hard", commit)
+    hub.commit({"README.md": b"main goes further\n"}, "elsewhere once more")
+    hub.tag("v0.2.0")
+    assert history().landing(commit) == Landing("v0.2.0")
 
 
 def test_a_merge_is_looked_for_in_the_branch_that_it_is_for(hub: GitHub) -> None:

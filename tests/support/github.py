@@ -141,6 +141,16 @@ class GitHub:
             self.tag(tag)
         return pull.merge_commit
 
+    def revert(self, commit: str, message: str | None = None) -> str:
+        """Take a commit of main back, as git does or as one commit with another message; the revert."""
+        git(self.work, "checkout", "-q", "main")
+        merge = len(git(self.work, "log", "-1", "--format=%P", commit).split()) > 1
+        git(self.work, "revert", "--no-edit", *(["-m", "1"] if merge else []), commit)
+        if message is not None:
+            git(self.work, "commit", "-q", "--amend", "-m", message)
+        self.publish("main")
+        return git(self.work, "rev-parse", "HEAD").decode().strip()
+
     def tag(self, name: str) -> None:
         """Tag main."""
         git(self.work, "tag", name, "main")
@@ -219,7 +229,8 @@ def _handler(server: GitHub) -> type[BaseHTTPRequestHandler]:
             if fault is not None:
                 self._spoil(fault)
                 return
-            parts = urlsplit(self.path)
+            # GitHub Enterprise Server has its API below its own address.
+            parts = urlsplit(self.path.removeprefix("/api/v3"))
             if server.old_name and server.old_name in parts.path:
                 self._send(301, b"", {"Location": server.url + self.path.replace(server.old_name, REPOSITORY)})
                 return

@@ -159,6 +159,23 @@ def merge_untagged(hub: GitHub) -> None:
     hub.merge(39931, squash=True)
 
 
+def revert(hub: GitHub) -> None:
+    """Merged, and taken back before any release."""
+    hub.revert(hub.merge(39931, squash=True))
+    hub.tag("v0.0.3")
+
+
+def revert_later(hub: GitHub) -> None:
+    hub.revert(hub.merge(39931, squash=True, tag="v0.0.3"))
+    hub.tag("v0.0.4")
+
+
+def revert_merge(hub: GitHub) -> None:
+    """A merge commit, whose revert names the merge."""
+    hub.revert(hub.merge(39931, squash=False))
+    hub.tag("v0.0.3")
+
+
 def delete(hub: GitHub) -> None:
     hub.delete(39931)
 
@@ -181,5 +198,8 @@ CASES: dict[str, tuple[Callable[[GitHub], None] | None, int, str, str]] = {
     "squashed": (squash, 4, "merged", "first released in v0.0.3"),
     "merged": (merge, 4, "merged", "first released in v0.0.2"),
     "merged, no tag": (merge_untagged, 4, "merged", "in no tag yet"),
+    "reverted": (revert, 4, "merged", "and in no release"),
+    "reverted later": (revert_later, 4, "merged", "first released in v0.0.3, and reverted as"),
+    "merge reverted": (revert_merge, 4, "merged", "and in no release"),
     "deleted": (delete, 4, "gone", "neither the API nor git"),
 }

@@ -79,6 +79,19 @@ def test_what_is_in_is_in(above: int) -> None:
     assert one.verdict == "already in"
 
 
+@pytest.mark.parametrize("at", ["end", "beginning"])
+def test_lines_that_are_taken_away_at_an_end_of_the_file_are_not_in_while_they_are_there(at: str) -> None:
+    """What such a hunk leaves is context, and was there before: the base has the lines still, with others before them."""
+    lines = [f"line {number}" for number in range(12)]
+    gone, kept = (lines[-2:], lines[:-2]) if at == "end" else (lines[:2], lines[2:])
+    target = [*kept, "new", *gone, "more"] if at == "end" else ["more", *gone, "new", *kept]
+    one, after = judged(lines, kept, target)
+    assert (one.verdict, after) == ("conflict", target)
+    assert one.present == 0
+    one, after = judged(lines, kept, [*kept[:6], "new", *kept[6:]])
+    assert one.verdict == "already in"
+
+
 def test_what_is_written_is_what_was_judged(tmp_path: Path) -> None:
     above = len(klass("A"))
     project = make_project(tmp_path / "project", {"guard.diff": diff_of(source(), source(b=True))})

@@ -26,6 +26,7 @@ from tests.support.github import Fault, Pull
 from tests.support.registry import registry, skopeo_copy
 from tests.support.smallwheel import FILES, make_project, make_wheel
 from tests.support.standin import tar_of, write_layout
+from tests.support.trees import git
 from tests.support.upstream import CASES, EDITED, PULL, World, locked_world, push, rerender, squash
 
 
@@ -52,14 +53,18 @@ def test_the_cause_is_named_and_no_build_changes(world: World, name: str) -> Non
     assert world.run("lock", "small", "--check").code == 0
 
 
-@pytest.mark.parametrize("name", ["nothing", "pushed to", "force-pushed", "squashed", "merged"])
+@pytest.mark.parametrize(
+    "name",
+    ["nothing", "pushed to", "force-pushed", "squashed", "merged", "reverted", "reverted later", "merge reverted"],
+)
 def test_git_alone_tells_as_much_as_it_can(world: World, name: str) -> None:
-    happens, code, cause, _ = CASES[name]
+    happens, code, cause, detail = CASES[name]
     if happens is not None:
         happens(world.hub)
     world.hub.faults = {"/repos/": [Fault(403)], ".diff": [Fault(403)]}
     found_code, finding = world.drift()
     assert (found_code, finding["cause"]) == (code, cause), finding
+    assert cause != "merged" or detail in finding["detail"]
 
 
 def test_a_pull_request_for_another_branch_is_compared_with_that_branch(world: World) -> None:
@@ -84,6 +89,28 @@ def test_a_pull_request_for_another_branch_is_compared_with_that_branch(world: W
     code, finding = world.drift()
     assert (code, finding["cause"]) == (4, "force-pushed"), finding
     assert "whether the change is another is not known" in finding["detail"]
+
+
+@pytest.mark.parametrize("renamed", [False, True], ids=["the branch is gone", "the default branch has another name"])
+def test_git_alone_goes_on_without_the_branch_that_the_lock_names(world: World, renamed: bool) -> None:
+    """After a stacked pull request's branch was merged and deleted, or main was renamed. The default branch is a guess."""
+    hub = world.hub
+    if renamed:
+        git(hub.bare, "branch", "-m", "main", "trunk")
+        git(hub.bare, "symbolic-ref", "HEAD", "refs/heads/trunk")
+    else:
+        hub.rewrite("below", "main")
+        hub.publish("below")
+        hub.pulls[39931].base = "below"
+        assert world.run("lock", "small", "--update").code == 0
+        git(hub.bare, "update-ref", "-d", "refs/heads/below")
+    hub.faults = {"/repos/": [Fault(403)], ".diff": [Fault(403)]}
+    code, finding = world.drift()
+    assert (code, finding["cause"]) == (0, "unchanged"), finding
+    done = world.run("lock", "small", "--update", "--json")
+    assert done.code == 0, done.err
+    assert done.document["overlays"][0]["base_branch"] is None
+    assert "does not exist: its diff is taken against the default branch" in done.err
 
 
 @pytest.mark.parametrize("branch", ["release", "main"])
@@ -135,6 +162,13 @@ def test_a_pull_request_that_was_merged_when_it_was_locked_is_no_drift(world: Wo
     assert (code, finding["cause"]) == (0, "unchanged"), finding
     assert "was merged already when it was locked" in finding["detail"]
     assert finding["first_release"] == "v0.0.3"
+
+
+def test_a_base_that_lost_the_change_again_is_not_advised(world: World) -> None:
+    CASES["reverted later"][0](world.hub)  # type: ignore[misc]
+    finding = world.drift()[1]
+    assert finding["next"].endswith("vllm/vllm-openai:v0.0.3` drops #39931; v0.0.4 does not have it"), finding
+    assert finding["reverted_as"] == git(world.hub.bare, "rev-parse", "main").decode().strip()
 
 
 def test_nobody_to_ask_is_5(world: World) -> None:

@@ -218,6 +218,19 @@ def test_nothing_is_read_when_no_file_is_missing(tmp_path: Path) -> None:
     assert [each.verdict for each in answer.overlays] == ["applies"]
 
 
+@pytest.mark.parametrize("ending", ["py", "json", "jinja"])
+def test_a_file_of_any_kind_is_followed_and_one_that_moved_is_not_deleted(ending: str, tmp_path: Path) -> None:
+    """A deletion would be lost: the file is not where it was, and is in the image all the same."""
+    lines = b"".join(b"x%d = 1\n" % number for number in range(30))
+    old, new = ({"vllm/__init__.py": b"", f"vllm/{path}.{ending}": lines} for path in ("a", "sub/b"))
+    changed = judged(tmp_path / "1", old, new, {**old, f"vllm/a.{ending}": lines + b"more = 1\n"})
+    assert changed.over() == {f"vllm/sub/b.{ending}": lines + b"more = 1\n"}
+    deleted = judged(tmp_path / "2", old, new, {"vllm/__init__.py": b""})
+    [one] = deleted.overlays
+    assert one.verdict == "conflict"
+    assert [each.why for each in one.conflicts] == [f"change deletes a file that new has moved to vllm/sub/b.{ending}"]
+
+
 def test_names_that_git_would_quote_are_found() -> None:
     assert renames({"vllm/ä b.py": BODY}, {"vllm/ü\tc.py": BODY}) == {"vllm/ä b.py": "vllm/ü\tc.py"}
     assert renames({"vllm/a.py": BODY}, {"vllm/b.py": b"nothing = 1\n" * 40}) == {}

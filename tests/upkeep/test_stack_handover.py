@@ -107,6 +107,30 @@ def test_the_whole_diffs_are_for_the_source_tree(project: Path, tmp_path: Path) 
     assert "exists and is not an empty folder" in again.err
 
 
+def test_a_picture_beside_the_package_is_left_out_with_a_word(tmp_path: Path) -> None:
+    """The diff says only that it differs: git refuses a patch with such a section, and GNU patch would make an empty file."""
+    before = {**FILES, "docs/old.png": b"\0\1", "docs/gone.png": b"\0\2"}
+    after = {
+        **FILES,
+        "vllm/old.py": b"gone = 2\n",
+        "docs/old.png": b"\0\3",
+        "docs/new.png": b"\0\4",
+        "docs/a.md": b"a\n",
+    }
+    root = make_project(tmp_path / "project", {"one.diff": git_diff(tmp_path / "diff", before, after)})
+    assert builder("lock", "small", cwd=root).code == 0
+    done = builder("stack", "export", "small", "--output", "all", "--whole", "--json", cwd=root)
+    assert done.code == 0, done.err
+    assert done.document["left_out"] == {"overlays/one.diff": ["docs/gone.png", "docs/new.png", "docs/old.png"]}
+    assert "does not have the content of docs/gone.png, docs/new.png, docs/old.png; left out" in done.err
+    target = repository(tmp_path / "am", before)
+    git(target, "am", "-q", *(str(path) for path in sorted((root / "all/mail").iterdir())))
+    wanted = {**before, "vllm/old.py": b"gone = 2\n", "docs/a.md": b"a\n"}
+    assert files_of(target) == wanted
+    small = builder("stack", "export", "small", "--output", "some", "--json", cwd=root)
+    assert (small.document["left_out"], "left out" in small.err) == ({}, False)
+
+
 def test_a_series_comes_in_with_its_metadata_and_builds_the_same(project: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()

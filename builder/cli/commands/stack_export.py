@@ -28,12 +28,15 @@ def command(recipe: str, output: Path, whole: bool, context: Context, console: C
     """
     from builder.pipeline.workspace import open_workspace
     from builder.upkeep.series.exact import exact_changes
-    from builder.upkeep.series.export import flat, mails, quilt_series
+    from builder.upkeep.series.export import flat, mails, quilt_series, without_content
     from builder.util.journal import write_files
 
     workspace = open_workspace(recipe, context=context, make=False)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise InputError(f"{output} exists and is not an empty folder", hint="name a new folder, or empty it")
+    left_out = without_content(workspace.project, workspace.lock) if whole else {}
+    for overlay, paths in left_out.items():
+        context.console.warn(f"{overlay}: its diff does not have the content of {', '.join(paths)}; left out")
     exact = exact_changes(workspace.project, workspace.lock, context=context)
     files = flat(
         [
@@ -44,4 +47,4 @@ def command(recipe: str, output: Path, whole: bool, context: Context, console: C
     write_files({output / name: data for name, data in files.items()})
     for name in files:
         console.out(f"wrote {output / name}")
-    console.document({"name": workspace.lock.name, "output": str(output), "files": sorted(files)})
+    console.document({"name": workspace.lock.name, "output": str(output), "files": sorted(files), "left_out": left_out})

@@ -31,6 +31,8 @@ class DriftFinding:
     merge_commit: str | None = None
     first_release: str | None = None
     """The first tag that has a merged pull request, where git's tags tell."""
+    reverted_as: str | None = None
+    """The commit on the base branch that took a merged pull request back."""
     next: str = ""
     about: Mapping[str, str | None] = field(default_factory=dict)
     """An overlay's title, author, state when locked, why it is there, and when it can be dropped."""

@@ -14,7 +14,7 @@ from builder.patch.model import Diff
 from builder.pipeline.locking.overlays import read_overlay
 from builder.pulls import github
 from builder.pulls.access import NotAvailableError
-from builder.pulls.history import History
+from builder.pulls.history import History, Landing
 from builder.pulls.source import FetchedPull, NothingChangedError, fetch_pull, neither
 from builder.upkeep.drift.model import Cause, DriftFinding
 from builder.util.context import Context
@@ -128,24 +128,31 @@ class _LockedPull:
     def _merged(self, info: github.PullInfo, finding: DriftFinding) -> DriftFinding:
         commit = info.merge_commit or self.history.merged_commit(info.head)
         try:
-            release = self.history.first_release(commit)
-            where = f"first released in {release}" if release else "in no tag yet"
+            landing = self.history.landing(commit)
+            where = _where(landing)
         except UnreachableError as error:
             if info.merge_commit is None:
                 raise
-            release, where = None, f"its release is not known: {error.message}"
-        finding = replace(finding, merge_commit=commit, first_release=release)
+            landing, where = Landing(), f"its release is not known: {error.message}"
+        finding = replace(finding, merge_commit=commit, first_release=landing.release, reverted_as=landing.reverted)
         told = f"merged as {(commit or 'unknown')[:12]}, {where}"
         if info.head != self.head:
             told += f"; its head was {info.head[:12]} by then, the lock has {self.head[:12]}"
         if self.locked.state == "merged" and info.head == self.head:
             return replace(finding, detail=f"was merged already when it was locked: {told}")
-        then = (
-            f"`builder rebase {self.project.recipe} --base {self._released(release)}`, or a later base, drops #{self.number}"
-            if release
-            else "wait for a release that has it"
-        )
-        return replace(finding, cause="merged", detail=told, next=then)
+        return replace(finding, cause="merged", detail=told, next=self._after_merge(landing))
+
+    def _after_merge(self, landing: Landing) -> str:
+        if landing.release is None:
+            if landing.reverted is None:
+                return "wait for a release that has it"
+            return "see why it was reverted; the vendored diff still builds, or drop the overlay"
+        command = f"`builder rebase {self.project.recipe} --base {self._released(landing.release)}`"
+        if landing.until is not None:
+            return f"{command} drops #{self.number}; {landing.until} does not have it"
+        if landing.reverted is not None:
+            return f"{command} drops #{self.number}; later releases will not have it"
+        return f"{command}, or a later base, drops #{self.number}"
 
     def _released(self, release: str) -> str:
         """The image of a release of vLLM; of another project only its maintainers know the name."""
@@ -271,6 +278,16 @@ class _LockedPull:
             return read_overlay(self.project, self.locked).diff
         except BuilderError:
             return None
+
+
+def _where(landing: Landing) -> str:
+    """Which releases have a merged pull request."""
+    told = f"first released in {landing.release}" if landing.release else "in no tag yet"
+    if landing.reverted is not None:
+        told += f", and reverted as {landing.reverted[:12]}"
+        if landing.release is None:
+            told = f"reverted as {landing.reverted[:12]}, and in no release"
+    return f"{told}, not in {landing.until}" if landing.until else told
 
 
 def _count(commits: int) -> str:

@@ -14,6 +14,7 @@ from builder.patch.syntax import syntax_problem
 from builder.patch.tree import Content, StackError, Step, Tree
 from builder.patch.unified import unified_diff
 from builder.upkeep.rebase.moves import FindMoves
+from builder.upkeep.rebase.second import doubts
 from builder.upkeep.rebase.threeway import Conflict, Merged, Sides, merge_overlay
 
 Verdict = Literal["applies", "already in", "merges", "conflict"]
@@ -87,7 +88,7 @@ def judge_stack(
     found = find_moves(missing) if missing and find_moves is not None else None
     moved = dict(found or {})
     stock |= _read(tree, moved.values())
-    deleted = {path for path in missing if path.endswith(".py")} - moved.keys() if found is not None else set()
+    deleted = missing.keys() - moved.keys() if found is not None else set()
     new = _Base(base, tree.python, moved, deleted)
     current = stock
     done: list[Step] = []
@@ -133,7 +134,7 @@ def _carried_by(steps: Sequence[Step], index: int, current: Tree, new: _Base) ->
         paths |= _touched(last)
         sides = new.sides(steps[index].before, last.after, current, last.overlay.id)
         merged = merge_overlay(sides, paths)
-        if not merged.conflicts and merged.tree == current:
+        if not merged.conflicts and merged.tree == current and not doubts(merged):
             return last.overlay.id
     return None
 
@@ -146,7 +147,7 @@ def _judge(
     sides = new.sides(step.before, step.after, current, overlay.id, selection.changes)
     merged = merge_overlay(sides, _touched(step))
     # Before all else: a hunk that only adds lines can fit a second time where its lines are already.
-    if not merged.conflicts and merged.tree == current:
+    if not merged.conflicts and merged.tree == current and not doubts(merged):
         return OverlayJudgement(overlay.id, "already in", total, present=total), current
     try:
         after, hunks = apply_overlay(overlay, selection, current, done, later)
@@ -157,8 +158,9 @@ def _judge(
         if all_there and _touched(step).isdisjoint(new.moved):
             return OverlayJudgement(overlay.id, "already in", total, present=total), current
         return _three_way(step, current, merged, total, present, new.python)
-    if merged.conflicts or merged.tree != after:
+    if merged.conflicts or merged.tree != after or doubts(merged):
         # It fits somewhere, and git, which has seen both bases, puts it elsewhere: into another block with the same lines.
+        # Or git sees in one of two ways that the base has it: lines that are only added can fit once more beside their own.
         return _three_way(step, current, merged, total, 0, new.python)
     problem = _syntax(current, after, new.python)
     if problem:
@@ -181,8 +183,9 @@ def _three_way(
     step: Step, current: Tree, merged: Merged, total: int, present: int, python: str
 ) -> tuple[OverlayJudgement, Tree]:
     overlay = step.overlay
-    if merged.conflicts:
-        return OverlayJudgement(overlay.id, "conflict", total, present=present, conflicts=merged.conflicts), current
+    conflicts = merged.conflicts or doubts(merged)
+    if conflicts:
+        return OverlayJudgement(overlay.id, "conflict", total, present=present, conflicts=conflicts), current
     problem = _syntax(current, merged.tree, python)
     if problem:
         return _broken(overlay.id, total, problem), current

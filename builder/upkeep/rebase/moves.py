@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from builder.base.model import PackageTree
 from builder.base.record import read_record
@@ -18,7 +18,9 @@ FindMoves = Callable[[Mapping[str, bytes]], Mapping[str, str] | None]
 
 @dataclass(frozen=True)
 class Moves:
-    """Looks for files of an old base in a new one. `old_paths` are all Python files of the old base, as far as known.
+    """Looks for files of an old base in a new one. `old_paths` are all files of its packages, as far as known.
+
+    A file is looked for among those with the same ending: what is compiled is not read.
 
     `old` opens the old base for the contents of the others that are gone: git pairs each new file with the one that
     resembles it most. Without it (offline, deleted upstream) only the files asked for are paired.
@@ -34,14 +36,16 @@ class Moves:
 
         None when it is not known which files are new there.
         """
-        asked = {path for path in missing if path.endswith(".py")}
+        asked = set(missing)
         if not asked:
             return {}
+        endings = {PurePosixPath(path).suffix for path in asked}
         try:
-            there = set(self.old_paths) or python_paths(self.old(), self.packages)
+            there = set(self.old_paths) or package_paths(self.old(), self.packages)
         except BuilderError:
             return None
-        here = python_paths(self.new, self.packages)
+        here = package_paths(self.new, self.packages)
+        there, here = ({path for path in paths if PurePosixPath(path).suffix in endings} for paths in (there, here))
         gone = there - here
         came = _contents(self.new, here - there)
         try:
@@ -52,8 +56,8 @@ class Moves:
         return {path: found[path] for path in sorted(asked & found.keys())}
 
 
-def python_paths(tree: PackageTree, packages: tuple[str, ...]) -> set[str]:
-    """All Python files of packages: as their distributions' RECORD lists them, else as their folders have them."""
+def package_paths(tree: PackageTree, packages: tuple[str, ...]) -> set[str]:
+    """All files of packages: as their distributions' RECORD lists them, else as their folders have them."""
     found: set[str] = set()
     for package, owner in distributions(tree, packages[0]).items():
         record = f"{owner.dist_info}/RECORD"
@@ -64,9 +68,9 @@ def python_paths(tree: PackageTree, packages: tuple[str, ...]) -> set[str]:
 
 
 def listed(record: bytes, *packages: str) -> set[str]:
-    """The Python files of packages in a RECORD."""
+    """The files of packages in a RECORD."""
     paths = (row.path for row in read_record(record, "the base's RECORD"))
-    return {path for path in paths if path.partition("/")[0] in packages and path.endswith(".py")}
+    return {path for path in paths if path.partition("/")[0] in packages}
 
 
 def _walked(tree: PackageTree, folder: str) -> set[str]:
@@ -74,7 +78,7 @@ def _walked(tree: PackageTree, folder: str) -> set[str]:
     for name, kind in tree.children(folder).items():
         if kind == "directory":
             found |= _walked(tree, f"{folder}/{name}")
-        elif name.endswith(".py"):
+        elif kind == "file":
             found.add(f"{folder}/{name}")
     return found
 

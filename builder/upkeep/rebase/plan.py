@@ -56,7 +56,7 @@ class LockedStack:
 
     steps: tuple[Step, ...]
     paths: Collection[str]
-    """All Python files of the packages; empty when the base has no RECORD."""
+    """All files of the packages; empty when the base has no RECORD."""
     tree: Callable[[], PackageTree]
 
 

@@ -28,11 +28,24 @@ class Conflict:
 
 
 @dataclass(frozen=True)
+class LineMerge:
+    """A file that git merged line by line, cleanly. `labels` are for the new base's, the old and the overlay's lines."""
+
+    path: str
+    old: bytes = field(repr=False)
+    theirs: bytes = field(repr=False)
+    ours: bytes = field(repr=False)
+    result: bytes = field(repr=False)
+    labels: tuple[str, str, str]
+
+
+@dataclass(frozen=True)
 class Merged:
-    """The files after a merge, without those in conflict, and the conflicts."""
+    """The files after a merge, without those in conflict, and the conflicts. `lines` are those that both sides changed."""
 
     tree: Tree = field(repr=False)
     conflicts: tuple[Conflict, ...]
+    lines: tuple[LineMerge, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -56,12 +69,13 @@ def merge_overlay(sides: Sides, paths: Collection[str]) -> Merged:
     """Bring what an overlay did to `paths` to the files of the new base."""
     result = dict(sides.ours)
     conflicts: list[Conflict] = []
+    lines: list[LineMerge] = []
     for path in sorted(set(paths) - set(sides.renamed.values())):
-        conflicts += _merge_path(sides, path, result)
-    return Merged(result, tuple(conflicts))
+        conflicts += _merge_path(sides, path, result, lines)
+    return Merged(result, tuple(conflicts), tuple(lines))
 
 
-def _merge_path(sides: Sides, path: str, result: Tree) -> list[Conflict]:
+def _merge_path(sides: Sides, path: str, result: Tree, lines: list[LineMerge]) -> list[Conflict]:
     """Merge one file into `result`: what to do with it is decided here, its lines by git."""
     base, overlay = sides.base, sides.overlay
     target = sides.renamed.get(path, path)
@@ -88,7 +102,10 @@ def _merge_path(sides: Sides, path: str, result: Tree) -> list[Conflict]:
     found: list[Conflict] = []
     if mine is not None and mine != old:
         names = (here, path, target) if here != target else None
-        data, found = _merge_file(here, old.data if old else b"", theirs.data, mine.data, sides, names)
+        before = old.data if old else b""
+        data, found = _merge_file(here, before, theirs.data, mine.data, _labels(sides, names))
+        if not found:
+            lines.append(LineMerge(here, before, theirs.data, mine.data, data, _labels(sides, names)))
     if not found:
         mode = theirs if mine is None or (old is not None and old.executable != theirs.executable) else mine
         if target != path:
@@ -111,30 +128,51 @@ def _change(path: str, old: Content, theirs: Content | None) -> str:
     return unified_diff(StackResult((change,), (), True)).rstrip("\n")
 
 
+def _labels(sides: Sides, names: tuple[str, str, str] | None) -> tuple[str, str, str]:
+    """What stands behind the markers; `names` are the file's names in the new base, in the old one and after the overlay."""
+    labels = (sides.base, f"before {sides.overlay}", sides.overlay)
+    if names is None:
+        return labels
+    mine, old, theirs = (f"{label}: {name}" for label, name in zip(labels, names, strict=True))
+    return mine, old, theirs
+
+
 def _merge_file(
-    path: str, old: bytes, theirs: bytes, ours: bytes, sides: Sides, names: tuple[str, str, str] | None
+    path: str, old: bytes, theirs: bytes, ours: bytes, labels: tuple[str, str, str]
 ) -> tuple[bytes, list[Conflict]]:
-    """`names` are the file's names in the new base, in the old one and after the overlay, when they differ."""
-    labels = [sides.base, f"before {sides.overlay}", sides.overlay]
-    if names is not None:
-        labels = [f"{label}: {name}" for label, name in zip(labels, names, strict=True)]
     with tempfile.TemporaryDirectory(prefix="builder-merge-") as name:
         folder = Path(name)
         for file, data in (("ours", ours), ("old", old), ("theirs", theirs)):
             (folder / file).write_bytes(data)
         done = run(
             ["git", "merge-file", "-p", "--diff3", *(word for label in labels for word in ("-L", label)), "ours", "old", "theirs"],
-            cwd=folder, extra_env={"GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_DIR": "/dev/null"},
+            cwd=folder, extra_env=quiet(Path("/dev/null")),
         )  # fmt: skip
     # The exit code is the number of conflicts, 127 at the most; a failure is 128 and more, or a refusal of its own.
     if done.returncode == 0:
         return done.stdout, []
     if done.returncode > 127 or not done.stdout:
-        raise InputError(f"git cannot merge {path}", details=[("output", done.output[-300:])], hint=_HINT)
-    return b"", _conflicts(path, done.stdout, ours)
+        raise git_failed(path, done.output)
+    return b"", conflicts_of(path, done.stdout, ours)
 
 
-def _conflicts(path: str, merged: bytes, ours: bytes) -> list[Conflict]:
+def quiet(folder: Path) -> dict[str, str]:
+    """git for the repository `folder`, without the user's configuration and attributes."""
+    settings = {"core.attributesFile": "/dev/null", "core.autocrlf": "false"}
+    pairs = {"GIT_CONFIG_COUNT": str(len(settings))}
+    for index, (key, value) in enumerate(settings.items()):
+        pairs |= {f"GIT_CONFIG_KEY_{index}": key, f"GIT_CONFIG_VALUE_{index}": value}
+    return {
+        "GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_ATTR_NOSYSTEM": "1", "GIT_DIR": str(folder), **pairs
+    }  # fmt: skip
+
+
+def git_failed(path: str, output: str) -> InputError:
+    """What to raise when git neither merges nor sees a conflict."""
+    return InputError(f"git cannot merge {path}", details=[("output", output[-300:])], hint=_HINT)
+
+
+def conflicts_of(path: str, merged: bytes, ours: bytes, why: str = "both sides changed these lines") -> list[Conflict]:
     """Every region between markers, with the line of the new base's file (`ours`) where it begins."""
     found: list[Conflict] = []
     here = ours.decode("utf-8", "replace").split("\n")
@@ -155,7 +193,7 @@ def _conflicts(path: str, merged: bytes, ours: bytes) -> list[Conflict]:
             clean += 1
         if inside and line.startswith(">>>>>>> "):
             start = _begin(here, mine, clean)
-            found.append(Conflict(path, "both sides changed these lines", start + 1, "\n".join(region)))
+            found.append(Conflict(path, why, start + 1, "\n".join(region)))
             clean += len(mine)
             inside = False
     return found

@@ -112,6 +112,16 @@ def _facts(lock: Lock, overlay: LockedOverlay, exact: Exact) -> list[tuple[str, 
     return metadata(overlay, refreshed=lock.base.reference if overlay.id in exact else None)
 
 
+def without_content(project: Project, lock: Lock) -> dict[str, list[str]]:
+    """Overlay -> the files outside the package that it changes in binary: its diff has nothing to hand over of them."""
+    found = {}
+    for locked in lock.overlays:
+        paths = [change.path for change in read_overlay(project, locked).diff.changes if change.binary]
+        if paths:
+            found[locked.id] = paths
+    return found
+
+
 def _body(project: Project, lock: Lock, locked: LockedOverlay, whole: bool, exact: Exact) -> bytes:
     overlay = read_overlay(project, locked)
     changes = exact.get(overlay.id, overlay.diff.changes)
@@ -120,7 +130,11 @@ def _body(project: Project, lock: Lock, locked: LockedOverlay, whole: bool, exac
     # A file that moves out of the package is moved: only a base has its content, which a deletion would need.
     moves = {change.diff_line: change for change in changes}
     return patch_input(
-        [moves[change.diff_line] if change.carried_out else change for change in chosen if not change.outside]
+        [
+            moves[change.diff_line] if change.carried_out else change
+            for change in chosen
+            if not change.outside and not change.binary
+        ]
     )
 
 
