@@ -13,7 +13,7 @@ COMMANDS = (
     "verify {image}",
     "verify {image} --recipe small",
     "publish small --to {host}/a/b",
-    "attest images/small.yaml --image {image}",
+    "attest sbom.json --image {image}",
     "verdict show {image}",
     "promote {image} --to production --require smoke --allow-unsigned --dry-run",
     "lock far",
@@ -25,6 +25,7 @@ def test_no_command_takes_a_login_page_for_an_image(tmp_path: Path) -> None:
     project = patched_project(tmp_path / "project", f"oci:{small_base(tmp_path / 'base')}")
     write_suite(project, [row("one", answer=1)], name="smoke")
     assert builder("lock", "small", cwd=project, env=env).code == 0
+    (project / "sbom.json").write_text('{"bomFormat": "CycloneDX"}')
     with serving(lambda handler: handler.say(200, b"<title>Log in</title>", Content_Type="text/html")) as server:
         host = server.url.removeprefix("http://")
         recipe = (project / "images/small.yaml").read_text().replace("name: small", "name: far")
