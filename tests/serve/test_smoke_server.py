@@ -88,6 +88,9 @@ def test_a_log_beside_the_server_and_another_prompt(tmp_path: Path) -> None:
         assert found["KV cache"] == found["reasoning"] == found["no fatal line in the log"] == "passed"
         # The GPU is known by its name only: its memory is not guessed.
         assert found["free GPU memory"] == "warned"
+        (tmp_path / "late.log").write_text("Starting to load model /model...\n")
+        late = builder("smoke", url, "--log", "late.log", "--json", cwd=tmp_path)
+        assert list(late.document["error"]["phases"]) == ["loading weights", "ready"]
         wrong = builder(*asked, "--answer", "Rome", cwd=tmp_path)
         assert wrong.code == 6
         assert "the answer is not the expected one" in wrong.err

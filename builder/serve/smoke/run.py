@@ -18,7 +18,7 @@ from builder.serve.smoke.prompts import SHORT_ANSWER, SHORT_PROMPT, TOGETHER
 from builder.serve.smoke.result import Check, SmokeResult, failed, not_checked, passed
 from builder.serve.smoke.subject import Subject
 from builder.serve.smoke.view import View
-from builder.serve.startup_log import StartupLog
+from builder.serve.startup_log import PHASES, StartupLog
 from builder.util.context import Context
 
 _POLL_SECONDS = 0.25
@@ -153,6 +153,9 @@ def wait_for_start(subject: Subject, server: Server, wanted: Wanted, view: Abstr
                 summary = f"given up after {seconds:.1f} s: the log is fatal"
                 return Start(failed(_HEALTH, summary, *_why(log, wanted)), phases)
             if trouble is None:
+                if log is not None:
+                    # The log may come later than the response.
+                    phases.setdefault(PHASES[-1], seconds)
                 return Start(passed(_HEALTH, f"after {seconds:.1f} s of {wanted.limit:g} s", seconds=seconds), phases)
             if seconds >= wanted.limit:
                 phase = f", in the phase {log.phase!r}" if log is not None else ""
