@@ -28,6 +28,9 @@ _UNMERGED = re.compile(rb"\* Unmerged path (.+?)\r?")
 # GNU diff speaks the user's language: of a binary file, a sentence with both names.
 _BOTH = re.compile(rb"(?:.*[ \t])?a/(\S+) .*\bb/\1(?:[ .,;:].*)?")
 
+LONGEST = 4 << 10
+"""Bytes of a line that names a file, as long as a path may be. Some patterns take the square of a line's length."""
+
 _NO_SECTION = "no `---` and `+++` lines follow this line: the file is empty or binary, or the change is in another form"
 _TYPE = "the file is of another kind in one of the two trees"
 _BINARY = "a binary file, which is not in the diff"
@@ -65,6 +68,8 @@ class Announced:
     def see(self, lines: Sequence[bytes], at: int) -> None:
         """Look at a line that belongs to no file section."""
         line = lines[at]
+        if len(line) > LONGEST:
+            return
         if match := _HG_BINARY.fullmatch(line):
             self._pending.clear()
             self.unsaid.append(Unsaid(b"a/" + match[1], at, _BINARY))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from builder.patch.announced import Announced
+from builder.patch.announced import LONGEST, Announced
 from builder.patch.hunkreader import DiffError, Lines
 
 # RFC 2045, section 6: `=` and non-ASCII characters of such a mail are others than those of the diff.
@@ -172,7 +172,7 @@ class Between:
         if self._page is None and _PAGE.match(line):
             self._page = self._lines.at
         whole = self._page is not None and _PAGE_ENDS.search(line)
-        if self._error is None and (whole or _ERROR.fullmatch(line)):
+        if self._error is None and (whole or _ERROR.fullmatch(line[:LONGEST])):
             self._error = self._lines.fail(
                 "a server's error or page is in the place of a diff",
                 line=self._page if whole else self._lines.at,

@@ -50,6 +50,12 @@ def test_a_file_that_is_only_named_is_refused_in_the_package_and_listed_beside_i
         assert parse(parsed.canonical, "x").digest == parsed.digest
 
 
+def test_a_line_that_is_longer_than_any_path_names_no_file() -> None:
+    """To look for two names in it would take the square of its length."""
+    line = b"a/x " * (1 << 18) + b"a/vllm/b.py and b/vllm/b.py\n"
+    assert [file.path for file in apply_stack([given(line + PLAIN)], DictTree(BASE)).files] == [NAME]
+
+
 @pytest.mark.parametrize("option", ["-e", "-n", "-q", "-y"])
 def test_what_gnu_diff_prints_in_other_forms_is_refused_behind_a_diff(option: str, tmp_path: Path) -> None:
     for side, data in (("a", TEXT), ("b", AFTER)):
