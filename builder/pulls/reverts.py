@@ -96,7 +96,7 @@ class Standing:
         return found
 
     def standing(self, commits: Collection[Commit]) -> set[str]:
-        """The places that have one of the commits, and no revert of it that stands there itself."""
+        """The places that have one of the commits, and no revert of it that is in force there."""
         found = self.places(commits)
         for each in self.reverts(commits) if found else ():
             found -= self.standing([each])
