@@ -274,7 +274,7 @@ def validate_document(model: type[Model], document: Document) -> Model:
     if not isinstance(document.value, Mapping):
         raise InputError(
             f"{document.name} is not a mapping of keys to values",
-            hint=_LOCK_HINT if model.__name__ == "Lock" else "it begins with `name: ...`",
+            hint=_hint(model, "it begins with `name: ...`"),
         )
     try:
         return model.model_validate(document.value)
@@ -287,11 +287,14 @@ def validate_document(model: type[Model], document: Document) -> Model:
     raise InputError(
         first,
         details=[("also", problem) for problem in rest],
-        hint=_LOCK_HINT
-        if model.__name__ == "Lock"
-        else f"`builder schema{_SCHEMAS.get(model.__name__, '')}` prints what is allowed",
+        hint=_hint(model, f"`builder schema{_SCHEMAS.get(model.__name__, '')}` prints what is allowed"),
         data={"problems": problems},
     )
+
+
+def _hint(model: type[BaseModel], by_hand: str) -> str:
+    """What to do about a document that is not one of `model`: a lock is written by no hand."""
+    return _LOCK_HINT if model.__name__ == "Lock" else by_hand
 
 
 def _unknown_key(document: Document, model: type[BaseModel], location: Location) -> str:

@@ -39,8 +39,6 @@ _EXTENDED = (
     b"old mode ", b"new mode ", b"deleted file mode ", b"new file mode ", b"copy from ", b"copy to ", b"rename from ",
     b"rename to ", b"similarity index ", b"dissimilarity index ", b"index ",
 )  # fmt: skip
-
-
 _NOTHING = re.compile(r"/(?:\.?/)+")
 
 
@@ -56,8 +54,8 @@ class Parser:
         # Of the section that is being read: whether a name has too few folders, and the names as they are.
         self._outside = False
         self._named: dict[str, bytes] = {}
-        # Whether a section has an `index` line, and whether the last one has; and whether it is the diff's end.
-        self._indexed = self._last_indexed = self._ends_in_section = False
+        # Whether a section has an `index` line, and whether the last one has.
+        self._indexed = self._last_indexed = False
 
     def _fail(self, what: str, *, line: int | None = None, hint: str | None = None) -> DiffError:
         return self._lines.fail(what, line=line, hint=hint)
@@ -65,6 +63,7 @@ class Parser:
     def changes(self) -> Iterable[FileChange]:
         """The file changes in order. Text between them (mail headers, commit messages, signatures) is passed over."""
         last: FileChange | None = None
+        in_section = False
         while (line := self._lines.peek()) is not None:
             if line.startswith(b"diff --git "):
                 self._between.section()
@@ -79,11 +78,11 @@ class Parser:
                 self._between.pass_over()
                 yield from self._unsaid()
                 continue
-            self._ends_in_section = self._lines.peek() is None
+            in_section = self._lines.peek() is None
             yield last
         if last is not None:
             headless = last.kind == "add" and not last.hunks and self._indexed and not self._last_indexed
-            check_end(self._lines, in_section=self._ends_in_section, hunks=bool(last.hunks), headless=headless)
+            check_end(self._lines, in_section=in_section, hunks=bool(last.hunks), headless=headless)
         self._between.end(any_section=last is not None)
         yield from self._unsaid()
 

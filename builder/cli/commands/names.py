@@ -1,17 +1,28 @@
-"""Names that a shell completes. A project that cannot be read completes to nothing: a shell has no place for errors."""
+"""Names on a command line, and what a shell completes them to.
+
+A project that cannot be read completes to nothing: a shell has no place for errors.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 
 import click
 
-from builder.util.errors import BuilderError
+from builder.util.errors import BuilderError, InputError
 from builder.util.project import find_project, project_folder
 from builder.util.project import recipe_names as known_recipes
 
 Completer = Callable[[click.Context, click.Parameter, str], list[str]]
+
+
+def without_locks(recipes: Sequence[str], usage: str) -> list[str]:
+    """The recipes among the files of `images/*.yaml`. Raises `InputError` with the command's `usage` when there is none."""
+    names = [name for name in recipes if not name.endswith(".lock.yaml")]
+    if not names:
+        raise InputError("only locks are named", hint=f"name a recipe: {usage}")
+    return names
 
 
 def _completer(names: Callable[[click.Context], Iterable[str]]) -> Completer:

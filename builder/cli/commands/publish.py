@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from builder.cli.app import common_options, trust_config_option
-from builder.cli.commands.names import recipe_names
+from builder.cli.commands.names import recipe_names, without_locks
 from builder.cli.console import Console
 from builder.util.context import Context
 from builder.util.errors import BuilderError, InputError
@@ -78,9 +78,7 @@ def command(
     by_service = key is not None and "://" in key
     if sign and not by_service and no_evidence:
         raise InputError("--sign signs the evidence", hint="leave out --no-evidence, or sign the image with cosign")
-    names = [name for name in dict.fromkeys(recipes) if not name.endswith(".lock.yaml")]
-    if not names:
-        raise InputError("only locks are named", hint="name a recipe: builder publish RECIPE --to REGISTRY/REPOSITORY")
+    names = without_locks(list(dict.fromkeys(recipes)), "builder publish RECIPE --to REGISTRY/REPOSITORY")
     if len(names) > 1 and (tags or verdicts):
         raise InputError("--tag and --verdict belong to one recipe", hint="publish that recipe alone")
     context = Context(console)
@@ -88,8 +86,8 @@ def command(
         move=move, tags=tags, evidence=not no_evidence, evidence_folder=folder, verdicts=verdicts,
         allow_failed=allow_failed,
     )  # fmt: skip
-    if len(names) == 1:
-        # Before an identity is asked for.
+    if sign and len(names) == 1:
+        # Before an identity is asked for; without one it is checked when the recipe is opened.
         check_publishable(load_recipe(find_project(names[0]).recipe_path), to, options)
     options = replace(
         options,

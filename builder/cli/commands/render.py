@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from builder.cli.app import common_options, offline_option
-from builder.cli.commands.names import recipe_names
+from builder.cli.commands.names import recipe_names, without_locks
 from builder.cli.console import Console
 from builder.util.context import Context
 from builder.util.errors import InputError
@@ -31,9 +31,7 @@ def command(recipes: tuple[str, ...], output: Path, bake: bool, context: Context
     With several platforms, each has its own folder in DIR. Several recipes go with --bake, and `docker buildx bake`
     then builds them all.
     """
-    names = [name for name in recipes if not name.endswith(".lock.yaml")]
-    if not names:
-        raise InputError("only locks are named", hint="name a recipe: builder render RECIPE --output DIR")
+    names = without_locks(recipes, "builder render RECIPE --output DIR")
     if bake:
         console.document(_bake(names, output, console=console, context=context))
         return

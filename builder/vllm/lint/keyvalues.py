@@ -12,6 +12,8 @@ from builder.vllm.reader.keys import Alternative, Key
 
 _YES_OR_NO = {"0", "off", "f", "false", "n", "no", "1", "on", "t", "true", "y", "yes"}
 _NUMBER = re.compile(r"\b\d+(?:\.\d+)?[kKmMgGtT]\b")
+_PLAIN_INT = re.compile(r"[+-]?[0-9]+")
+_PLAIN_FLOAT = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
 _WORDS = {
     "bool": "true or false", "int": "a whole number", "float": "a number", "str": "a text", "list": "a list", "dict": "a JSON object",
     "object": "a JSON object",
@@ -103,13 +105,13 @@ def _bool(value: Any) -> bool | None:
 
 def _int(value: Any) -> bool | None:
     if isinstance(value, str):
-        return _digits(value, re.compile(r"[+-]?[0-9]+"))
+        return _digits(value, _PLAIN_INT)
     return isinstance(value, int) or (isinstance(value, float) and value.is_integer())
 
 
 def _float(value: Any) -> bool | None:
     if isinstance(value, str):
-        return _digits(value, re.compile(r"[+-]?[0-9]+(\.[0-9]+)?"))
+        return _digits(value, _PLAIN_FLOAT)
     return isinstance(value, int | float)
 
 
